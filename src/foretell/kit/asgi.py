@@ -1,0 +1,139 @@
+"""The little of HTTP that plain ASGI needs: reading a body within bounds, answering, and the operator's routes."""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from foretell.kit import metrics
+from foretell.kit.errors import ForetellError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+#: In the scope of what a process asks itself, which is no request of anybody: it is neither logged nor counted.
+ASKED_WITHIN = "foretell.asked_within"
+
+#: Says whether one part works: returns when it does, raises what is wrong.
+Check = Callable[[], Awaitable[None]]
+
+
+class BodyTooLarge(ForetellError):
+    """The body is larger than the {max_bytes} bytes that are allowed."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+async def read_body(receive: Receive, max_bytes: int) -> bytes:
+    """The whole body of a request. Raises `BodyTooLarge` as soon as it is, and `ClientGone`."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body") and message["type"] == "http.request":
+        if len(body) > max_bytes:
+            raise BodyTooLarge(max_bytes=max_bytes)
+        return body
+    parts = [body]
+    size = len(body)
+    while message["type"] == "http.request" and message.get("more_body"):
+        if size > max_bytes:
+            raise BodyTooLarge(max_bytes=max_bytes)
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    if message["type"] != "http.request":
+        raise ClientGone
+    if size > max_bytes:
+        raise BodyTooLarge(max_bytes=max_bytes)
+    return b"".join(parts)
+
+
+async def respond(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()) -> None:
+    """Answer at once with `body`."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+JSON = b"application/json"
+
+
+class Operations:
+    """`/health`, `/health/live`, `/health/ready` and `/metrics`, the same for every service, as a plain ASGI app.
+
+    `checks` maps a part to what asks it. A service is *healthy* when all of them pass; it is *ready* when those named
+    in `needed_to_serve` pass; it is *live* as long as `live` returns True. `details` adds fields to `/health`.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        instance: str,
+        version: str,
+        checks: dict[str, Check] | None = None,
+        needed_to_serve: Iterable[str] = (),
+        live: Callable[[], bool] = lambda: True,
+        details: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._identity = {"service": service, "instance": instance, "version": version}
+        self._checks = checks or {}
+        self._needed_to_serve = frozenset(needed_to_serve)
+        self._live = live
+        self._details = details
+        metrics.UP.labels(service, instance, version).set(1)
+
+    def handles(self, path: str) -> bool:
+        """Whether a request for `path` belongs here."""
+        return path == "/metrics" or path == "/health" or path.startswith("/health/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        if scope["method"] not in ("GET", "HEAD"):
+            await respond(send, 405, b'{"detail":"Only GET."}', b"application/problem+json", [(b"allow", b"GET, HEAD")])
+        elif path == "/metrics":
+            await respond(send, 200, metrics.render(), metrics.CONTENT_TYPE.encode())
+        elif path == "/health/live":
+            alive = self._live()
+            await self._answer(send, 200 if alive else 503, {"status": "alive" if alive else "stuck"})
+        elif path == "/health/ready":
+            failing = await self._failing(self._needed_to_serve)
+            await self._answer(
+                send, 503 if failing else 200, {"status": "not ready" if failing else "ready", "failing": failing}
+            )
+        elif path == "/health":
+            failing = await self._failing(frozenset(self._checks))
+            healthy = not failing and self._live()
+            body = {"status": "healthy" if healthy else "unhealthy", "failing": failing, **self._details()}
+            await self._answer(send, 200 if healthy else 503, body)
+        else:
+            await respond(send, 404, b'{"detail":"There is nothing here."}', b"application/problem+json")
+
+    async def _failing(self, names: frozenset[str]) -> dict[str, str]:
+        failing = {}
+        for name in sorted(names):
+            try:
+                await self._checks[name]()
+            except Exception as error:
+                failing[name] = str(error) or type(error).__name__
+        return failing
+
+    async def _answer(self, send: Send, status: int, body: dict[str, Any]) -> None:
+        if not body.get("failing"):
+            body.pop("failing", None)
+        await respond(send, status, msgspec.json.encode({**body, **self._identity}), JSON)

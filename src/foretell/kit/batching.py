@@ -1,0 +1,169 @@
+"""Batch what is already waiting; never wait for a batch.
+
+While one batch is under way, arriving items queue up; they are the next batch. A lone item therefore passes at
+once, and under load the fixed cost of a commit, a publish or a model call is shared by all who wait.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
+
+from foretell.kit.errors import Overloaded
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class _Entry(NamedTuple, Generic[Item, Outcome]):
+    """An item that waits."""
+
+    item: Item
+    #: Takes the outcome, or what was raised instead.
+    receive: Callable[[Outcome | BaseException], None]
+    #: Whether nobody wants it any more.
+    given_up: Callable[[], bool]
+
+
+class Batcher(Generic[Item, Outcome]):
+    """Hands waiting items to `handle`, one batch at a time (or `concurrency` batches).
+
+    `handle` gets between 1 and `max_batch` items and returns one outcome per item, in order. An outcome that is an
+    exception is raised to the caller of that item alone; an exception *raised* by `handle` reaches every caller of
+    the batch. With more than `max_waiting` items in the queue, `submit` raises `Overloaded`.
+
+    A caller who is cancelled gives up only the answer: an item that waits is dropped, one that is under way is
+    handled to its end.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[list[Item]], Awaitable[Sequence[Outcome | BaseException]]],
+        *,
+        max_batch: int,
+        max_waiting: int = 10_000,
+        concurrency: int = 1,
+        gather: bool = False,
+        observe_size: Callable[[int], None] | None = None,
+    ) -> None:
+        """`gather`: take a batch only once a turn of the event loop brought no further item.
+
+        For a `handle` that works on the event loop itself: nobody can arrive while it works, so without this its
+        batches would hold no more than what one turn brings. A lone item waits for one turn, which is microseconds.
+        """
+        self._handle = handle
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._concurrency = concurrency
+        self._gather = gather
+        self._observe_size = observe_size
+        self._waiting: deque[_Entry[Item, Outcome]] = deque()
+        self._runners: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many items are in the queue, not counting batches under way."""
+        return len(self._waiting)
+
+    def enqueue(self, item: Item) -> "asyncio.Future[Outcome]":
+        """Queue `item` and return the future of its outcome. Raises `Overloaded`."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._put(_Entry(item, partial(_settle, future), future.cancelled))
+        return future
+
+    def enqueue_for(self, receive: Callable[[Outcome | BaseException], None], item: Item) -> None:
+        """Queue `item`; `receive` is called once with its outcome, or with what `submit` would raise.
+
+        For where a future and a turn of the event loop would cost more than the item does. Raises `Overloaded`.
+        """
+        self._put(_Entry(item, receive, _never))
+
+    def _put(self, entry: _Entry[Item, Outcome]) -> None:
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded
+        self._waiting.append(entry)
+        if len(self._runners) < self._concurrency:
+            # A batch belongs to no request, and its log lines name none, not even the one that came first.
+            runner = asyncio.get_running_loop().create_task(self._run(), context=Context())
+            self._runners.add(runner)
+            runner.add_done_callback(self._runners.discard)
+
+    async def submit(self, item: Item) -> Outcome:
+        """Queue `item` and wait for its outcome."""
+        return await self.enqueue(item)
+
+    async def drain(self) -> None:
+        """Wait until nothing waits and nothing is under way."""
+        while self._runners:
+            await asyncio.wait(self._runners)
+
+    async def _run(self) -> None:
+        try:
+            await self._handle_what_waits()
+        finally:
+            # Here and not only when the task is done, which others learn a moment later: whoever enqueues in that
+            # moment, a caller who was just answered say, would rely on a runner that looks no more.
+            current = asyncio.current_task()
+            assert current is not None
+            self._runners.discard(current)
+
+    async def _handle_what_waits(self) -> None:
+        while self._waiting:
+            if self._gather:
+                await self._until_none_comes()
+            batch: list[Item] = []
+            receivers: list[Callable[[Outcome | BaseException], None]] = []
+            while self._waiting and len(batch) < self._max_batch:
+                item, receive, given_up = self._waiting.popleft()
+                if not given_up():
+                    batch.append(item)
+                    receivers.append(receive)
+            if not batch:
+                return
+            if self._observe_size is not None:
+                self._observe_size(len(batch))
+            try:
+                outcomes = await self._handle(batch)
+                if len(outcomes) != len(batch):
+                    raise RuntimeError(f"{len(batch)} items went into a batch and {len(outcomes)} outcomes came out")
+            except BaseException as error:
+                outcomes = [error if isinstance(error, Exception) else asyncio.CancelledError()] * len(batch)
+                if not isinstance(error, Exception):
+                    _hand_out(outcomes, receivers)
+                    raise
+            _hand_out(outcomes, receivers)
+
+    async def _until_none_comes(self) -> None:
+        seen = 0
+        while seen < len(self._waiting) < self._max_batch:
+            seen = len(self._waiting)
+            await asyncio.sleep(0)
+
+
+def _hand_out(
+    outcomes: Sequence[Outcome | BaseException], receivers: Sequence[Callable[[Outcome | BaseException], None]]
+) -> None:
+    for receive, outcome in zip(receivers, outcomes, strict=True):
+        try:
+            receive(outcome)
+        except Exception as error:
+            # The others of the batch still wait for theirs.
+            context = {"message": "the receiver of an outcome failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _settle(future: "asyncio.Future[Outcome]", outcome: Outcome | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+        # A caller that gave up never looks at the outcome; that is no reason for a warning.
+        future.exception()
+    else:
+        future.set_result(outcome)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,39 @@
+"""A bound on the size of request bodies, for frameworks that read bodies themselves."""
+
+from foretell.kit.asgi import Application, BodyTooLarge, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """Raises `BodyTooLarge` out of `receive` once a body is, or says that it will be, larger than `max_bytes`.
+
+    So nothing is gathered beyond the limit, and whoever reads the body explains it to the client.
+    """
+
+    def __init__(self, app: Application, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+        too_large = _announced(scope) > self._max_bytes
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if too_large or received > self._max_bytes:
+                raise BodyTooLarge(max_bytes=self._max_bytes)
+            return message
+
+        await self._app(scope, receive_within_limit, send)
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        # A length of more digits than that is refused by the server already.
+        if name == b"content-length" and value.isdigit() and len(value) < 20:
+            return int(value)
+    return 0

@@ -1,0 +1,190 @@
+"""From the start of a process to its end: logs, event loop, signals, HTTP server, exit code."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import structlog
+import uvicorn
+
+from foretell.kit import logs, shipping, tracing
+from foretell.kit.asgi import Application
+from foretell.kit.clock import uuid7
+from foretell.kit.direct import DirectProtocol, DirectRoutes
+from foretell.kit.errors import ForetellError, Misconfigured
+from foretell.kit.heartbeats import Pulse
+from foretell.kit.settings import ServiceSettings
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # Windows has no uvloop; everything works without it, only slower.
+        return asyncio.new_event_loop
+    return new_event_loop
+
+
+log = structlog.get_logger()
+
+_NO_ROUTES = DirectRoutes()
+_LAST_WORDS_S = 0.5
+#: How long a stop waits until the last spans are sent.
+_LAST_SPANS_S = 3.0
+
+
+def instance_of(service: str, settings: ServiceSettings) -> str:
+    """The unique name of this process: the one it was given, else one made up."""
+    return settings.instance or f"{service}-{socket.gethostname()}-{uuid7().hex[-6:]}"
+
+
+def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.Event], Awaitable[None]]) -> None:
+    """Run `serve(instance, stopping)` until it returns, and exit: 0, or 1 with the reason as a log line.
+
+    SIGTERM and SIGINT set `stopping`; a second one, or a stop that takes longer than the grace period and ten
+    seconds, ends the process at once.
+    """
+    instance = instance_of(service, settings)
+    shipper = shipping.start(settings)
+    writer = logs.configure(service, instance, settings.log_level, ship=None if shipper is None else shipper.take_lines)
+    tracing.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
+    in_order = False
+    # Our objects are many and short-lived, and cycles are rare: collect less often, and never what start-up left.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_until_stopped(instance, settings, serve))
+        in_order = True
+    except ForetellError as error:
+        log.error("service_failed", reason=error.message)
+        sys.exit(1)
+    except Exception:
+        log.exception("service_failed")
+        sys.exit(1)
+    finally:
+        writer.flush()
+        if shipper is not None:
+            # One that fails says no goodbye: it is missing, unless it is started again.
+            shipper.close(goodbye=in_order)
+
+
+def exit_at_once(status: int) -> None:
+    """End the process without waiting for anything but, for a moment, that its last spans and log lines are sent."""
+    tracing.stop(_LAST_WORDS_S)
+    shipper = shipping.current()
+    if shipper is not None:
+        shipper.close(goodbye=False, within_s=_LAST_WORDS_S)
+    os._exit(status)
+
+
+async def _until_stopped(
+    instance: str, settings: ServiceSettings, serve: Callable[[str, asyncio.Event], Awaitable[None]]
+) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            log.warning("stop_forced", signal=signal.Signals(number).name)
+            exit_at_once(1)
+        log.info("stop_requested", signal=signal.Signals(number).name)
+        stopping.set()
+        loop.call_later(settings.stop_grace_s + 8, _give_up)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    log.info("service_starting", pid=os.getpid())
+    try:
+        await serve(instance, stopping)
+    finally:
+        if tracing.recording():
+            await asyncio.to_thread(tracing.stop, _LAST_SPANS_S)
+    log.info("service_stopped")
+
+
+def _give_up() -> None:
+    log.error("stop_overdue")
+    exit_at_once(1)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: signals are `run`'s business."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int, setting: str = "FORETELL_PORT") -> socket.socket:
+    """A listening socket. Raises `Misconfigured`, naming the port and the setting that changes it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        # It is here that the second of two finds out who started at the same moment.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise Misconfigured(
+            f"Can't listen on {host}:{port} ({error.strerror}). Set {setting} to a free port."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def serve_http(
+    app: Application,
+    settings: ServiceSettings,
+    stopping: asyncio.Event,
+    direct: DirectRoutes = _NO_ROUTES,
+) -> None:
+    """Answer HTTP until `stopping` is set and the requests under way are done, or the grace period is over.
+
+    `direct` are routes that are answered past ASGI, unless a request needs more; `app` has them too.
+    """
+    listener = listen(settings.host, settings.port)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=cast(Any, partial(DirectProtocol, routes=direct)),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            # Whose X-Forwarded-For is believed is the app's own setting.
+            proxy_headers=False,
+            date_header=False,
+            headers=[("x-content-type-options", "nosniff")],
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.stop_grace_s),
+            limit_concurrency=None,
+        )
+    )
+
+    async def stop_with_us() -> None:
+        await stopping.wait()
+        server.should_exit = True
+
+    watcher = asyncio.create_task(stop_with_us())
+    host, port = listener.getsockname()[:2]
+    log.info("service_listening", server_address=host, port=port)
+    shipper = shipping.current()
+    pulse = None
+    if shipper is not None:
+        pulse = Pulse(app, lambda health: shipper.take_health(health, host, port))
+        pulse.start()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        if pulse is not None:
+            pulse.served()
+        watcher.cancel()
+        listener.close()

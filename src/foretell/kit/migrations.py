@@ -1,0 +1,105 @@
+"""Bring a database to the tables that this release knows."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.kit.database import Database
+from foretell.kit.errors import Misconfigured, Unavailable
+
+log = structlog.get_logger()
+
+# A table of millions of rows may take its time, and so may another process that migrates before us.
+_TIMEOUT_S = 1800.0
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Migrations:
+    """The migrations of one set of tables.
+
+    `folder` is Alembic's: `env.py` and `versions/`. `revisions` are all of them, oldest first; the last is what the
+    code needs. They are written down so that a start that finds nothing to do need not load Alembic. Whoever holds the
+    advisory lock `lock` of PostgreSQL migrates. `version_table` says which revision a database is at. `schema`, on
+    PostgreSQL, is made if it is not there; the connections' search path must lead to it.
+    """
+
+    folder: Path
+    revisions: tuple[str, ...]
+    lock: int
+    version_table: str = "alembic_version"
+    schema: str | None = None
+
+    async def migrate(self, database: Database) -> None:
+        """Create or upgrade the tables; quick when there is nothing to do.
+
+        Any number of processes may call this at once: one does it, in one transaction, the others wait. Raises
+        `Misconfigured` if the database is newer than the code, `Unavailable` if it is away.
+        """
+        async with database.snapshot() as connection:
+            if await self._is_current(connection):
+                return
+        patient = database.with_statement_timeout(_TIMEOUT_S)
+        try:
+            async with patient.transaction() as connection:
+                # On SQLite, the transaction itself lets nobody else in.
+                if connection.dialect.name == "postgresql":
+                    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self.lock})")
+                    if self.schema is not None:
+                        await connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+                if not await self._is_current(connection):
+                    await connection.run_sync(self.upgrade, "head")
+                    log.info("database_migrated", revision=self.revisions[-1])
+        finally:
+            await patient.close()
+
+    async def migrate_when_possible(self, database: Database, stopping: asyncio.Event) -> None:
+        """`migrate`, waiting for a database that is away until it comes or `stopping` is set.
+
+        Raises `Misconfigured`.
+        """
+        while not stopping.is_set():
+            try:
+                await self.migrate(database)
+            except Unavailable as error:
+                log.warning("migration_postponed", reason=error.message)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _is_current(self, connection: AsyncConnection) -> bool:
+        """Whether there is nothing to do. Raises `Misconfigured` for a revision that we don't know."""
+        exists = (
+            f"SELECT to_regclass('{self.version_table}') IS NOT NULL"
+            if connection.dialect.name == "postgresql"
+            else f"SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{self.version_table}'"  # noqa: S608
+        )
+        if not (await connection.exec_driver_sql(exists)).scalar():
+            return False
+        revision = (
+            await connection.exec_driver_sql(f"SELECT version_num FROM {self.version_table}")  # noqa: S608
+        ).scalar()
+        if revision is not None and revision not in self.revisions:
+            raise Misconfigured(
+                f"The database is at revision {revision}, which this release of Foretell does not know (it needs "
+                f"{self.revisions[-1]}): a newer release has upgraded it. Run that release, or restore the backup made "
+                "before."
+            )
+        return revision == self.revisions[-1]
+
+    def upgrade(self, connection: Connection, revision: str) -> None:
+        """Upgrade to `revision` ("head": the newest) within the transaction that is open on `connection`."""
+        # Here and not above: this is half a second that most starts can save.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(self.folder).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = self.version_table
+        command.upgrade(config, revision)

@@ -1,0 +1,256 @@
+"""What stands around every route: the request's id, its trace, one log line, and the two HTTP metrics."""
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar
+from functools import partial
+from itertools import count
+from os import urandom
+from time import perf_counter
+from typing import Any, cast
+
+import structlog
+from structlog.contextvars import STRUCTLOG_KEY_PREFIX
+
+from foretell.kit import metrics, tracing
+from foretell.kit.asgi import ASKED_WITHIN, Application, Headers, Message, Receive, Scope, Send, respond
+from foretell.kit.direct import DirectRoute, DirectRoutes, Exchange, Respond
+from foretell.kit.routing import Answer, Begin, HotRoute, Pending
+
+log = structlog.get_logger()
+
+#: The routes of `kit.asgi.Operations`.
+OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
+
+_ID_HEADER = b"x-request-id"
+_LONGEST_ID = 128
+_TRACEPARENT_HEADER = b"traceparent"
+_TRACESTATE_HEADER = b"tracestate"
+_UNMATCHED = "unmatched"
+#: nginx's name for a client that left before it was answered.
+_CLIENT_GONE = 499
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_FAILED = (
+    b'{"type":"about:blank","title":"Internal Server Error","status":500,"code":"internal_error",'
+    b'"detail":"Something went wrong on our side. It was logged under the X-Request-ID of this answer."}'
+)
+
+
+_Count = Callable[[float], None]
+_WriteLine = Callable[..., None]
+# What `bind_contextvars` would use, without its detours.
+_REQUEST_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}http.request.id")
+
+
+class RequestLog:
+    """Gives every request an id, answers it back, logs one line (`request_finished`) and counts.
+
+    An `X-Request-ID` that came with the request is kept if it is printable and at most 128 characters long. Paths,
+    queries and bodies are never logged: they may hold secrets; the template of the route says enough. An exception
+    that comes out of `app` is logged, and answered with 500 unless an answer was under way.
+
+    A `traceparent` that came is what the request, and what follows from it, belongs to (`kit/tracing.py`). Where spans
+    are recorded, the request is one, and begins a trace of its own if it came without, unless `begins_traces` is False.
+
+    Starlette and FastAPI say by themselves which route they took; `plain_paths` are those of plain ASGI apps. Routes in
+    `quiet_routes` are asked all day by machines: their lines are logged as `debug`, unless something was wrong.
+    Parameters of the path that are among `named_parameters` stand in the line, with their values.
+
+    `hot` are routes that `app` has too; `direct` answers them past ASGI, with all of this around them.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        plain_paths: Iterable[str] = (),
+        quiet_routes: Iterable[str] = OPERATIONS,
+        named_parameters: Iterable[str] = (),
+        begins_traces: bool = True,
+        hot: Iterable[HotRoute] = (),
+    ) -> None:
+        self._app = app
+        self._named_parameters = tuple(named_parameters)
+        self._begins_traces = begins_traces
+        self._plain_paths = frozenset(plain_paths).union(OPERATIONS)
+        self._quiet_routes = frozenset(quiet_routes)
+        self._notes: dict[tuple[str, str, int], tuple[_Count, _WriteLine | None]] = {}
+        self._direct = DirectRoutes(
+            (route.path, DirectRoute(self._respond_to(route), route.max_body_bytes)) for route in hot
+        )
+        # Ids need only be unique, not secret: random once, then counted.
+        self._prefix = urandom(10).hex()
+        self._number = count()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or ASKED_WITHIN in scope:
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        request_id, has_trace = self._look_at(scope["headers"])
+        header = (_ID_HEADER, request_id.encode())
+        status = 0
+        complete = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), header]
+            elif not message.get("more_body"):
+                complete = True
+            await send(message)
+
+        bound = _REQUEST_ID.set(request_id)
+        span = self._begin(scope, has_trace) if has_trace or tracing.recording() else None
+        entered = None if span is None else tracing.enter(span.context)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            if status and not complete:
+                # Half an answer is out: only a broken connection tells the client so. The server logs the error.
+                raise
+            log.exception("request_failed")
+            if not status:
+                await respond(send_with_id, 500, _FAILED, b"application/problem+json")
+        finally:
+            self._finish(scope, status or _CLIENT_GONE, perf_counter() - started)
+            _REQUEST_ID.reset(bound)
+            if span is not None and entered is not None:
+                tracing.leave(entered)
+                self._end(span, scope, status)
+
+    @property
+    def direct(self) -> DirectRoutes:
+        """The hot routes past ASGI, with the same around them; none while every request is a span."""
+        return DirectRoutes() if tracing.recording() else self._direct
+
+    def _respond_to(self, route: HotRoute) -> Respond:
+        if route.batched is not None:
+            return partial(self._answer_from_batch, route, route.batched.begin)
+        return lambda exchange: self._answer_directly(route, exchange, route.answer(exchange))
+
+    async def _answer_directly(self, route: HotRoute, exchange: Exchange, answering: Awaitable[Answer]) -> None:
+        started = perf_counter()
+        request_id, _ = self._look_at(exchange.headers)
+        # This is the whole of a task, whose context ends with it.
+        _REQUEST_ID.set(request_id)
+        try:
+            answer = await answering
+        except Exception as error:
+            answer = route.explained(error, exchange)
+        exchange.send(answer, (_ID_HEADER, request_id.encode()))
+        self._note(route.path, "POST", answer.status, perf_counter() - started, exchange.line)
+
+    def _answer_from_batch(self, route: HotRoute, begin: Begin, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        """The same without a task: now the item is put into its batch, and when that is done the answer is sent."""
+        started = perf_counter()
+        request_id, _ = self._look_at(exchange.headers)
+
+        def receive(outcome: Any) -> None:
+            # For the log lines of this request; the next one of the batch has another id.
+            bound = _REQUEST_ID.set(request_id)
+            try:
+                answer = outcome if isinstance(outcome, BaseException) else make_answer(outcome)
+            except Exception as error:
+                answer = error
+            if isinstance(answer, BaseException):
+                answer = route.explained(answer, exchange)
+            exchange.send(answer, (_ID_HEADER, request_id.encode()))
+            self._note(route.path, "POST", answer.status, perf_counter() - started, exchange.line)
+            _REQUEST_ID.reset(bound)
+
+        try:
+            begun = begin(exchange, exchange.whole_body())
+            if not isinstance(begun, Pending):
+                return self._answer_directly(route, exchange, begun)
+            batcher, item, make_answer = begun
+            batcher.enqueue_for(receive, item)
+        except Exception as error:
+            receive(error)
+        return None
+
+    def _look_at(self, headers: Headers) -> tuple[str, bool]:
+        """The id that the request came with, or a new one; and whether there is a trace to look for."""
+        given: bytes | None = None
+        has_trace = False
+        for name, value in headers:
+            if name == _ID_HEADER:
+                given = value if given is None else given
+            elif name == _TRACEPARENT_HEADER:
+                has_trace = True
+        if given is not None and 0 < len(given) <= _LONGEST_ID:
+            text = given.decode("latin-1")
+            if text.isascii() and text.isprintable():
+                return text, has_trace
+        return f"{self._prefix}{next(self._number):08x}", has_trace
+
+    def _begin(self, scope: Scope, has_trace: bool) -> tracing.Span | None:
+        """The span of a request; None for one that belongs to no trace and begins none."""
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        # The path itself may hold what is secret, so it is left out.
+        attributes = {"http.request.method": method, "url.scheme": scope.get("scheme", "http")}
+        if has_trace:
+            headers = scope["headers"]
+            parent = tracing.parse(_texts(headers, _TRACEPARENT_HEADER), _texts(headers, _TRACESTATE_HEADER))
+            if parent is not None:
+                return tracing.begin(_span_name(method), "server", parent, attributes)
+        if not self._begins_traces or scope["path"] in OPERATIONS:
+            return None
+        return tracing.begin_trace(_span_name(method), "server", attributes)
+
+    def _end(self, span: tracing.Span, scope: Scope, status: int) -> None:
+        route = self._route(scope)
+        method = _span_name(scope["method"] if scope["method"] in _METHODS else "_OTHER")
+        attributes: dict[str, str | int] = {}
+        if route != _UNMATCHED:
+            attributes["http.route"] = route
+            method = f"{method} {route}"
+        if status:
+            attributes["http.response.status_code"] = status
+        span.end(name=method, attributes=attributes, error=str(status) if status >= 500 else "")
+
+    def _route(self, scope: Scope) -> str:
+        """The template (`/predictions/{id}`), of which there are few however many addresses are asked for."""
+        if scope["path"] in self._plain_paths:
+            return cast("str", scope["path"])
+        matched = scope.get("route")
+        return getattr(matched, "path_format", None) or getattr(matched, "path", None) or _UNMATCHED
+
+    def _finish(self, scope: Scope, status: int, duration_s: float) -> None:
+        fields: dict[str, Any] = {}
+        if self._named_parameters and (parameters := scope.get("path_params")):
+            fields.update((name, parameters[name]) for name in self._named_parameters if name in parameters)
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        self._note(self._route(scope), method, status, duration_s, fields)
+
+    def _note(self, route: str, method: str, status: int, duration_s: float, fields: Mapping[str, Any]) -> None:
+        notes = self._notes.get((route, method, status))
+        if notes is None:
+            notes = self._notes[route, method, status] = self._notes_for(route, method, status)
+        count, write_line = notes
+        count(duration_s)
+        if write_line is not None:
+            write_line("request_finished", **{"event.duration": int(duration_s * 1e9)}, **fields)
+
+    def _notes_for(self, route: str, method: str, status: int) -> tuple[_Count, _WriteLine | None]:
+        """What counts and times such a request, and logs it if it is to be: looked up once, not per request."""
+        bound = log.bind(route=route, **{"http.request.method": method, "http.response.status_code": status})
+        level = logging.DEBUG if status < 400 and route in self._quiet_routes else logging.INFO
+        write_line = partial(bound.log, level) if bound.is_enabled_for(level) else None
+        if route in OPERATIONS:
+            # Who asks how we are is no user, and to say "not ready" is no failure: in no rate should they count.
+            return _count_nothing, write_line
+        return metrics.HTTP_REQUESTS.counting(route, method, str(status)), write_line
+
+
+def _count_nothing(duration_s: float) -> None:
+    """Nothing."""
+
+
+def _texts(headers: Headers, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1").strip(" \t") for name, value in headers if name == wanted]
+
+
+def _span_name(method: str) -> str:
+    return "HTTP" if method == "_OTHER" else method

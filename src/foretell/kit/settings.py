@@ -1,0 +1,69 @@
+"""Settings from the environment (`FORETELL_*`), one frozen class per service, made once and handed in."""
+
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from foretell.kit.errors import Misconfigured
+
+
+class ServiceSettings(BaseSettings):
+    """What every service knows. Field `database_url` is read from `FORETELL_DATABASE_URL`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="FORETELL_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    environment: Literal["development", "production"] = "development"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: Where the embedded database and broker live, and other files of this installation.
+    data_dir: Path = Path("data")
+    #: `postgresql://…` or `sqlite:///PATH`; without one, the embedded database in `data_dir`.
+    database_url: str = ""
+    #: `amqp://…` or `sqlite:///PATH`; without one, the embedded broker in `data_dir`.
+    broker_url: str = ""
+    #: Put before every queue and exchange name, so that installations can share one RabbitMQ.
+    broker_prefix: str = ""
+    #: Where this service answers HTTP; 0 lets the system choose a free port.
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    #: Model packages besides those that ship, one folder each; without it, `models` in `data_dir`.
+    models_dir: Path | None = None
+    #: Which instance this is, unique among the running ones; made up when not given.
+    instance: str = ""
+    #: How long a stop may take before what is left is cut off.
+    stop_grace_s: float = Field(default=20.0, gt=0)
+    #: Where logs and heartbeats are sent, `http://HOST:PORT`; nothing is sent without it.
+    monitoring_url: str = ""
+    #: What the monitoring service wants to see; empty if it wants nothing.
+    monitoring_token: SecretStr = SecretStr("")
+    #: How many bytes of log lines wait in memory while the monitoring service is away, at most.
+    monitoring_buffer_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
+
+    @field_validator("monitoring_url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        # `port` raises ValueError when it is none.
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0):
+            raise ValueError("must be http://HOST:PORT or https://HOST")
+        return url
+
+    @model_validator(mode="after")
+    def _embedded_by_default(self) -> Self:
+        # `object.__setattr__` because the model is frozen for everybody else.
+        if not self.database_url:
+            object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'foretell.db'}")
+        if not self.broker_url:
+            object.__setattr__(self, "broker_url", f"sqlite:///{self.data_dir / 'broker.db'}")
+        return self
+
+    @property
+    def production(self) -> bool:
+        """Whether default secrets and default passwords are refused."""
+        return self.environment == "production"
+
+    def refuse(self, setting: str, why: str) -> Misconfigured:
+        """The error that names one setting by its environment variable."""
+        return Misconfigured(f"FORETELL_{setting.upper()}: {why}")

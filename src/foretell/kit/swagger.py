@@ -1,0 +1,104 @@
+"""`/docs` and `/openapi.json`: Swagger UI with every file served by us, under a strict content security policy.
+
+The files of Swagger UI (Apache-2.0) come with the package `fastapi-offline` (MIT), of which nothing else is used.
+"""
+
+import asyncio
+import html
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from foretell.kit.asgi import JSON, Receive, Scope, Send, respond
+from foretell.kit.errors import Misconfigured
+
+_FILES = {
+    "swagger-ui.css": b"text/css; charset=utf-8",
+    "swagger-ui-bundle.js": b"text/javascript; charset=utf-8",
+    "favicon.png": b"image/png",
+}
+_CACHED = (b"cache-control", b"public, max-age=86400")
+_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+)
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+
+# A script of its own, because the policy allows no script inside the page. Addresses are relative to /docs, so the
+# page also works behind a proxy that puts something before every path.
+_START = b"""\
+window.ui = SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  layout: "BaseLayout",
+  deepLinking: true,
+  showExtensions: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis],
+});
+"""
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="docs/favicon.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+
+
+class Documentation:
+    """`/docs`, its files, and `/openapi.json`, as a plain ASGI app. `openapi` makes the document, at first use."""
+
+    def __init__(self, title: str, openapi: Callable[[], dict[str, Any]]) -> None:
+        self._page = _PAGE.format(title=html.escape(title)).encode()
+        self._openapi = openapi
+        self._document: bytes | None = None
+        self._folder = _folder_of_files()
+
+    def handles(self, path: str) -> bool:
+        """Whether a request for `path` belongs here."""
+        return path == "/docs" or path == "/openapi.json" or path.startswith("/docs/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        name = path.removeprefix("/docs/")
+        if scope["method"] not in ("GET", "HEAD"):
+            await respond(send, 405, b'{"detail":"Only GET."}', b"application/problem+json", [(b"allow", b"GET, HEAD")])
+        elif path == "/openapi.json":
+            if self._document is None:
+                self._document = msgspec.json.encode(self._openapi())
+            await respond(send, 200, self._document, JSON, [_NO_SNIFFING])
+        elif path == "/docs":
+            await respond(send, 200, self._page, b"text/html; charset=utf-8", [_POLICY, _NO_SNIFFING])
+        elif name == "start.js":
+            await respond(send, 200, _START, b"text/javascript; charset=utf-8", [_CACHED, _NO_SNIFFING])
+        elif name in _FILES:
+            content = await asyncio.to_thread((self._folder / name).read_bytes)
+            await respond(send, 200, content, _FILES[name], [_CACHED, _NO_SNIFFING])
+        else:
+            await respond(send, 404, b'{"detail":"There is nothing here."}', b"application/problem+json")
+
+
+def _folder_of_files() -> Path:
+    package = find_spec("fastapi_offline")
+    for folder in package.submodule_search_locations or () if package else ():
+        if (Path(folder) / "static" / "swagger-ui-bundle.js").is_file():
+            return Path(folder) / "static"
+    raise Misconfigured("The files of Swagger UI are missing. Install the package fastapi-offline.")
