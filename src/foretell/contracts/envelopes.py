@@ -1,0 +1,90 @@
+"""Pack tasks into envelopes: one model version each, bounded in number and size."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from foretell.contracts import queues
+from foretell.contracts.messages import Stage, Task, TaskEnvelope, encode
+from foretell.kit.tracing import TraceContext
+
+
+class Outgoing(Protocol):
+    """What a task is made of: a submission just accepted, or a queued prediction found by a sweep."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def pool(self) -> str | None: ...
+    @property
+    def stage(self) -> Stage: ...
+    @property
+    def payload(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An encoded envelope, the queue it goes to, and the predictions inside."""
+
+    queue: str
+    body: bytes
+    ids: list[UUID]
+
+
+# What a task costs in an envelope besides its payload: id, stage, punctuation.
+_TASK_OVERHEAD_BYTES = 90
+# And what a trace costs, besides its state, of which JSON may escape every letter.
+_TRACE_OVERHEAD_BYTES = 110
+_NO_TRACES: Mapping[UUID, TraceContext] = {}
+
+
+def pack(
+    tasks: Iterable[Outgoing], published_at: datetime, traces: Mapping[UUID, TraceContext] = _NO_TRACES
+) -> Iterator[Parcel]:
+    """Envelopes of `tasks`: up to `MAX_ENVELOPE_TASKS` and `MAX_ENVELOPE_BYTES` each (one larger task goes alone).
+
+    `traces` has the trace of each task that is part of one.
+    """
+    groups: dict[tuple[str | None, str, str], list[Outgoing]] = {}
+    for task in tasks:
+        groups.setdefault((task.pool, task.model, task.version), []).append(task)
+    for group in groups.values():
+        chunk: list[Outgoing] = []
+        size = 0
+        for task in group:
+            task_bytes = len(task.payload) + _TASK_OVERHEAD_BYTES
+            if traces and (trace := traces.get(task.id)) is not None:
+                task_bytes += _TRACE_OVERHEAD_BYTES + 2 * len(trace.tracestate)
+            if chunk and (len(chunk) == queues.MAX_ENVELOPE_TASKS or size + task_bytes > queues.MAX_ENVELOPE_BYTES):
+                yield _parcel(chunk, published_at, traces)
+                chunk, size = [], 0
+            chunk.append(task)
+            size += task_bytes
+        yield _parcel(chunk, published_at, traces)
+
+
+def _parcel(chunk: list[Outgoing], published_at: datetime, traces: Mapping[UUID, TraceContext]) -> Parcel:
+    first = chunk[0]
+    envelope = TaskEnvelope(
+        model=first.model,
+        version=first.version,
+        published_at=published_at,
+        tasks=[
+            Task(task.id, task.stage, msgspec.Raw(task.payload), traces.get(task.id) if traces else None)
+            for task in chunk
+        ],
+    )
+    return Parcel(queues.tasks_queue(first.pool), encode(envelope), [task.id for task in chunk])
+
+
+def unpack(envelope: TaskEnvelope) -> list[TaskEnvelope]:
+    """An envelope of its own for every task."""
+    return [msgspec.structs.replace(envelope, tasks=[task]) for task in envelope.tasks]

@@ -1,0 +1,250 @@
+"""What the app answers and takes over HTTP: the schemas of its OpenAPI page, and what a client may rely on.
+
+Times are ISO 8601 in UTC, amounts whole credits. A list comes in pages: `next_cursor` asks for the page after.
+Predictions are msgspec structs, because their output passes through as the JSON that the worker sent, unparsed.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+from pydantic.json_schema import SkipJsonSchema
+
+from foretell.contracts.messages import Failure, Status
+
+
+def _without_nul(text: str) -> str:
+    # PostgreSQL stores no NUL, and nobody means one.
+    if "\0" in text:
+        raise ValueError("must not contain the character NUL")
+    return text
+
+
+#: A text that somebody sends and that is kept. The pattern is for readers of the schema; the function says it in words.
+KeptText = Annotated[str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+_PRINTABLE: JsonDict = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+# Letters and digits of every script and . _ - @ + as far as every dialect of regular expressions can say it.
+_USERNAME: JsonDict = {"pattern": r"^[^\s\u0000-\u002a\u002c\u002f\u003a-\u003f\u005b-\u005e\u0060\u007b-\u00a0]+$"}
+
+
+class Request(BaseModel):
+    """A body that somebody sends. A field that we do not know is refused: it would be ignored in silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Answer(BaseModel):
+    """A body that we send. It may get more fields later, never fewer."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True)
+
+
+class FieldProblem(Answer):
+    """What is wrong with one part of a request: `pointer` into its body, or the `parameter` or `header` by its name."""
+
+    detail: str = Field(examples=["must be at least 0"])
+    pointer: str | None = Field(default=None, description="JSON Pointer into the body", examples=["#/input/distance"])
+    parameter: str | None = Field(default=None, description="Parameter of the query or the path")
+    header: str | None = Field(default=None, description="Header of the request")
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable and for programs; `detail` is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(examples=["urn:problem-type:foretell:not_found"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no such prediction."])
+    code: str = Field(examples=["not_found"])
+    instance: str | None = Field(default=None, description="Path of the request")
+    errors: list[FieldProblem] | None = Field(default=None, description="Each field that does not fit")
+
+
+class NewUser(Request):
+    """Who wants an account."""
+
+    username: str = Field(min_length=3, max_length=64, examples=["ada"], json_schema_extra=_USERNAME)
+    password: KeptText = Field(min_length=8, max_length=1024, examples=["correct horse battery staple"])
+
+
+class User(Answer):
+    """An account."""
+
+    id: UUID
+    username: str = Field(examples=["ada"])
+    role: Literal["user", "operator"] = Field(examples=["user"])
+    created_at: datetime
+
+
+class Tokens(Answer):
+    """RFC 6749: what a log-in gives. The refresh token works once and gives the next pair."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a scheme, no secret
+    expires_in: int = Field(description="Seconds until the access token ends", examples=[900])
+    refresh_token: str
+
+
+class NewApiKey(Request):
+    """A key that is wanted."""
+
+    name: str = Field(min_length=1, max_length=100, examples=["nightly report"], json_schema_extra=_PRINTABLE)
+
+
+class ApiKey(Answer):
+    """A key for programs, without the key."""
+
+    id: UUID
+    name: str = Field(examples=["nightly report"])
+    prefix: str = Field(description="How the key begins", examples=["ftl_3kT9"])
+    created_at: datetime
+    last_used_at: datetime | None = None
+
+
+class CreatedApiKey(ApiKey):
+    """A new key, shown this once."""
+
+    key: str = Field(description="Keep it: it can't be shown again")
+
+
+class ApiKeys(Answer):
+    """The keys of an account that work."""
+
+    items: list[ApiKey]
+
+
+class Balance(Answer):
+    """The credits of an account: `held` are promised to predictions that have not ended."""
+
+    available: int = Field(examples=[97])
+    held: int = Field(examples=[1])
+
+
+class Transaction(Answer):
+    """One movement of credits, which never changes. Signed: how `available` and `held` changed by it."""
+
+    id: int
+    kind: Literal["grant", "top_up", "hold", "capture", "release", "refund", "adjustment"]
+    amount: int = Field(examples=[1])
+    available_change: int = Field(examples=[-1])
+    held_change: int = Field(examples=[1])
+    prediction_id: UUID | None = None
+    reference: str | None = None
+    note: str | None = None
+    created_at: datetime
+
+
+class TransactionPage(Answer):
+    """A part of the movements, newest first; `next_cursor` is null on the last page."""
+
+    items: list[Transaction]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the page after this one")
+
+
+class Words(Answer):
+    """A text in the two languages of the product."""
+
+    en: str
+    ru: str
+
+
+class ModelExample(Answer):
+    """A value to try, with the output it gives."""
+
+    title: Words | None = None
+    input: dict[str, Any] | None = None
+    features: dict[str, Any] | None = None
+    output: dict[str, Any]
+
+
+class Model(Answer):
+    """A model that predictions can be asked of."""
+
+    name: str = Field(examples=["flight-delay"])
+    version: str = Field(description="The version described here", examples=["1.0.0"])
+    default_version: str = Field(description="The version that is meant when none is named", examples=["1.0.0"])
+    versions: list[str] = Field(description="Oldest first", examples=[["1.0.0"]])
+    title: Words
+    description: Words
+    price: int = Field(description="Credits for one prediction", examples=[1])
+    timeout_s: float = Field(description="After this long a prediction has failed", examples=[30.0])
+    input_schema: dict[str, Any] = Field(description="JSON Schema of `input`")
+    features_schema: dict[str, Any] = Field(description="JSON Schema of `features`")
+    output_schema: dict[str, Any] = Field(description="JSON Schema of `output`")
+    labels: dict[str, Words] = Field(description="Words for values of the output")
+    examples: list[ModelExample]
+
+
+class Models(Answer):
+    """Every model."""
+
+    items: list[Model]
+
+
+class NewPrediction(Request):
+    """What is to be predicted: `input` as a person has it, or `features` as the model takes them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["features"]}]},
+    )
+
+    model: str = Field(examples=["flight-delay"])
+    version: str | None = Field(default=None, description="Without one, the default version", examples=["1.0.0"])
+    input: dict[str, Any] | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Raw fields, to be preprocessed",
+        examples=[{"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 1}],
+    )
+    features: dict[str, Any] | SkipJsonSchema[None] = Field(
+        default=None, description="In place of `input`: skips preprocessing"
+    )
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """How long it took, in seconds; null while it is not known."""
+
+    #: From acceptance until a worker began, from there to the end, and from acceptance to the end.
+    waiting_s: float | None = None
+    running_s: float | None = None
+    total_s: float | None = None
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction that was accepted. It ends once: succeeded (charged), failed or canceled (credits come back)."""
+
+    id: UUID
+    status: Annotated[Status, Meta(examples=["queued"])]
+    model: Annotated[str, Meta(examples=["flight-delay"])]
+    version: Annotated[str, Meta(examples=["1.0.0"])]
+    price: Annotated[int, Meta(description="Credits", ge=0, examples=[1])]
+    output: Annotated[
+        msgspec.Raw | None, Meta(description="Once it succeeded", examples=[{"prediction": 0, "probability": 0.1874}])
+    ] = None
+    error: Annotated[Failure | None, Meta(description="Once it failed")] = None
+    worker_id: Annotated[str | None, Meta(description="Which worker ran it")] = None
+    created_at: datetime
+    expires_at: Annotated[datetime, Meta(description="If it has not ended by then it fails with `expired`")]
+    published_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    timings: Timings = Timings()
+
+
+class PredictionDetails(Prediction, frozen=True, kw_only=True):
+    """A prediction with what was asked, as `input` or as `features`."""
+
+    input: Annotated[msgspec.Raw | None, Meta(description="As it was sent")] = None
+    features: Annotated[msgspec.Raw | None, Meta(description="As they were sent")] = None
+
+
+class PredictionPage(msgspec.Struct, frozen=True):
+    """A part of the history, newest first; `next_cursor` is null on the last page."""
+
+    items: list[Prediction]
+    next_cursor: str | None = None

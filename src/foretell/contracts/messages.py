@@ -1,0 +1,96 @@
+"""What crosses the broker: tasks to workers, results back, events to whoever listens.
+
+Payloads travel as the JSON that the caller sent (`msgspec.Raw`): only the worker parses them.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+
+from foretell.kit.tracing import TraceContext
+
+#: What the payload of a task is: raw fields, or features that need no preprocessing.
+Stage = Literal["input", "features"]
+
+FailureCode = Literal["invalid_input", "model_error", "timeout", "expired", "undeliverable"]
+Outcome = Literal["succeeded", "failed"]
+Status = Literal["queued", "succeeded", "failed", "canceled"]
+
+#: A time says its zone: one without can't be compared with ours.
+Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One prediction to make."""
+
+    id: UUID
+    stage: Stage
+    payload: msgspec.Raw
+    #: What asked for it, if that is part of a trace. Anybody may have written it: see `tracing.checked`.
+    trace: TraceContext | None = None
+
+
+class TaskEnvelope(msgspec.Struct, frozen=True):
+    """Tasks of one model version, published as one message."""
+
+    model: str
+    version: str
+    published_at: Aware
+    tasks: Annotated[list[Task], msgspec.Meta(min_length=1)]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a prediction failed, in words that may be shown to the user."""
+
+    code: FailureCode
+    message: str
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one task ended: `output` when it succeeded, `error` when it failed."""
+
+    id: UUID
+    # Unset and not None: msgspec leaves JSON unparsed only where nothing but JSON may stand.
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: Failure | None = None
+    #: The run of its task, if that is part of a trace.
+    trace: TraceContext | None = None
+
+
+class ResultEnvelope(msgspec.Struct, frozen=True):
+    """Results of one task envelope, by one worker."""
+
+    model: str
+    version: str
+    worker_id: str
+    published_at: Aware
+    started_at: Aware
+    finished_at: Aware
+    results: Annotated[list[Result], msgspec.Meta(min_length=1)]
+
+
+class Finished(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one prediction ended, as committed to the database."""
+
+    id: UUID
+    status: Status
+    finished_at: Aware
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: Failure | None = None
+    worker_id: str | None = None
+    started_at: Aware | None = None
+    published_at: Aware | None = None
+
+
+class FinishedEvent(msgspec.Struct, frozen=True):
+    """Body of `prediction.finished`: everything one settlement settled."""
+
+    predictions: list[Finished]
+
+
+encode = msgspec.json.Encoder().encode
+decode_tasks = msgspec.json.Decoder(TaskEnvelope).decode
+decode_results = msgspec.json.Decoder(ResultEnvelope).decode
+decode_finished = msgspec.json.Decoder(FinishedEvent).decode

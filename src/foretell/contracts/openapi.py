@@ -1,0 +1,100 @@
+"""The parts of an OpenAPI 3.1 document that services without a framework put together by hand."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+_REF = "#/components/schemas/{}"
+_PROBLEMS = {
+    400: "The request was refused.",
+    401: "Whoever asks must show a token.",
+    404: "There is no such thing.",
+    408: "The body did not come in time.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+    422: "The request does not fit; `errors` points to each field.",
+    500: "The model failed.",
+    503: "A part that is needed for this is away, or busy.",
+    504: "The model did not answer in time.",
+}
+
+
+def document(
+    *, title: str, version: str, description: str, paths: dict[str, Any], schemas: dict[str, Any]
+) -> dict[str, Any]:
+    """A document of `paths`, sorted; `schemas` are its components, besides `Problem`."""
+    # Imported here: they take their time, and a service should start fast.
+    from pydantic.json_schema import models_json_schema
+
+    from foretell.contracts.http import Problem
+
+    _, problem = models_json_schema([(Problem, "validation")], ref_template="#/components/schemas/{model}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": description},
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": problem["$defs"] | schemas},
+    }
+
+
+def reference(name: str) -> dict[str, str]:
+    """The component of that name."""
+    return {"$ref": _REF.format(name)}
+
+
+def struct_schemas(structs: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
+    """The schemas of msgspec structs, by name, with those they refer to."""
+    _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    return schemas
+
+
+def embedded(schema: dict[str, Any], urn: str) -> dict[str, Any]:
+    """A model's schema as a part of the document; `urn` is unique to it."""
+    inner = {name: part for name, part in schema.items() if name != "$schema"}
+    # References inside it (`#/$defs/...`) are meant from its own root.
+    return {"$id": urn, **inner} if "$defs" in inner and "$id" not in inner else inner
+
+
+def component_name(*parts: str) -> str:
+    """`FlightDelayFeatures` from `flight-delay` and `features`."""
+    words = "-".join(parts).replace(".", "-").replace("_", "-").split("-")
+    return "".join(word[:1].upper() + word[1:] for word in words)
+
+
+def json_body(schema: dict[str, Any], examples: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A request's body; `examples` are values by their summary."""
+    content: dict[str, Any] = {"schema": schema}
+    if examples:
+        content["examples"] = {
+            component_name(summary.replace(" ", "-")): {"summary": summary, "value": value}
+            for summary, value in examples.items()
+        }
+    return {"required": True, "content": {"application/json": content}}
+
+
+def json_answer(description: str, schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
+    """An answer in JSON."""
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"description": description, "content": {"application/json": content}}
+
+
+def problem_answers(*statuses: int) -> dict[str, Any]:
+    """What a call answers when something is wrong."""
+    content = {"application/problem+json": {"schema": reference("Problem")}}
+    return {str(status): {"description": _PROBLEMS[status], "content": content} for status in statuses}
+
+
+def path_parameter(name: str, description: str, example: str) -> dict[str, Any]:
+    """A part of the path."""
+    schema = {"type": "string", "minLength": 1}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema} | {
+        "example": example
+    }
+
+
+def query_parameter(name: str, description: str) -> dict[str, Any]:
+    """A parameter of the query that may be left out."""
+    return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}

@@ -1,0 +1,25 @@
+"""The names of queues and events, and the bounds of what travels through them."""
+
+TASKS = "ml_tasks"
+RESULTS = "ml_results"
+EVENTS = "ml_events"
+
+#: Routing key of the event that says how predictions ended.
+PREDICTION_FINISHED = "prediction.finished"
+
+#: At most this many tasks in one envelope ...
+MAX_ENVELOPE_TASKS = 256
+#: ... and at most this many bytes, unless one task alone is larger.
+MAX_ENVELOPE_BYTES = 256 * 1024
+#: After this many deliveries without an acknowledgement a message goes to the dead-letter queue.
+DELIVERY_LIMIT = 3
+
+
+def tasks_queue(pool: str | None) -> str:
+    """The task queue of a pool of workers; models without a pool share `ml_tasks`."""
+    return f"{TASKS}.{pool}" if pool else TASKS
+
+
+def dead_queue(queue: str) -> str:
+    """Where messages of `queue` go that could not be handled."""
+    return f"{queue}.dead"
