@@ -1,0 +1,139 @@
+"""What Foretell asks of a message broker. Two adapters keep these promises: `rabbitmq` and `sqlite`.
+
+The promises, checked for both by one contract suite:
+
+- `publish` returns only when the message is stored durably, and raises within `timeout_s` when it can't be.
+- A message that was received and not acknowledged comes back when its receiver is gone, with `attempts` grown by
+  one; after `delivery_limit` attempts it is in the queue's dead-letter queue instead. A `requeue` counts as well.
+- `receive` returns what already waits (at least one message) and never waits for more.
+- Events reach every subscriber that listens at that moment. They are hints: one may be lost, nothing may depend on it.
+- A broker that restarts, cancels a consumer or loses its data is noticed; `receive` goes on by itself afterwards.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from foretell.kit.errors import ForetellError
+
+
+class BrokerUnavailable(ForetellError):
+    """The broker did not take the message in time."""
+
+    code = "broker_unavailable"
+    status = 503
+    retry_after_s = 2.0
+
+
+class Unroutable(ForetellError):
+    """No queue takes this message: {queue}."""
+
+    code = "unroutable"
+    status = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message in the hands of one receiver, until it is acknowledged or rejected."""
+
+    body: bytes
+    queue: str
+    message_id: str
+    #: How often this message has been delivered from this queue, this time included: 1 at first. In a dead-letter
+    #: queue RabbitMQ 4 may count on from the queue before.
+    attempts: int
+    headers: Mapping[str, str]
+    #: The adapter's own handle.
+    tag: object = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """What stands in a queue: `ready` waits, `unacknowledged` is in somebody's hands (None: not known)."""
+
+    queue: str
+    ready: int
+    consumers: int | None
+    unacknowledged: int | None = None
+
+
+class Consumer(Protocol):
+    """Takes messages from one queue. Not for several tasks at once."""
+
+    async def receive(self, max_messages: int) -> list[Delivery]:
+        """Wait for messages and return those that are there: 1 to `max_messages`.
+
+        Raises `BrokerUnavailable` once closed, and for nothing else. `max_messages` beyond the consumer's prefetch
+        gets no more than the prefetch. Survives a lost connection: deliveries received before it are void
+        (acknowledging them does nothing; they come again).
+        """
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Say that these are done for good. A void delivery is passed over in silence.
+
+        Never raises for a broker that is away: then the deliveries become void, or are acknowledged when it is back.
+        """
+
+    async def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
+        """Give these back: to the queue with `requeue`, else to the dead-letter queue."""
+
+    async def close(self) -> None:
+        """Stop taking messages; what is unacknowledged goes back to the queue."""
+
+
+class Subscription(Protocol):
+    """An async iterator over the bodies of events. It ends when it or the broker is closed."""
+
+    def __aiter__(self) -> "Subscription": ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Stop listening. Leaving a loop over the subscription does not do that by itself."""
+
+
+class Broker(Protocol):
+    """A connection to a broker, shared by one process."""
+
+    async def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        """Store `body` durably in `queue`. Raises `BrokerUnavailable` or `Unroutable`, within `timeout_s`."""
+
+    async def consume(self, queue: str, *, prefetch: int) -> Consumer:
+        """Begin to take messages from `queue`, holding at most `prefetch` unacknowledged ones."""
+
+    async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+        """Tell every subscriber. Raises `BrokerUnavailable` within `timeout_s`; nobody listening is no error."""
+
+    def subscribe(self, routing_key: str) -> Subscription:
+        """The bodies of the events with exactly this key, across reconnects, from the moment that `connected` is true.
+
+        Call it from the event loop. It listens at once, not at the first iteration.
+        """
+
+    async def depth(self, queue: str) -> QueueDepth:
+        """How much stands in `queue`. Raises `BrokerUnavailable`, and `Unroutable` for a queue that nobody declared.
+
+        A queue that this broker has declared or consumed, and that was deleted since, counts as empty.
+        """
+
+    async def ensure_queue(self, queue: str) -> None:
+        """Declare `queue` with its dead-letter queue, bound before use. Safe to repeat. Raises `BrokerUnavailable`.
+
+        The queue is remembered even then: it is declared by the first publish that needs it, also when the broker
+        lost its data later. A consumer declares its queue by itself.
+        """
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands and every consumer is registered *and* progressing."""
+
+    async def close(self) -> None:
+        """Let go of everything. What is published stays; what is unacknowledged goes back."""

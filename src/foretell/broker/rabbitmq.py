@@ -1,0 +1,247 @@
+"""The broker's port on RabbitMQ (4.x; 3.10 works too), by AMQP 0-9-1.
+
+Two connections: RabbitMQ stops reading from a connection that publishes while it is in alarm (disk, memory), and
+acknowledgements on the same connection would be held up with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from aiormq.abc import AbstractChannel
+from aiormq.channel import Channel
+from aiormq.exceptions import DeliveryError, PublishError
+from pamqp.commands import Basic
+
+from foretell.broker.measures import measured_publish
+from foretell.broker.port import BrokerUnavailable, QueueDepth, Unroutable
+from foretell.broker.rabbitmq_consumer import NOTICE_S, RabbitConsumer, RabbitSubscription, Registration
+from foretell.broker.rabbitmq_link import Link, close_channel, ready_and_consumers, within
+from foretell.broker.rabbitmq_topology import Topology
+from foretell.contracts import queues
+
+QUESTION_TIMEOUT_S = 5.0
+MAX_REFUSALS = 10
+REFUSAL_PAUSE_S = 0.05
+_TRANSIENT, _PERSISTENT = 1, 2
+
+
+class RabbitBroker:
+    """Keeps the promises of `port.Broker`."""
+
+    def __init__(self, url: str, *, name: str, prefix: str, delivery_limit: int) -> None:
+        self._publishing = Link(url, name=f"{name} publishes")
+        self._consuming = Link(url, name=f"{name} consumes")
+        self._topology = Topology(prefix, delivery_limit)
+        self._lane = _Lane(self._publishing)
+        # Events are hints: a confirm for each would cost the broker a message and the publisher a round trip.
+        self._event_lane = _Lane(self._publishing, confirms=False, prepare=self._declare_events)
+        self._ensured: set[str] = set()
+        self._in_flight: dict[str, asyncio.Future[None]] = {}
+        self._registrations: list[Registration] = []
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, prefix: str, delivery_limit: int) -> "RabbitBroker":
+        """Begin to connect, in the background, again and again until `close`. Raises `Misconfigured` for a bad URL."""
+        broker = cls(url, name=name, prefix=prefix, delivery_limit=delivery_limit)
+        broker._publishing.start()
+        return broker
+
+    async def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        properties = Basic.Properties(
+            message_id=message_id,
+            delivery_mode=_PERSISTENT,
+            headers=dict(headers) if headers else None,
+        )
+        sending = self._publish(queue, body, properties, message_id)
+        await measured_publish(within(timeout_s, f"publish to {queue}", sending))
+
+    async def _publish(self, queue: str, body: bytes, properties: Basic.Properties, message_id: str) -> None:
+        # A message that no queue takes is returned by its id, so that an id may be in flight only once.
+        while (earlier := self._in_flight.get(message_id)) is not None:
+            await asyncio.wait([earlier])
+        done = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(queue, body, properties)
+        finally:
+            del self._in_flight[message_id]
+            done.set_result(None)
+
+    async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
+        name = self._topology.name(queue)
+        returns = refusals = 0
+        while True:
+            try:
+                await self._lane.publish(body, exchange="", routing_key=name, properties=properties, mandatory=True)
+                return
+            except PublishError:
+                returns += 1
+                if queue not in self._ensured or returns == 3:
+                    raise Unroutable(queue=queue) from None
+            except DeliveryError:
+                # Refused, so not stored: a quorum queue does that while it has no leader, right after its declaration.
+                refusals += 1
+                if refusals == MAX_REFUSALS:
+                    raise
+                await asyncio.sleep(REFUSAL_PAUSE_S * refusals)
+                continue
+            if returns == 1:
+                # The queue was there once: somebody deleted it, or the broker lost its data. Its consumers bring it
+                # back; declaring it before all of them have noticed would leave some attached to nothing.
+                await asyncio.sleep(NOTICE_S)
+            else:
+                await self._topology.declare(self._publishing, queue)
+
+    async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+        # Not mandatory: an event that nobody listens to is no error, and must not come back.
+        work = self._event_lane.publish(
+            body,
+            exchange=self._topology.events,
+            routing_key=routing_key,
+            properties=Basic.Properties(delivery_mode=_TRANSIENT),
+            mandatory=False,
+        )
+        await within(timeout_s, f"publish the event {routing_key}", work)
+
+    async def consume(self, queue: str, *, prefetch: int) -> RabbitConsumer:
+        self._consuming.start()
+        self._ensured.add(queue)
+        consumer = RabbitConsumer(self._consuming, self._topology, queue, prefetch=prefetch)
+        self._register(consumer)
+        return consumer
+
+    def subscribe(self, routing_key: str) -> RabbitSubscription:
+        self._consuming.start()
+        subscription = RabbitSubscription(self._consuming, self._topology, routing_key)
+        self._register(subscription)
+        return subscription
+
+    async def depth(self, queue: str) -> QueueDepth:
+        self._consuming.start()
+        question = ready_and_consumers(self._consuming, self._topology.name(queue))
+        answer = await within(QUESTION_TIMEOUT_S, f"depth of {queue}", question)
+        if answer is None:
+            # A queue that we rely on and that is gone at this moment is empty: the next publish declares it.
+            if queue.removesuffix(queues.dead_queue("")) not in self._ensured:
+                raise Unroutable(queue=queue)
+            answer = (0, 0)
+        ready, consumers = answer
+        return QueueDepth(queue=queue, ready=ready, consumers=consumers)
+
+    async def ensure_queue(self, queue: str) -> None:
+        # Remembered first: should RabbitMQ be away now, the first publish declares the queue.
+        self._ensured.add(queue)
+        await within(QUESTION_TIMEOUT_S, f"declare {queue}", self._topology.declare(self._publishing, queue))
+
+    @property
+    def connected(self) -> bool:
+        links = [self._publishing] + ([self._consuming] if self._consuming.started else [])
+        return all(link.up for link in links) and all(each.registered for each in self._registrations)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(registration.close() for registration in list(self._registrations)))
+        await asyncio.gather(self._lane.close(), self._event_lane.close())
+        await asyncio.gather(self._publishing.close(), self._consuming.close())
+
+    def _register(self, registration: Registration) -> None:
+        self._registrations.append(registration)
+        registration.on_close = self._registrations.remove
+
+    async def _declare_events(self, channel: AbstractChannel) -> None:
+        await channel.exchange_declare(self._topology.events, exchange_type="topic", durable=True)
+
+
+class _UsedChannel:
+    """A channel and how many publishes are under way on it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.in_flight = 0
+        self.retired = False
+
+
+class _Lane:
+    """Publishes, any number of messages at once, on a channel that is replaced after any error."""
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        confirms: bool = True,
+        prepare: Callable[[AbstractChannel], Awaitable[None]] | None = None,
+    ) -> None:
+        self._link = link
+        self._confirms = confirms
+        self._prepare = prepare
+        self._current: _UsedChannel | None = None
+        self._opening = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def publish(
+        self, body: bytes, *, exchange: str, routing_key: str, properties: Basic.Properties, mandatory: bool
+    ) -> None:
+        """Return when the broker has confirmed or, without confirms, when the message is on its way.
+
+        Raises aiormq's errors; `PublishError` when no queue takes it.
+        """
+        used = self._current
+        if used is None or used.channel.is_closed:
+            used = await self._open()
+        used.in_flight += 1
+        try:
+            confirmation = await used.channel.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=properties,
+                mandatory=mandatory,
+                # No wait for the socket to drain where a wait for the confirm follows.
+                wait=not self._confirms,
+            )
+            if self._confirms and not isinstance(confirmation, Basic.Ack):
+                raise BrokerUnavailable(f"RabbitMQ did not confirm a message to {routing_key}.")
+        except BaseException:
+            # What this channel still answers can no longer be trusted to belong to the right message.
+            used.retired = True
+            if self._current is used:
+                self._current = None
+            raise
+        finally:
+            used.in_flight -= 1
+            if used.retired and used.in_flight == 0:
+                self._close_soon(used.channel)
+
+    async def _open(self) -> _UsedChannel:
+        async with self._opening:
+            if self._current is not None and not self._current.channel.is_closed:
+                return self._current
+            connection = await self._link.connection()
+            channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=True)
+            assert isinstance(channel, Channel)
+            if self._prepare is not None:
+                try:
+                    await self._prepare(channel)
+                except BaseException:
+                    self._close_soon(channel)
+                    raise
+            self._current = _UsedChannel(channel)
+            return self._current
+
+    def _close_soon(self, channel: AbstractChannel) -> None:
+        closing = asyncio.create_task(close_channel(channel))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        self._current = None
+        with suppress(Exception):
+            if self._closing:
+                await asyncio.wait(self._closing)

@@ -1,0 +1,364 @@
+"""Consumers at RabbitMQ: registered again whenever they are lost, and checked for progress."""
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.connection import Connection
+
+from foretell.broker.measures import REDELIVERIES
+from foretell.broker.port import BrokerUnavailable, Delivery
+from foretell.broker.rabbitmq_link import (
+    FIRST_DELAY_S,
+    MAX_DELAY_S,
+    Link,
+    cancelled_by_caller,
+    close_channel,
+    explain,
+    ready_and_consumers,
+)
+from foretell.broker.rabbitmq_topology import Topology
+
+log = structlog.get_logger()
+
+REGISTER_TIMEOUT_S = 20.0
+#: A queue that is there and says nothing to a consumer for this long, again and again, has no leader. It may have lost
+#: it for good, with most of its nodes, or because RabbitMQ 3.10 was killed in the second after its declaration.
+SILENCE_S = 6.0
+SILENCES = 2
+CHECK_INTERVAL_S = 5.0
+#: A consumer that held and received nothing for this long, while messages are ready, has been forgotten.
+IDLE_S = 10.0
+#: A consumer that has had nothing at all for this long registers anew, for what no question can tell: RabbitMQ may
+#: count it as a consumer of a queue that was deleted and declared again, and hand it messages that never arrive.
+REFRESH_S = 30.0
+#: How long it takes until everybody has noticed that a queue is gone.
+NOTICE_S = 0.5
+REFRESHED = "had nothing for a while"
+SETTLE_TIMEOUT_S = 5.0
+MAX_BUFFERED_EVENTS = 10_000
+
+
+class Registration(ABC):
+    """A consumer at the broker, as one task that registers it and notices when it is gone.
+
+    RabbitMQ can cancel a consumer (its queue was deleted) or forget it while the connection stays up; the client
+    library then goes on in silence. So besides listening for a closed channel and a cancellation, `_stalled` is asked
+    now and then.
+    """
+
+    def __init__(self, link: Link, source: str) -> None:
+        self._link = link
+        self._source = source
+        self._channel: AbstractChannel | None = None
+        self._closed = False
+        self._refreshing = False
+        #: Told when this is closed; the broker then no longer counts on it.
+        self.on_close: Callable[[Registration], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._task = asyncio.create_task(self._run(), name=f"rabbitmq consumer of {source}")
+
+    @property
+    def registered(self) -> bool:
+        return self._refreshing or (self._channel is not None and not self._channel.is_closed)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self.on_close is not None:
+            self.on_close(self)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._wake()
+
+    @abstractmethod
+    async def _register(self, channel: AbstractChannel) -> None:
+        """Declare what is needed and begin to consume."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """The channel is gone, and with it everything that was received and not settled."""
+
+    async def _stalled(self) -> str | None:
+        """Why this should be registered anew, though nothing says that it is lost; None when all is well."""
+        return None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _arrival(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    async def _run(self) -> None:
+        delay_s = FIRST_DELAY_S
+        while True:
+            connection = await self._link.connection()
+            try:
+                reason = await self._serve(connection)
+                delay_s = FIRST_DELAY_S
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled_by_caller():
+                    raise asyncio.CancelledError from None
+                if isinstance(error, TimeoutError):
+                    reason = "not registered in time: has the queue a leader?"
+                else:
+                    reason = explain(error)
+            self._refreshing = reason == REFRESHED
+            if self._refreshing:
+                continue
+            log.warning("consumer_lost", consumed=self._source, reason=reason)
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            delay_s = min(delay_s * 2, MAX_DELAY_S)
+
+    async def _serve(self, connection: Connection) -> str:
+        """Register, and return why the registration ended. Raises whatever prevents it."""
+        cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def on_cancel(_: object) -> None:
+            if not cancelled.done():
+                cancelled.set_result("cancelled by the broker")
+
+        channel: AbstractChannel | None = None
+        try:
+            async with asyncio.timeout(REGISTER_TIMEOUT_S):
+                # An unbounded frame buffer: what arrives together is handed out together. The prefetch bounds it.
+                channel = await connection.channel(publisher_confirms=False, frame_buffer_size=0)
+                channel.on_consumer_cancel_callbacks.add(on_cancel)
+                await self._register(channel)
+            self._channel = channel
+            if not self._refreshing:
+                log.info("consumer_registered", consumed=self._source)
+            self._refreshing = False
+            closing = channel.closing
+            while True:
+                await asyncio.wait([closing, cancelled], timeout=CHECK_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+                if cancelled.done():
+                    # Not before the others have noticed: who declares the queue at once gets them lost.
+                    await asyncio.sleep(NOTICE_S)
+                    return cancelled.result()
+                if closing.done():
+                    error = None if closing.cancelled() else closing.exception()
+                    return "the channel was closed" if error is None else explain(error)
+                if (reason := await self._stalled()) is not None:
+                    return reason
+        finally:
+            self._channel = None
+            self._forget()
+            if channel is not None:
+                # What is unacknowledged goes back to the queue with the channel.
+                await close_channel(channel)
+
+
+class _Handle(NamedTuple):
+    """A delivery tag means something on its own channel only."""
+
+    channel: AbstractChannel
+    tag: int
+
+
+class RabbitConsumer(Registration):
+    """Keeps the promises of `port.Consumer` with `basic.consume` and a local buffer."""
+
+    def __init__(self, link: Link, topology: Topology, queue: str, *, prefetch: int) -> None:
+        self._topology = topology
+        self._queue = queue
+        self._prefetch = prefetch
+        self._limit = None if topology.is_dead_letter_queue(queue) else topology.delivery_limit
+        # In a dead-letter queue, RabbitMQ counts on: a message that was never delivered there seems to come again.
+        self._count_redelivery = REDELIVERIES.labels(queue).inc if self._limit is not None else None
+        self._buffer: deque[Delivery] = deque()
+        #: Delivery tags that are ours to settle on the present channel, in the order of their arrival: ascending.
+        self._held: dict[int, None] = {}
+        self._received = 0
+        self._consumer_tag: str | None = None
+        self._silences = 0
+        self._idle_since = asyncio.get_running_loop().time()
+        super().__init__(link, topology.name(queue))
+
+    async def receive(self, max_messages: int) -> list[Delivery]:
+        while not self._buffer:
+            if self._closed:
+                raise BrokerUnavailable(f"The consumer of {self._queue} is closed.")
+            await self._arrival()
+        return [self._buffer.popleft() for _ in range(min(max_messages, len(self._buffer)))]
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        tags = {tag for delivery in deliveries if (tag := self._tag_in_hand(delivery)) is not None}
+        channel = self._channel
+        if channel is None or not tags:
+            return
+        # An acknowledgement of several settles *all* up to its tag: right only while nothing older is left out.
+        together = 0
+        for held in self._held:
+            if held not in tags:
+                break
+            together = held
+        with suppress(Exception):
+            # A failure means that the channel is going down: the deliveries are void and come again.
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                if together:
+                    await channel.basic_ack(together, multiple=True, wait=False)
+                for tag in tags:
+                    if tag > together:
+                        await channel.basic_ack(tag, wait=False)
+        self._settled(tags)
+
+    async def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
+        channel = self._channel
+        for delivery in deliveries:
+            tag = self._tag_in_hand(delivery)
+            if channel is None or tag is None:
+                continue
+            with suppress(Exception):
+                async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                    # One by one, and not basic.nack: since RabbitMQ 4.3 only basic.reject counts as an attempt.
+                    await channel.basic_reject(tag, requeue=requeue, wait=False)
+            self._settled({tag})
+
+    def _tag_in_hand(self, delivery: Delivery) -> int | None:
+        handle = delivery.tag
+        assert isinstance(handle, _Handle), "a delivery of another broker"
+        return handle.tag if handle.channel is self._channel and handle.tag in self._held else None
+
+    def _settled(self, tags: set[int]) -> None:
+        for tag in tags:
+            self._held.pop(tag, None)
+        self._idle_since = asyncio.get_running_loop().time()
+
+    async def _register(self, channel: AbstractChannel) -> None:
+        # Whatever goes wrong in another way is no silence in a row.
+        silences, self._silences = self._silences, 0
+        if silences == SILENCES:
+            silences = 0
+            await self._topology.rebuild(self._link, self._queue)
+        await self._topology.declare(self._link, self._queue)
+        await channel.basic_qos(prefetch_count=self._prefetch)
+        self._idle_since = asyncio.get_running_loop().time()
+        # The first message may come before the answer to basic.consume does.
+        self._channel = channel
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await self._consume(channel)
+        except TimeoutError:
+            self._silences = silences + 1
+            raise
+
+    async def _consume(self, channel: AbstractChannel) -> None:
+        answer = await channel.basic_consume(self._topology.name(self._queue), self._on_message)
+        self._consumer_tag = answer.consumer_tag
+
+    def _forget(self) -> None:
+        self._buffer.clear()
+        self._held.clear()
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        channel, tag = message.channel, message.delivery_tag
+        if channel is not self._channel or tag is None:
+            return
+        properties = message.header.properties
+        headers: dict[str, Any] = properties.headers or {}
+        returns = headers.get("x-delivery-count")
+        attempts = returns + 1 if isinstance(returns, int) else 1
+        self._received += 1
+        if attempts > 1 and self._count_redelivery is not None:
+            self._count_redelivery()
+        if self._limit is not None and attempts > self._limit:
+            # A queue declared by somebody else may have another limit, or none.
+            with suppress(Exception):
+                await channel.basic_reject(tag, requeue=False, wait=False)
+            return
+        self._held[tag] = None
+        self._buffer.append(
+            Delivery(
+                body=message.body,
+                queue=self._queue,
+                message_id=properties.message_id or "",
+                attempts=attempts,
+                # The broker's own headers begin with x- ; ours are strings.
+                headers={k: v for k, v in headers.items() if isinstance(v, str) and not k.startswith("x-")},
+                tag=_Handle(channel, tag),
+            )
+        )
+        self._wake()
+
+    async def _stalled(self) -> str | None:
+        idle_s = asyncio.get_running_loop().time() - self._idle_since
+        if self._held or idle_s < IDLE_S:
+            return None
+        received = self._received
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                depth = await ready_and_consumers(self._link, self._topology.name(self._queue))
+        except Exception as error:
+            # The connection is checked by the link itself.
+            log.debug("consumer_check_failed", consumed=self._source, reason=explain(error))
+            return None
+        if depth is None:
+            return "the queue is gone"
+        if depth[0] > 0:
+            # What was ready a moment ago may be on its way.
+            await asyncio.sleep(1.0)
+            return None if self._received != received else "idle while messages were ready"
+        return await self._retire() if idle_s > REFRESH_S else None
+
+    async def _retire(self) -> str | None:
+        """Leave the queue in good order before registering anew: a message on its way must not count as returned."""
+        channel = self._channel
+        assert channel is not None
+        assert self._consumer_tag is not None
+        received = self._received
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+            await channel.basic_cancel(self._consumer_tag)
+            if self._received == received:
+                return REFRESHED
+            await self._consume(channel)
+        return None
+
+
+class RabbitSubscription(Registration):
+    """The events of one routing key, from a queue of our own that lives as long as the connection."""
+
+    def __init__(self, link: Link, topology: Topology, routing_key: str) -> None:
+        self._topology = topology
+        self._routing_key = routing_key
+        # Events are hints: a subscriber that cannot keep up loses the oldest.
+        self._buffer: deque[bytes] = deque(maxlen=MAX_BUFFERED_EVENTS)
+        super().__init__(link, f"{topology.events} {routing_key}")
+
+    def __aiter__(self) -> "RabbitSubscription":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._buffer:
+            if self._closed:
+                raise StopAsyncIteration
+            await self._arrival()
+        return self._buffer.popleft()
+
+    async def aclose(self) -> None:
+        await self.close()
+
+    async def _register(self, channel: AbstractChannel) -> None:
+        await channel.exchange_declare(self._topology.events, exchange_type="topic", durable=True)
+        declared = await channel.queue_declare(
+            exclusive=True, auto_delete=True, arguments={"x-max-length": MAX_BUFFERED_EVENTS}
+        )
+        name = declared.queue or ""
+        await channel.queue_bind(name, self._topology.events, routing_key=self._routing_key)
+        await channel.basic_consume(name, self._on_event, no_ack=True)
+
+    def _forget(self) -> None:
+        """Events that have arrived stay good."""
+
+    async def _on_event(self, message: DeliveredMessage) -> None:
+        self._buffer.append(message.body)
+        self._wake()
