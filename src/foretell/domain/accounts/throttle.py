@@ -1,0 +1,147 @@
+"""Slows down whoever guesses passwords, without locking the owner of the account out."""
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from foretell.domain.accounts.usernames import username_key
+from foretell.domain.errors import InvalidUsername, TooManyAttempts
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many failures are free (`burst`), and after how many seconds each is forgiven."""
+
+    burst: int
+    forgiven_after_s: float
+
+
+class Buckets:
+    """One token bucket per key; the least recently used are forgotten beyond `max_keys`."""
+
+    def __init__(self, allowance: Allowance, *, max_keys: int, clock: Callable[[], float]) -> None:
+        self._allowance = allowance
+        self._max_keys = max_keys
+        self._clock = clock
+        # Per key: when the bucket will be full again. No entry means full.
+        self._full_at_s: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at_s)
+
+    def wait_s(self, key: str) -> float:
+        """Seconds until one attempt is free; 0 if one is."""
+        full_at_s = self._full_at_s.get(key)
+        if full_at_s is None:
+            return 0.0
+        # A bucket that is asked for again and again, under attack that is, must not be the next to be forgotten.
+        self._full_at_s.move_to_end(key)
+        spent = (full_at_s - self._clock()) / self._allowance.forgiven_after_s
+        return max(0.0, spent - (self._allowance.burst - 1)) * self._allowance.forgiven_after_s
+
+    def take(self, key: str) -> None:
+        """Spend one attempt."""
+        full_at_s = max(self._full_at_s.get(key, 0.0), self._clock()) + self._allowance.forgiven_after_s
+        self._full_at_s[key] = full_at_s
+        self._full_at_s.move_to_end(key)
+        if len(self._full_at_s) > self._max_keys:
+            self._full_at_s.popitem(last=False)
+
+    def give_back(self, key: str) -> None:
+        """Undo one `take`."""
+        full_at_s = self._full_at_s.get(key)
+        if full_at_s is None:
+            return
+        full_at_s -= self._allowance.forgiven_after_s
+        if full_at_s <= self._clock():
+            self.forget(key)
+        else:
+            self._full_at_s[key] = full_at_s
+
+    def forget(self, key: str) -> None:
+        """Fill the bucket."""
+        self._full_at_s.pop(key, None)
+
+
+class LoginThrottle:
+    """Call `attempt` before a password is looked at, and `succeeded` if it was right. For one process, in memory.
+
+    Three allowances: of an address (whatever accounts it tries), of an address at one account, and of an account
+    (whatever addresses try it, so that a botnet gets no further). An address that has logged in to the account before
+    does not share the last one: however many strangers guess, the owner comes in from where they usually do.
+    Addresses of IPv6 count by their /64, which is what one household gets.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_address: Allowance = Allowance(burst=50, forgiven_after_s=6),
+        per_pair: Allowance = Allowance(burst=10, forgiven_after_s=30),
+        per_account: Allowance = Allowance(burst=100, forgiven_after_s=30),
+        max_keys: int = 20_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._addresses = Buckets(per_address, max_keys=max_keys, clock=clock)
+        self._pairs = Buckets(per_pair, max_keys=max_keys, clock=clock)
+        self._accounts = Buckets(per_account, max_keys=max_keys, clock=clock)
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._max_keys = max_keys
+
+    @property
+    def remembered(self) -> int:
+        """How many entries are in memory: at most four times `max_keys`."""
+        return len(self._addresses) + len(self._pairs) + len(self._accounts) + len(self._known)
+
+    def attempt(self, username: str, address: str) -> None:
+        """Spend one attempt of `address` at `username`. Raises `TooManyAttempts`, spending nothing."""
+        buckets = self._buckets(username, address)
+        wait_s = max(bucket.wait_s(key) for bucket, key in buckets)
+        if wait_s > 0:
+            whole_s = math.ceil(wait_s)
+            raise TooManyAttempts(wait_s=whole_s, retry_after_s=float(whole_s))
+        for bucket, key in buckets:
+            bucket.take(key)
+
+    def succeeded(self, username: str, address: str) -> None:
+        """The attempt was no guess: it costs nothing, and the address is known to this account from now on."""
+        for bucket, key in self._buckets(username, address):
+            bucket.give_back(key)
+        pair = self._pair(username, address)
+        self._pairs.forget(pair)
+        self._known[pair] = None
+        self._known.move_to_end(pair)
+        if len(self._known) > self._max_keys:
+            self._known.popitem(last=False)
+
+    def _buckets(self, username: str, address: str) -> list[tuple[Buckets, str]]:
+        pair = self._pair(username, address)
+        buckets = [(self._addresses, _network(address)), (self._pairs, pair)]
+        if pair not in self._known:
+            buckets.append((self._accounts, _account(username)))
+        return buckets
+
+    def _pair(self, username: str, address: str) -> str:
+        return f"{_network(address)} {_account(username)}"
+
+
+def _account(username: str) -> str:
+    try:
+        return username_key(username)
+    except InvalidUsername:
+        # No such account can exist, so all such names may share one bucket.
+        return ""
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)

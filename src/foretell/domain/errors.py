@@ -1,0 +1,117 @@
+"""Every error that the domain raises. The docstring is the message that a user reads."""
+
+from foretell.kit.errors import ForetellError
+
+
+class NotFound(ForetellError):
+    """There is no such {what}."""
+
+    code = "not_found"
+    status = 404
+
+
+class NotEnoughCredits(ForetellError):
+    """This costs {price} credits and only {available} are available. Top up the balance and try again."""
+
+    code = "not_enough_credits"
+    status = 402
+
+
+class IdempotencyKeyReused(ForetellError):
+    """This Idempotency-Key was used before with another request. Use a new key for a new request."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class IdempotencyKeyInFlight(ForetellError):
+    """A request with this Idempotency-Key is being handled right now. Try again in a moment."""
+
+    code = "idempotency_key_in_flight"
+    status = 409
+    retry_after_s = 1.0
+
+
+class AlreadyFinished(ForetellError):
+    """This prediction has already ended ({status}) and can't be canceled."""
+
+    code = "already_finished"
+    status = 409
+
+
+class UsernameTaken(ForetellError):
+    """The user name {username} is taken. Choose another one."""
+
+    code = "username_taken"
+    status = 409
+
+
+class InvalidCredentials(ForetellError):
+    """The user name or the password is wrong."""
+
+    code = "invalid_credentials"
+    status = 401
+
+
+class InvalidToken(ForetellError):
+    """The token or API key is missing, wrong or out of date. Take a new one with POST /token."""
+
+    code = "invalid_token"
+    status = 401
+    challenge = 'error="invalid_token"'
+
+
+class TooManyAttempts(ForetellError):
+    """Too many attempts. Try again in {wait_s} seconds."""
+
+    code = "too_many_attempts"
+    status = 429
+
+
+class Forbidden(ForetellError):
+    """Your account may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class DuplicateReference(ForetellError):
+    """A movement with the reference {reference} is in the ledger already."""
+
+    code = "duplicate_reference"
+    status = 409
+
+
+class InvalidUsername(ForetellError):
+    """A user name has 3 to 64 characters: letters, digits and . _ - @ +"""
+
+    code = "invalid_username"
+    status = 422
+
+
+class InvalidPassword(ForetellError):
+    """A password has {min_length} to {max_length} characters and no NUL."""
+
+    code = "invalid_password"
+    status = 422
+
+
+class InvalidName(ForetellError):
+    """A name has 1 to {max_length} printable characters."""
+
+    code = "invalid_name"
+    status = 422
+
+
+class TooManyKeys(ForetellError):
+    """An account has at most {limit} API keys. Revoke one that is no longer used."""
+
+    code = "too_many_keys"
+    status = 409
+
+
+class InvalidAmount(ForetellError):
+    """{amount} is not an amount that can be moved: take a whole number of credits from {lowest} to {highest}."""
+
+    code = "invalid_amount"
+    status = 422

@@ -1,0 +1,15 @@
+"""Bring a database to the tables that this release of the domain knows."""
+
+from pathlib import Path
+
+from foretell.kit.migrations import Migrations
+
+#: Every revision in `versions/`, oldest first; the last is what the code needs.
+REVISIONS = ("0001",)
+
+#: The lock is "foretell" in ASCII.
+_migrations = Migrations(Path(__file__).parent, REVISIONS, lock=int.from_bytes(b"foretell"))
+
+migrate = _migrations.migrate
+migrate_when_possible = _migrations.migrate_when_possible
+upgrade = _migrations.upgrade

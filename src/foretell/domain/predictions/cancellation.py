@@ -1,0 +1,37 @@
+"""Taking a prediction back while it still waits."""
+
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.domain.credits import ledger
+from foretell.domain.errors import AlreadyFinished, NotFound
+from foretell.domain.predictions.history import VIEW_COLUMNS, PredictionView, view_of
+from foretell.domain.predictions.tables import predictions
+from foretell.kit.clock import now
+
+
+async def cancel(connection: AsyncConnection, user_id: UUID, prediction_id: UUID) -> PredictionView:
+    """End a queued prediction and give back what it held.
+
+    Whoever is first ends it: a result that arrives later changes nothing. Raises `AlreadyFinished`, and `NotFound`
+    for one that is absent or somebody else's, alike.
+    """
+    mine = (predictions.c.id == prediction_id, predictions.c.user_id == user_id)
+    # The prediction first and then the wallet, in the order in which settlement locks them.
+    canceled = await connection.execute(
+        update(predictions)
+        .where(*mine, predictions.c.status == "queued")
+        .values(status="canceled", finished_at=now())
+        .returning(*VIEW_COLUMNS)
+    )
+    row = canceled.mappings().first()
+    if row is None:
+        status = await connection.scalar(select(predictions.c.status).where(*mine))
+        if status is None:
+            raise NotFound(what="prediction")
+        raise AlreadyFinished(status=status)
+    view = view_of(row)
+    await ledger.release(connection, view.id, user_id, view.price_credits)
+    return view

@@ -1,0 +1,119 @@
+"""Figures for the operator: what waits, what it holds, what was earned. No statement reads more than it says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnElement, Integer, Text, case, cast, func, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.domain.predictions.tables import predictions
+from foretell.kit.clock import made_at, uuid7_at
+
+_DAY_S = 86_400
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The queued predictions of one pool of workers (None: the common one)."""
+
+    pool: str | None
+    predictions: int
+    #: The sum of their prices, which their owners' wallets hold.
+    held_credits: int
+    oldest_created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Earned:
+    """What the predictions of one model have brought that ended, by success, on one day (UTC)."""
+
+    model: str
+    day: date
+    credits: int
+    predictions: int
+
+
+async def waiting(
+    connection: AsyncConnection, *, limit: int, after: UUID | None = None
+) -> tuple[Sequence[Waiting], UUID | None]:
+    """The oldest `limit` queued predictions of those after `after`, by pool; and the last one, if there may be more.
+
+    Reads `limit` rows by the index of what is queued, however many predictions there are.
+    """
+    columns = predictions.c
+    oldest = select(columns.id, columns.pool, columns.price_credits, columns.created_at).where(
+        columns.status == "queued"
+    )
+    if after is not None:
+        oldest = oldest.where(columns.id > after)
+    found = oldest.order_by(columns.id).limit(limit).subquery()
+    rows = await connection.execute(
+        select(
+            found.c.pool,
+            func.count().label("predictions"),
+            func.sum(found.c.price_credits).label("held_credits"),
+            func.min(found.c.created_at).label("oldest_created_at"),
+            # PostgreSQL knows no highest UUID before 18; their texts sort alike.
+            func.max(cast(found.c.id, Text)).label("last_id"),
+        ).group_by(found.c.pool)
+    )
+    pools, seen, last = [], 0, ""
+    for row in rows:
+        pools.append(Waiting(row.pool, row.predictions, int(row.held_credits), row.oldest_created_at))
+        seen += row.predictions
+        last = max(last, row.last_id)
+    return pools, UUID(hex=last) if seen == limit else None
+
+
+async def next_accepted_at(connection: AsyncConnection, since: datetime) -> datetime | None:
+    """When the first prediction was accepted at `since` or later, to the millisecond; None when there is none."""
+    identifier: UUID | None = await connection.scalar(
+        select(predictions.c.id).where(predictions.c.id >= uuid7_at(since)).order_by(predictions.c.id).limit(1)
+    )
+    return None if identifier is None else made_at(identifier)
+
+
+async def earned(connection: AsyncConnection, since: datetime, until: datetime) -> tuple[Sequence[Earned], bool]:
+    """What those accepted from `since` until before `until` have brought; and whether any of them has yet to end.
+
+    The sum of their captures: a prediction brings its price in the moment in which it succeeds. Reads the predictions
+    of that time by their ids, which begin with it.
+    """
+    columns = predictions.c
+    day = case((columns.status == "succeeded", _day_of(connection))).label("day")
+    accepted = (
+        select(columns.model, columns.status, columns.price_credits, day)
+        .where(columns.id >= uuid7_at(since), columns.id < uuid7_at(until))
+        .subquery()
+    )
+    succeeded = accepted.c.status == "succeeded"
+    rows = await connection.execute(
+        select(
+            accepted.c.model,
+            accepted.c.day,
+            func.sum(accepted.c.price_credits).filter(succeeded).label("credits"),
+            func.count().filter(succeeded).label("succeeded"),
+            func.count().filter(accepted.c.status == "queued").label("queued"),
+        ).group_by(accepted.c.model, accepted.c.day)
+    )
+    brought, unfinished = [], False
+    for row in rows:
+        if row.succeeded:
+            brought.append(Earned(row.model, _EPOCH + timedelta(days=row.day), int(row.credits), row.succeeded))
+        unfinished = unfinished or row.queued > 0
+    return brought, unfinished
+
+
+def _day_of(connection: AsyncConnection) -> ColumnElement[int]:
+    """The day on which a prediction ended, UTC, as the number of days since 1970."""
+    if connection.dialect.name == "sqlite":
+        return type_coerce(predictions.c.finished_at, BigInteger) // (_DAY_S * 1_000_000)
+    return cast(func.floor(func.extract("epoch", predictions.c.finished_at) / _DAY_S), Integer)
+
+
+def midnight(moment: datetime) -> datetime:
+    """The beginning of the day of `moment`, UTC."""
+    return datetime.combine(moment.astimezone(UTC).date(), datetime.min.time(), UTC)

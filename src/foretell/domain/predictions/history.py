@@ -1,0 +1,126 @@
+"""Looking at predictions, as their owners do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Text, cast, func, literal, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.messages import Failure, Status
+from foretell.domain.errors import NotFound
+from foretell.domain.paging import newest_of
+from foretell.domain.predictions.tables import predictions
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionView:
+    """One prediction as its owner sees it. `input` and `output` are JSON as it was sent, unparsed.
+
+    `input` is None in lists (`page`, `find_many`), where nobody asks for it and it may be long; `output` is None
+    unless the prediction succeeded, `error` unless it failed.
+    """
+
+    id: UUID
+    user_id: UUID
+    model: str
+    version: str
+    stage: str
+    price_credits: int
+    status: Status
+    created_at: datetime
+    expires_at: datetime
+    published_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    worker_id: str | None
+    output: msgspec.Raw | None
+    error: Failure | None
+    input: msgspec.Raw | None = None
+
+
+async def find(connection: AsyncConnection, user_id: UUID, prediction_id: UUID) -> PredictionView:
+    """A user's prediction, its input included. Raises `NotFound` for one that is absent or somebody else's, alike."""
+    query = select(*VIEW_COLUMNS, _INPUT).where(predictions.c.id == prediction_id, predictions.c.user_id == user_id)
+    row = (await connection.execute(query)).mappings().first()
+    if row is None:
+        raise NotFound(what="prediction")
+    return view_of(row)
+
+
+async def find_many(connection: AsyncConnection, ids: Sequence[UUID]) -> list[PredictionView]:
+    """Those of the predictions `ids` that exist, whoever's they are, in no order."""
+    if not ids:
+        return []
+    query = select(*VIEW_COLUMNS).where(predictions.c.id.in_(ids))
+    return [view_of(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def page(
+    connection: AsyncConnection,
+    user_id: UUID,
+    *,
+    limit: int,
+    before_id: UUID | None = None,
+    status: Status | None = None,
+    model: str | None = None,
+) -> list[PredictionView]:
+    """Up to `limit` predictions of a user, newest first; those before `before_id`, the last id of the page before."""
+    query = newest_of(connection, select(*VIEW_COLUMNS), predictions, user_id, limit=limit, before_id=before_id)
+    if model is not None:
+        query = query.where(predictions.c.model == model)
+    if status is not None:
+        # Written into the statement, not bound: neither database uses a partial index for a parameter.
+        query = query.where(predictions.c.status == literal(status, Text, literal_execute=True))
+    if status in ("failed", "canceled") and connection.dialect.name == "sqlite":
+        # The words of that index: SQLite does not see by itself that one of the two implies them, and PostgreSQL,
+        # which does, would take them for another condition and expect fewer rows.
+        query = query.where(text("status IN ('failed', 'canceled')"))
+    return [view_of(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def count_ended(connection: AsyncConnection, user_id: UUID) -> int:
+    """How many of a user's predictions have ended."""
+    query = select(func.count()).where(predictions.c.user_id == user_id, predictions.c.finished_at.is_not(None))
+    return int((await connection.execute(query)).scalar_one())
+
+
+# Cast to text, so that a number comes back with the digits that were sent.
+_INPUT = cast(predictions.c.input, Text).label("input")
+
+#: The columns that make a `PredictionView` without its input.
+VIEW_COLUMNS = (
+    predictions.c.id,
+    predictions.c.user_id,
+    predictions.c.model,
+    predictions.c.version,
+    predictions.c.stage,
+    predictions.c.price_credits,
+    predictions.c.status,
+    predictions.c.created_at,
+    predictions.c.expires_at,
+    predictions.c.published_at,
+    predictions.c.started_at,
+    predictions.c.finished_at,
+    predictions.c.worker_id,
+    cast(predictions.c.output, Text).label("output"),
+    predictions.c.error_code,
+    predictions.c.error_message,
+)
+
+
+def view_of(row: Mapping[Any, Any]) -> PredictionView:
+    """The view of a row (as a mapping) that was selected with `VIEW_COLUMNS`."""
+    values = dict(row)
+    code, message = values.pop("error_code"), values.pop("error_message")
+    values["error"] = None if code is None else Failure(code, message or "")
+    values["output"] = _raw(values["output"])
+    values["input"] = _raw(values.get("input"))
+    return PredictionView(**values)
+
+
+def _raw(json: str | None) -> msgspec.Raw | None:
+    return None if json is None else msgspec.Raw(json.encode())

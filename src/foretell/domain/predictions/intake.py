@@ -1,0 +1,111 @@
+"""Accept predictions: hold their price and promise them an answer, each exactly once per idempotency key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from foretell.contracts.messages import Status
+from foretell.domain.errors import IdempotencyKeyInFlight, IdempotencyKeyReused, NotEnoughCredits, NotFound
+from foretell.domain.predictions.store import Earlier, Store, Submission
+from foretell.kit.errors import ForetellError, Overloaded
+
+# Every pass accepts or refuses at least one submission of each user, unless others spend the same credits meanwhile.
+_MOST_PASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the caller of an accepted submission has: a new prediction, or the one its key stood for already."""
+
+    id: UUID
+    status: Status
+    replayed: bool = False
+
+
+async def accept(store: Store, submissions: Sequence[Submission]) -> list[Receipt | ForetellError]:
+    """Accept a batch; one outcome per submission, in order: a receipt, or the error for that caller alone.
+
+    Errors: `NotEnoughCredits`, `IdempotencyKeyReused`, `IdempotencyKeyInFlight`, `NotFound` for a user who is not
+    there, `Overloaded` when too many spend the same credits at once. Raises `Unavailable` for all.
+    """
+    outcomes: dict[UUID, Receipt | ForetellError] = {}
+    first_with_key: dict[tuple[UUID, str], Submission] = {}
+    repeated: list[Submission] = []
+    pending: list[Submission] = []
+    for submission in submissions:
+        if submission.idempotency_key is not None:
+            key = (submission.user_id, submission.idempotency_key)
+            if first_with_key.setdefault(key, submission) is not submission:
+                repeated.append(submission)
+                continue
+        pending.append(submission)
+    for _ in range(_MOST_PASSES):
+        accepted = await store.accept(pending)
+        for submission in pending:
+            if submission.id in accepted:
+                outcomes[submission.id] = Receipt(submission.id, "queued")
+        refused = [submission for submission in pending if submission.id not in accepted]
+        pending = await _refuse(store, refused, outcomes) if refused else []
+        if not pending:
+            break
+    for submission in pending:
+        # Still neither in nor refused: others are at the same key or the same last credits right now.
+        outcomes.setdefault(submission.id, IdempotencyKeyInFlight() if submission.idempotency_key else Overloaded())
+    await _repeat(store, repeated, first_with_key, outcomes)
+    return [outcomes[submission.id] for submission in submissions]
+
+
+async def _refuse(
+    store: Store, refused: Sequence[Submission], outcomes: dict[UUID, Receipt | ForetellError]
+) -> list[Submission]:
+    """Find the outcome of what was left out; returns what deserves another pass.
+
+    That is what the user can pay after all: it stood behind something too expensive in its batch.
+    """
+    earlier, available = await store.explain(refused)
+    again = []
+    for submission in refused:
+        known = earlier.get((submission.user_id, submission.idempotency_key)) if submission.idempotency_key else None
+        credits = available.get(submission.user_id)
+        if known is not None:
+            outcomes[submission.id] = _replay(submission, known)
+        elif credits is None:
+            outcomes[submission.id] = NotFound(what="user")
+        elif submission.price_credits > credits:
+            outcomes[submission.id] = NotEnoughCredits(price=submission.price_credits, available=credits)
+        else:
+            again.append(submission)
+    return again
+
+
+def _replay(submission: Submission, known: Earlier) -> Receipt | ForetellError:
+    if submission.request_hash != known.request_hash:
+        return IdempotencyKeyReused()
+    return Receipt(known.id, known.status, replayed=True)
+
+
+async def _repeat(
+    store: Store,
+    repeated: Sequence[Submission],
+    first_with_key: Mapping[tuple[UUID, str], Submission],
+    outcomes: dict[UUID, Receipt | ForetellError],
+) -> None:
+    """Find the outcomes of those whose key stands earlier in the same batch, with this request or another."""
+    others: list[Submission] = []
+    for submission in repeated:
+        assert submission.idempotency_key is not None
+        first = first_with_key[submission.user_id, submission.idempotency_key]
+        outcome = outcomes[first.id]
+        if submission.request_hash != first.request_hash:
+            others.append(submission)
+        elif isinstance(outcome, Receipt):
+            outcomes[submission.id] = Receipt(outcome.id, outcome.status, replayed=True)
+        else:
+            outcomes[submission.id] = outcome
+    if not others:
+        return
+    # Not compared with the first: if that was refused, the key may stand for the very request of these.
+    earlier, _ = await store.explain(others)
+    for submission in others:
+        known = earlier.get((submission.user_id, submission.idempotency_key or ""))
+        outcomes[submission.id] = IdempotencyKeyInFlight() if known is None else _replay(submission, known)

@@ -1,0 +1,157 @@
+"""The hot statements for SQLite: prepared once by the driver, run for each row inside one transaction.
+
+SQLite has one writer at a time and `BEGIN IMMEDIATE` makes that us: what is read here can't change before the commit.
+Identifiers are stored as 32 hexadecimal digits and times as microseconds, as SQLAlchemy and `Moment` store them.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from foretell.domain.predictions.store import Earlier, Ending, Submission
+from foretell.kit.database import to_microseconds
+from foretell.kit.drivers import SqliteDriver
+
+_EARLIER = "SELECT id, request_hash, status FROM predictions WHERE user_id = ? AND idempotency_key = ?"
+_AVAILABLE = "SELECT available FROM wallets WHERE user_id = ?"
+_INSERT = """
+INSERT INTO predictions (
+    id, user_id, model, version, pool, stage, input, price_credits, status, created_at, expires_at,
+    idempotency_key, request_hash
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)
+"""
+_HOLD = "UPDATE wallets SET available = available - ?1, held = held + ?1 WHERE user_id = ?2 AND available >= ?1"
+_ENTER = "INSERT INTO ledger (user_id, kind, amount, prediction_id, created_at) VALUES (?, ?, ?, ?, ?)"
+_MARK_PUBLISHED = "UPDATE predictions SET published_at = ? WHERE id = ? AND status = 'queued'"
+_SETTLE = """
+UPDATE predictions SET
+    status = ?, output = ?, error_code = ?, error_message = ?, worker_id = ?, started_at = ?, finished_at = ?,
+    published_at = coalesce(published_at, ?)
+WHERE id = ? AND status = 'queued'
+RETURNING user_id, price_credits
+"""
+_RESOLVE = "UPDATE wallets SET held = held - ?, available = available + ? WHERE user_id = ?"
+
+
+class SqliteStore:
+    """`Store` on SQLite."""
+
+    def __init__(self, driver: SqliteDriver) -> None:
+        self._driver = driver
+
+    async def accept(self, submissions: Sequence[Submission]) -> Collection[UUID]:
+        return await self._driver.run(lambda connection: _accept(connection, submissions))
+
+    async def explain(
+        self, refused: Sequence[Submission]
+    ) -> tuple[Mapping[tuple[UUID, str], Earlier], Mapping[UUID, int]]:
+        return await self._driver.run(lambda connection: _explain(connection, refused))
+
+    async def mark_published(self, ids: Sequence[UUID], published_at: datetime) -> None:
+        moment = to_microseconds(published_at)
+        rows = [(moment, identifier.hex) for identifier in ids]
+        await self._driver.run(lambda connection: connection.executemany(_MARK_PUBLISHED, rows))
+
+    async def settle(self, endings: Sequence[Ending], finished_at: datetime) -> Collection[UUID]:
+        return await self._driver.run(lambda connection: _settle(connection, endings, to_microseconds(finished_at)))
+
+
+def _accept(connection: sqlite3.Connection, submissions: Sequence[Submission]) -> Collection[UUID]:
+    available: dict[UUID, int] = {}
+    spent: dict[UUID, int] = {}
+    accepted: list[Submission] = []
+    for s in submissions:
+        key = s.idempotency_key
+        if key is not None and connection.execute(_EARLIER, (s.user_id.hex, key)).fetchone():
+            continue
+        if s.user_id not in available:
+            wallet = connection.execute(_AVAILABLE, (s.user_id.hex,)).fetchone()
+            # No wallet, no credits: below zero, so that even what costs nothing is refused.
+            available[s.user_id] = wallet[0] if wallet else -1
+        total = spent.get(s.user_id, 0) + s.price_credits
+        if total <= available[s.user_id]:
+            spent[s.user_id] = total
+            accepted.append(s)
+    times = [(to_microseconds(s.created_at), to_microseconds(s.expires_at)) for s in accepted]
+    connection.executemany(
+        _INSERT,
+        [
+            (
+                s.id.hex,
+                s.user_id.hex,
+                s.model,
+                s.version,
+                s.pool,
+                s.stage,
+                s.payload.decode(),
+                s.price_credits,
+                created_at,
+                expires_at,
+                s.idempotency_key,
+                s.request_hash,
+            )
+            for s, (created_at, expires_at) in zip(accepted, times, strict=True)
+        ],
+    )
+    for user_id, total in spent.items():
+        if connection.execute(_HOLD, (total, user_id.hex)).rowcount != 1:
+            raise RuntimeError("a wallet changed inside our own transaction")
+    connection.executemany(
+        _ENTER,
+        [
+            (s.user_id.hex, "hold", s.price_credits, s.id.hex, created_at)
+            for s, (created_at, _) in zip(accepted, times, strict=True)
+        ],
+    )
+    return {s.id for s in accepted}
+
+
+def _explain(
+    connection: sqlite3.Connection, refused: Sequence[Submission]
+) -> tuple[Mapping[tuple[UUID, str], Earlier], Mapping[UUID, int]]:
+    earlier: dict[tuple[UUID, str], Earlier] = {}
+    available: dict[UUID, int] = {}
+    for s in refused:
+        if s.idempotency_key is not None:
+            row = connection.execute(_EARLIER, (s.user_id.hex, s.idempotency_key)).fetchone()
+            if row:
+                earlier[s.user_id, s.idempotency_key] = Earlier(UUID(hex=row[0]), row[1], row[2])
+        wallet = connection.execute(_AVAILABLE, (s.user_id.hex,)).fetchone()
+        if wallet:
+            available[s.user_id] = wallet[0]
+    return earlier, available
+
+
+def _settle(connection: sqlite3.Connection, endings: Sequence[Ending], finished_at: int) -> Collection[UUID]:
+    settled: set[UUID] = set()
+    total: dict[str, int] = defaultdict(int)
+    returned: dict[str, int] = defaultdict(int)
+    entries = []
+    for e in endings:
+        row = connection.execute(
+            _SETTLE,
+            (
+                "succeeded" if e.error is None else "failed",
+                None if e.output is None else e.output.decode(),
+                None if e.error is None else e.error.code,
+                None if e.error is None else e.error.message,
+                e.worker_id,
+                None if e.started_at is None else to_microseconds(e.started_at),
+                finished_at,
+                None if e.published_at is None else to_microseconds(e.published_at),
+                e.id.hex,
+            ),
+        ).fetchone()
+        if row is None:
+            continue
+        user_id, price = row
+        settled.add(e.id)
+        total[user_id] += price
+        if e.error is not None:
+            returned[user_id] += price
+        entries.append((user_id, "capture" if e.error is None else "release", price, e.id.hex, finished_at))
+    connection.executemany(_RESOLVE, [(amount, returned[user_id], user_id) for user_id, amount in total.items()])
+    connection.executemany(_ENTER, entries)
+    return settled

@@ -1,0 +1,84 @@
+"""Find predictions that a crash, a lost message or time has left behind. Reads only; who finds, decides."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, String, Text, cast, func, literal, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.messages import Stage
+from foretell.domain.predictions.tables import predictions
+from foretell.kit.clock import uuid7_at
+from foretell.kit.database import Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A queued prediction, as much of it as a task needs."""
+
+    id: UUID
+    model: str
+    version: str
+    pool: str | None
+    stage: Stage
+    payload: bytes
+
+
+async def never_published(connection: AsyncConnection, *, before: datetime, limit: int) -> Sequence[Queued]:
+    """The oldest that were accepted before that moment and not marked as published."""
+    # Identifiers begin with their time, so the bound needs no column and no index of its own.
+    return await _queued(
+        connection, predictions.c.published_at.is_(None) & (predictions.c.id < uuid7_at(before)), limit
+    )
+
+
+async def lost(
+    connection: AsyncConnection,
+    at: datetime,
+    *,
+    after: timedelta,
+    limit: int,
+    except_pools: Collection[str | None] = (),
+) -> Sequence[Queued]:
+    """The oldest that should have ended by `at`: `after` since they were published, and twice as long each time.
+
+    Those of `except_pools` are passed over.
+
+    A worker may still be at it: a model may take an hour, and a broker does not say what is in whose hands. Without
+    the doubling, such a prediction would be published again and again, and run in every worker at once.
+    """
+    columns = predictions.c
+    published = columns.published_at
+    waited_as_long_again = published + (published - columns.created_at) < literal(at, Moment())
+    overdue = (published < at - after) & waited_as_long_again
+    if except_pools:
+        overdue &= func.coalesce(columns.pool, "").not_in([pool or "" for pool in except_pools])
+    return await _queued(connection, overdue, limit)
+
+
+async def expired(connection: AsyncConnection, moment: datetime, *, limit: int) -> Sequence[UUID]:
+    """Those whose time was up before that moment."""
+    rows = await connection.execute(
+        select(predictions.c.id)
+        .where(predictions.c.status == "queued", predictions.c.expires_at < moment)
+        .order_by(predictions.c.id)
+        .limit(limit)
+    )
+    return [row.id for row in rows]
+
+
+async def _queued(connection: AsyncConnection, condition: ColumnElement[bool], limit: int) -> Sequence[Queued]:
+    columns = predictions.c
+    # The JSON to the letter as it was stored: a text on both databases, never parsed on the way.
+    payload = (
+        type_coerce(columns.input, String) if connection.dialect.name == "sqlite" else cast(columns.input, Text)
+    ).label("payload")
+    rows = await connection.execute(
+        select(columns.id, columns.model, columns.version, columns.pool, columns.stage, payload)
+        .where(columns.status == "queued", condition)
+        .order_by(columns.id)
+        .limit(limit)
+    )
+    return [Queued(row.id, row.model, row.version, row.pool, row.stage, row.payload.encode()) for row in rows]

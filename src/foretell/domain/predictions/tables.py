@@ -1,0 +1,66 @@
+"""The table of predictions, which is its own outbox: what is queued and unmarked has yet to be published."""
+
+from sqlalchemy import JSON, CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, Uuid, text
+
+from foretell.kit.database import Moment, metadata
+
+# Kept to the letter as it was sent. On SQLite as text: a column declared JSON would turn a lone number into its own
+# idea of that number.
+_Verbatim = JSON(none_as_null=True).with_variant(Text(), "sqlite")
+
+_QUEUED = text("status = 'queued'")
+_HAS_KEY = text("idempotency_key IS NOT NULL")
+_EXCEPTIONAL = text("status IN ('failed', 'canceled')")
+
+predictions = Table(
+    "predictions",
+    metadata,
+    #: UUID version 7: the newest has the highest, so the history pages by it.
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    #: Pool of workers that takes it; NULL for the common one.
+    Column("pool", Text),
+    Column("stage", Text, nullable=False),
+    #: As the caller sent it, to the letter.
+    Column("input", _Verbatim, nullable=False),
+    Column("price_credits", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("idempotency_key", Text),
+    #: BLAKE2b of the request, kept with the key to tell a repetition from another request.
+    Column("request_hash", LargeBinary),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("published_at", Moment),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("worker_id", Text),
+    Column("output", _Verbatim),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    CheckConstraint("status IN ('queued', 'succeeded', 'failed', 'canceled')", name="status"),
+    CheckConstraint("price_credits >= 0", name="price_not_negative"),
+    CheckConstraint("(status = 'queued') = (finished_at IS NULL)", name="finished_when_ended"),
+    CheckConstraint("(status = 'succeeded') = (output IS NOT NULL)", name="output_when_succeeded"),
+    CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="error_when_failed"),
+    Index("ix_predictions_user_id_id", "user_id", "id"),
+    # The sweeps look only at what is queued, and a user's queued, failed or canceled ones are few among many.
+    Index("ix_predictions_queued", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
+    Index(
+        "ix_predictions_exceptional",
+        "user_id",
+        "status",
+        "id",
+        postgresql_where=_EXCEPTIONAL,
+        sqlite_where=_EXCEPTIONAL,
+    ),
+    Index(
+        "uq_predictions_idempotency_key",
+        "user_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=_HAS_KEY,
+        sqlite_where=_HAS_KEY,
+    ),
+)
