@@ -1,0 +1,41 @@
+"""Imports the Python files that a package brings along."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from foretell.inference.package import ModelPackage, PackageBroken
+
+
+def load_code(package: ModelPackage, entry: str, what: str = "function") -> Any:
+    """What `entry`, "FILE:NAME", names: a `what` in a file of the package. Raises `PackageBroken`.
+
+    Runs the file anew at every call: it may have changed.
+    """
+    file_stem, _, name = entry.partition(":")
+    file = package.path / f"{file_stem}.py"
+    # Versions stand side by side, so each file is a module of its own, named after its package.
+    module_name = f"foretell_package_{package.name}_{package.version}_{file_stem}".replace("-", "_").replace(".", "_")
+    try:
+        return getattr(import_file(file, module_name), name)
+    except AttributeError as error:
+        raise PackageBroken(
+            f"There is no {what} {name} in the file", file, "Correct the entry in model.toml."
+        ) from error
+    except Exception as error:
+        raise PackageBroken(
+            f"The file cannot be imported: {type(error).__name__}: {error}", file, "Correct it there."
+        ) from error
+
+
+def import_file(file: Path, module_name: str) -> Any:
+    """The module of a Python file. Raises whatever the file raises."""
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file.name} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses and pydantic look their own module up.
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,273 @@
+"""Runs models: raw payloads in, outputs or failures out, row for row.
+
+The hot path of a worker. Everything happens once for a whole batch where it can, and once for each row where a bad row
+must not take its neighbours with it.
+"""
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import isfinite
+from typing import Any
+
+import msgspec
+import structlog
+
+from foretell.contracts.messages import Failure, Result, Stage, TaskEnvelope
+from foretell.inference.observing import Seen, Watch, unwatched
+from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.preprocessing import Preprocessing, load_preprocessing
+from foretell.inference.registry import ModelNotFound, Registry
+from foretell.inference.runtimes import ModelAway, Runtime, load_runtime
+from foretell.inference.schema import Validator, is_finite, sentence
+
+log = structlog.get_logger(__name__)
+
+Row = dict[str, Any]
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    package: ModelPackage
+    runtime: Runtime
+    preprocessing: Preprocessing
+    #: Whom to tell of each call.
+    seen: Seen | None
+
+
+class Engine:
+    """The models of `registry`, each loaded when it is first needed or when it is warmed. Safe for several threads."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        load: Callable[[ModelPackage], Runtime] = load_runtime,
+        watch: Watch = unwatched,
+    ) -> None:
+        """`load` loads the model of a package, checking its hash first; it raises `PackageBroken`.
+
+        `watch` says whom to tell of each call of that model (see observing.py), if anybody.
+        """
+        self.registry = registry
+        self._load = load
+        self._watch = watch
+        #: By the identity of their packages, which live as long as they stand here: a package that was read anew,
+        #: because its files changed, is another one.
+        self._loaded: dict[int, _Loaded] = {}
+        self._preprocessing: dict[int, tuple[ModelPackage, Preprocessing]] = {}
+        self._loading = threading.RLock()
+
+    def warm(self, name: str, version: str | None = None) -> None:
+        """Load a model and make its first prediction, so that no user waits for it.
+
+        A model whose package says `lazy` is loaded, so that what it lacks is known, but waits for somebody to ask it.
+        Raises `ModelNotFound`, `PackageBroken`.
+        """
+        package = self.registry.get(name, version)
+        if id(package) in self._loaded:
+            return
+        self._get(package)
+        if package.manifest.lazy:
+            return
+        for example in package.examples[:1]:
+            stage: Stage = "features" if example.input is None else "input"
+            self.predict(package, [getattr(example, stage)], stage, rehearsal=True)
+
+    def warm_all(self) -> dict[tuple[str, str], PackageBroken]:
+        """Warm every model of the registry; returns those that cannot be loaded, by name and version, and why."""
+        broken: dict[tuple[str, str], PackageBroken] = {}
+        for package in self.registry:
+            try:
+                self.warm(package.name, package.version)
+            except PackageBroken as error:
+                log.error("model_not_loaded", model=package.name, version=package.version, reason=error.message)
+                broken[package.name, package.version] = error
+        return broken
+
+    def is_loaded(self, name: str, version: str) -> bool:
+        """Whether this model version is in memory."""
+        try:
+            return id(self.registry.resolve(name, version)) in self._loaded
+        except ModelNotFound:
+            return False
+
+    def keep_only(self, packages: Iterable[ModelPackage]) -> None:
+        """Forget every model but those of `packages`. Calls under way are finished."""
+        kept = {id(package) for package in packages}
+        with self._loading:
+            self._loaded = {key: each for key, each in self._loaded.items() if key in kept}
+            self._preprocessing = {key: each for key, each in self._preprocessing.items() if key in kept}
+
+    def preprocess(self, package: ModelPackage, payloads: Sequence[Any]) -> list[Row | Failure]:
+        """Features for each payload of stage `input`, or a `Failure("invalid_input")` that names the field.
+
+        Needs no artifact: it neither loads the model nor imports its runtime. Raises `PackageBroken` when the
+        package's preprocessing cannot be loaded.
+        """
+        return _where_valid(payloads, package.input_validator, self._get_preprocessing(package))
+
+    def predict(
+        self, package: ModelPackage, payloads: Sequence[Any], stage: Stage, *, rehearsal: bool = False
+    ) -> list[Row | Failure]:
+        """One output for each payload, or why there is none, in order. Never raises for what a payload or model does.
+
+        `invalid_input` for a payload that does not fit its schema; `model_error` for one on which the model raises
+        or whose output is not finite. Models are called with at most `package.max_batch` rows.
+        A `rehearsal` is a call that nobody asked for: it is not observed.
+        """
+        try:
+            loaded = self._get(package)
+        except PackageBroken as error:
+            log.error("model_not_loaded", model=package.name, version=package.version, reason=error.message)
+            message = f"The model {package.name} {package.version} could not be loaded on this worker."
+            return [Failure("model_error", message)] * len(payloads)
+        size = package.max_batch
+        if len(payloads) > size:
+            chunks = [payloads[start : start + size] for start in range(0, len(payloads), size)]
+            return [outcome for chunk in chunks for outcome in self.predict(package, chunk, stage, rehearsal=rehearsal)]
+        seen = None if rehearsal else loaded.seen
+
+        def forward(rows: list[Row]) -> list[Row | Failure]:
+            outcomes = _forward(package, loaded.runtime, rows)
+            if seen is not None:
+                seen(rows, outcomes)
+            return outcomes
+
+        if stage == "features":
+            return _where_valid(payloads, package.features_validator, forward)
+
+        def preprocess_and_forward(rows: list[Row]) -> list[Row | Failure]:
+            return _where_features(loaded.preprocessing(rows), forward)
+
+        return _where_valid(payloads, package.input_validator, preprocess_and_forward)
+
+    def run(self, envelope: TaskEnvelope) -> list[Result]:
+        """The results of an envelope's tasks, in order. Never raises for what is in it."""
+        tasks = envelope.tasks
+        try:
+            package = self.registry.resolve(envelope.model, envelope.version)
+        except ModelNotFound:
+            log.error("model_not_installed", model=envelope.model, version=envelope.version, tasks=len(tasks))
+            message = f"The model {envelope.model} {envelope.version} is not installed on this worker."
+            return [Result(task.id, error=Failure("model_error", message)) for task in tasks]
+        outcomes: list[Row | Failure | None] = [None] * len(tasks)
+        stages: dict[Stage, tuple[list[int], list[Any]]] = {"input": ([], []), "features": ([], [])}
+        for place, task in enumerate(tasks):
+            try:
+                payload = _decode(task.payload)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                outcomes[place] = Failure("invalid_input", "The value must be JSON.")
+                continue
+            places, payloads = stages[task.stage]
+            places.append(place)
+            payloads.append(payload)
+        for stage, (places, payloads) in stages.items():
+            if payloads:
+                for place, outcome in zip(places, self.predict(package, payloads, stage), strict=True):
+                    outcomes[place] = outcome
+        return [_result(package, task.id, outcome) for task, outcome in zip(tasks, outcomes, strict=True)]
+
+    def _get(self, package: ModelPackage) -> _Loaded:
+        loaded = self._loaded.get(id(package))
+        if loaded is not None:
+            return loaded
+        with self._loading:
+            if id(package) not in self._loaded:
+                runtime = self._load(package)
+                preprocessing = self._get_preprocessing(package)
+                self._loaded[id(package)] = _Loaded(package, runtime, preprocessing, self._watch(package))
+                log.info("model_loaded", model=package.name, version=package.version)
+            return self._loaded[id(package)]
+
+    def _get_preprocessing(self, package: ModelPackage) -> Preprocessing:
+        known = self._preprocessing.get(id(package))
+        if known is not None:
+            return known[1]
+        with self._loading:
+            if id(package) not in self._preprocessing:
+                self._preprocessing[id(package)] = package, load_preprocessing(package)
+            return self._preprocessing[id(package)][1]
+
+
+def _where_valid(
+    payloads: Sequence[Any], validator: Validator, step: Callable[[list[Row]], list[Row | Failure]]
+) -> list[Row | Failure]:
+    """What `step` makes of the payloads that fit the schema; a failure that names the field for each other one."""
+    if len(payloads) > 1 and validator.are_valid(rows := list(payloads)):
+        return step(rows)
+    fits = validator.is_valid
+    checked: list[Row | Failure] = [
+        payload if fits(payload) else Failure("invalid_input", sentence(validator.problems(payload)))
+        for payload in payloads
+    ]
+    return _where_features(checked, step)
+
+
+def _where_features(
+    outcomes: list[Row | Failure], step: Callable[[list[Row]], list[Row | Failure]]
+) -> list[Row | Failure]:
+    """`step` on the rows that have not failed yet; failures stay in their places."""
+    rows = [outcome for outcome in outcomes if type(outcome) is not Failure]
+    if not rows:
+        return outcomes
+    answers = step(rows)  # type: ignore[arg-type]  # what is no Failure is a row
+    if len(rows) == len(outcomes):
+        return answers
+    following = iter(answers)
+    return [outcome if type(outcome) is Failure else next(following) for outcome in outcomes]
+
+
+def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[Row | Failure]:
+    """One call of the model; when that raises, one call for each row, so that only the guilty ones fail."""
+    try:
+        outputs = runtime.predict(rows)
+        if len(outputs) != len(rows):
+            raise RuntimeError(f"{len(rows)} rows went in and {len(outputs)} outputs came out")
+    except ModelAway as error:
+        log.error("model_away", model=package.name, version=package.version, rows=len(rows), reason=str(error))
+        return [Failure("model_error", "The model cannot be reached just now.")] * len(rows)
+    except Exception as error:
+        if len(rows) > 1:
+            return [_forward(package, runtime, [row])[0] for row in rows]
+        # The message of the error may quote values of the input, so the log gets only its type and place.
+        log.error(
+            "model_failed",
+            model=package.name,
+            version=package.version,
+            error_type=type(error).__name__,
+            where="".join(traceback.format_tb(error.__traceback__)[-3:]),
+        )
+        return [Failure("model_error", "The model failed on this input.")]
+    if _surely_finite(outputs):
+        return list(outputs)
+    return [output if is_finite(output) else _not_finite(package) for output in outputs]
+
+
+def _surely_finite(outputs: Sequence[Row]) -> bool:
+    """Whether a look at all numbers at once says so. A sum is finite only if all of it is; False says nothing."""
+    try:
+        return isfinite(sum(chain.from_iterable(map(dict.values, outputs)), 0.0))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _not_finite(package: ModelPackage) -> Failure:
+    log.error("model_output_not_finite", model=package.name, version=package.version)
+    return Failure("model_error", "The model's answer to this input is not a finite number.")
+
+
+def _result(package: ModelPackage, task_id: Any, outcome: Row | Failure | None) -> Result:
+    if type(outcome) is Failure:
+        return Result(task_id, error=outcome)
+    try:
+        return Result(task_id, output=msgspec.Raw(_encode(outcome)))
+    except (TypeError, ValueError, RecursionError) as error:
+        # A model that answers what JSON does not have (a numpy value, say).
+        log.error("model_output_not_json", model=package.name, version=package.version, error_type=type(error).__name__)
+        return Result(task_id, error=Failure("model_error", "The model's answer to this input is not JSON."))

@@ -1,0 +1,117 @@
+"""Brings packages into the operator's folder of models and takes them out, so that no service sees half of one."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from foretell.inference.live import touch_stamp
+from foretell.inference.package import MANIFEST, ModelPackage, load_package
+from foretell.inference.python_class import schemas
+from foretell.inference.registry import Registry, shipped_folder
+from foretell.kit.errors import ForetellError
+
+
+class AlreadyInstalled(ForetellError):
+    """{model} {version} is installed already ({path}). Give the package another version, or replace it: --replace"""
+
+    code = "already_installed"
+
+
+class NotInstalled(ForetellError):
+    """There is no {model} in {folder}. Installed there: {known}."""
+
+    code = "not_installed"
+
+
+class WhichVersion(ForetellError):
+    """There are several versions of {model}: {versions}. Name one: --version"""
+
+    code = "which_version"
+
+
+class Ships(ForetellError):
+    """{model} {version} comes with Foretell and cannot be removed."""
+
+    code = "ships_with_foretell"
+
+
+def install(source: Path, folder: Path, *, replace: bool = False) -> ModelPackage:
+    """Copy the package in `source` to FOLDER/NAME/VERSION and tell the services. Returns the package there.
+
+    Raises `PackageBroken`, `AlreadyInstalled`.
+    """
+    package = load_package(source)
+    target = folder / package.name / package.version
+    for installed in _installed(folder, package.name):
+        if installed.version == package.version and not (replace and installed.path == target):
+            raise AlreadyInstalled(model=package.name, version=package.version, path=installed.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Names with a dot in front are never read as packages; and a rename within the folder is seen whole or not at all.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".add-") as draft:
+        fresh, old = Path(draft) / "new", Path(draft) / "old"
+        shutil.copytree(source, fresh, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    touch_stamp(folder)
+    return load_package(target)
+
+
+def remove(name: str, version: str | None, folder: Path) -> ModelPackage:
+    """Take a package out of `folder` and tell the services. Returns what it was.
+
+    Raises `NotInstalled`, `WhichVersion`, `Ships`.
+    """
+    installed = _installed(folder, name)
+    found = [package for package in installed if version in (None, package.version)]
+    if not found:
+        for package in Registry.discover(shipped_folder()):
+            if package.name == name and version in (None, package.version):
+                raise Ships(model=name, version=package.version)
+        known = ", ".join(f"{each.name} {each.version}" for each in _installed(folder)) or "nothing"
+        raise NotInstalled(model=f"{name} {version}" if version else name, folder=folder, known=known)
+    if len(found) > 1:
+        raise WhichVersion(model=name, versions=", ".join(package.version for package in found))
+    (package,) = found
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".remove-") as away:
+        package.path.rename(Path(away) / "old")
+    if package.path.parent != folder and not any(package.path.parent.iterdir()):
+        package.path.parent.rmdir()
+    touch_stamp(folder)
+    return package
+
+
+def update(folder: Path) -> list[str]:
+    """Write down anew what can be computed: the artifact's hash, the schemas of a Python class.
+
+    Returns the names of the files that changed. Raises `PackageBroken`.
+    """
+    from foretell.inference.runtimes.python import load_class
+    from foretell.inference.scaffolding import as_json
+
+    package = load_package(folder)
+    changed = []
+    if package.manifest.artifact:
+        digest = hashlib.sha256(package.artifact_path.read_bytes()).hexdigest()
+        manifest = folder / MANIFEST
+        text = manifest.read_text(encoding="utf-8")
+        fresh = re.sub(r'(?m)^(sha256\s*=\s*)["\'][0-9a-f]*["\']', rf'\g<1>"{digest}"', text, count=1)
+        if fresh != text:
+            manifest.write_text(fresh, encoding="utf-8")
+            changed.append(MANIFEST)
+    if package.manifest.runtime == "python":
+        for stage, schema in schemas(load_class(package)).items():
+            file = folder / f"{stage}.schema.json"
+            if not file.exists() or file.read_text(encoding="utf-8") != as_json(schema):
+                file.write_text(as_json(schema), encoding="utf-8")
+                changed.append(file.name)
+    return changed
+
+
+def _installed(folder: Path, name: str | None = None) -> list[ModelPackage]:
+    if not folder.exists():
+        return []
+    return [package for package in Registry.discover(folder) if name in (None, package.name)]

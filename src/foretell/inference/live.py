@@ -1,0 +1,182 @@
+"""A registry that changes while requests go on.
+
+`foretell models add`, `remove` and `reload` touch a stamp in the operator's folder; every running service looks at it
+once a second and reads the folders anew when it changed. Who holds a package keeps it: a request is answered by the
+package with which it began. A task that was accepted for a version that is gone since finds it for an hour.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from foretell.inference.package import ModelPackage, load_package
+from foretell.inference.registry import (
+    ModelNotFound,
+    Registry,
+    UnavailablePackage,
+    read_packages,
+    shipped_folder,
+)
+from foretell.inference.traffic import FILE as TRAFFIC
+from foretell.inference.traffic import Split, TrafficBroken, read_traffic
+from foretell.kit.clock import uuid7
+
+log = structlog.get_logger(__name__)
+
+STAMP = ".reload"
+_LOOK_EVERY_S = 1.0
+#: As long as a prediction may wait for a worker.
+_RETIRED_FOR_S = 3600.0
+
+#: Names, times and sizes of the files of a package.
+_Signature = tuple[tuple[str, int, int], ...]
+
+
+def operators_folder(models_dir: Path | None, data_dir: Path) -> Path:
+    """Where the operator's packages are: FORETELL_MODELS_DIR, else `models` in the data folder."""
+    return models_dir if models_dir is not None else data_dir / "models"
+
+
+def touch_stamp(folder: Path) -> str:
+    """Tell every service that uses `folder` to read it anew. Returns the stamp."""
+    stamp = uuid7().hex
+    draft = folder / f"{STAMP}.{os.getpid()}"
+    # Its content changes, not only its time: clocks of shared file systems are coarse.
+    draft.write_text(stamp, encoding="ascii")
+    draft.replace(folder / STAMP)
+    return stamp
+
+
+def read_stamp(folder: Path) -> str:
+    """The stamp of `folder`; empty where nothing was ever added."""
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / STAMP).read_text(encoding="ascii")
+    return ""
+
+
+class LiveRegistry(Registry):
+    """The packages that ship and the operator's, as they are now. Safe for several threads."""
+
+    def __init__(self, operators: Path, *, shipped: Path | None = None, must_exist: bool = True) -> None:
+        """Reads both folders. `must_exist`: whether it is worth a remark that `operators` is not there."""
+        super().__init__([])
+        self.folder = operators
+        self._shipped = shipped or shipped_folder()
+        self._must_exist = must_exist
+        self._lock = threading.Lock()
+        self._known: dict[Path, tuple[_Signature, ModelPackage]] = {}
+        self._retired: dict[tuple[str, str], tuple[float, ModelPackage]] = {}
+        self.traffic: Mapping[str, Split] = {}
+        #: Grows with each `refresh`: whoever makes something of the packages sees that it has to make it anew.
+        self.generation = 0
+        self._seen = ""
+        self.refresh()
+        #: The stamp up to which this process has followed, loading included; `/health` says it as `models_stamp`.
+        self.followed = self._seen
+
+    @classmethod
+    def installed(cls, models_dir: Path | None, data_dir: Path) -> "LiveRegistry":
+        """Of a service with these settings; the default folder may be missing."""
+        return cls(operators_folder(models_dir, data_dir), must_exist=models_dir is not None)
+
+    def resolve(self, name: str, version: str) -> ModelPackage:
+        """A version that is there, came this moment, or went within the last hour.
+
+        Raises `ModelNotFound`, `VersionNotFound`.
+        """
+        with suppress(ModelNotFound):
+            return self.get(name, version)
+        self.refresh_if_told()
+        with suppress(ModelNotFound):
+            return self.get(name, version)
+        retired = self._retired.get((name, version))
+        return retired[1] if retired is not None else self.get(name, version)
+
+    def refresh_if_told(self) -> bool:
+        """Read the folders anew if the stamp was touched since; whether it was."""
+        if self._stamp() == self._seen:
+            return False
+        self.refresh()
+        return True
+
+    def refresh(self) -> None:
+        """Read the folders anew. Packages whose files are the same stay the same objects."""
+        with self._lock:
+            # Before the folders: a change in between is found the next time.
+            self._seen = self._stamp()
+            folders = [self._shipped]
+            if self._must_exist or self.folder.exists():
+                folders.append(self.folder)
+            packages, unavailable = read_packages(folders, self._read)
+            try:
+                self.traffic = read_traffic(self.folder)
+            except TrafficBroken as error:
+                # What held until now goes on to hold.
+                unavailable.append(UnavailablePackage(TRAFFIC, str(error)))
+            defaults = {name: split.default for name, split in self.traffic.items() if split.default}
+            before = {(package.name, package.version): package for package in self}
+            self._found = Registry(packages, unavailable, defaults=defaults)._found
+            self.generation += 1
+            self._retire(before)
+            there = {package.path for package in self}
+            self._known = {place: known for place, known in self._known.items() if place in there}
+
+    def _retire(self, before: dict[tuple[str, str], ModelPackage]) -> None:
+        now = time.monotonic()
+        there = {(package.name, package.version) for package in self}
+        retired = {key: (now, package) for key, package in before.items() if key not in there}
+        earlier = {key: each for key, each in self._retired.items() if now - each[0] < _RETIRED_FOR_S}
+        self._retired = {**earlier, **retired}
+
+    @property
+    def kept(self) -> list[ModelPackage]:
+        """Every package that a task may still need: those that are there, and those that went a short time ago."""
+        return [*self, *(package for _, package in self._retired.values())]
+
+    def _read(self, place: Path) -> ModelPackage:
+        signature = _signature(place)
+        known = self._known.get(place)
+        if known is None or known[0] != signature:
+            known = self._known[place] = (signature, load_package(place))
+        return known[1]
+
+    def _stamp(self) -> str:
+        return read_stamp(self.folder)
+
+    async def watch(self, on_change: Callable[[], Awaitable[None]]) -> None:
+        """Look at the stamp until cancelled; `on_change` runs after the folders were read anew."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                await asyncio.to_thread(self.refresh_if_told)
+                seen = self._seen
+                if seen != self.followed:
+                    log.info("models_reread", models=[f"{package.name} {package.version}" for package in self])
+                    self.log_unavailable()
+                    await on_change()
+                    self.followed = seen
+            except Exception:
+                # A watch that has ended would notice nothing for the rest of the process's life.
+                log.exception("models_not_reread")
+
+    def log_unavailable(self) -> None:
+        """One warning for each package that cannot be served."""
+        for package in self.unavailable:
+            log.warning("model_unavailable", model=package.name, reason=package.reason)
+
+
+def _signature(place: Path) -> _Signature:
+    files = []
+    for root, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            file = Path(root, name)
+            about = file.stat()
+            files.append((str(file.relative_to(place)), about.st_mtime_ns, about.st_size))
+    return tuple(files)

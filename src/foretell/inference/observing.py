@@ -1,0 +1,356 @@
+"""Counts what passes by a model in the bins of its package's reference, so that drift can be seen.
+
+A prediction must not notice it: of a batch, a few rows are remembered until the next second, drawn so that each row of
+a second has the same chance whatever batch it came in; a thread of its own counts them. Values are never sent anywhere,
+and kept no longer.
+"""
+
+import math
+import random
+import threading
+import time
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from foretell.contracts.messages import Failure
+from foretell.contracts.monitoring import Observation, Observed
+from foretell.inference.package import ModelPackage
+from foretell.inference.reference import Categories, Field, Numbers, Reference, ReferenceBroken, read_reference
+from foretell.inference.settings import InferenceSettings
+from foretell.kit import shipping
+from foretell.kit.clock import now
+
+log = structlog.get_logger(__name__)
+
+Row = dict[str, Any]
+
+_COUNT_EVERY_S = 1.0
+#: So many times as many rows are drawn as are wanted, lest chance leave too few.
+_MARGIN = 1.5
+#: An integer of more bits than this is no category, and its text would take long to write.
+_MOST_BITS = 64
+
+#: Told of the features of one call of a model and what came of each; returns at once and never raises.
+Seen = Callable[[Sequence[Row], Sequence[Row | Failure]], None]
+#: Says whom to tell of the calls of a model, if anybody.
+Watch = Callable[[ModelPackage], Seen | None]
+
+
+def unwatched(package: ModelPackage) -> Seen | None:
+    """Nobody is told."""
+    return None
+
+
+def observe(settings: InferenceSettings) -> Watch:
+    """Observe the models of this process for its heartbeats, unless nobody wants to be told."""
+    if not settings.monitoring_url or not settings.observed_rows_per_s:
+        return unwatched
+    observer = Observer(settings.observed_rows_per_s)
+    observer.start()
+    shipping.observations = observer.take
+    return observer.watch
+
+
+class Observer:
+    """What all models of a process have seen. `take()` may be called from any thread."""
+
+    def __init__(self, rows_per_s: int) -> None:
+        """Of each model version, about `rows_per_s` rows are looked at."""
+        self._size = max(1, round(rows_per_s * _COUNT_EVERY_S))
+        # Samplers live as long as their models.
+        self._samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
+        self._adding = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to count; it ends with the process."""
+        threading.Thread(target=self._run, name="observer", daemon=True).start()
+
+    def watch(self, package: ModelPackage) -> Seen | None:
+        """Whom to tell of the calls of that model; None when the package has no reference that can be used."""
+        try:
+            reference = read_reference(package.path)
+        except ReferenceBroken as error:
+            log.warning("reference_broken", model=package.name, version=package.version, reason=error.message)
+            return None
+        if reference is None:
+            return None
+        sampler = Sampler(package.name, package.version, reference, self._size)
+        with self._adding:
+            self._samplers.add(sampler)
+        return sampler.offer
+
+    def take(self) -> list[Observation]:
+        """What was seen since the last call, by model version; nothing of versions that nobody asked."""
+        return [seen for sampler in self._known() if (seen := sampler.take()) is not None]
+
+    def _known(self) -> "list[Sampler]":
+        with self._adding:
+            return list(self._samplers)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_COUNT_EVERY_S)
+            for sampler in self._known():
+                sampler.count()
+
+
+class Sampler:
+    """Draws and counts the rows of one model version."""
+
+    # `offer` is called for each batch: what it looks at should lie close together.
+    __slots__ = (
+        "__weakref__",
+        "_chance",
+        "_counting",
+        "_drawing",
+        "_drawn",
+        "_features",
+        "_model",
+        "_next",
+        "_outputs",
+        "_passed",
+        "_passed_before",
+        "_rows",
+        "_sha256",
+        "_since",
+        "_size",
+        "_version",
+    )
+
+    def __init__(self, model: str, version: str, reference: Reference, size: int) -> None:
+        """Of the rows between two counts, up to `size` are counted."""
+        self._model = model
+        self._version = version
+        self._sha256 = reference.sha256
+        self._size = size
+        self._features = _Fields(reference.features)
+        self._outputs = _Fields(reference.outputs)
+        self._drawing = threading.Lock()
+        self._counting = threading.Lock()
+        self._since = now()
+        self._rows = 0
+        self._passed_before = 0
+        self._begin(0)
+
+    def _begin(self, passed: int) -> None:
+        """Begin a draw of which about as many rows are expected as `passed` in the last one."""
+        self._drawn: list[tuple[Row, Row | Failure]] = []
+        self._passed = 0
+        #: How likely each row is drawn. Somewhat too likely is better than too few rows.
+        self._chance = min(1.0, _MARGIN * self._size / max(passed, 1))
+        #: Which row, counted from the last count, is drawn next.
+        self._next = self._skip()
+
+    def offer(self, rows: Sequence[Row], outcomes: Sequence[Row | Failure]) -> None:
+        """These features went into the model, and this came of each. Nobody may change them afterwards."""
+        with self._drawing:
+            first = self._passed
+            self._passed = last = first + len(rows)
+            while self._next < last:
+                place = self._next - first
+                self._drawn.append((rows[place], outcomes[place]))
+                if len(self._drawn) >= 2 * self._size:
+                    # More come than expected: all that were drawn have half the chance from then on.
+                    self._chance /= 2
+                    self._drawn = [row for row in self._drawn if random.getrandbits(1)]
+                self._next += 1 + self._skip()
+
+    def _skip(self) -> int:
+        """How many rows are not drawn before the next one that is."""
+        if self._chance == 1.0:
+            return 0
+        # `random()` can be 0, never 1.
+        return int(math.log(1.0 - random.random()) / math.log1p(-self._chance))  # noqa: S311
+
+    def count(self) -> None:
+        """Count what was drawn, and begin a new draw."""
+        with self._counting:
+            self._count()
+
+    def _count(self) -> None:
+        with self._drawing:
+            drawn, passed = self._drawn, self._passed
+            if not passed and self._chance == 1.0:
+                return
+            self._begin(passed)
+        if len(drawn) > self._size:
+            drawn = random.sample(drawn, self._size)
+        self._passed_before += passed
+        for row, outcome in drawn:
+            try:
+                features = self._features.pick(row)
+                outputs = None if type(outcome) is Failure else self._outputs.pick(outcome)
+            except AttributeError:
+                # A model that answers what is no object: there is nothing to count.
+                continue
+            self._rows += 1
+            self._features.count(features)
+            if outputs is not None:
+                self._outputs.count(outputs)
+
+    def take(self) -> Observation | None:
+        """What was counted since the last call."""
+        with self._counting:
+            self._count()
+            until = now()
+            since, self._since = self._since, until
+            if not self._passed_before:
+                return None
+            return self._taken(since, until)
+
+    def _taken(self, since: datetime, until: datetime) -> Observation:
+        observation = Observation(
+            model=self._model,
+            version=self._version,
+            reference_sha256=self._sha256,
+            since=since,
+            until=until,
+            rows=self._rows,
+            passed=self._passed_before,
+            features=self._features.take(),
+            outputs=self._outputs.take(),
+        )
+        self._rows = self._passed_before = 0
+        return observation
+
+
+class _Fields:
+    """The counters of the features, or of the outputs."""
+
+    def __init__(self, fields: dict[str, Field]) -> None:
+        self._names = list(fields)
+        self._nested = [(place, name.split(".")) for place, name in enumerate(fields) if "." in name]
+        self._counters = [counter(field) for field in fields.values()]
+
+    def pick(self, row: Any) -> list[Any]:
+        """The values of a row in the order of the fields, None for what is not there."""
+        if not self._names:
+            return []
+        get = row.get
+        values = [get(name) for name in self._names]
+        for place, steps in self._nested:
+            if values[place] is None:
+                inner = row
+                for step in steps:
+                    inner = inner.get(step) if isinstance(inner, dict) else None
+                values[place] = inner
+        return values
+
+    def count(self, values: list[Any]) -> None:
+        """Count what `pick` has picked. Never raises."""
+        for counter, value in zip(self._counters, values, strict=True):
+            if value is None:
+                counter.missing += 1
+            else:
+                counter.count(value)
+
+    def take(self) -> dict[str, Observed]:
+        """The counts, which begin anew."""
+        return {name: counter.take() for name, counter in zip(self._names, self._counters, strict=True)}
+
+
+def counter(field: Field) -> "_NumbersSeen | _CategoriesSeen":
+    """What counts the values of one field."""
+    return _NumbersSeen(field) if isinstance(field, Numbers) else _CategoriesSeen(field)
+
+
+class _NumbersSeen:
+    """Numbers, counted in the bins of the reference."""
+
+    def __init__(self, field: Numbers) -> None:
+        self._low, *self._inner, self._high = field.edges
+        self._of_length = field.of == "length"
+        self._bins = len(field.counts)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._counts = [0] * self._bins
+        self._below = self._above = self._unplaced = self.missing = 0
+
+    def count(self, value: Any) -> None:
+        """Count one value that is not None."""
+        number = _length(value) if self._of_length else _number(value)
+        if number is None:
+            self._unplaced += 1
+        # What isn't even itself is NaN.
+        elif number != number:
+            self.missing += 1
+        elif number < self._low:
+            self._below += 1
+        elif number > self._high:
+            self._above += 1
+        else:
+            self._counts[bisect_right(self._inner, number)] += 1
+
+    def take(self) -> Observed:
+        """The counts, which begin anew."""
+        seen = Observed(self._counts, self._below, self._above, self._unplaced, self.missing)
+        self._begin()
+        return seen
+
+
+class _CategoriesSeen:
+    """Categories, counted in the order of the reference."""
+
+    def __init__(self, field: Categories) -> None:
+        self._bins = len(field.counts)
+        self._places = {name: place for place, name in enumerate(field.counts)}
+        for texts in (("true", "True", "1"), ("false", "False", "0")):
+            # Whoever made the reference may have written truth values in another way.
+            known = next((self._places[text] for text in texts if text in self._places), None)
+            if known is not None:
+                self._places.setdefault(texts[0], known)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._counts = [0] * self._bins
+        self._unseen = self.missing = 0
+
+    def count(self, value: Any) -> None:
+        """Count one value that is not None."""
+        text = category(value)
+        place = None if text is None else self._places.get(text)
+        if place is None:
+            self._unseen += 1
+        else:
+            self._counts[place] += 1
+
+    def take(self) -> Observed:
+        """The counts, which begin anew."""
+        seen = Observed(self._counts, unseen=self._unseen, missing=self.missing)
+        self._begin()
+        return seen
+
+
+def _number(value: Any) -> float | int | None:
+    """A number as it is, and a truth value as 0 or 1; None for what is neither."""
+    if isinstance(value, float | int):
+        return value
+    # What numpy has, after preprocessing by somebody's own code.
+    item = getattr(value, "item", None)
+    plain = item() if item is not None and getattr(value, "shape", None) == () else None
+    return plain if isinstance(plain, float | int) else None
+
+
+def _length(value: Any) -> int | None:
+    return len(value) if isinstance(value, str | list) else None
+
+
+def category(value: Any) -> str | None:
+    """A value as the text under which categories are counted; None for what can be none (a list, an object)."""
+    if isinstance(value, str):
+        return value
+    number = _number(value)
+    if number is None:
+        return None
+    if isinstance(number, bool):
+        return "true" if number else "false"
+    if isinstance(number, float):
+        # A model may answer 1 or 1.0 for the same class.
+        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+    return str(number) if number.bit_length() <= _MOST_BITS else None

@@ -1,0 +1,148 @@
+"""A model as a Python class of the package: what the class must look like, and how its types become schemas.
+
+    class Features(BaseModel):
+        x: float
+
+    class Answer(BaseModel):
+        y: float
+
+    class Doubler:
+        def load(self, folder: Path) -> None: ...            # once, before the first prediction; may be left out
+        def preprocess(self, batch: list[Raw]) -> list[Features]: ...  # if the input is raw; needs no load()
+        def predict(self, batch: list[Features]) -> list[Answer]: ...
+
+It is made without arguments. What the lists hold is whatever pydantic knows: models, dataclasses, typed dictionaries.
+`preprocess` may raise `InvalidField`, or put one in a row's place.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from foretell.inference.package import InvalidField, ModelPackage, PackageBroken
+
+Row = dict[str, Any]
+
+
+class NotAModel(Exception):
+    """What the class lacks; a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one method takes and gives, row for row."""
+
+    takes: TypeAdapter[Any]
+    gives: TypeAdapter[Any]
+
+    @property
+    def taken_schema(self) -> dict[str, Any]:
+        """JSON Schema of a row that goes in."""
+        return self.takes.json_schema(mode="validation")
+
+    @property
+    def given_schema(self) -> dict[str, Any]:
+        """JSON Schema of a row that comes out."""
+        return self.gives.json_schema(mode="serialization")
+
+
+def step(kind: type, method: str) -> Step:
+    """The types of `method(self, batch: list[A]) -> list[B]`. Raises `NotAModel`."""
+    function = getattr(kind, method, None)
+    if function is None:
+        raise NotAModel(f"The class {kind.__name__} has no method {method}.")
+    try:
+        hints = get_type_hints(inspect.unwrap(function))
+    except NameError as error:
+        raise NotAModel(f"A type that {kind.__name__}.{method} names is unknown: {error}.") from error
+    answer = hints.pop("return", None)
+    (taken, *more) = get_args(next(iter(hints.values()), None)) or (None,)
+    (given, *_) = get_args(answer) or (None,)
+    if taken is None or given is None or more:
+        raise NotAModel(f"{kind.__name__}.{method} must say what it takes and gives: (batch: list[A]) -> list[B].")
+    return Step(TypeAdapter(taken), TypeAdapter(given))
+
+
+def schemas(kind: type) -> dict[str, dict[str, Any]]:
+    """The schemas that the types of a class give: "features", "output", and "input" with preprocessing.
+
+    Raises `NotAModel`.
+    """
+    predict = step(kind, "predict")
+    made = {"features": predict.taken_schema, "output": predict.given_schema}
+    if hasattr(kind, "preprocess"):
+        made["input"] = step(kind, "preprocess").taken_schema
+    return made
+
+
+def check_schemas(package: ModelPackage, kind: type) -> None:
+    """Refuse a class whose types are not what the package's schemas promise. Raises `PackageBroken`."""
+    stand = {"features": package.features_schema, "output": package.output_schema}
+    if package.has_preprocessing:
+        stand["input"] = package.input_schema
+    try:
+        given = schemas(kind)
+    except NotAModel as error:
+        raise PackageBroken(str(error), package.path, "Correct the class.") from error
+    for stage, schema in given.items():
+        if stage in stand and schema != stand[stage]:
+            raise PackageBroken(
+                f"The types of {kind.__name__} do not give this schema any more",
+                package.path / f"{stage}.schema.json",
+                "If the class is right, write the schemas anew: foretell models check --update",
+            )
+
+
+def preprocessing(package: ModelPackage, kind: type) -> Callable[[list[Row]], list[Row | InvalidField]]:
+    """The `preprocess` of a class as a function of rows, which raises what it raises. Raises `PackageBroken`."""
+    check_schemas(package, kind)
+    try:
+        types = step(kind, "preprocess")
+        preprocess = kind().preprocess
+    except NotAModel as error:
+        raise PackageBroken(str(error), package.path, "Correct the class.") from error
+    except Exception as error:
+        raise _not_made(package, kind, error) from error
+
+    def run(rows: list[Row]) -> list[Row | InvalidField]:
+        taken = [_taken(types.takes, row) for row in rows]
+        whole = [row for row in taken if not isinstance(row, InvalidField)]
+        answers = preprocess(whole) if whole else []
+        if len(answers) != len(whole):
+            raise RuntimeError(f"{len(whole)} rows went in and {len(answers)} came out")
+        following = iter(answers)
+        made = [row if isinstance(row, InvalidField) else next(following) for row in taken]
+        return [row if isinstance(row, InvalidField) else types.gives.dump_python(row, mode="json") for row in made]
+
+    return run
+
+
+def make(package: ModelPackage, kind: type) -> Any:
+    """An instance that is ready to predict. Raises `PackageBroken`."""
+    check_schemas(package, kind)
+    try:
+        instance = kind()
+        if hasattr(instance, "load"):
+            instance.load(package.path)
+    except Exception as error:
+        raise _not_made(package, kind, error) from error
+    return instance
+
+
+def _not_made(package: ModelPackage, kind: type, error: Exception) -> PackageBroken:
+    return PackageBroken(
+        f"The class {kind.__name__} cannot be made ready: {type(error).__name__}: {error}",
+        package.path,
+        "Correct the class, or install what it needs.",
+    )
+
+
+def _taken(types: TypeAdapter[Any], row: Row) -> Any:
+    try:
+        return types.validate_python(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return InvalidField(".".join(map(str, first["loc"])) or "The value", f"is wrong: {first['msg']}")

@@ -1,0 +1,184 @@
+"""Which models are there: the packages that ship and those of the operator, several versions side by side."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import foretell.models
+from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, load_package, version_key
+from foretell.kit.errors import ForetellError
+
+
+class ModelNotFound(ForetellError):
+    """There is no model {model}."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class VersionNotFound(ModelNotFound):
+    """There is no version {version} of the model {model}."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnavailablePackage:
+    """A folder (or a model's name) that was asked for and cannot be served, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found in the folders; replaced as a whole, so that threads never see half of a change."""
+
+    models: dict[str, dict[str, ModelPackage]]
+    defaults: dict[str, str]
+    unavailable: tuple[UnavailablePackage, ...]
+
+
+class Registry:
+    """The packages of this process, as found at its start. Never changes, so it may be shared by threads.
+
+    See live.py for one that is read anew when packages come and go.
+    """
+
+    #: Up to which change of the folders this process has followed; says something in live.py only.
+    followed = ""
+
+    def __init__(
+        self,
+        packages: list[ModelPackage],
+        unavailable: list[UnavailablePackage] | None = None,
+        *,
+        defaults: Mapping[str, str] | None = None,
+    ) -> None:
+        """Of two packages with the same name and version the first counts; the other becomes unavailable.
+
+        `defaults` names default versions by model; else the highest version is it, a pre-release only if there is
+        nothing else.
+        """
+        self._found = _arrange(packages, list(unavailable or []), defaults or {})
+
+    @property
+    def unavailable(self) -> tuple[UnavailablePackage, ...]:
+        """What was asked for and cannot be served, and why."""
+        return self._found.unavailable
+
+    @classmethod
+    def discover(cls, *folders: Path, defaults: Mapping[str, str] | None = None) -> "Registry":
+        """Read every package in `folders`: FOLDER/PACKAGE/model.toml, or FOLDER/MODEL/VERSION/model.toml.
+
+        Never raises for what it finds: what is broken stands in `unavailable`, and the rest is served.
+        """
+        packages, unavailable = read_packages(folders)
+        return cls(packages, unavailable, defaults=defaults)
+
+    def get(self, name: str, version: str | None = None) -> ModelPackage:
+        """One package; without `version` the default one. Raises `ModelNotFound`, `VersionNotFound`."""
+        found = self._found
+        versions = found.models.get(name)
+        if versions is None:
+            raise ModelNotFound(model=name)
+        package = versions.get(version or found.defaults[name])
+        if package is None:
+            raise VersionNotFound(model=name, version=version)
+        return package
+
+    def resolve(self, name: str, version: str) -> ModelPackage:
+        """The package of a task that was accepted some time ago. Raises `ModelNotFound`, `VersionNotFound`."""
+        return self.get(name, version)
+
+    def __iter__(self) -> Iterator[ModelPackage]:
+        """Every version of every model, by name, oldest version first."""
+        for versions in self._found.models.values():
+            yield from versions.values()
+
+    def __len__(self) -> int:
+        return sum(len(versions) for versions in self._found.models.values())
+
+    @property
+    def names(self) -> list[str]:
+        """The models, sorted."""
+        return list(self._found.models)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model, oldest first. Raises `ModelNotFound`."""
+        versions = self._found.models.get(name)
+        if versions is None:
+            raise ModelNotFound(model=name)
+        return list(versions)
+
+    @property
+    def default_versions(self) -> Mapping[str, str]:
+        """The version that is meant when none is named, by model."""
+        return MappingProxyType(self._found.defaults)
+
+
+def shipped_folder() -> Path:
+    """Where the packages are that come with Foretell."""
+    return Path(foretell.models.__path__[0])
+
+
+Reader = Callable[[Path], ModelPackage]
+
+
+def read_packages(
+    folders: Iterable[Path], read: Reader = load_package
+) -> tuple[list[ModelPackage], list[UnavailablePackage]]:
+    """What is in the folders, in order, and what of it is broken. Never raises for what it finds."""
+    packages: list[ModelPackage] = []
+    unavailable: list[UnavailablePackage] = []
+    for folder in folders:
+        try:
+            for place in _package_folders(folder):
+                try:
+                    packages.append(read(place))
+                except PackageBroken as error:
+                    unavailable.append(UnavailablePackage(str(place), error.message))
+        except OSError as error:
+            reason = f"The folder of models cannot be read: {error.strerror}. Create it, or name another."
+            unavailable.append(UnavailablePackage(str(folder), reason))
+    return packages, unavailable
+
+
+def _arrange(packages: list[ModelPackage], problems: list[UnavailablePackage], defaults: Mapping[str, str]) -> _Found:
+    models: dict[str, dict[str, ModelPackage]] = {}
+    for package in packages:
+        versions = models.setdefault(package.name, {})
+        first = versions.setdefault(package.version, package)
+        if first is not package:
+            reason = f"{package.name} {package.version} is already there, from {first.path}. Change its version."
+            problems.append(UnavailablePackage(str(package.path), reason))
+    by_age = {
+        name: dict(sorted(versions.items(), key=lambda each: version_key(each[0])))
+        for name, versions in sorted(models.items())
+    }
+    chosen = {name: _highest(list(versions)) for name, versions in models.items()}
+    for name, version in defaults.items():
+        if version in models.get(name, {}):
+            chosen[name] = version
+        else:
+            reason = f"The default version {version} is not installed. Install it, or name another."
+            problems.append(UnavailablePackage(name, reason))
+    return _Found(by_age, chosen, tuple(problems))
+
+
+def _highest(versions: list[str]) -> str:
+    released = [version for version in versions if "-" not in version]
+    return max(released or versions, key=version_key)
+
+
+def _package_folders(folder: Path) -> Iterator[Path]:
+    """Every folder that is, or ought to be, a package."""
+    for place in sorted(folder.iterdir()):
+        if not place.is_dir() or place.name.startswith((".", "_")) or place.name == "lost+found":
+            continue
+        if (place / MANIFEST).exists():
+            yield place
+        versions = [inner for inner in sorted(place.iterdir()) if (inner / MANIFEST).is_file()]
+        yield from versions
+        if not versions and not (place / MANIFEST).exists() and any(place.iterdir()):
+            # Reading it says what is missing: better than a model that silently is not there.
+            yield place

@@ -1,0 +1,77 @@
+"""Models of scikit-learn stored by skops: data that says how to put the model together, and runs no code of its own.
+
+The file may name the types of scikit-learn and NumPy that skops knows to be harmless. Every other type must stand in
+`trusted` under [options], beside the hash of the file: whoever writes it there knows who made that file. Decision trees
+are among them, since a tree that was tampered with reads memory that is not its own. See sklearn.py for other options.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import skops.io
+
+from foretell.inference.guessing import CannotGuess, Guess
+from foretell.inference.package import ModelPackage, PackageBroken, read_artifact, read_options
+from foretell.inference.runtimes import NOTHING_MORE, Permissions
+from foretell.inference.runtimes.sklearn import Options, SklearnModel, model
+
+
+class _Untrusted(Exception):
+    """The file names types that nobody has looked at."""
+
+
+def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> SklearnModel:
+    """Check the artifact's hash and types, and load it. Raises `PackageBroken`."""
+    options = read_options(package, Options)
+    content = read_artifact(package)
+    return model(package, put_together(package, content, options.trusted), options)
+
+
+def put_together(package: ModelPackage, content: bytes, trusted: Iterable[str]) -> Any:
+    """The estimator of a skops file, if every type in it is trusted. Raises `PackageBroken`."""
+    try:
+        return _estimator(content, trusted)
+    except _Untrusted as error:
+        raise PackageBroken(
+            f"The artifact contains types that are not trusted: {error}",
+            package.artifact_path,
+            "If you know what they do, list them as `trusted` under [options] in model.toml.",
+        ) from error
+    except ImportError:
+        raise
+    except Exception as error:  # skops raises whatever the broken part of the file made it raise
+        raise PackageBroken(
+            f"skops cannot load the artifact: {type(error).__name__}: {error}",
+            package.artifact_path,
+            "Dump the model again, with the versions of scikit-learn and skops that are installed here.",
+        ) from error
+
+
+def guess(file: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
+    """What a package of this model looks like. Raises `CannotGuess`."""
+    trusted = sorted(permissions.trusted_types)
+    try:
+        estimator = _estimator(file.read_bytes(), trusted)
+    except _Untrusted as error:
+        raise CannotGuess(
+            f"{file} contains types that are not trusted: {error}. If you know who made this file, allow them: "
+            f"{' '.join(f'--trust {name}' for name in str(error).split(', '))}"
+        ) from error
+    except ImportError:
+        raise
+    except Exception as error:
+        raise CannotGuess(f"skops cannot load {file}: {type(error).__name__}: {error}.") from error
+    from foretell.inference.runtimes.sklearn_guess import guess_estimator
+
+    made = guess_estimator(estimator, {"model.skops": file})
+    return replace(made, options={**made.options, "trusted": trusted}) if trusted else made
+
+
+def _estimator(content: bytes, trusted: Iterable[str]) -> Any:
+    untrusted = sorted(set(skops.io.get_untrusted_types(data=content)).difference(trusted))
+    if untrusted:
+        raise _Untrusted(", ".join(untrusted))
+    # Types are checked again while it loads; only those that were asked for are allowed beyond the library's own.
+    return skops.io.loads(content, trusted=list(trusted))

@@ -1,0 +1,170 @@
+"""Makes a package from a trained model: what can be read off the model is, the rest has sensible beginnings."""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from foretell.contracts.messages import Failure, Stage
+from foretell.inference.engine import Engine
+from foretell.inference.guessing import CannotGuess, Guess, titled
+from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, RuntimeName, load_package
+from foretell.inference.registry import Registry
+from foretell.inference.runtimes import EXTRAS, Permissions, load_runtime
+from foretell.inference.sampling import samples
+from foretell.kit.errors import ForetellError
+
+_GUESSES: dict[RuntimeName, str] = {
+    "onnx": "foretell.inference.runtimes.onnx_guess",
+    "skops": "foretell.inference.runtimes.skops",
+    "joblib": "foretell.inference.runtimes.joblib",
+    "mlflow": "foretell.inference.runtimes.mlflow",
+    "python": "foretell.inference.runtimes.python",
+}
+_SUFFIXES: dict[str, RuntimeName] = {
+    ".onnx": "onnx",
+    ".skops": "skops",
+    ".joblib": "joblib",
+    ".pkl": "joblib",
+    ".pickle": "joblib",
+    ".py": "python",
+}
+
+
+class CannotScaffold(ForetellError):
+    """{reason}"""
+
+    code = "cannot_scaffold"
+
+
+def scaffold(source: Path, output: Path, *, name: str | None, version: str, permissions: Permissions) -> Guess:
+    """Write the package of the model in `source` into the new folder `output`; whole, or not at all.
+
+    `name` defaults to that of the file. Raises `CannotScaffold`.
+    """
+    runtime = _runtime_of(source)
+    if output.exists() and any(output.iterdir()):
+        raise CannotScaffold(reason=f"{output} is there already. Remove it, or name another folder with --output.")
+    try:
+        guess: Callable[[Path, Permissions], Guess] = import_module(_GUESSES[runtime]).guess
+        made = guess(source, permissions)
+    except CannotGuess as error:
+        raise CannotScaffold(reason=str(error)) from error
+    except ImportError as error:
+        extra = EXTRAS.get(runtime, "inference")
+        raise CannotScaffold(
+            reason=f"{source} needs a package that is not here ({error}): install foretell[{extra}]."
+        ) from error
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".new-") as draft:
+        folder = Path(draft) / output.name
+        folder.mkdir()
+        _write(folder, made, runtime, name or _name_of(source), version)
+        try:
+            _add_example(folder, made, permissions)
+        except PackageBroken as error:
+            reason = error.message.replace(str(folder), str(output))
+            raise CannotScaffold(reason=f"The package that was made of {source} is broken: {reason}") from error
+        if output.exists():
+            output.rmdir()
+        folder.rename(output)
+    return made
+
+
+def _runtime_of(source: Path) -> RuntimeName:
+    if source.is_dir():
+        if (source / "MLmodel").is_file():
+            return "mlflow"
+        raise CannotScaffold(reason=f"{source} is a folder without a file MLmodel: it is no model of MLflow.")
+    if not source.is_file():
+        raise CannotScaffold(reason=f"There is no file {source}.")
+    runtime = _SUFFIXES.get(source.suffix.lower())
+    if runtime is None:
+        known = ", ".join(_SUFFIXES)
+        raise CannotScaffold(reason=f"{source} ends with none of {known}, and is no folder of MLflow.")
+    return runtime
+
+
+def _name_of(source: Path) -> str:
+    """A model's name from that of its file: `Wine Quality_v2.onnx` is wine-quality-v2."""
+    return re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-") or "model"
+
+
+def _write(folder: Path, made: Guess, runtime: RuntimeName, name: str, version: str) -> None:
+    for target, file in made.files.items():
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / target)
+    schemas = {"input": made.input_schema, "features": made.features_schema, "output": made.output_schema}
+    for stage, schema in schemas.items():
+        if schema is not None:
+            (folder / f"{stage}.schema.json").write_text(as_json(schema), encoding="utf-8")
+    artifact = ""
+    if made.artifact:
+        digest = hashlib.sha256((folder / made.artifact).read_bytes()).hexdigest()
+        artifact = f"artifact = {_toml(made.artifact)}\nsha256 = {_toml(digest)}\n"
+    preprocessing = f"preprocessing = {_toml(made.preprocessing)}\n" if made.preprocessing else ""
+    title = titled(name.replace("-", " "))
+    options = "\n".join(f"{key} = {_toml(value)}" for key, value in made.options.items())
+    (folder / MANIFEST).write_text(
+        f"""\
+# What this package is; foretell/inference/package.py explains each field, its runtimes/{runtime}.py the options.
+name = {_toml(name)}
+version = {_toml(version)}
+title = {{ en = {_toml(title)}, ru = {_toml(title)} }}
+description = {{ en = {_toml(f"{title}: say what it predicts, and from what.")}, ru = {_toml(title)} }}
+runtime = {_toml(runtime)}
+{artifact}price_credits = 1
+timeout_s = 10
+max_batch = 64
+{preprocessing}
+[options]
+{options}
+""",
+        encoding="utf-8",
+    )
+
+
+def as_json(schema: dict[str, Any]) -> str:
+    """A schema as it stands in its file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _add_example(folder: Path, made: Guess, permissions: Permissions) -> None:
+    """Ask the model about one value, and write both down as the first example. Raises `PackageBroken`."""
+    package = load_package(folder)
+    runtime = load_runtime(package, permissions)
+    engine = Engine(Registry([package]), load=lambda _: runtime)
+    for stage, value in _values_to_try(package, made):
+        (answer,) = engine.predict(package, [value], stage)
+        if not isinstance(answer, Failure):
+            with (folder / MANIFEST).open("a", encoding="utf-8") as manifest:
+                manifest.write(f"\n[[examples]]\n{stage} = {_toml(value)}\noutput = {_toml(answer)}\n")
+            return
+
+
+def _values_to_try(package: ModelPackage, made: Guess) -> list[tuple[Stage, dict[str, Any]]]:
+    stage: Stage = "input" if package.has_preprocessing else "features"
+    given = [made.example] if made.example else []
+    return [*given, *((stage, value) for value in samples(package.schema(stage), 5))]
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML on one line. TOML has no null: fields that are null are left out."""
+    if isinstance(value, dict):
+        fields = ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items() if inner is not None)
+        return f"{{ {fields} }}" if fields else "{}"
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(inner, dict) for inner in value):
+            return "[\n" + "".join(f"    {_toml(inner)},\n" for inner in value) + "]"
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    # The texts, numbers and truth values of JSON are TOML's.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
