@@ -1,0 +1,73 @@
+"""The FastAPI part of the app: every route but `POST /predictions/predict`, and what stands around all of them."""
+
+from collections.abc import Iterable
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+import foretell
+from foretell.kit.asgi import Application
+from foretell.kit.body_limit import BodyLimit
+from foretell.kit.request_log import RequestLog
+from foretell.kit.routing import HotRoute
+from foretell.kit.swagger import Documentation
+from foretell.services.app import problems
+from foretell.services.app.openapi import Api
+from foretell.services.app.routes import accounts, api_keys, credits, models, predictions
+from foretell.services.app.settings import AppSettings
+from foretell.services.app.state import AppState
+from foretell.services.app.submit_operation import SUBMIT_PATH
+
+_TITLE = "Foretell"
+_DESCRIPTION = """\
+Ask models for predictions. Register with `POST /users`, log in with `POST /token`, and ask with
+`POST /predictions/predict`. A prediction costs credits once it succeeds.
+
+Problems are `application/problem+json` (RFC 9457): `code` is stable and for programs, `detail` is for people.
+"""
+
+
+def build_api(state: AppState) -> Api:
+    """The routes on FastAPI, `/docs` and `/openapi.json` among them."""
+    api = Api(
+        title=_TITLE,
+        version=foretell.__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        # A redirect would go to whatever host the request names.
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    api.state.app_state = state
+    api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
+    problems.install(api)
+    for module in (accounts, api_keys, credits, models, predictions):
+        api.include_router(module.router)
+    documentation = Documentation(_TITLE, api.openapi)
+    for path in ("/docs", "/docs/{file}", "/openapi.json"):
+        api.routes.append(Route(path, documentation, include_in_schema=False))
+    return api
+
+
+def surround(app: Application, settings: AppSettings, hot: Iterable[HotRoute] = ()) -> RequestLog:
+    """`app` (all of it, the hot route too) with request ids, the log, HTTP metrics and, if there are origins, CORS."""
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=[
+                *("Authorization", "X-API-Key", "Idempotency-Key", "Prefer", "X-Request-ID"),
+                *("traceparent", "tracestate"),
+            ],
+            expose_headers=["Location", "Retry-After", "X-Request-ID", "Preference-Applied"],
+        )
+    return RequestLog(
+        app,
+        plain_paths=[SUBMIT_PATH, "/docs", "/openapi.json"],
+        named_parameters=["prediction_id"],
+        # What comes from another web page needs CORS, which stands around the ASGI app.
+        hot=() if settings.cors_origins else hot,
+    )

@@ -1,0 +1,193 @@
+"""How the app is put together: the hot route in front, everything else behind it."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import structlog
+
+import foretell
+from foretell.broker.connect import connect
+from foretell.broker.port import Broker, BrokerUnavailable
+from foretell.contracts import queues
+from foretell.domain.accounts import authentication, registration
+from foretell.domain.accounts.passwords import Passwords
+from foretell.domain.accounts.throttle import LoginThrottle
+from foretell.domain.accounts.tokens import AccessTokens
+from foretell.domain.errors import NotFound
+from foretell.domain.migrations.run import migrate_when_possible
+from foretell.domain.predictions.intake import Receipt, accept
+from foretell.domain.predictions.store import Submission, open_store
+from foretell.inference.live import LiveRegistry
+from foretell.inference.registry import Registry
+from foretell.kit import metrics
+from foretell.kit.asgi import Application, Operations, Receive, Scope, Send
+from foretell.kit.batching import Batcher
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError, Misconfigured
+from foretell.kit.lifecycle import run, serve_http
+from foretell.services.app import submit
+from foretell.services.app.api import build_api, surround
+from foretell.services.app.authentication import Authenticator, record_key_uses
+from foretell.services.app.measures import count_accepted
+from foretell.services.app.offers import Offers
+from foretell.services.app.publishing import Publishing
+from foretell.services.app.settings import AppSettings, signing_secret
+from foretell.services.app.state import AppState
+from foretell.services.app.waiting import Waiting
+
+log = structlog.get_logger()
+
+#: Submissions that one transaction may accept.
+_MAX_BATCH = 256
+#: More than this many that wait for the database are more than it can take in time: 503, try again.
+_MAX_WAITING = 4_000
+
+
+class App:
+    """Leads each request to the hot route, to the operator's routes, or to the API."""
+
+    def __init__(self, hot: Application, operations: Operations, api: Application) -> None:
+        self._hot = hot
+        self._operations = operations
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == submit.PATH and scope["method"] == "POST":
+                await self._hot(scope, receive, send)
+                return
+            if self._operations.handles(path):
+                await self._operations(scope, receive, send)
+                return
+        await self._api(scope, receive, send)
+
+
+async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -> None:
+    """Run the app until `stopping` is set."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url, application=instance)
+        stack.push_async_callback(database.close)
+        passwords = Passwords()
+        await migrate_when_possible(database, stopping)
+        if stopping.is_set():
+            return
+        await _look_after_development_user(settings, database, passwords)
+        broker = await connect(settings.broker_url, name=instance, prefix=settings.broker_prefix)
+        stack.push_async_callback(broker.close)
+
+        registry = LiveRegistry.installed(settings.models_dir, settings.data_dir)
+        registry.log_unavailable()
+        access_tokens = AccessTokens(signing_secret(settings), lifetime_s=settings.access_token_lifetime_s)
+        waiting = Waiting(database)
+        state = AppState(
+            settings=settings,
+            database=database,
+            registry=registry,
+            passwords=passwords,
+            access_tokens=access_tokens,
+            throttle=LoginThrottle(),
+            authenticator=Authenticator(database, access_tokens),
+            waiting=waiting,
+            stopping=stopping,
+        )
+        store = open_store(database)
+        publishing = Publishing(broker, store)
+        stack.push_async_callback(publishing.close)
+
+        async def accept_batch(submissions: list[Submission]) -> Sequence[Receipt | ForetellError]:
+            outcomes = await accept(store, submissions)
+            count_accepted(submissions, outcomes)
+            return outcomes
+
+        intake: Batcher[Submission, Receipt] = Batcher(
+            accept_batch,
+            max_batch=_MAX_BATCH,
+            max_waiting=_MAX_WAITING,
+            observe_size=metrics.BATCH_ITEMS.labels("intake").observe,
+        )
+        hot = submit.Submit(
+            offers=Offers(registry, settings.price_credits_of),
+            authenticator=state.authenticator,
+            intake=intake,
+            publishing=publishing,
+            waiting=waiting,
+            database=database,
+            stopping=stopping,
+            max_body_bytes=settings.max_body_bytes,
+            expires_after_s=settings.prediction_expires_s,
+        ).route
+        operations = _operations(instance, database, broker, registry)
+        application = surround(App(hot, operations, build_api(state)), settings, hot=[hot])
+        background = [
+            asyncio.create_task(_prepare_queues(broker, registry)),
+            asyncio.create_task(registry.watch(lambda: _prepare_queues(broker, registry))),
+            asyncio.create_task(waiting.listen(broker.subscribe(queues.PREDICTION_FINISHED))),
+            asyncio.create_task(waiting.look()),
+        ]
+        recording = asyncio.create_task(record_key_uses(state.authenticator, database, stopping))
+        try:
+            await serve_http(application, settings, stopping, application.direct)
+        finally:
+            stopping.set()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(recording, *background, return_exceptions=True)
+
+
+def _operations(instance: str, database: Database, broker: Broker, registry: LiveRegistry) -> Operations:
+    async def check_broker() -> None:
+        if not broker.connected:
+            raise BrokerUnavailable
+
+    return Operations(
+        "app",
+        instance=instance,
+        version=foretell.__version__,
+        checks={"database": database.ping, "broker": check_broker},
+        # Without the broker, submissions are accepted all the same: they wait in the database.
+        needed_to_serve=["database"],
+        details=lambda: {"models_stamp": registry.followed},
+    )
+
+
+async def _prepare_queues(broker: Broker, registry: Registry) -> None:
+    """Declare the queues before the first task: one published before any worker ever ran must not bounce."""
+    names = {queues.RESULTS} | {queues.tasks_queue(package.queue) for package in registry}
+    for name in sorted(names | {queues.TASKS}):
+        while True:
+            try:
+                await broker.ensure_queue(name)
+                break
+            except ForetellError:
+                await asyncio.sleep(1.0)
+
+
+async def _look_after_development_user(settings: AppSettings, database: Database, passwords: Passwords) -> None:
+    """In development, the user `test` exists. Production refuses to start while somebody could log in as it."""
+    if settings.production:
+        if await authentication.has_development_user(database, passwords):
+            raise Misconfigured(
+                "The user test with the password test exists, and this is production. Change its password or close "
+                "the account: foretell users password test, foretell users close test."
+            )
+        return
+    async with database.snapshot() as connection:
+        try:
+            await registration.find_user(connection, registration.DEVELOPMENT_USERNAME)
+        except NotFound:
+            log.info("development_user_created", username=registration.DEVELOPMENT_USERNAME)
+        else:
+            return
+    password_hash = await passwords.hash(registration.DEVELOPMENT_PASSWORD)
+    async with database.transaction() as connection:
+        await registration.ensure_development_user(
+            connection, password_hash=password_hash, grant_credits=settings.signup_credits
+        )
+
+
+def main() -> None:
+    """Run the app in the foreground, with its settings from the environment."""
+    settings = AppSettings()
+    run("app", settings, lambda instance, stopping: serve(settings, instance, stopping))

@@ -1,0 +1,46 @@
+"""Where a request comes from, seen through the reverse proxies that we trust."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def client_address(scope: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> str:
+    """The address of the caller.
+
+    That is who connected to us, unless it is a trusted proxy: then the last address in `X-Forwarded-For` that is not
+    one. What stands before it was written by the caller and proves nothing.
+    """
+    client = scope.get("client")
+    address: str = client[0] if client else ""
+    if not trusted_proxies or not _is_trusted(address, trusted_proxies):
+        return address
+    values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    for hop in reversed(b",".join(values).decode("latin-1").split(",")):
+        hop = hop.strip()
+        if not _is_address(hop):
+            break
+        address = hop
+        if not _is_trusted(hop, trusted_proxies):
+            break
+    return address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in trusted_proxies)

@@ -1,0 +1,43 @@
+"""What routes ask for: the state of the process, and who calls."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
+
+from foretell.domain.accounts.identity import Identity
+from foretell.services.app.authentication import token_of
+from foretell.services.app.state import AppState
+
+# These describe for the OpenAPI page what `token_of` reads; by themselves they refuse nobody.
+_oauth2 = OAuth2PasswordBearer("/token", scheme_name="Password", refreshUrl="/token", auto_error=False)
+_bearer = HTTPBearer(scheme_name="AccessTokenOrApiKey", auto_error=False)
+_api_key = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
+
+
+async def _state(request: Request) -> AppState:
+    state: AppState = request.app.state.app_state
+    return state
+
+
+State = Annotated[AppState, Depends(_state)]
+
+
+async def _caller(
+    request: Request,
+    state: State,
+    _password: Annotated[Any, Depends(_oauth2)],
+    _token: Annotated[Any, Depends(_bearer)],
+    _key: Annotated[Any, Depends(_api_key)],
+) -> Identity:
+    token = token_of(request.scope["headers"])
+    return state.authenticator.identify_cached(token) or await state.authenticator.identify(token)
+
+
+#: Who calls; anybody else gets 401.
+Caller = Annotated[Identity, Depends(_caller)]
+
+MAX_LIMIT = 200
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many at most")]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+ModelName = Annotated[str, Path(max_length=64, pattern=NAME_PATTERN, examples=["flight-delay"])]

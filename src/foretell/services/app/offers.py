@@ -1,0 +1,96 @@
+"""What can be ordered, and its price: looked up for each request, settled anew only when the models have changed."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import structlog
+
+from foretell.inference.live import LiveRegistry
+from foretell.inference.package import ModelPackage
+from foretell.inference.registry import ModelNotFound
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one model version costs and takes."""
+
+    package: ModelPackage
+    price_credits: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Canaries:
+    """Offers of one model, and the upper ends of their parts of the traffic."""
+
+    offers: list[Offer]
+    bounds: list[float]
+
+    def draw(self) -> Offer:
+        return random.choices(self.offers, cum_weights=self.bounds)[0]  # noqa: S311
+
+
+class Offers:
+    """The offers of a registry. They change in the same moment as the registry, and so as `GET /models`."""
+
+    def __init__(self, registry: LiveRegistry, price_of: Callable[[ModelPackage], int]) -> None:
+        """`price_of` says what one prediction of a package costs, in credits."""
+        self._registry = registry
+        self._price_of = price_of
+        self._offers: dict[tuple[str, str | None], Offer] = {}
+        self._canaries: dict[str, _Canaries] = {}
+        self._generation = -1
+        self._settle()
+
+    def get(self, model: str, version: str | None) -> Offer | None:
+        """The offer of a version, or of the model: its default version, unless `traffic.toml` divides the requests."""
+        if self._generation != self._registry.generation:
+            self._settle()
+        if version is None and model in self._canaries:
+            return self._canaries[model].draw()
+        return self._offers.get((model, version))
+
+    def _settle(self) -> None:
+        """Make the offers anew. Those that were handed out are kept by whoever has them."""
+        self._generation = self._registry.generation
+        offers: dict[tuple[str, str | None], Offer] = {}
+        for package in self._registry:
+            offer = Offer(package, self._price_of(package))
+            offers[package.name, package.version] = offer
+            if self._registry.default_versions[package.name] == package.version:
+                offers[package.name, None] = offer
+        canaries = {}
+        for model, split in self._registry.traffic.items():
+            if split.weights and (model, None) in offers:
+                drawn = self._divide(offers[model, None], split.weights)
+                if drawn is not None:
+                    canaries[model] = drawn
+        self._offers, self._canaries = offers, canaries
+
+    def _divide(self, default: Offer, weights: dict[str, float]) -> _Canaries | None:
+        """The versions that share what names none. All must take what the default takes, and cost what it costs."""
+        offers: list[Offer] = []
+        parts: list[float] = []
+        for version, weight in weights.items():
+            try:
+                package = self._registry.get(default.package.name, version)
+            except ModelNotFound:
+                _ignored(default.package.name, version, "It is not installed.")
+                continue
+            if (package.input_schema, package.features_schema) != (
+                default.package.input_schema,
+                default.package.features_schema,
+            ):
+                _ignored(package.name, version, "It takes another input than the default version.")
+                continue
+            # Whoever names no version pays the default's price, whichever is drawn.
+            offers.append(Offer(package, default.price_credits))
+            parts.append(weight)
+        return _Canaries(offers, list(accumulate(parts))) if any(parts) else None
+
+
+def _ignored(model: str, version: str, reason: str) -> None:
+    log.warning("traffic_rule_ignored", model=model, version=version, reason=reason)

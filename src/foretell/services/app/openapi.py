@@ -1,0 +1,96 @@
+"""The OpenAPI page: FastAPI's document, with what FastAPI does not see.
+
+That are predictions, which are msgspec structs, `POST /predictions/predict`, which is plain ASGI, the operator's
+routes, and problems, which every route can answer.
+"""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from foretell.contracts import http
+from foretell.services.app.submit_operation import SUBMIT_OPERATION, SUBMIT_PATH
+
+_REF = "#/components/schemas/{}"
+_STRUCTS = (http.Prediction, http.PredictionDetails, http.PredictionPage)
+_WAIT = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
+_PROBLEMS = {
+    400: ("The request was refused.", {}),
+    401: (
+        "The credentials are missing or wrong.",
+        {"WWW-Authenticate": {"description": "How to authenticate", "schema": {"type": "string"}}},
+    ),
+    402: ("The credits do not suffice.", {}),
+    403: ("Your account may not do this.", {}),
+    404: ("There is no such thing, or it is somebody else's.", {}),
+    409: ("The present state of things does not allow it.", {}),
+    413: ("The body is too large.", {}),
+    422: ("The request does not fit.", {}),
+    429: ("Too many attempts.", _WAIT),
+    503: ("A part that is needed for this is away.", _WAIT),
+}
+
+
+def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route answers when something is wrong, besides 503, which any can answer."""
+    return {status: _problem(status) for status in (*statuses, 503)}
+
+
+def struct_answer(struct: type[msgspec.Struct], description: str, **more: Any) -> dict[str, Any]:
+    """An answer that is a msgspec struct of `contracts.http`."""
+    content = {"application/json": {"schema": {"$ref": _REF.format(struct.__name__)}}}
+    return {"description": description, "content": content, **more}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    description, headers = _PROBLEMS[status]
+    answer: dict[str, Any] = {
+        "description": description,
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format("Problem")}}},
+    }
+    return answer | ({"headers": headers} if headers else {})
+
+
+class Api(FastAPI):
+    """FastAPI with the whole of our OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = get_openapi(
+                title=self.title, version=self.version, description=self.description, routes=self.routes
+            )
+            schemas = document["components"]["schemas"]
+            schemas.update(_schemas())
+            paths = document["paths"]
+            paths[SUBMIT_PATH] = {"post": SUBMIT_OPERATION | {"responses": _submit_answers()}}
+            document["paths"] = dict(sorted(paths.items()))
+            _drop_frameworks_422(document)
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def _submit_answers() -> dict[str, Any]:
+    answers = SUBMIT_OPERATION["responses"] | problem_answers(401, 402, 404, 409, 413, 422)
+    return {str(status): answer for status, answer in answers.items()}
+
+
+def _schemas() -> dict[str, Any]:
+    _, structs = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+    _, models = models_json_schema(
+        [(http.Problem, "validation"), (http.NewPrediction, "validation")],
+        ref_template="#/components/schemas/{model}",
+    )
+    return {**structs, **models["$defs"]}
+
+
+def _drop_frameworks_422(document: dict[str, Any]) -> None:
+    # Added to every route with a parameter. No route of ours answers so: those that can fail say how by themselves.
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", ()):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)

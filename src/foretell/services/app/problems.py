@@ -1,0 +1,119 @@
+"""The framework's errors, and ours, as the problems that every service answers (`kit/problems.py`)."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from foretell.domain.errors import Forbidden, InvalidToken
+from foretell.kit.errors import ForetellError
+from foretell.kit.problems import (
+    InternalError,
+    InvalidRequest,
+    MalformedBody,
+    MethodNotAllowed,
+    NothingHere,
+    pointer,
+    problem_bytes,
+)
+
+log = structlog.get_logger()
+
+
+class NotAcceptable(ForetellError):
+    """The request was refused: {reason}."""
+
+    code = "bad_request"
+    status = 400
+
+
+def problem_response(error: ForetellError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    """The same as a response, with `headers` besides."""
+    status, own_headers, content = problem_bytes(error, request.url.path)
+    response = Response(content, status)
+    response.raw_headers = [*own_headers, *(_encode(name, value) for name, value in (headers or {}).items())]
+    return response
+
+
+def install(api: FastAPI) -> None:
+    """Let `api` answer every error as a problem."""
+    api.add_exception_handler(ForetellError, _explained)
+    api.add_exception_handler(RequestValidationError, _not_valid)
+    api.add_exception_handler(HTTPException, _from_framework)
+    # Starlette raises it again after this answer, so that whoever stands around can log it.
+    api.add_exception_handler(Exception, _unforeseen)
+
+
+async def _explained(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ForetellError)
+    if error.status == 500:
+        log.error("request_failed", exc_info=error)
+    return problem_response(error, request)
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem_response(_explain(error.errors()), request)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    return problem_response(InternalError(), request)
+
+
+async def _from_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    explained: ForetellError
+    headers = error.headers
+    cause = error.__cause__
+    if isinstance(cause, ForetellError):
+        # FastAPI wraps what comes up while it reads a body; what we raised there ourselves counts.
+        explained = cause
+    elif error.status_code in (404, 405) and (methods := _methods(request)):
+        # The framework names the methods of one route; others may stand at the same address, or in front of it.
+        explained, headers = MethodNotAllowed(method=request.method), {"Allow": ", ".join(methods)}
+    elif error.status_code == 404:
+        explained = NothingHere()
+    elif error.status_code == 405:
+        explained = MethodNotAllowed(method=request.method)
+    elif error.status_code == 401:
+        explained = InvalidToken()
+    elif error.status_code == 403:
+        explained = Forbidden()
+    elif isinstance(cause, ValueError | RecursionError) or error.status_code == 400:
+        explained = MalformedBody()
+    elif error.status_code >= 500:
+        explained = InternalError()
+    else:
+        explained = NotAcceptable(reason=HTTPStatus(error.status_code).phrase)
+    return problem_response(explained, request, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that the address takes, as the OpenAPI page has it; none for an address that is not there."""
+    template = getattr(request.scope.get("route"), "path_format", request.url.path)
+    return [method.upper() for method in request.app.openapi()["paths"].get(template, ())]
+
+
+def _explain(errors: Sequence[Mapping[str, Any]]) -> ForetellError:
+    """FastAPI's validation errors without the values: those may be passwords."""
+    if any(error["type"] == "json_invalid" for error in errors):
+        return MalformedBody()
+    return InvalidRequest([_field_problem(error) for error in errors])
+
+
+def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+    where, *path = error["loc"]
+    detail = str(error["msg"]).removeprefix("Value error, ")
+    if where == "body":
+        return {"detail": detail, "pointer": pointer(*path)}
+    if where == "header":
+        return {"detail": detail, "header": ".".join(str(step) for step in path)}
+    return {"detail": detail, "parameter": ".".join(str(step) for step in path)}
+
+
+def _encode(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")

@@ -1,0 +1,40 @@
+"""Credits: what is there, and how it came to be."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from foretell.contracts import http
+from foretell.domain.credits import ledger
+from foretell.services.app.dependencies import Caller, Limit, State
+from foretell.services.app.openapi import problem_answers
+
+router = APIRouter(tags=["credits"])
+
+_LARGEST_ID = 2**63 - 1
+
+
+@router.get("/balance", summary="My credits", responses=problem_answers(401))
+async def show_balance(caller: Caller, state: State) -> http.Balance:
+    """Credits that are available, and credits held by predictions that have not ended."""
+    async with state.database.snapshot() as connection:
+        balance = await ledger.balance(connection, caller.user_id)
+    return http.Balance.model_validate(balance)
+
+
+@router.get("/transactions", summary="Every movement of my credits", responses=problem_answers(401, 422))
+async def list_transactions(
+    caller: Caller,
+    state: State,
+    limit: Limit = 50,
+    cursor: Annotated[int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")] = None,
+) -> http.TransactionPage:
+    """Newest first."""
+    async with state.database.snapshot() as connection:
+        # One more than asked for says whether there is a page after this one.
+        movements = await ledger.movements(connection, caller.user_id, limit=limit + 1, before_id=cursor)
+    shown = movements[:limit]
+    return http.TransactionPage(
+        items=[http.Transaction.model_validate(movement) for movement in shown],
+        next_cursor=str(shown[-1].id) if len(movements) > limit else None,
+    )

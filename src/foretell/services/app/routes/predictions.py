@@ -1,0 +1,156 @@
+"""Predictions after they were accepted: look at them, follow them, take them back. `submit` accepts them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Response
+from starlette.responses import StreamingResponse
+
+from foretell.contracts import http
+from foretell.contracts.messages import Status
+from foretell.domain.predictions import history
+from foretell.domain.predictions.cancellation import cancel
+from foretell.domain.predictions.history import PredictionView
+from foretell.kit.errors import Unavailable
+from foretell.services.app.dependencies import NAME_PATTERN, Caller, Limit, State
+from foretell.services.app.openapi import problem_answers, struct_answer
+from foretell.services.app.presentation import details_of, prediction_of
+from foretell.services.app.state import AppState
+from foretell.services.app.waiting import finished_of
+
+router = APIRouter(tags=["predictions"])
+
+#: Proxies cut a connection on which nothing moves; many after 60 s.
+COMMENT_EVERY_S = 15.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+@router.get(
+    "/predictions",
+    summary="My predictions",
+    response_model=None,
+    responses={200: struct_answer(http.PredictionPage, "Newest first"), **problem_answers(401, 422)},
+)
+async def list_predictions(
+    caller: Caller,
+    state: State,
+    limit: Limit = 20,
+    cursor: Annotated[UUID | None, Query(description="`next_cursor` of the page before")] = None,
+    status: Annotated[Status | None, Query(description="Only those with this status")] = None,
+    model: Annotated[str | None, Query(max_length=64, pattern=NAME_PATTERN, description="Only of this model")] = None,
+) -> Response:
+    """The history, newest first."""
+    async with state.database.snapshot() as connection:
+        # One more than asked for says whether there is a page after this one.
+        views = await history.page(
+            connection, caller.user_id, limit=limit + 1, before_id=cursor, status=status, model=model
+        )
+    shown = views[:limit]
+    next_cursor = str(shown[-1].id) if len(views) > limit else None
+    return _json(http.PredictionPage([prediction_of(view) for view in shown], next_cursor))
+
+
+@router.get(
+    "/predictions/{prediction_id:uuid}",
+    summary="One prediction",
+    response_model=None,
+    responses={200: struct_answer(http.PredictionDetails, "The prediction as it stands"), **problem_answers(401, 404)},
+)
+async def show_prediction(prediction_id: UUID, caller: Caller, state: State) -> Response:
+    """How a prediction stands, with what was asked and, once it ended, how."""
+    return _json(details_of(await _find(state, caller.user_id, prediction_id)))
+
+
+@router.delete(
+    "/predictions/{prediction_id:uuid}",
+    summary="Cancel a prediction",
+    response_model=None,
+    responses={200: struct_answer(http.Prediction, "It is canceled"), **problem_answers(401, 404, 409)},
+)
+async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -> Response:
+    """Take a prediction back while it is queued. Its credits come back."""
+    async with state.database.transaction() as connection:
+        view = await cancel(connection, caller.user_id, prediction_id)
+    # Those who wait in other processes see it when they look into the database, within a second.
+    state.waiting.wake([finished_of(view)])
+    return _json(prediction_of(view))
+
+
+@router.get(
+    "/predictions/{prediction_id:uuid}/events",
+    summary="Follow a prediction",
+    response_model=None,
+    responses={
+        200: {
+            "description": "An event `prediction` with a Prediction as its data: at once, and when it has ended",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "You have seen the end (`Last-Event-ID`): there is nothing to follow any more"},
+        **problem_answers(401, 404),
+    },
+)
+async def follow_prediction(
+    prediction_id: UUID,
+    caller: Caller,
+    state: State,
+    last_event_id: Annotated[str | None, Header(description="The id of the last event that was seen")] = None,
+) -> Response:
+    """Server-sent events: how the prediction stands now, and then how it ended; the stream ends with it."""
+    # Before the stream begins, so that a prediction that is not there is an ordinary 404.
+    view = await _find(state, caller.user_id, prediction_id)
+    if view.status != "queued" and last_event_id == view.status:
+        # Otherwise a browser comes again and again: a stream that ends is one that broke, to it.
+        return Response(status_code=204)
+    return StreamingResponse(
+        _events(state, view),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(state: AppState, view: PredictionView) -> AsyncIterator[bytes]:
+    stopping = asyncio.create_task(state.stopping.wait())
+    try:
+        async with state.waiting.watch(view.id) as ended:
+            # Looked at again once we watch: it may have ended in between.
+            view = await _look_again(state, view)
+            yield _event(view)
+            while view.status == "queued" and not stopping.done():
+                waiting_for = [future for future in (ended, stopping) if not future.done()]
+                done, _ = await asyncio.wait(waiting_for, timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    yield b": still queued\n\n"
+                view = await _look_again(state, view)
+                if view.status != "queued":
+                    yield _event(view)
+    finally:
+        stopping.cancel()
+
+
+async def _look_again(state: AppState, view: PredictionView) -> PredictionView:
+    try:
+        return await _find(state, view.user_id, view.id)
+    except Unavailable:
+        # The stream lives on: what it waits for is a fact that the database will still know.
+        return view
+
+
+async def _find(state: AppState, user_id: UUID, prediction_id: UUID) -> PredictionView:
+    async with state.database.snapshot() as connection:
+        return await history.find(connection, user_id, prediction_id)
+
+
+def _event(view: PredictionView) -> bytes:
+    # JSON has no line breaks between its tokens here, so one `data:` line holds it all.
+    return b"event: prediction\nid: %b\nretry: 2000\ndata: %b\n\n" % (
+        view.status.encode(),
+        _encode(prediction_of(view)),
+    )
+
+
+def _json(answer: msgspec.Struct) -> Response:
+    return Response(_encode(answer), media_type="application/json")

@@ -1,0 +1,126 @@
+"""Settings of the app, and the secret that signs its tokens."""
+
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
+
+from foretell.inference.package import ModelPackage
+from foretell.kit.errors import Misconfigured
+from foretell.kit.settings import ServiceSettings
+
+_SHORTEST_SECRET = 32
+#: What examples, templates and tired people write where a secret should stand.
+_PLACEHOLDERS = ("change", "secret", "example", "default", "foretell", "insecure", "password", "test", "your")
+
+
+def _split(value: Any) -> Any:
+    """`a, b` from the environment as a list; a list as it is."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_pairs(value: Any) -> Any:
+    """`sentiment=2, flight-delay=1` from the environment as a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = {}
+    for part in _split(value):
+        name, separator, credits = part.partition("=")
+        if not separator:
+            raise ValueError(f"{part!r} should be MODEL=CREDITS")
+        pairs[name.strip()] = credits.strip()
+    return pairs
+
+
+class AppSettings(ServiceSettings):
+    """What the app knows. Lists are written with commas: `FORETELL_PRICES=sentiment=2,flight-delay=1`."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    #: Signs access tokens. All app processes of an installation need the same.
+    secret_key: SecretStr = SecretStr("")
+    registration_open: bool = True
+    #: What a new user gets.
+    signup_credits: int = Field(default=100, ge=0, le=1_000_000_000)
+    #: Prices in credits by model, in place of those in the models' manifests.
+    prices: Annotated[dict[str, Annotated[int, Field(ge=0, le=1_000_000)]], NoDecode, BeforeValidator(_split_pairs)] = (
+        Field(default_factory=dict)
+    )
+    access_token_lifetime_s: int = Field(default=900, ge=1, le=86_400)
+    refresh_token_lifetime_s: int = Field(default=30 * 86_400, ge=1, le=366 * 86_400)
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
+    #: A prediction that nobody took within this time fails with `expired`, and its credits come back.
+    prediction_expires_s: float = Field(default=3600.0, gt=0)
+    #: Addresses or networks of the reverse proxies whose X-Forwarded-For is believed.
+    trusted_proxies: Annotated[
+        tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode, BeforeValidator(_split)
+    ] = ()
+    #: Origins of other web pages that may call this API from a browser.
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+
+    @model_validator(mode="after")
+    def _production_needs_its_own_secret(self) -> Self:
+        secret = self.secret_key.get_secret_value()
+        if "*" in self.cors_origins:
+            raise self.refuse("cors_origins", "name the origins; * would let every web page call in a user's name.")
+        if self.production and not secret:
+            raise self.refuse(
+                "secret_key",
+                'must be set in production. Make one: python -c "import secrets; print(secrets.token_hex())"',
+            )
+        if secret and (self.production or len(secret) < _SHORTEST_SECRET):
+            self._check_strength(secret)
+        return self
+
+    def price_credits_of(self, package: ModelPackage) -> int:
+        """What one prediction of this model costs: the operator's price, else the manifest's."""
+        return self.prices.get(package.name, package.price_credits)
+
+    def _check_strength(self, secret: str) -> None:
+        if len(secret) < _SHORTEST_SECRET:
+            raise self.refuse("secret_key", f"has {len(secret)} characters; it needs at least {_SHORTEST_SECRET}.")
+        if len(set(secret)) < 8 or any(word in secret.lower() for word in _PLACEHOLDERS):
+            raise self.refuse("secret_key", "is a placeholder or easy to guess; set a random one of your own.")
+
+
+def signing_secret(settings: AppSettings) -> str:
+    """The secret that signs tokens: the one that was set, else one made once and kept in `data_dir/secret_key`.
+
+    Several processes that start together agree on one. Raises `Misconfigured`.
+    """
+    given = settings.secret_key.get_secret_value()
+    if given:
+        return given
+    file = settings.data_dir / "secret_key"
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            _place_new_secret(file)
+        secret = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file} can't be made or read ({error}). Set FORETELL_SECRET_KEY instead.") from error
+    if len(secret) < _SHORTEST_SECRET:
+        raise Misconfigured(
+            f"{file} holds no secret of at least {_SHORTEST_SECRET} characters. Delete it: a new one is made."
+        )
+    return secret
+
+
+def _place_new_secret(file: Path) -> None:
+    # A link appears whole or not at all, and fails when another process was first; then theirs counts.
+    draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()

@@ -1,0 +1,29 @@
+"""What the routes of one app process share, put together once and handed in."""
+
+import asyncio
+from dataclasses import dataclass
+
+from foretell.domain.accounts.passwords import Passwords
+from foretell.domain.accounts.throttle import LoginThrottle
+from foretell.domain.accounts.tokens import AccessTokens
+from foretell.inference.registry import Registry
+from foretell.kit.database import Database
+from foretell.services.app.authentication import Authenticator
+from foretell.services.app.settings import AppSettings
+from foretell.services.app.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class AppState:
+    """One app process. Routes get it as a dependency (`dependencies.State`)."""
+
+    settings: AppSettings
+    database: Database
+    registry: Registry
+    passwords: Passwords
+    access_tokens: AccessTokens
+    throttle: LoginThrottle
+    authenticator: Authenticator
+    waiting: Waiting
+    #: Set when the process is to end: streams must end then.
+    stopping: asyncio.Event

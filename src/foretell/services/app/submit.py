@@ -1,0 +1,286 @@
+"""`POST /predictions/predict`: the hot route, as plain ASGI.
+
+A FastAPI route with pydantic models would halve the speed of the whole path, so this one parses with msgspec and
+answers by itself, past ASGI where it can (`kit/direct.py`). What it refuses, it refuses with the same problems as every
+other route.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from hashlib import blake2b
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from foretell.contracts import spans
+from foretell.contracts.http import Prediction
+from foretell.contracts.messages import Finished, Stage
+from foretell.domain.accounts.identity import Identity
+from foretell.domain.predictions import history
+from foretell.domain.predictions.intake import Receipt
+from foretell.domain.predictions.store import Submission
+from foretell.kit import tracing
+from foretell.kit.asgi import JSON
+from foretell.kit.batching import Batcher
+from foretell.kit.clock import now, uuid7
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
+from foretell.kit.routing import Answer, HotRoute, Request, answered, bytes_answer
+from foretell.kit.tracing import TraceContext
+from foretell.services.app.authentication import Authenticator, token_of
+from foretell.services.app.offers import Offers
+from foretell.services.app.presentation import prediction_of, timings
+from foretell.services.app.publishing import Publishing
+from foretell.services.app.waiting import Waiting
+
+PATH = "/predictions/predict"
+
+#: The longest that `Prefer: wait` waits, whatever it asks for.
+_LONGEST_WAIT_S = 60.0
+_LONGEST_KEY = 255
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of the request."""
+
+    model: str
+    version: str | None = None
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_order = msgspec.json.Decoder(Order).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode_answer = msgspec.json.Encoder().encode
+
+
+class Reply(NamedTuple):
+    """Status, body and headers of an answer."""
+
+    status: int
+    answer: Prediction
+    headers: list[tuple[bytes, bytes]]
+
+    def ended(self, finished: Finished | None) -> "Reply":
+        """This reply with the end of its prediction, if that came in time."""
+        if finished is None:
+            return self
+        answer = msgspec.structs.replace(
+            self.answer,
+            status=finished.status,
+            published_at=finished.published_at,
+            started_at=finished.started_at,
+            finished_at=finished.finished_at,
+            worker_id=finished.worker_id,
+            output=finished.output or None,
+            error=finished.error,
+            timings=timings(self.answer.created_at, finished.started_at, finished.finished_at),
+        )
+        return Reply(200, answer, [*self.headers, (b"preference-applied", b"wait")])
+
+
+class UnknownModel(ForetellError):
+    """There is no model {model}. GET /models lists those there are."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class Submit:
+    """The route. Holds no state of its own beside what it was given."""
+
+    def __init__(
+        self,
+        *,
+        offers: Offers,
+        authenticator: Authenticator,
+        intake: Batcher[Submission, Receipt],
+        publishing: Publishing,
+        waiting: Waiting,
+        database: Database,
+        stopping: asyncio.Event,
+        max_body_bytes: int,
+        expires_after_s: float,
+    ) -> None:
+        """What the route asks and hands on to; `expires_after_s` is how long a prediction may wait."""
+        self._offers = offers
+        self._authenticator = authenticator
+        self._intake = intake
+        self._publishing = publishing
+        self._waiting = waiting
+        self._database = database
+        self._stopping = stopping
+        self._max_body_bytes = max_body_bytes
+        self._expires_after = timedelta(seconds=expires_after_s)
+
+    @property
+    def route(self) -> HotRoute:
+        """The route, which explains what it refuses."""
+
+        async def answer(request: Request) -> Answer:
+            return await answered(self._answer, request, PATH)
+
+        return HotRoute(PATH, answer, self._max_body_bytes)
+
+    async def _answer(self, request: Request) -> Answer:
+        headers = dict(request.headers)
+        token = token_of(request.headers)
+        identity = self._authenticator.identify_cached(token) or await self._authenticator.identify(token)
+        submission = self._check(identity, await request.body(), _idempotency_key(headers))
+        wait_s = _wait_s(headers.get(b"prefer"))
+        reply = await (self._submit_and_wait(submission, wait_s) if wait_s else self._submit(submission))
+        request.line = {"prediction_id": reply.answer.id}
+        return bytes_answer(_encode_answer(reply.answer), JSON, reply.status, reply.headers)
+
+    def _check(self, identity: Identity, body: bytes, key: str | None) -> Submission:
+        """The submission that the body asks for. Raises what is wrong with it, naming the field."""
+        try:
+            order = _decode_order(body)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest([{"detail": str(error), "pointer": pointer()}]) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise MalformedBody from None
+        stage: Stage
+        if isinstance(order.features, msgspec.Raw) and not isinstance(order.input, msgspec.Raw):
+            stage, raw = "features", order.features
+        elif isinstance(order.input, msgspec.Raw) and not isinstance(order.features, msgspec.Raw):
+            stage, raw = "input", order.input
+        else:
+            detail = "Give either `input` (raw fields) or `features` (which skips preprocessing)."
+            raise InvalidRequest([{"detail": detail, "pointer": pointer()}])
+        offer = self._offers.get(order.model, order.version)
+        if offer is None:
+            raise UnknownModel(model=f"{order.model} {order.version}" if order.version else order.model)
+        payload = bytes(raw)
+        try:
+            value = _decode_any(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise MalformedBody from None
+        package = offer.package
+        validator = package.validator(stage)
+        if not validator.is_valid(value) or b"\\u0000" in payload:
+            raise InvalidRequest(_problems(validator.problems(value), stage))
+        moment = now()
+        request_hash = None
+        if key is not None:
+            # The same value in other words (white space, order of fields) is the same request.
+            request_hash = blake2b(
+                b"\0".join((package.name.encode(), (order.version or "").encode(), stage.encode(), _encode(value))),
+                digest_size=16,
+            ).digest()
+        return Submission(
+            id=uuid7(),
+            user_id=identity.user_id,
+            model=package.name,
+            version=package.version,
+            pool=package.queue,
+            stage=stage,
+            payload=payload,
+            price_credits=offer.price_credits,
+            created_at=moment,
+            expires_at=moment + self._expires_after,
+            idempotency_key=key,
+            request_hash=request_hash,
+        )
+
+    async def _submit(self, submission: Submission) -> Reply:
+        trace = tracing.current()
+        accepting = self._intake.submit(submission) if trace is None else self._traced_intake(submission, trace)
+        receipt = await accepting
+        if receipt.replayed:
+            return await self._repeat(submission.user_id, receipt.id)
+        self._publishing.publish_soon(submission)
+        return Reply(202, _accepted(submission), [_location(submission.id)])
+
+    async def _traced_intake(self, submission: Submission, trace: TraceContext) -> Receipt:
+        about = spans.of_prediction(submission.id, submission.model, submission.version)
+        span = tracing.begin(spans.INTAKE, "internal", trace, about)
+        error = "canceled"
+        try:
+            receipt = await self._intake.submit(submission)
+            error = ""
+        except ForetellError as refusal:
+            error = refusal.code
+            raise
+        finally:
+            span.end(error=error)
+        return receipt
+
+    async def _submit_and_wait(self, submission: Submission, wait_s: float) -> Reply:
+        # We watch before we submit, and so the event of its end can't be missed.
+        async with self._waiting.watch(submission.id) as ended:
+            reply = await self._submit(submission)
+            if reply.answer.id == submission.id:
+                return reply.ended(await self._wait(ended, wait_s))
+        earlier_id = reply.answer.id
+        async with self._waiting.watch(earlier_id) as ended:
+            reply = await self._repeat(submission.user_id, earlier_id)
+            return reply if reply.answer.finished_at else reply.ended(await self._wait(ended, wait_s))
+
+    async def _repeat(self, user_id: UUID, prediction_id: UUID) -> Reply:
+        """The prediction that was made when the key came first: what a retry after a lost answer asks for."""
+        async with self._database.snapshot() as connection:
+            view = await history.find(connection, user_id, prediction_id)
+        answer = prediction_of(view)
+        replayed = (b"idempotency-replayed", b"true")
+        return Reply(200 if view.finished_at else 202, answer, [_location(view.id), replayed])
+
+    async def _wait(self, ended: "asyncio.Future[Finished]", wait_s: float) -> Finished | None:
+        """The end, unless time is up or we are told to stop; then the caller gets the 202 and asks again later."""
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((ended, stop), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        return ended.result() if ended.done() else None
+
+
+def _accepted(submission: Submission) -> Prediction:
+    return Prediction(
+        id=submission.id,
+        status="queued",
+        model=submission.model,
+        version=submission.version,
+        price=submission.price_credits,
+        created_at=submission.created_at,
+        expires_at=submission.expires_at,
+    )
+
+
+def _location(prediction_id: UUID) -> tuple[bytes, bytes]:
+    return (b"location", b"/predictions/%s" % str(prediction_id).encode())
+
+
+def _problems(problems: list[tuple[str, str]], stage: Stage) -> list[dict[str, str]]:
+    if not problems:
+        return [{"detail": "Texts must not contain the NUL character.", "pointer": pointer(stage)}]
+    return [
+        {"detail": f"{field or stage} {message}", "pointer": pointer(stage, *(field.split(".") if field else ()))}
+        for field, message in problems
+    ]
+
+
+def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    raw = headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    key = raw.decode("latin-1")
+    if not key.isprintable() or not 0 < len(key) <= _LONGEST_KEY:
+        detail = f"must be 1 to {_LONGEST_KEY} printable characters"
+        raise InvalidRequest([{"detail": detail, "header": "Idempotency-Key"}])
+    return key
+
+
+def _wait_s(prefer: bytes | None) -> float:
+    """The seconds of `Prefer: wait=N` (RFC 7240); 0 without one, or with one that can't be read."""
+    if prefer is None:
+        return 0.0
+    for preference in prefer.decode("latin-1").lower().split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.strip() == "wait" and value.strip().strip('"').isdecimal():
+            return min(float(value.strip().strip('"')), _LONGEST_WAIT_S)
+    return 0.0

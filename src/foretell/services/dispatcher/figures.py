@@ -1,0 +1,128 @@
+"""Looks up figures for the operator, now and then: what waits, what was earned, whether the books are right.
+
+After each look there is a pause of at least a hundred times what it took. So a look may take long on a large and busy
+database, and costs it next to nothing. Harmless in any number of dispatchers, which find the same.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+
+import structlog
+
+from foretell.contracts import queues
+from foretell.domain.predictions import figures
+from foretell.domain.predictions.audit import audit
+from foretell.kit.clock import now
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.services.dispatcher.measures import (
+    HELD_CREDITS,
+    LEDGER_AUDITED_AT,
+    LEDGER_FINDINGS,
+    OLDEST_TASK_AGE_S,
+    QUEUED_PREDICTIONS,
+    REVENUE_CREDITS,
+    REVENUE_PREDICTIONS,
+)
+from foretell.services.dispatcher.revenue import Revenue
+from foretell.services.dispatcher.settings import DispatcherSettings
+
+log = structlog.get_logger()
+
+_PAUSE_FACTOR = 100.0
+#: Queued predictions that one statement reads.
+_CHUNK = 20_000
+#: What an audit of a large database may take, each statement of it.
+_AUDIT_TIMEOUT_S = 300.0
+
+
+@dataclass(slots=True)
+class _Total:
+    predictions: int = 0
+    held_credits: int = 0
+    oldest_created_at: datetime | None = None
+
+
+class Figures:
+    """Keeps the gauges of what stands in the database."""
+
+    def __init__(self, database: Database, settings: DispatcherSettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
+        self._revenue = Revenue(database)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Look again and again until `stopping` is set. A database that is away is asked again next time."""
+        often, rarely = self._settings.figures_interval_s, self._settings.audit_interval_s
+        looking = [
+            asyncio.create_task(self._repeat(self.count_what_waits, pause_s=often)),
+            asyncio.create_task(self._repeat(self.add_up_revenue, pause_s=often)),
+            # Not at once: a dispatcher that dies again and again must not audit again and again.
+            asyncio.create_task(self._repeat(self.audit, pause_s=rarely, first_after_s=rarely / 10)),
+        ]
+        await stopping.wait()
+        # An audit may be under way for minutes, and there is nothing that it must finish.
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
+
+    async def count_what_waits(self) -> None:
+        """How many predictions are queued, what they hold, and how long the oldest of each queue waits."""
+        totals = {queue: _Total() for queue in self._task_queues}
+        last = None
+        while True:
+            async with self._database.snapshot() as connection:
+                found, last = await figures.waiting(connection, limit=_CHUNK, after=last)
+            for waiting in found:
+                total = totals.setdefault(queues.tasks_queue(waiting.pool), _Total())
+                total.predictions += waiting.predictions
+                total.held_credits += waiting.held_credits
+                # The first to be found are the oldest.
+                total.oldest_created_at = total.oldest_created_at or waiting.oldest_created_at
+            if last is None:
+                break
+        QUEUED_PREDICTIONS.set(sum(total.predictions for total in totals.values()))
+        HELD_CREDITS.set(sum(total.held_credits for total in totals.values()))
+        at = now()
+        OLDEST_TASK_AGE_S.show({(queue,): _age_s(total.oldest_created_at, at) for queue, total in totals.items()})
+
+    async def add_up_revenue(self) -> None:
+        """What each model earned today and yesterday."""
+        takings = await self._revenue.add_up(now())
+        REVENUE_CREDITS.show({(model, day.isoformat()): each.credits for (model, day), each in takings.items()})
+        REVENUE_PREDICTIONS.show({(model, day.isoformat()): each.predictions for (model, day), each in takings.items()})
+
+    async def audit(self) -> None:
+        """Prove that the books are right, or say what is wrong."""
+        database = self._database.with_statement_timeout(_AUDIT_TIMEOUT_S)
+        try:
+            async with database.snapshot() as connection:
+                findings = await audit(connection, limit_per_check=1)
+        finally:
+            await database.close()
+        LEDGER_FINDINGS.set(sum(finding.total for finding in findings))
+        LEDGER_AUDITED_AT.set(now().timestamp())
+        for finding in findings:
+            # `foretell audit` lists them all.
+            log.error("books_found_wrong", check=finding.check, what=finding.what, findings=finding.total)
+
+    async def _repeat(self, look: Callable[[], Awaitable[None]], *, pause_s: float, first_after_s: float = 0.0) -> None:
+        await asyncio.sleep(first_after_s)
+        while True:
+            started = perf_counter()
+            try:
+                await look()
+            except ForetellError as error:
+                log.warning("figures_postponed", figures=look.__name__, reason=error.message)
+            except Exception:
+                log.exception("figures_failed", figures=look.__name__)
+            await asyncio.sleep(max(pause_s, _PAUSE_FACTOR * (perf_counter() - started)))
+
+
+def _age_s(created_at: datetime | None, at: datetime) -> float:
+    # Clocks of two machines may differ.
+    return 0.0 if created_at is None else max(0.0, (at - created_at).total_seconds())

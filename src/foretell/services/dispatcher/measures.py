@@ -1,0 +1,100 @@
+"""What the dispatcher measures.
+
+What it looks up, in the broker or the database, every dispatcher finds alike: of several, take one (`max by (queue)`).
+"""
+
+from collections.abc import Callable, Sequence
+from math import nan
+from uuid import UUID
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from foretell.contracts.messages import Finished, ResultEnvelope
+from foretell.kit.gauge_table import GaugeTable
+from foretell.kit.metrics import LATENCY_BUCKETS_S
+
+SETTLED = Counter("foretell_predictions_settled", "Predictions ended, by status and failure code.", ["status", "code"])
+SETTLE_LAG_S = Histogram(
+    "foretell_settle_lag_seconds", "From a worker's result to its settlement.", buckets=LATENCY_BUCKETS_S
+)
+SETTLE_DURATION_S = Histogram(
+    "foretell_settle_duration_seconds", "One settlement transaction.", buckets=LATENCY_BUCKETS_S
+)
+_PREDICTION_DURATION_S = Histogram(
+    "foretell_prediction_duration_seconds",
+    "From the acceptance of a prediction to its settlement, of those that a worker answered.",
+    ["model", "version"],
+    buckets=(*LATENCY_BUCKETS_S, 300.0, 1800.0),
+)
+SWEPT = Counter("foretell_predictions_swept", "Predictions that a sweep picked up, by reason.", ["reason"])
+for _reason in ("forgotten", "lost", "expired"):
+    # There from the start, so that the first one is seen as an increase.
+    SWEPT.labels(_reason)
+EVENTS_LOST = Counter(
+    "foretell_events_lost", "Events that could not be published (hints only; nothing depends on them)."
+)
+
+QUEUE_READY = Gauge("foretell_queue_ready_messages", "Messages that wait in a queue.", ["queue"])
+DEAD_LETTERS = Gauge(
+    "foretell_dead_letters",
+    "Messages that wait in the dead-letter queue of a queue: nobody could handle them.",
+    ["queue"],
+)
+OLDEST_TASK_AGE_S = GaugeTable(
+    Gauge(
+        "foretell_queue_oldest_task_age_seconds",
+        "How long the oldest prediction waits that has not ended, by the queue of its task; 0 when none waits.",
+        ["queue"],
+    )
+)
+QUEUED_PREDICTIONS = Gauge("foretell_queued_predictions", "Predictions that have not ended.")
+HELD_CREDITS = Gauge("foretell_held_credits", "Credits held by predictions that have not ended.")
+
+REVENUE_CREDITS = GaugeTable(
+    Gauge(
+        "foretell_revenue_credits",
+        "Credits captured, by model and day (UTC) of the capture; today and yesterday.",
+        ["model", "day"],
+    )
+)
+REVENUE_PREDICTIONS = GaugeTable(
+    Gauge(
+        "foretell_revenue_predictions",
+        "Predictions charged, by model and day (UTC) of the charge; today and yesterday.",
+        ["model", "day"],
+    )
+)
+
+LEDGER_FINDINGS = Gauge(
+    "foretell_ledger_findings",
+    "What the last audit of the books found wrong; 0 when all is right, NaN before the first.",
+)
+LEDGER_AUDITED_AT = Gauge(
+    "foretell_ledger_audited_timestamp_seconds",
+    "When the last audit of the books was done, in Unix time; NaN: not yet.",
+)
+# Nothing is right or wrong before somebody has looked.
+LEDGER_FINDINGS.set(nan)
+LEDGER_AUDITED_AT.set(nan)
+
+
+class Durations:
+    """How long the predictions of a batch of results took: only who is settled here and now counts."""
+
+    def __init__(self) -> None:
+        self._observers: dict[UUID, Callable[[float], None]] = {}
+
+    def expect(self, envelope: ResultEnvelope) -> None:
+        """These are of this model and version."""
+        observe = _PREDICTION_DURATION_S.labels(envelope.model, envelope.version).observe
+        for result in envelope.results:
+            self._observers[result.id] = observe
+
+    def observe(self, finished: Sequence[Finished]) -> None:
+        """These were settled just now, in one batch."""
+        if not finished:
+            return
+        ended_ms = finished[0].finished_at.timestamp() * 1000
+        for prediction in finished:
+            # An identifier begins with the millisecond of the acceptance; the clock of its app may be ahead.
+            self._observers[prediction.id](max(0.0, ended_ms - (prediction.id.int >> 80)) / 1000)

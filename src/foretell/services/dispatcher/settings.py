@@ -1,0 +1,24 @@
+"""Settings of the dispatcher."""
+
+from pydantic import Field
+
+from foretell.kit.settings import ServiceSettings
+
+
+class DispatcherSettings(ServiceSettings):
+    """What the dispatcher can be told. All times in seconds."""
+
+    #: How often the sweeps look for what was left behind.
+    sweep_interval_s: float = Field(default=1.0, gt=0)
+    #: A prediction that is not marked as published this long after it was accepted is published here.
+    publish_after_s: float = Field(default=5.0, gt=0)
+    #: A published prediction that has not ended after this long, while its queue is empty, is published again; the
+    #: next time after twice as long, and so on.
+    lost_after_s: float = Field(default=30.0, gt=0)
+    #: How often, at most, the figures of the operator are looked up: what waits, what was earned. On a large database
+    #: they are looked up less often, so that they take a hundredth of one connection's time.
+    figures_interval_s: float = Field(default=5.0, gt=0)
+    #: How often, at most, the books are audited; the first time after a tenth of it.
+    audit_interval_s: float = Field(default=600.0, gt=0)
+    #: Several pools of workers, whose dead letters are looked after too.
+    worker_pools: tuple[str, ...] = ()

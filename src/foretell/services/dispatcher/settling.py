@@ -1,0 +1,170 @@
+"""Take the results that wait, settle them in one transaction, then acknowledge and tell the world."""
+
+import asyncio
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery
+from foretell.contracts import queues
+from foretell.contracts.messages import Failure, Finished, FinishedEvent, ResultEnvelope, decode_results, encode
+from foretell.domain.predictions.settlement import settle
+from foretell.domain.predictions.store import Ending, Store
+from foretell.kit import metrics
+from foretell.kit.clock import now
+from foretell.kit.errors import Unavailable
+from foretell.services.dispatcher import traces
+from foretell.services.dispatcher.measures import EVENTS_LOST, SETTLE_DURATION_S, SETTLE_LAG_S, SETTLED, Durations
+
+log = structlog.get_logger()
+
+#: Result envelopes that one transaction may settle.
+MAX_ENVELOPES = 64
+_RETRY_S = 0.5
+
+
+def endings_of(envelope: ResultEnvelope) -> list[Ending]:
+    """What a result envelope says. Raises `ValueError` when a result has neither an output nor an error, or both."""
+    endings = []
+    worker_id = _storable(envelope.worker_id)
+    for result in envelope.results:
+        output = bytes(result.output) if isinstance(result.output, msgspec.Raw) else None
+        if (output is None) == (result.error is None):
+            raise ValueError(f"result {result.id} must have either an output or an error")
+        error = result.error and Failure(result.error.code, _storable(result.error.message))
+        endings.append(Ending(result.id, output, error, worker_id, envelope.published_at, envelope.started_at))
+    return endings
+
+
+def _storable(words: str) -> str:
+    """`words` without what PostgreSQL has no place for in a text."""
+    return words.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class Settler:
+    """Settles endings and publishes the event that says so."""
+
+    def __init__(self, store: Store, broker: Broker) -> None:
+        self._store = store
+        self._broker = broker
+
+    async def settle(
+        self, endings: Sequence[Ending], settlements: traces.Settlements | None = None
+    ) -> Sequence[Finished]:
+        """Settle a batch and return what that ended; the event goes out after the commit. Raises `Unavailable`.
+
+        `settlements` are the traced ones of it; those that are settled here and now are taken out.
+        """
+        with SETTLE_DURATION_S.time():
+            finished = await settle(self._store, endings)
+        if not finished:
+            return finished
+        tally = Tally((prediction.status, prediction.error.code if prediction.error else "") for prediction in finished)
+        for labels, count in tally.items():
+            SETTLED.labels(*labels).inc(count)
+        log.info(
+            "predictions_settled",
+            count=len(finished),
+            failed=sum(prediction.error is not None for prediction in finished),
+            too_late=len(endings) - len(finished),
+            prediction_ids=[prediction.id for prediction in finished],
+        )
+        if settlements:
+            traces.end(finished, settlements)
+        try:
+            await self._broker.publish_event(queues.PREDICTION_FINISHED, encode(FinishedEvent(finished)))
+        except BrokerUnavailable:
+            # Whoever waits looks into the database by and by.
+            EVENTS_LOST.inc()
+        return finished
+
+
+class ResultsLoop:
+    """Settles what arrives in `ml_results`."""
+
+    def __init__(self, consumer: Consumer, settler: Settler, stopping: asyncio.Event) -> None:
+        self._consumer = consumer
+        self._settler = settler
+        self._stopping = stopping
+
+    async def run(self) -> None:
+        """Settle until `stopping` is set; the batch in hand is finished first, if the database is there."""
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                receiving = asyncio.create_task(self._consumer.receive(MAX_ENVELOPES))
+                await asyncio.wait({receiving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if not receiving.done():
+                    receiving.cancel()
+                    return
+                await self._handle(receiving.result())
+        finally:
+            stop.cancel()
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        readable: list[tuple[Delivery, list[Ending]]] = []
+        settlements: traces.Settlements = {}
+        durations = Durations()
+        for delivery in deliveries:
+            try:
+                envelope = decode_results(delivery.body)
+                readable.append((delivery, endings_of(envelope)))
+                traces.begin(envelope, delivery.queue, settlements)
+                durations.expect(envelope)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+                await self._refuse(delivery, str(error))
+                continue
+            SETTLE_LAG_S.observe(max(0.0, (now() - envelope.finished_at).total_seconds()))
+        endings = [ending for _, of_one in readable for ending in of_one]
+        if not endings:
+            return
+        metrics.BATCH_ITEMS.labels("settlement").observe(len(endings))
+        try:
+            finished = await self._settle_when_possible(endings, settlements)
+        except Exception:
+            log.exception("settlement_failed", envelopes=len(readable))
+            await self._settle_apart(readable, settlements, durations)
+        else:
+            if finished is None:
+                return
+            await self._consumer.acknowledge([delivery for delivery, _ in readable])
+            durations.observe(finished)
+        traces.end_rest(settlements)
+
+    async def _settle_when_possible(
+        self, endings: Sequence[Ending], settlements: traces.Settlements
+    ) -> Sequence[Finished] | None:
+        """Settle, waiting for the database as long as it is away; None when we are told to stop before that.
+
+        The results stay in our hands meanwhile: giving them back would wear out their delivery limit.
+        """
+        while True:
+            try:
+                return await self._settler.settle(endings, settlements)
+            except Unavailable:
+                if self._stopping.is_set():
+                    return None
+                await asyncio.sleep(_RETRY_S)
+
+    async def _settle_apart(
+        self,
+        deliveries: Sequence[tuple[Delivery, list[Ending]]],
+        settlements: traces.Settlements,
+        durations: Durations,
+    ) -> None:
+        """Settle each envelope alone, so that one which the database can't take does not stop the others."""
+        for delivery, endings in deliveries:
+            try:
+                finished = await self._settle_when_possible(endings, settlements)
+            except Exception as error:
+                await self._refuse(delivery, type(error).__name__)
+            else:
+                if finished is not None:
+                    await self._consumer.acknowledge([delivery])
+                    durations.observe(finished)
+
+    async def _refuse(self, delivery: Delivery, reason: str) -> None:
+        log.error("result_envelope_rejected", message_id=delivery.message_id, reason=reason[:300])
+        await self._consumer.reject([delivery], requeue=False)

@@ -1,0 +1,244 @@
+"""Pick up what crashes, lost messages and time have left behind."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from foretell.broker.port import Broker, Consumer, Delivery
+from foretell.contracts import queues
+from foretell.contracts.envelopes import pack
+from foretell.contracts.messages import Failure, decode_results, decode_tasks
+from foretell.domain.accounts import refresh_tokens
+from foretell.domain.predictions import sweeps
+from foretell.domain.predictions.store import Ending, Store
+from foretell.domain.predictions.sweeps import Queued
+from foretell.kit.clock import now, uuid7
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.services.dispatcher import traces
+from foretell.services.dispatcher.measures import DEAD_LETTERS, QUEUE_READY, SWEPT
+from foretell.services.dispatcher.settings import DispatcherSettings
+from foretell.services.dispatcher.settling import Settler, endings_of
+
+log = structlog.get_logger()
+
+#: What one look takes at most; what is left is found by the next look, which follows at once.
+_LIMIT = 1000
+#: Dead letters looked at in one go.
+_DEAD_LIMIT = 500
+#: Copies of unreadable ones under way to the broker at once.
+_COPIES_IN_FLIGHT = 64
+_TIDY_EVERY_S = 600.0
+#: A token that is used again after its time still ends its family for a while.
+_TOKENS_KEPT = timedelta(days=1)
+
+_EXPIRED = Failure("expired", "No worker took this prediction in time. The credits are back; please try again.")
+_UNDELIVERABLE = Failure("undeliverable", "Every worker that took this prediction stopped before it could answer.")
+
+
+class Sweeper:
+    """Looks again and again for predictions that need a push. Harmless in any number of dispatchers."""
+
+    def __init__(
+        self, database: Database, store: Store, broker: Broker, settler: Settler, settings: DispatcherSettings
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._broker = broker
+        self._settler = settler
+        self._settings = settings
+        self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
+        #: How many unreadable messages were left lying in each dead-letter queue ...
+        self._unreadable: dict[str, int] = {}
+        #: ... and how far we are where we look through one at this time.
+        self._looks: dict[str, _Look] = {}
+        self._tidy_at = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sweep until `stopping` is set. A part that is away is tried again next time."""
+        while not stopping.is_set():
+            for sweep in (
+                self.publish_forgotten,
+                self.expire,
+                self.publish_lost,
+                self.bury_dead_letters,
+                self.forget_refresh_tokens,
+            ):
+                try:
+                    await sweep()
+                except ForetellError as error:
+                    log.warning("sweep_postponed", sweep=sweep.__name__, reason=error.message)
+                except Exception:
+                    log.exception("sweep_failed", sweep=sweep.__name__)
+            try:
+                await asyncio.wait_for(stopping.wait(), self._settings.sweep_interval_s)
+            except TimeoutError:
+                continue
+
+    async def publish_forgotten(self) -> None:
+        """Publish what was accepted but never marked as published: its app died, or the broker was away."""
+        while True:
+            before = now() - timedelta(seconds=self._settings.publish_after_s)
+            async with self._database.snapshot() as connection:
+                forgotten = await sweeps.never_published(connection, before=before, limit=_LIMIT)
+            await self._publish(forgotten, "forgotten")
+            if len(forgotten) < _LIMIT:
+                return
+
+    async def publish_lost(self) -> None:
+        """Publish again what was published long ago and has not ended although no message waits: the broker lost it."""
+        at, after = now(), timedelta(seconds=self._settings.lost_after_s)
+        # Asked once per sweep: what we publish ourselves does not make a queue busy.
+        empty: dict[str | None, bool] = {}
+        while True:
+            busy = [pool for pool, is_empty in empty.items() if not is_empty]
+            async with self._database.snapshot() as connection:
+                overdue = await sweeps.lost(connection, at, after=after, limit=_LIMIT, except_pools=busy)
+            for pool in {prediction.pool for prediction in overdue} - empty.keys():
+                results_wait = (await self._broker.depth(queues.RESULTS)).ready
+                empty[pool] = not results_wait and not (await self._broker.depth(queues.tasks_queue(pool))).ready
+            await self._publish([prediction for prediction in overdue if empty[prediction.pool]], "lost")
+            if len(overdue) < _LIMIT:
+                return
+
+    async def expire(self) -> None:
+        """End what no worker has taken in time; the credits come back."""
+        while True:
+            async with self._database.snapshot() as connection:
+                overdue = await sweeps.expired(connection, now(), limit=_LIMIT)
+            if overdue:
+                SWEPT.labels("expired").inc(len(overdue))
+                await self._settler.settle([Ending(identifier, error=_EXPIRED) for identifier in overdue])
+            if len(overdue) < _LIMIT:
+                return
+
+    async def bury_dead_letters(self) -> None:
+        """End predictions whose tasks nobody survived; settle results that were only unlucky; leave garbage lying."""
+        for queue in (*self._task_queues, queues.RESULTS):
+            await self._broker.ensure_queue(queue)
+            depth = await self._broker.depth(queue)
+            QUEUE_READY.labels(queue).set(depth.ready)
+            dead = queues.dead_queue(queue)
+            ready = (await self._broker.depth(dead)).ready
+            QUEUE_READY.labels(dead).set(ready)
+            DEAD_LETTERS.labels(queue).set(ready)
+            if ready == 0:
+                self._looks.pop(dead, None)
+                self._unreadable[dead] = 0
+            elif dead in self._looks or ready != self._unreadable.get(dead, 0):
+                await self._bury(dead, ready)
+
+    async def forget_refresh_tokens(self) -> None:
+        """Delete, now and then, the refresh tokens that expired long ago: nobody needs to know them any more."""
+        if time.monotonic() < self._tidy_at:
+            return
+        self._tidy_at = time.monotonic() + _TIDY_EVERY_S
+        async with self._database.transaction() as connection:
+            await refresh_tokens.delete_expired(connection, before=now() - _TOKENS_KEPT)
+
+    async def _bury(self, dead: str, count: int) -> None:
+        """Look at the next messages of a dead-letter queue, once at each of the `count` that were there at first."""
+        look = self._looks.setdefault(dead, _Look(count))
+        left = min(look.unseen, _DEAD_LIMIT)
+        consumer = await self._broker.consume(dead, prefetch=_DEAD_LIMIT)
+        try:
+            while left > 0:
+                async with asyncio.timeout(2):
+                    deliveries = await consumer.receive(left)
+                left -= len(deliveries)
+                look.unseen -= len(deliveries)
+                settlements: traces.Settlements = {}
+                readable, garbage = _sort(deliveries, settlements)
+                garbage += await self._settle_dead(consumer, readable, settlements)
+                traces.end_rest(settlements)
+                for start in range(0, len(garbage), _COPIES_IN_FLIGHT):
+                    await self._put_back(dead, consumer, garbage[start : start + _COPIES_IN_FLIGHT])
+                look.unreadable += len(garbage)
+            if look.unseen == 0:
+                self._unreadable[dead] = look.unreadable
+                del self._looks[dead]
+        except TimeoutError:
+            # Somebody else, another dispatcher say, was faster: begin anew next time.
+            del self._looks[dead]
+        finally:
+            await consumer.close()
+
+    async def _put_back(self, dead: str, consumer: Consumer, garbage: Sequence[Delivery]) -> None:
+        """Leave a copy of each at the end of the queue: to hand them back would count as a delivery."""
+        copies = (
+            self._broker.publish(dead, delivery.body, message_id=uuid7().hex, headers=delivery.headers)
+            for delivery in garbage
+        )
+        await asyncio.gather(*copies)
+        await consumer.acknowledge(garbage)
+
+    async def _settle_dead(
+        self,
+        consumer: Consumer,
+        readable: Sequence[tuple[Delivery, list[Ending]]],
+        settlements: traces.Settlements,
+    ) -> list[Delivery]:
+        """Settle these and acknowledge them; returns those that the database can't take. Raises `Unavailable`."""
+        if not readable:
+            return []
+        try:
+            await self._settler.settle([ending for _, endings in readable for ending in endings], settlements)
+        except ForetellError:
+            raise
+        except Exception:
+            log.exception("dead_letters_not_settled", messages=len(readable))
+            if len(readable) == 1:
+                return [readable[0][0]]
+            # One by one, so that one of them does not stand in the way of all others for good.
+            return [refused for one in readable for refused in await self._settle_dead(consumer, [one], settlements)]
+        await consumer.acknowledge([delivery for delivery, _ in readable])
+        return []
+
+    async def _publish(self, found: Sequence[Queued], reason: str) -> None:
+        if not found:
+            return
+        SWEPT.labels(reason).inc(len(found))
+        log.info("predictions_swept", reason=reason, count=len(found))
+        published_at = now()
+        for parcel in pack(found, published_at):
+            await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
+            await self._store.mark_published(parcel.ids, published_at)
+
+
+@dataclass(slots=True)
+class _Look:
+    """How far a look through a dead-letter queue has come."""
+
+    unseen: int
+    unreadable: int = 0
+
+
+def _sort(
+    deliveries: Sequence[Delivery], settlements: traces.Settlements
+) -> tuple[list[tuple[Delivery, list[Ending]]], list[Delivery]]:
+    """Those that say which predictions they are about, with how these end; and those that nobody can read."""
+    readable: list[tuple[Delivery, list[Ending]]] = []
+    garbage: list[Delivery] = []
+    for delivery in deliveries:
+        try:
+            readable.append((delivery, _endings(delivery, settlements)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+            garbage.append(delivery)
+    return readable, garbage
+
+
+def _endings(delivery: Delivery, settlements: traces.Settlements) -> list[Ending]:
+    try:
+        tasks = decode_tasks(delivery.body)
+    except msgspec.ValidationError:
+        results = decode_results(delivery.body)
+        endings = endings_of(results)
+        traces.begin(results, delivery.queue, settlements)
+        return endings
+    traces.begin(tasks, delivery.queue, settlements)
+    return [Ending(task.id, error=_UNDELIVERABLE) for task in tasks.tasks]

@@ -1,0 +1,106 @@
+"""How the model service is put together: routes on plain ASGI, models that load while it already answers."""
+
+import asyncio
+from functools import partial
+
+import foretell
+from foretell.inference.live import LiveRegistry
+from foretell.inference.observing import observe
+from foretell.inference.runtimes import load_runtime
+from foretell.kit.asgi import Operations
+from foretell.kit.errors import ForetellError, Unavailable
+from foretell.kit.lifecycle import run, serve_http
+from foretell.kit.request_log import OPERATIONS, RequestLog
+from foretell.kit.routing import Answer, Request, Route, Routes, json_answer, problem_answer
+from foretell.kit.swagger import Documentation
+from foretell.services.model.models import Models
+from foretell.services.model.openapi import openapi
+from foretell.services.model.routes import open_inference
+from foretell.services.model.routes.models import ModelList
+from foretell.services.model.routes.open_inference import OpenInference
+from foretell.services.model.routes.predictions import Predictions
+from foretell.services.model.routes.repository import Repository
+from foretell.services.model.settings import ModelSettings
+
+#: Answered many thousand times a second: a line for each would be most of what the service does. What fails is logged.
+_HOT = (
+    "/predict",
+    "/models/{name}/predict",
+    "/v2/models/{name}/infer",
+    "/v2/models/{name}/versions/{version}/infer",
+)
+
+
+def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
+    """The whole service as one ASGI app, with the models of `models`."""
+
+    async def check_models() -> None:
+        if not models.all_tried:
+            raise Unavailable(part="models, which are being loaded")
+
+    async def check_calls() -> None:
+        if models.hanging:
+            raise Unavailable(part=f"models that hang: {', '.join(models.hanging)}")
+
+    async def show_openapi(request: Request) -> Answer:
+        # Made anew each time: models come and go.
+        return json_answer(openapi(models.registry))
+
+    operations = Operations(
+        "model_service",
+        instance=instance,
+        version=foretell.__version__,
+        checks={"models": check_models, "calls": check_calls},
+        needed_to_serve=["models"],
+        live=lambda: not models.hanging,
+        details=lambda: {
+            "models": [f"{status.name} {status.version}" for status in models.statuses if status.state == "READY"],
+            "models_stamp": models.registry.followed,
+        },
+    )
+    routes = Routes(
+        [
+            *Predictions(models, max_rows=settings.max_rows).routes,
+            *ModelList(models).routes,
+            *OpenInference(models, max_rows=settings.max_rows).routes,
+            *Repository(models, admin_token=settings.admin_token.get_secret_value()).routes,
+            Route("GET", "/openapi.json", show_openapi),
+        ],
+        max_body_bytes=settings.max_body_bytes,
+        explain=_explain,
+        parts=[operations, Documentation("Foretell model service", lambda: openapi(models.registry))],
+    )
+    hot = [routes.hot(path) for path in ("/predict", "/models/{name}/predict")]
+    return RequestLog(routes, plain_paths=["/docs"], quiet_routes=[*OPERATIONS, *_HOT], hot=hot)
+
+
+def _explain(error: ForetellError, path: str) -> Answer:
+    """Errors of the protocol are the protocol's; all others are problems."""
+    protocol = path == open_inference.PREFIX or path.startswith(open_inference.PREFIX + "/")
+    return (open_inference.error_answer if protocol else problem_answer)(error, path)
+
+
+async def serve(settings: ModelSettings, instance: str, stopping: asyncio.Event) -> None:
+    """Run the model service until `stopping` is set."""
+    registry = LiveRegistry.installed(settings.models_dir, settings.data_dir)
+    registry.log_unavailable()
+    load = partial(load_runtime, permissions=settings.permissions)
+    models = Models(registry, load=load, watch=observe(settings))
+
+    async def keep_up() -> None:
+        await models.follow()
+        await registry.watch(models.follow)
+
+    keeping_up = asyncio.create_task(keep_up())
+    try:
+        application = build(models, settings, instance)
+        await serve_http(application, settings, stopping, application.direct)
+    finally:
+        keeping_up.cancel()
+        await asyncio.gather(keeping_up, return_exceptions=True)
+
+
+def main() -> None:
+    """Run the model service in the foreground, with its settings from the environment."""
+    settings = ModelSettings()
+    run("model_service", settings, lambda instance, stopping: serve(settings, instance, stopping))

@@ -1,0 +1,223 @@
+"""Which models this process serves: found in folders, loaded, unloaded and replaced while requests go on."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import structlog
+
+from foretell.inference.live import LiveRegistry
+from foretell.inference.measures import show_loaded
+from foretell.inference.observing import Watch, unwatched
+from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.runtimes import Runtime, load_runtime
+from foretell.inference.traffic import Split
+from foretell.kit.errors import ForetellError
+from foretell.kit.offloading import in_thread
+from foretell.services.model.calls import ModelCalls
+
+log = structlog.get_logger()
+
+_LOADING = "It is being loaded."
+_UNLOADED = "It was unloaded."
+
+
+class ModelNotReady(ForetellError):
+    """The model {model} {version} is not ready. {reason}"""
+
+    code = "model_not_ready"
+    status = 503
+    retry_after_s = 5.0
+
+
+class ModelNotLoaded(ForetellError):
+    """The model {model} can't be loaded. {reason}"""
+
+    code = "model_not_loaded"
+    status = 400
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """How one version of a model is."""
+
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    #: Why it is not ready.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Canaries:
+    """Versions of one model that share the requests which name none, and the upper ends of their parts."""
+
+    calls: list[ModelCalls]
+    bounds: list[float]
+
+    def draw(self) -> ModelCalls:
+        return random.choices(self.calls, cum_weights=self.bounds)[0]  # noqa: S311
+
+
+class Models:
+    """The models of `registry`. Each package is loaded into `ModelCalls` of its own; whoever holds those may finish."""
+
+    def __init__(
+        self,
+        registry: LiveRegistry,
+        *,
+        load: Callable[[ModelPackage], Runtime] = load_runtime,
+        watch: Watch = unwatched,
+    ) -> None:
+        """`watch` says whom to tell of the calls of a model (see inference/observing.py)."""
+        self.registry = registry
+        self._load = load
+        self._watch = watch
+        #: By name and version, the default version of a model also by its name and None.
+        self._ready: dict[tuple[str, str | None], ModelCalls] = {}
+        self._canaries: dict[str, _Canaries] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
+        self._unloaded: set[str] = set()
+        self._changing = asyncio.Lock()
+        #: Whether each model was loaded, or could not be.
+        self.all_tried = False
+
+    def get(self, name: str, version: str | None = None) -> ModelCalls:
+        """A model that is ready; without `version` the default one, or one that `traffic.toml` lets share its requests.
+
+        Raises `ModelNotFound` and `ModelNotReady`.
+        """
+        if version is None and name in self._canaries:
+            return self._canaries[name].draw()
+        calls = self._ready.get((name, version))
+        if calls is None:
+            package = self.registry.get(name, version)
+            reason = self._reasons.get((name, package.version), _LOADING)
+            raise ModelNotReady(model=name, version=package.version, reason=reason)
+        return calls
+
+    def package(self, name: str, version: str | None = None) -> ModelPackage:
+        """The package of a model, ready or not; as it is served, if it is. Raises `ModelNotFound`."""
+        calls = self._ready.get((name, version))
+        return self.registry.get(name, version) if calls is None else calls.package
+
+    def status(self, name: str, version: str | None = None) -> ModelStatus:
+        """How a model is. Raises `ModelNotFound`."""
+        package = self.package(name, version)
+        if (name, package.version) in self._ready:
+            return ModelStatus(name, package.version, "READY")
+        reason = self._reasons.get((name, package.version), _LOADING)
+        return ModelStatus(name, package.version, "LOADING" if reason == _LOADING else "UNAVAILABLE", reason)
+
+    @property
+    def statuses(self) -> list[ModelStatus]:
+        """How each version of each model is."""
+        return [self.status(package.name, package.version) for package in self.registry]
+
+    @property
+    def hanging(self) -> list[str]:
+        """The models with a call that is over its time and has not returned."""
+        return sorted({calls.package.name for calls in self._ready.values() if calls.hangs})
+
+    async def follow(self) -> None:
+        """Serve what the registry has now: load what is new or changed, let go what went. Never raises for a package.
+
+        What can't be loaded is logged, and says why when it is asked for; what it should replace is served on.
+        """
+        async with self._changing:
+            for package in self.registry:
+                if package.name not in self._unloaded:
+                    try:
+                        await self._load_package(package)
+                    except ModelNotLoaded as error:
+                        log.error("model_not_loaded", model=package.name, version=package.version, reason=error.message)
+            self._settle()
+        self.all_tried = True
+
+    async def load(self, name: str) -> None:
+        """Load a model, all its versions, as it is on the disk now; what is served and changed is replaced.
+
+        Raises `ModelNotFound` and `ModelNotLoaded`; then what was served goes on.
+        """
+        async with self._changing:
+            await in_thread(self.registry.refresh)
+            versions = self.registry.versions(name)
+            self._unloaded.discard(name)
+            try:
+                for version in versions:
+                    await self._load_package(self.registry.get(name, version))
+            finally:
+                self._settle()
+
+    async def unload(self, name: str) -> None:
+        """Serve no version of a model until it is loaded again; requests under way are finished.
+
+        Raises `ModelNotFound`.
+        """
+        async with self._changing:
+            versions = self.registry.versions(name)
+            self._unloaded.add(name)
+            self._reasons.update(((name, version), _UNLOADED) for version in versions)
+            self._settle()
+            log.info("model_unloaded", model=name)
+
+    async def _load_package(self, package: ModelPackage) -> None:
+        key = (package.name, package.version)
+        served = self._ready.get(key)
+        if served is not None and served.package is package:
+            return
+        calls = ModelCalls(package, load=self._load, watch=self._watch)
+        try:
+            await in_thread(calls.warm)
+        except PackageBroken as error:
+            self._reasons[key] = error.message
+            raise ModelNotLoaded(model=package.name, reason=error.message) from error
+        except Exception as error:
+            # A package can bring code of its own, and that may do anything.
+            log.exception("model_not_loaded", model=package.name, version=package.version)
+            self._reasons[key] = f"Its loading failed: {type(error).__name__}."
+            raise ModelNotLoaded(model=package.name, reason=self._reasons[key]) from error
+        # At once, and not when all are loaded: somebody may be waiting for this one.
+        self._ready[key] = calls
+        self._reasons.pop(key, None)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let go what is not to be served, and settle who answers requests that name no version."""
+        installed = {(package.name, package.version) for package in self.registry}
+        ready: dict[tuple[str, str | None], ModelCalls] = {}
+        for (name, version), calls in self._ready.items():
+            # Those under None are settled anew: they may be what was replaced.
+            if (name, version) in installed and name not in self._unloaded:
+                ready[name, version] = calls
+                if self.registry.default_versions[name] == version:
+                    ready[name, None] = calls
+        canaries = {}
+        for name, split in self.registry.traffic.items():
+            default = ready.get((name, None))
+            shared = None if default is None else _share(default, split, ready)
+            if shared is not None:
+                canaries[name] = shared
+        self._ready, self._canaries = ready, canaries
+        show_loaded(calls.package for calls in ready.values())
+
+
+def _share(default: ModelCalls, split: Split, ready: dict[tuple[str, str | None], ModelCalls]) -> _Canaries | None:
+    """The versions that share what names none. Each must be ready and take what the default version takes."""
+    calls: list[ModelCalls] = []
+    parts: list[float] = []
+    for version, weight in split.weights.items():
+        canary = ready.get((default.package.name, version))
+        if canary is None or _taken(canary.package) != _taken(default.package):
+            log.warning("traffic_rule_ignored", model=default.package.name, version=version)
+            continue
+        calls.append(canary)
+        parts.append(weight)
+    return _Canaries(calls, list(accumulate(parts))) if any(parts) else None
+
+
+def _taken(package: ModelPackage) -> tuple[object, object]:
+    return package.input_schema, package.features_schema

@@ -1,0 +1,1 @@
+"""The routes of the model service, a file for each noun."""

@@ -1,0 +1,252 @@
+"""`/v2`: the Open Inference Protocol for every model, as `tritonclient.http` and others speak it.
+
+A model's inputs are its features, each a tensor of its own (see `tensors.py`). Errors are `{"error": text}`. Nothing is
+ever compressed: the client's asynchronous half can't read it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+import foretell
+from foretell.contracts import open_inference as v2
+from foretell.contracts.messages import Failure
+from foretell.kit.errors import ForetellError
+from foretell.kit.problems import Failed
+from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
+from foretell.services.model.calls import ModelCalls
+from foretell.services.model.models import ModelNotReady, Models
+from foretell.services.model.tensors import Tensor
+
+PREFIX = "/v2"
+
+_SERVER = v2.ServerMetadata("foretell", foretell.__version__, ["binary_tensor_data", "model_repository"])
+#: Parameters that ask for something else than the tensors; to ignore them would be to answer another question.
+_UNSUPPORTED = ("classification", "shared_memory_region", "sequence_id")
+_HEADER_LENGTH = v2.HEADER_LENGTH.lower().encode()
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+
+class InvalidInference(ForetellError):
+    """This is no request for an inference: {reason}."""
+
+    code = "invalid_inference_request"
+    status = 400
+
+
+class RowRefused(ForetellError):
+    """Row {row}: {reason}"""
+
+    code = "invalid_input"
+    status = 400
+
+
+class RowFailed(Failed):
+    """Row {row}: {reason}"""
+
+    code = "model_error"
+
+
+def error_answer(error: ForetellError, _: str) -> Answer:
+    """`error` as clients of the protocol expect it."""
+    # Not ready is a 400 here, whatever it is elsewhere.
+    status = 400 if isinstance(error, ModelNotReady) or error.status == 422 else error.status
+    text = error.message
+    if status == 500 and not isinstance(error, Failed):
+        text = "Something went wrong on our side. It was logged under the X-Request-ID of this answer."
+    headers = [(b"www-authenticate", b'Bearer realm="foretell"')] if status == 401 else []
+    return json_answer(v2.Error(text), status, headers)
+
+
+class OpenInference:
+    """The protocol's routes, those of the repository aside. `max_rows` bounds what one request may ask for."""
+
+    def __init__(self, models: Models, *, max_rows: int) -> None:
+        self._models = models
+        self._max_rows = max_rows
+
+    @property
+    def routes(self) -> list[Route]:
+        """A model's routes are there without a version, which means the default one, and with it."""
+        routes = [
+            Route("GET", "/v2", self.server_metadata),
+            Route("GET", "/v2/health/live", self.server_live),
+            Route("GET", "/v2/health/ready", self.server_ready),
+        ]
+        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            routes += [
+                Route("GET", model, self.model_metadata),
+                Route("GET", f"{model}/ready", self.model_ready),
+                Route("GET", f"{model}/config", self.model_config),
+                Route("POST", f"{model}/infer", self.infer),
+            ]
+        return routes
+
+    async def server_metadata(self, request: Request) -> Answer:
+        """What this server is."""
+        return json_answer(_SERVER)
+
+    async def server_live(self, request: Request) -> Answer:
+        """Whether it answers at all."""
+        return json_answer({"live": True})
+
+    async def server_ready(self, request: Request) -> Answer:
+        """Whether every model was loaded, as far as it can be."""
+        if not self._models.all_tried:
+            return json_answer(v2.Error("The models are being loaded."), 400)
+        return json_answer({"ready": True})
+
+    async def model_metadata(self, request: Request) -> Answer:
+        """What a model takes and gives."""
+        calls = self._calls(request)
+        package = calls.package
+        return json_answer(
+            v2.ModelMetadata(
+                name=package.name,
+                versions=self._models.registry.versions(package.name),
+                platform=f"foretell_{package.manifest.runtime}",
+                inputs=[tensor.metadata for tensor in calls.signature.inputs.values()],
+                outputs=[tensor.metadata for tensor in calls.signature.outputs.values()],
+            )
+        )
+
+    async def model_ready(self, request: Request) -> Answer:
+        """Whether a model can be asked."""
+        return json_answer({"name": self._calls(request).package.name, "ready": True})
+
+    async def model_config(self, request: Request) -> Answer:
+        """The same as `model_metadata` in the words of Triton's extension for model configurations."""
+        calls = self._calls(request)
+        return json_answer(
+            {
+                "name": calls.package.name,
+                "platform": f"foretell_{calls.package.manifest.runtime}",
+                "backend": calls.package.manifest.runtime,
+                # 0 is Triton's word for "the shapes say it all": ours have the rows in them.
+                "max_batch_size": 0,
+                "input": [_configured(tensor) for tensor in calls.signature.inputs.values()],
+                "output": [_configured(tensor) for tensor in calls.signature.outputs.values()],
+            }
+        )
+
+    async def infer(self, request: Request) -> Answer:
+        """Tensors in, tensors out."""
+        calls = self._calls(request)
+        asked, binaries = _read(request, await request.body())
+        wanted = _wanted(asked, calls)
+        rows = self._rows(asked, binaries, calls)
+        outcomes = (
+            [await calls.predict_one(rows[0], "features")]
+            if len(rows) == 1
+            else await calls.predict_many(rows, "features")
+        )
+        outputs: list[dict[str, Any]] = []
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, Failure):
+                refused = outcome.code == "invalid_input"
+                raise (RowRefused if refused else RowFailed)(row=number, reason=outcome.message)
+            outputs.append(outcome)
+        made = [tensor.output(outputs, binary=binary) for tensor, binary in wanted]
+        package = calls.package
+        head = encode(
+            v2.InferResponse(package.name, package.version, outputs=[output for output, _ in made], id=asked.id)
+        )
+        if not any(binary for _, binary in wanted):
+            return bytes_answer(head, b"application/json")
+        return bytes_answer(
+            b"".join((head, *(content for _, content in made))),
+            b"application/octet-stream",
+            headers=[(_HEADER_LENGTH, b"%d" % len(head))],
+        )
+
+    def _calls(self, request: Request) -> ModelCalls:
+        return self._models.get(request.parameters["name"], request.parameters.get("version"))
+
+    def _rows(
+        self, asked: v2.InferRequest, binaries: Mapping[str, memoryview], calls: ModelCalls
+    ) -> list[dict[str, Any]]:
+        """A row of features for each row of the tensors. Raises `InvalidTensor` and `InvalidInference`."""
+        columns: dict[str, list[Any]] = {}
+        for given in asked.inputs:
+            tensor = calls.signature.inputs.get(given.name)
+            if tensor is None or given.name in columns:
+                names = ", ".join(calls.signature.inputs)
+                raise InvalidInference(reason=f"the inputs are {names}, each once; {given.name[:60]!r} is too much")
+            if given.shape and given.shape[0] > self._max_rows:
+                raise InvalidInference(reason=f"it has more than {self._max_rows} rows")
+            columns[given.name] = tensor.values(given, binaries.get(given.name))
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InvalidInference(reason=f"its inputs differ in their number of rows: {lengths}")
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def read_struct(body: bytes, kind: type[Struct]) -> Struct:
+    """The JSON of a body as a `kind`. Raises `InvalidInference`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInference(reason=str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidInference(reason="it must be JSON, in UTF-8 and not nested too deep") from None
+
+
+def _read(request: Request, body: bytes) -> tuple[v2.InferRequest, dict[str, memoryview]]:
+    """The request, and the bytes of those of its inputs that are binary."""
+    if request.header(b"content-encoding") not in (None, b"identity"):
+        raise InvalidInference(reason="it is compressed; send it as it is")
+    raw_length = request.header(_HEADER_LENGTH)
+    length = len(body)
+    if raw_length is not None:
+        if not raw_length.isdigit() or len(raw_length) > 12 or int(raw_length) > length:
+            raise InvalidInference(reason=f"{v2.HEADER_LENGTH} must be a length within the body's {length} bytes")
+        length = int(raw_length)
+    asked = read_struct(body[:length], v2.InferRequest)
+    _refuse_unsupported(asked)
+    sizes = {
+        given.name: size
+        for given in asked.inputs
+        if (size := _size(given.parameters.get("binary_data_size"))) is not None
+    }
+    try:
+        parts = v2.split_binary(memoryview(body)[length:], list(sizes.values()))
+    except ValueError as error:
+        raise InvalidInference(reason=str(error)) from None
+    return asked, dict(zip(sizes, parts, strict=True))
+
+
+def _size(value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and value >= 0):
+        return value
+    raise InvalidInference(reason="binary_data_size must be a number of bytes")
+
+
+def _refuse_unsupported(asked: v2.InferRequest) -> None:
+    given = [asked.parameters]
+    given += [tensor.parameters for tensor in asked.inputs]
+    given += [output.parameters for output in asked.outputs]
+    for name in _UNSUPPORTED:
+        if any(parameters.get(name) for parameters in given):
+            raise InvalidInference(reason=f"the parameter {name} is not supported")
+
+
+def _wanted(asked: v2.InferRequest, calls: ModelCalls) -> list[tuple[Tensor, bool]]:
+    """The outputs that are asked for, in their order, and whether each is to be binary."""
+    by_default = asked.parameters.get("binary_data_output") is True
+    if not asked.outputs:
+        return [(tensor, by_default) for tensor in calls.signature.outputs.values()]
+    wanted = []
+    for output in asked.outputs:
+        tensor = calls.signature.outputs.get(output.name)
+        if tensor is None:
+            names = ", ".join(calls.signature.outputs)
+            raise InvalidInference(reason=f"the outputs are {names}; {output.name[:60]!r} is none of them")
+        wanted.append((tensor, output.parameters.get("binary_data", by_default) is True))
+    return wanted
+
+
+def _configured(tensor: Tensor) -> dict[str, Any]:
+    kind = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+    return {"name": tensor.name, "data_type": kind, "dims": tensor.metadata.shape}

@@ -1,0 +1,84 @@
+"""`/v2/repository`: which models there are, and loading and unloading them, for whoever has the admin token.
+
+Without an admin token in the settings the index may be read, and nothing can be changed.
+"""
+
+from hmac import compare_digest
+
+import msgspec
+
+from foretell.contracts import open_inference as v2
+from foretell.kit.errors import ForetellError
+from foretell.kit.routing import Answer, Request, Route, json_answer
+from foretell.services.model.models import Models
+from foretell.services.model.routes.open_inference import InvalidInference, read_struct
+
+
+class AdminTokenNeeded(ForetellError):
+    """This needs the admin token of this service: Authorization: Bearer TOKEN."""
+
+    code = "admin_token_needed"
+    status = 401
+
+
+class AdminTokenNotSet(ForetellError):
+    """Models can be loaded and unloaded only where FORETELL_ADMIN_TOKEN is set."""
+
+    code = "admin_token_not_set"
+    status = 403
+
+
+class _LoadRequest(msgspec.Struct, frozen=True):
+    parameters: v2.Parameters = {}
+
+
+class Repository:
+    """The routes."""
+
+    def __init__(self, models: Models, *, admin_token: str) -> None:
+        self._models = models
+        self._expected = f"bearer {admin_token}".encode() if admin_token else b""
+
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/v2/repository/index", self.index),
+            Route("POST", "/v2/repository/models/{name}/load", self.load),
+            Route("POST", "/v2/repository/models/{name}/unload", self.unload),
+        ]
+
+    async def index(self, request: Request) -> Answer:
+        """Every version of every model and how it is."""
+        if self._expected:
+            self._check_token(request)
+        asked = read_struct(await request.body() or b"{}", v2.RepositoryIndexRequest)
+        return json_answer(
+            [
+                v2.RepositoryModel(status.name, status.version, status.state, status.reason)
+                for status in self._models.statuses
+                if status.state == "READY" or not asked.ready
+            ]
+        )
+
+    async def load(self, request: Request) -> Answer:
+        """Load a model as it is on the disk now; if it is served, requests under way are finished by the old one."""
+        self._check_token(request)
+        asked = read_struct(await request.body() or b"{}", _LoadRequest)
+        if asked.parameters:
+            raise InvalidInference(reason="a model is loaded from its package; a config or files can't be sent along")
+        await self._models.load(request.parameters["name"])
+        return json_answer({})
+
+    async def unload(self, request: Request) -> Answer:
+        """Serve a model no more; requests under way are finished."""
+        self._check_token(request)
+        await request.body()
+        await self._models.unload(request.parameters["name"])
+        return json_answer({})
+
+    def _check_token(self, request: Request) -> None:
+        if not self._expected:
+            raise AdminTokenNotSet
+        scheme, _, token = (request.header(b"authorization") or b"").partition(b" ")
+        if not compare_digest(scheme.lower() + b" " + token.strip(), self._expected):
+            raise AdminTokenNeeded

@@ -1,0 +1,25 @@
+"""Settings of the model service."""
+
+from pydantic import Field, SecretStr, model_validator
+
+from foretell.inference.settings import InferenceSettings
+
+_SHORTEST_TOKEN = 16
+
+
+class ModelSettings(InferenceSettings):
+    """What the model service can be told."""
+
+    port: int = Field(default=8001, ge=0, le=65535)
+    #: Whoever has this token may load and unload models. Without one, nobody may.
+    admin_token: SecretStr = SecretStr("")
+    #: Bounds of one request: tensors are large, and so are batches.
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    max_rows: int = Field(default=10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _token_is_no_guess(self) -> "ModelSettings":
+        token = self.admin_token.get_secret_value()
+        if token and (len(token) < _SHORTEST_TOKEN or not token.isascii()) and self.production:
+            raise self.refuse("admin_token", f"needs at least {_SHORTEST_TOKEN} characters, all of them ASCII.")
+        return self

@@ -1,0 +1,165 @@
+"""Rows as tensors and back: each feature is an input of its own, each field of the output an output.
+
+A text is BYTES, a whole number INT64, a number FP64, true or false BOOL, of shape [rows]; a list of one of these is a
+tensor of shape [rows, n]. Whatever else a schema describes travels as BYTES that hold its JSON.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy
+
+from foretell.contracts.open_inference import InferInput, InferOutput, TensorMetadata, pack_texts, unpack_texts
+from foretell.inference.package import ModelPackage
+from foretell.kit.errors import ForetellError
+
+_DTYPES: dict[str, Any] = {
+    "BOOL": numpy.bool_,
+    **{f"{sign}INT{bits}": numpy.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    "FP16": numpy.float16,
+    "FP32": numpy.float32,
+    "FP64": numpy.float64,
+}
+_NUMBERS = frozenset(_DTYPES) - {"BOOL"}
+_DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
+
+_decode_json = msgspec.json.Decoder().decode
+_encode_json = msgspec.json.Encoder().encode
+
+
+class InvalidTensor(ForetellError):
+    """The input {name} can't be used: {reason}."""
+
+    code = "invalid_tensor"
+    status = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What the schema says about one feature or one field of the output."""
+
+    name: str
+    datatype: str
+    #: Of a list: how many items it has.
+    width: int | None = None
+    holds_json: bool = False
+
+    @property
+    def metadata(self) -> TensorMetadata:
+        return TensorMetadata(self.name, self.datatype, [-1] if self.width is None else [-1, self.width])
+
+    def values(self, given: InferInput, binary: memoryview | None) -> list[Any]:
+        """One value for each row, as JSON would have it. Raises `InvalidTensor`."""
+        accepted = _NUMBERS if self.datatype in _NUMBERS else {self.datatype}
+        if given.datatype not in accepted:
+            raise self._invalid(f"its datatype is {self.datatype}, not {given.datatype[:20]}")
+        rows = given.shape[0] if given.shape else 0
+        columns = prod(given.shape[1:])
+        if len(given.shape) > 2 or not rows or (self.width is None and columns != 1):
+            raise self._invalid(f"its shape is {self.metadata.shape} with at least one row, not {given.shape[:9]}")
+        values = self._from_json(given) if binary is None else self._from_binary(given, binary)
+        if len(values) != rows * columns:
+            raise self._invalid(f"its shape {given.shape} needs {rows * columns} elements, it has {len(values)}")
+        if self.holds_json:
+            values = [self._parsed(value) for value in values]
+        if self.width is None:
+            return values
+        return [values[start : start + columns] for start in range(0, len(values), columns)]
+
+    def output(self, rows: list[dict[str, Any]], *, binary: bool) -> tuple[InferOutput, bytes]:
+        """The values of this field as a tensor, and its bytes if it is to be `binary`."""
+        values: list[Any] = [row.get(self.name) for row in rows]
+        shape = [len(rows)]
+        if self.width is not None:
+            shape.append(len(values[0] or ()))
+            values = [item for value in values for item in value or ()]
+        if self.holds_json:
+            values = [_encode_json(value).decode() for value in values]
+        if not binary:
+            return InferOutput(self.name, self.datatype, shape, data=values), b""
+        if self.datatype == "BYTES":
+            content = pack_texts(value.encode() for value in values)
+        else:
+            content = numpy.array(values, dtype=_DTYPES[self.datatype]).tobytes()
+        return InferOutput(self.name, self.datatype, shape, parameters={"binary_data_size": len(content)}), content
+
+    def _from_json(self, given: InferInput) -> list[Any]:
+        if not isinstance(given.data, list):
+            raise self._invalid("it has neither data, a list, nor binary_data_size")
+        values: list[Any] = given.data
+        if values and isinstance(values[0], list):
+            values = [item for row in values for item in (row if isinstance(row, list) else [row])]
+        kinds = _JSON_KINDS[given.datatype if given.datatype in _JSON_KINDS else "numbers"]
+        if not all(type(value) in kinds for value in values):
+            raise self._invalid(f"its data don't fit the datatype {given.datatype}")
+        return values
+
+    def _from_binary(self, given: InferInput, binary: memoryview) -> list[Any]:
+        if given.datatype == "BYTES":
+            try:
+                return [element.decode() for element in unpack_texts(binary)]
+            except UnicodeDecodeError:
+                raise self._invalid("its texts must be UTF-8") from None
+            except ValueError as error:
+                raise self._invalid(str(error)) from None
+        dtype = numpy.dtype(_DTYPES[given.datatype])
+        if len(binary) % dtype.itemsize:
+            raise self._invalid(f"its {len(binary)} bytes are no whole number of {given.datatype}")
+        values: list[Any] = numpy.frombuffer(binary, dtype.newbyteorder("<")).tolist()
+        return values
+
+    def _parsed(self, value: str) -> Any:
+        try:
+            return _decode_json(value)
+        except (msgspec.DecodeError, RecursionError):
+            raise self._invalid("its texts must be JSON") from None
+
+    def _invalid(self, reason: str) -> InvalidTensor:
+        return InvalidTensor(name=self.name, reason=reason)
+
+
+_JSON_KINDS: dict[str, tuple[type, ...]] = {"BYTES": (str,), "BOOL": (bool,), "numbers": (int, float)}
+
+
+class Signature(NamedTuple):
+    """What a model takes and gives, by the names of the tensors."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def signature_of(package: ModelPackage) -> Signature:
+    """The tensors of a model's features and of its output."""
+    inputs, output = package.features_schema, package.output_schema
+    # A feature may be left out by leaving out its tensor. A field of the output that may be missing is JSON: null.
+    required = output.get("required", ())
+    return Signature(
+        {name: _tensor(name, field) for name, field in inputs.get("properties", {}).items()},
+        {
+            name: _tensor(name, field if name in required else {})
+            for name, field in output.get("properties", {}).items()
+        },
+    )
+
+
+def _tensor(name: str, field: Any) -> Tensor:
+    if datatype := _datatype(field):
+        return Tensor(name, datatype)
+    if isinstance(field, dict) and field.get("type") == "array" and (datatype := _datatype(field.get("items"))):
+        length = field.get("minItems")
+        # Lists of one length make a matrix; of several lengths only rows that happen to agree would.
+        if length and length == field.get("maxItems"):
+            return Tensor(name, datatype, width=length)
+    return Tensor(name, "BYTES", holds_json=True)
+
+
+def _datatype(schema: Any) -> str | None:
+    """The datatype of what is one text, number or truth value."""
+    if not isinstance(schema, dict):
+        return None
+    kind = schema.get("type")
+    if kind is None and schema.get("enum") and all(isinstance(value, str) for value in schema["enum"]):
+        kind = "string"
+    return _DATATYPES.get(kind) if isinstance(kind, str) else None

@@ -1,0 +1,242 @@
+"""What a rule is: which number is looked at, when it is alarming, and what people are told.
+
+Rules are tables of a TOML file, one each, under the rule's name (`defaults.toml` is an example of all of it).
+"""
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Kind = Literal["gauge", "growth", "age", "rate", "increase", "share", "quantile"]
+Signal = Literal["metric", "service_down", "instance_down", "service_unhealthy", "service_absent", "drift"]
+Severity = Literal["info", "warning", "critical"]
+Aggregate = Literal["max", "min", "sum", "avg"]
+Unit = Literal["count", "seconds", "share", "bytes"]
+#: A label's value, or several: with `*` and `?`, and `!` in front of what it must not be.
+Pattern = str | list[str]
+
+LANGUAGES = ("en", "ru")
+
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_LONGEST_TEXT = 500
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,199}")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
+
+#: By which labels each signal tells its subjects apart, besides a metric's, which says so itself.
+SUBJECTS: Mapping[str, tuple[str, ...]] = {
+    "service_down": ("service",),
+    "instance_down": ("service", "instance"),
+    "service_unhealthy": ("service", "instance"),
+    "service_absent": ("service",),
+    "drift": ("model", "version"),
+}
+#: What else each signal's texts may name.
+FACTS: Mapping[str, tuple[str, ...]] = {
+    "service_down": ("last_seen",),
+    "instance_down": ("last_seen",),
+    "service_unhealthy": ("failing",),
+    "drift": ("drifted",),
+}
+_EVERYWHERE = ("value", "threshold", "window", "rule")
+
+
+class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One text in the languages that people read here; `{name}` stands for a label, `value`, `threshold`, …"""
+
+    en: str
+    ru: str = ""
+
+    def of(self, language: str) -> str:
+        """The text in that language, else in English."""
+        return (self.ru if language == "ru" else self.en) or self.en
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule, whole."""
+
+    name: str
+    enabled: bool = True
+    signal: Signal = "metric"
+    #: Of `metric`: which one, which of its series, and what is made of them.
+    metric: str = ""
+    kind: Kind = "gauge"
+    labels: dict[str, Pattern] = {}
+    #: Of `share`: the series that are counted, out of all that fit `labels`.
+    part: dict[str, Pattern] = {}
+    #: One subject for each combination of these labels; what one subject has in several series is put together.
+    by: list[str] = []
+    aggregate: Aggregate | None = None
+    quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.99
+    #: How far back growth, rates, increases, shares and quantiles look.
+    window_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 300.0
+    #: Shares and quantiles of fewer events than this say nothing.
+    min_count: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    #: Of `service_down`, `instance_down`, `service_unhealthy`: only these (none: all). Of `service_absent`: those that
+    #: must be there, while one of `needed_by` is.
+    services: list[str] = []
+    needed_by: list[str] = []
+    above: float | None = None
+    below: float | None = None
+    #: The condition must hold this long; then it must be clear, beyond `resolve_…`, for `resolve_for_s`.
+    for_s: _Seconds = 0.0
+    resolve_below: float | None = None
+    resolve_above: float | None = None
+    resolve_for_s: _Seconds = 60.0
+    #: When there is no number any more: `resolve` after a minute, or `keep` the alert until there is.
+    no_data: Literal["resolve", "keep"] = "resolve"
+    severity: Severity = "warning"
+    unit: Unit = "count"
+    summary: Texts = Texts("{rule}: {value}", "{rule}: {value}")
+    action: Texts = Texts("", "")
+
+    @property
+    def subject_labels(self) -> tuple[str, ...]:
+        """The names of the labels of its subjects."""
+        return SUBJECTS.get(self.signal, tuple(self.by))
+
+    @property
+    def threshold(self) -> float:
+        """Beyond what the number is alarming."""
+        return self.above if self.above is not None else self.below or 0.0
+
+    def is_alarming(self, value: float) -> bool:
+        """Whether the condition holds."""
+        return value > self.above if self.above is not None else value < self.threshold
+
+    def is_clear(self, value: float) -> bool:
+        """Whether the number is back where it should be; between the two thresholds it is neither."""
+        if self.is_alarming(value):
+            return False
+        if self.resolve_below is not None:
+            return value < self.resolve_below
+        return self.resolve_above is None or value > self.resolve_above
+
+
+class RuleBroken(Exception):
+    """One field of a rule does not fit: `field` says which, the message what is wrong."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+def read_rule(name: str, fields: Mapping[str, Any]) -> Rule:
+    """The rule that a table says. Raises `RuleBroken`."""
+    if not _NAME.fullmatch(name):
+        raise RuleBroken("", "A rule's name has small letters, digits and _, at most 64, and begins with a letter.")
+    if "name" in fields:
+        raise RuleBroken("name", "The name of a rule is the name of its table.")
+    try:
+        rule = msgspec.convert({**fields, "name": name}, Rule)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error)) from None
+    _check_condition(rule)
+    _check_metric(rule)
+    _check_services(rule)
+    for place in ("summary", "action"):
+        _check_texts(rule, place, getattr(rule, place))
+    return rule
+
+
+def _explained(message: str) -> RuleBroken:
+    """`Expected `float`, got `str` - at `$.for_s`` in our words."""
+    detail, _, path = message.partition(" - at `$")
+    unknown = re.search(r"unknown field `(.*?)`", detail)
+    missing = re.search(r"missing required field `(.*?)`", detail)
+    field = path.rstrip("`").lstrip(".")
+    if unknown is not None:
+        return RuleBroken(".".join(filter(None, [field, unknown[1]])), "There is no such field.")
+    if missing is not None:
+        return RuleBroken(".".join(filter(None, [field, missing[1]])), "This is needed.")
+    return RuleBroken(field, f"{detail.replace('`', '')}.")
+
+
+def _check_condition(rule: Rule) -> None:
+    for field in ("above", "below", "resolve_below", "resolve_above", "min_count"):
+        value = getattr(rule, field)
+        if value is not None and not isfinite(value):
+            raise RuleBroken(field, "This must be a finite number.")
+    if (rule.above is None) == (rule.below is None):
+        raise RuleBroken("above", "A rule needs either above or below, and not both.")
+    if rule.above is not None:
+        if rule.resolve_above is not None:
+            raise RuleBroken("resolve_above", "With above goes resolve_below.")
+        if rule.resolve_below is not None and rule.resolve_below > rule.above:
+            raise RuleBroken("resolve_below", f"This must not be more than above ({rule.above:g}).")
+    if rule.below is not None:
+        if rule.resolve_below is not None:
+            raise RuleBroken("resolve_below", "With below goes resolve_above.")
+        if rule.resolve_above is not None and rule.resolve_above < rule.below:
+            raise RuleBroken("resolve_above", f"This must not be less than below ({rule.below:g}).")
+
+
+def _check_metric(rule: Rule) -> None:
+    if rule.signal != "metric":
+        if rule.metric or rule.by or rule.labels or rule.part:
+            raise RuleBroken("metric", f"metric, labels, part and by go with signal metric, not with {rule.signal}.")
+        return
+    if not _METRIC_NAME.fullmatch(rule.metric):
+        raise RuleBroken("metric", "The name of a metric is needed, as /metrics shows it.")
+    for field, names in (("labels", rule.labels), ("part", rule.part), ("by", rule.by)):
+        for name in names:
+            if not _LABEL_NAME.fullmatch(name):
+                raise RuleBroken(field, f"{name!r} is no name of a label.")
+    if (rule.kind == "share") != bool(rule.part):
+        raise RuleBroken("part", "A share needs part: which series are counted. Nothing else takes it.")
+
+
+def _check_services(rule: Rule) -> None:
+    if rule.signal == "service_absent" and not (rule.services and rule.needed_by):
+        raise RuleBroken("services", "service_absent needs services and needed_by.")
+    if rule.signal in ("metric", "drift") and rule.services:
+        raise RuleBroken("services", f"This does not go with signal {rule.signal}; see labels.")
+    if rule.signal != "service_absent" and rule.needed_by:
+        raise RuleBroken("needed_by", "This goes with signal service_absent.")
+
+
+def _check_texts(rule: Rule, place: str, texts: Texts) -> None:
+    known = {*_EVERYWHERE, *rule.subject_labels, *FACTS.get(rule.signal, ())}
+    for language in LANGUAGES:
+        text = texts.of(language)
+        field = f"{place}.{language}"
+        if len(text) > _LONGEST_TEXT:
+            raise RuleBroken(field, f"This is longer than {_LONGEST_TEXT} characters.")
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            raise RuleBroken(field, f"{error}. Write {{{{ and }}}} for braces that mean themselves.") from None
+        for _, name, form, conversion in parts:
+            if name is not None and (name not in known or form or conversion):
+                raise RuleBroken(field, f"{{{name}}} means nothing here; known are {', '.join(sorted(known))}.")
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """`text` with each `{name}` replaced; a name without a value by a dash."""
+    parts: list[str] = []
+    for literal, name, _, _ in Formatter().parse(text):
+        parts.append(literal)
+        if name is not None:
+            parts.append(values.get(name) or "–")
+    return "".join(parts)
+
+
+def written(value: float, unit: Unit) -> str:
+    """A number as people read it: `75 s`, `2.5 h`, `12.5%`, `3.1 MiB`, `1,204`."""
+    if unit == "share":
+        return f"{value * 100:.3g}%"
+    for begins, size, name in _SCALES.get(unit, ()):
+        if abs(value) >= begins:
+            return f"{value / size:.3g} {name}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+#: From which number on which unit is used, and its size.
+_SCALES: Mapping[str, tuple[tuple[float, float, str], ...]] = {
+    "seconds": ((86_400, 86_400, "d"), (3600, 3600, "h"), (120, 60, "min"), (0, 1, "s")),
+    "bytes": ((1024**3, 1024**3, "GiB"), (1024**2, 1024**2, "MiB"), (1024, 1024, "KiB"), (0, 1, "B")),
+}

@@ -1,0 +1,138 @@
+"""Sends what waits to be sent: each channel in order and by itself, again and again until it is taken or a day old."""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+import structlog
+
+from foretell.services.monitoring.alerts import store
+from foretell.services.monitoring.alerts.channels import Channel, Outcome
+from foretell.services.monitoring.alerts.measures import NOTICES
+from foretell.services.monitoring.alerts.store import Notice
+from foretell.services.monitoring.storage.database import MonitoringDatabase
+
+log = structlog.get_logger()
+
+GIVEN_UP_AFTER_S = 86_400.0
+_FIRST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 300.0
+#: Longer than an attempt takes: whoever was killed meanwhile is not waited for any longer.
+_CLAIMED_FOR_S = 30.0
+#: After so many attempts a notice lets those behind it go first: it may be the notice that is wrong, not the channel.
+_PATIENT_ATTEMPTS = 8
+_LOOK_EVERY_S = 5.0
+
+
+class Sender:
+    """Sends the notices in the database through `channels`."""
+
+    def __init__(
+        self, database: MonitoringDatabase, channels: Mapping[str, Channel], clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._channels = channels
+        self._clock = clock
+        self._something_waits = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._something_waits.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send until `stopping` is set."""
+        while not stopping.is_set():
+            self._something_waits.clear()
+            await self.send_due()
+            waiting = [asyncio.create_task(event.wait()) for event in (self._something_waits, stopping)]
+            try:
+                await asyncio.wait(waiting, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+
+    async def send_due(self) -> None:
+        """Send whatever is due now, all channels at once and each in order."""
+        async with self._database.snapshot() as connection:
+            waiting = await store.waiting_notices(connection)
+        queues: dict[str, list[Notice]] = {}
+        for notice in waiting:
+            queues.setdefault(notice.channel, []).append(notice)
+        done = await asyncio.gather(
+            *(self._send_queue(name, queue) for name, queue in queues.items()), return_exceptions=True
+        )
+        for failure in done:
+            if failure is not None:
+                raise failure
+
+    async def _send_queue(self, name: str, queue: list[Notice]) -> None:
+        channel = self._channels.get(name)
+        for notice in queue:
+            now = self._clock()
+            if channel is None:
+                await self._give_up(notice, "this channel is not set any more")
+            elif now - notice.created_at >= timedelta(seconds=GIVEN_UP_AFTER_S):
+                await self._give_up(notice, notice.last_error or "it was never sent")
+            elif notice.next_attempt_at is not None and notice.next_attempt_at > now:
+                if notice.attempts < _PATIENT_ATTEMPTS:
+                    return
+            elif not await self._attempt(channel, notice) and notice.attempts + 1 < _PATIENT_ATTEMPTS:
+                return
+
+    async def _attempt(self, channel: Channel, notice: Notice) -> bool:
+        """Send it once; whether the next may be sent."""
+        now = self._clock()
+        async with self._database.transaction() as connection:
+            claimed = await store.claim(connection, notice, now + timedelta(seconds=_CLAIMED_FOR_S))
+        if claimed is None:
+            return False
+        outcome = await channel.send(notice.id, notice.body, now)
+        if outcome.taken:
+            await self._settle(notice, sent_at=self._clock())
+            NOTICES.labels(notice.channel, "sent").inc()
+            log.debug("notice_sent", notice=notice.id, channel=notice.channel, attempts=claimed.attempts)
+            return True
+        if outcome.final:
+            await self._give_up(notice, outcome.detail)
+            return True
+        pause_s = _pause_s(claimed.attempts, outcome)
+        await self._settle(
+            notice, next_attempt_at=self._clock() + timedelta(seconds=pause_s), last_error=outcome.detail
+        )
+        NOTICES.labels(notice.channel, "failed").inc()
+        log.warning(
+            "notice_postponed",
+            notice=notice.id,
+            channel=notice.channel,
+            attempts=claimed.attempts,
+            pause_s=round(pause_s, 1),
+            reason=outcome.detail,
+        )
+        return False
+
+    async def _give_up(self, notice: Notice, reason: str) -> None:
+        await self._settle(notice, last_error=reason)
+        NOTICES.labels(notice.channel, "given_up").inc()
+        log.error("notice_given_up", notice=notice.id, channel=notice.channel, reason=reason)
+
+    async def _settle(
+        self,
+        notice: Notice,
+        *,
+        sent_at: datetime | None = None,
+        next_attempt_at: datetime | None = None,
+        last_error: str | None = None,
+    ) -> None:
+        async with self._database.transaction() as connection:
+            await store.settle_notice(
+                connection, notice.id, sent_at=sent_at, next_attempt_at=next_attempt_at, last_error=last_error
+            )
+
+
+def _pause_s(attempts: int, outcome: Outcome) -> float:
+    """Twice as long each time; never shorter than the receiver wants."""
+    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 10))
+    # Not everybody at the same moment when a receiver is back.
+    pause_s *= 0.75 + random.random() / 2  # noqa: S311
+    return max(pause_s, outcome.retry_after_s or 0.0)

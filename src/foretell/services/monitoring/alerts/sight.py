@@ -1,0 +1,57 @@
+"""What one evaluation looks at: read once, so that all rules see the same moment."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.monitoring import SILENT_AFTER_S
+from foretell.services.monitoring.reports.counting import Counted, count
+from foretell.services.monitoring.reports.period import Period
+from foretell.services.monitoring.storage.instances import Instance, list_instances
+from foretell.services.monitoring.storage.tables import drift_findings
+
+#: Who has not been seen for so long is forgotten: nobody waits for that instance, or that service, any more.
+REMEMBERED_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class DriftFound:
+    """What the last look for drift found of one model version; `body` is JSON (`drift/findings.py`)."""
+
+    model: str
+    version: str
+    computed_at: datetime
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Everything that signals may look at."""
+
+    now: datetime
+    #: All that were seen within the last day.
+    instances: list[Instance]
+    #: What instances counted, by how many seconds back.
+    windows: dict[float, Sequence[Counted]]
+    drift: list[DriftFound]
+
+    def is_live(self, instance: Instance) -> bool:
+        """Whether it runs and was heard of lately: what it measures is so now."""
+        return instance.live and instance.last_seen_at >= self.now - timedelta(seconds=SILENT_AFTER_S)
+
+
+async def look(connection: AsyncConnection, now: datetime, metrics: Iterable[tuple[str, float]]) -> Sight:
+    """What there is to see at `now`, with each of these metrics in a window of that many seconds."""
+    instances = await list_instances(connection, seen_since=now - timedelta(seconds=REMEMBERED_S))
+    names: dict[float, set[str]] = {}
+    for name, window_s in metrics:
+        names.setdefault(window_s, set()).add(name)
+    windows = {}
+    for window_s, wanted in names.items():
+        counts = await count(connection, Period(now - timedelta(seconds=window_s), now), names=wanted)
+        windows[window_s] = counts.counted
+    rows = await connection.execute(select(drift_findings).order_by(drift_findings.c.model, drift_findings.c.version))
+    return Sight(now=now, instances=instances, windows=windows, drift=[DriftFound(**row._mapping) for row in rows])

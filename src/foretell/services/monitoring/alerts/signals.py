@@ -1,0 +1,146 @@
+"""What rules can look at besides metrics: which instances and services are there, how they are, and drift."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from foretell.services.monitoring.alerts.readings import Reading
+from foretell.services.monitoring.alerts.rules import Rule
+from foretell.services.monitoring.alerts.series import read_metric
+from foretell.services.monitoring.alerts.sight import Sight
+from foretell.services.monitoring.storage.instances import HEALTHY, MISSING, STOPPED, UNHEALTHY, Instance
+
+_LONGEST_FACT = 200
+_MOST_NAMED = 5
+_STOPPED_LATELY_S = 60.0
+#: What an instance says of its start is by its own clock.
+_CLOCKS_APART_S = 5.0
+#: Drift is looked for every minute; when nobody has for so long, nothing can be told.
+_DRIFT_STALE_S = 900.0
+
+
+def read(rule: Rule, sight: Sight) -> list[Reading]:
+    """The number of each subject of `rule`."""
+    return _SIGNALS[rule.signal](rule, sight)
+
+
+def _service_down(rule: Rule, sight: Sight) -> list[Reading]:
+    """1 for each service that was seen within the last day and has no live instance, else 0.
+
+    Whoever has just said goodbye may be about to start anew, or everything is being stopped, and monitoring last.
+    """
+    readings = []
+    stopped_lately = sight.now - timedelta(seconds=_STOPPED_LATELY_S)
+    for service, instances in _by_service(rule, sight).items():
+        last = max(instances, key=lambda each: each.last_seen_at)
+        goodbye = last.state == STOPPED and last.last_seen_at > stopped_lately
+        down = not goodbye and not any(each.live for each in instances)
+        readings.append(Reading({"service": service}, float(down), {"last_seen": _minute(last)}))
+    return readings
+
+
+def _instance_down(rule: Rule, sight: Sight) -> list[Reading]:
+    """1 for each instance that went silent without goodbye while others of its service run.
+
+    0 for those that run, that said goodbye (they were stopped, or scaled away), and in whose place another runs. Of a
+    service without any live instance nothing can be told here: `service_down` tells of it.
+    """
+    readings = []
+    for service, instances in _by_service(rule, sight).items():
+        someone_runs = any(each.live for each in instances)
+        # The same name may have had several processes: the newest is the instance.
+        newest = {each.instance: each for each in sorted(instances, key=lambda each: each.started_at)}
+        replaced = _replaced(newest.values())
+        for name, each in newest.items():
+            subject = {"service": service, "instance": name}
+            if each.state != MISSING or name in replaced:
+                readings.append(Reading(subject, 0.0))
+            else:
+                value = 1.0 if someone_runs else None
+                readings.append(Reading(subject, value, {"last_seen": _minute(each)}))
+    return readings
+
+
+def _replaced(instances: Iterable[Instance]) -> set[str]:
+    """The names of missing instances of one service in whose place a new one runs and is healthy, one for one."""
+    instances = list(instances)
+    new = sorted((each for each in instances if each.state == HEALTHY), key=lambda each: each.started_at)
+    replaced = set()
+    for gone in sorted((each for each in instances if each.state == MISSING), key=lambda each: each.last_seen_at):
+        since = gone.last_seen_at - timedelta(seconds=_CLOCKS_APART_S)
+        taker = next((each for each in new if each.started_at > since), None)
+        if taker is not None:
+            new.remove(taker)
+            replaced.add(gone.instance)
+    return replaced
+
+
+def _service_unhealthy(rule: Rule, sight: Sight) -> list[Reading]:
+    """1 for each live instance that says that it is not healthy, 0 for one that is."""
+    return [
+        Reading(
+            {"service": service, "instance": each.instance},
+            float(each.state == UNHEALTHY),
+            {"failing": _failing(each)},
+        )
+        for service, instances in _by_service(rule, sight).items()
+        for each in instances
+        if each.live
+    ]
+
+
+def _service_absent(rule: Rule, sight: Sight) -> list[Reading]:
+    """1 for each needed service of which nothing was seen for a day, while those that need it run; 0 if it was."""
+    seen = {each.service for each in sight.instances}
+    needed = any(each.live for each in sight.instances if each.service in rule.needed_by)
+    return [Reading({"service": service}, float(needed and service not in seen)) for service in sorted(rule.services)]
+
+
+def _drift(rule: Rule, sight: Sight) -> list[Reading]:
+    """How many features and outputs of each model version drift, by the last look."""
+    readings = []
+    for found in sight.drift:
+        subject = {"model": found.model, "version": found.version}
+        if found.computed_at < sight.now - timedelta(seconds=_DRIFT_STALE_S):
+            readings.append(Reading(subject, None))
+            continue
+        body = msgspec.json.decode(found.body)
+        drifted = [str(each["name"]) for each in body["findings"] if each["drifted"]]
+        named = ", ".join(drifted[:_MOST_NAMED]) + (", …" if len(drifted) > _MOST_NAMED else "")
+        readings.append(Reading(subject, float(len(drifted)), {"drifted": named[:_LONGEST_FACT]}))
+    return readings
+
+
+_SIGNALS: Mapping[str, Callable[[Rule, Sight], list[Reading]]] = {
+    "metric": read_metric,
+    "service_down": _service_down,
+    "instance_down": _instance_down,
+    "service_unhealthy": _service_unhealthy,
+    "service_absent": _service_absent,
+    "drift": _drift,
+}
+
+#: Those whose number says that something is missing: when monitoring has just started, everything is.
+OF_ABSENCE = frozenset({"service_down", "instance_down", "service_absent"})
+
+
+def _by_service(rule: Rule, sight: Sight) -> dict[str, list[Instance]]:
+    services: dict[str, list[Instance]] = defaultdict(list)
+    for each in sight.instances:
+        if not rule.services or any(fnmatchcase(each.service, pattern) for pattern in rule.services):
+            services[each.service].append(each)
+    return services
+
+
+def _minute(instance: Instance) -> str:
+    return f"{instance.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _failing(instance: Instance) -> str:
+    failing = instance.health.get("failing")
+    if not isinstance(failing, dict):
+        return ""
+    return ", ".join(f"{name} ({str(why)[:80]})" for name, why in sorted(failing.items()))[:_LONGEST_FACT]

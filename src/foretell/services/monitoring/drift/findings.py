@@ -1,0 +1,149 @@
+"""What the last look for drift found, version by version: as it is kept, and as `GET /reports/drift` tells it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.inference.reference import Reference
+from foretell.services.monitoring.drift.judging import FieldFinding, Status, judge, worst
+from foretell.services.monitoring.drift.tallies import Tally
+from foretell.services.monitoring.storage.tables import drift_findings
+
+
+class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One field, as it is now: by the longest window that has enough rows."""
+
+    name: str
+    part: str
+    status: Status
+    drifted: bool
+    reasons: list[str]
+    window_s: float
+    psi: float | None = None
+    p_value: float | None = None
+
+
+class WindowFinding(msgspec.Struct, frozen=True):
+    """What was found in one window. `rows` were looked at of the `passed` that there were."""
+
+    window_s: float
+    status: Status
+    rows: int
+    passed: int
+    since: datetime | None
+    until: datetime | None
+    fields: list[FieldFinding]
+
+
+class ReferenceAbout(msgspec.Struct, frozen=True):
+    """Which reference it was compared with."""
+
+    rows: int
+    sha256: str
+
+
+class VersionFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found of one model version."""
+
+    model: str
+    version: str
+    computed_at: datetime
+    status: Status
+    #: Why there is no reference that it could be compared with.
+    reason: str | None = None
+    reference: ReferenceAbout | None = None
+    findings: list[Summary] = []
+    windows: list[WindowFinding] = []
+
+
+class DriftReport(msgspec.Struct, frozen=True):
+    """The answer of `GET /reports/drift`. Windows are named by their length in seconds."""
+
+    windows_s: list[float]
+    versions: list[VersionFinding]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(VersionFinding).decode
+
+
+def without_reference(model: str, version: str, reason: str, now: datetime) -> VersionFinding:
+    """For a version that can't be compared."""
+    return VersionFinding(model=model, version=version, computed_at=now, status="no_reference", reason=reason)
+
+
+def find(
+    model: str, version: str, reference: Reference, tally: Tally, windows_s: Sequence[float], now: datetime
+) -> VersionFinding:
+    """Compare what was seen of a version in each window with its reference.
+
+    A field, and the whole, is as the longest window says that has enough rows. Shorter ones see sooner what has broken,
+    but also that mornings are no evenings, and one day's weather is not a year's.
+    """
+    windows = [_find_in_window(reference, tally, window_s, now) for window_s in sorted(windows_s)]
+    telling = next((each for each in reversed(windows) if each.status != "not_enough_data"), windows[-1])
+    return VersionFinding(
+        model=model,
+        version=version,
+        computed_at=now,
+        status=telling.status,
+        reference=ReferenceAbout(reference.rows, reference.sha256),
+        findings=[
+            Summary(
+                each.name, each.part, each.status, each.drifted, each.reasons, telling.window_s, each.psi, each.p_value
+            )
+            for each in telling.fields
+        ],
+        windows=windows,
+    )
+
+
+def _find_in_window(reference: Reference, tally: Tally, window_s: float, now: datetime) -> WindowFinding:
+    total = tally.total(window_s, now)
+    known = {"feature": reference.features, "output": reference.outputs}
+    count = len(total.fields)
+    fields = [
+        judge(name, part, known[part][name], seen, count, total.days) for (part, name), seen in total.fields.items()
+    ]
+    return WindowFinding(
+        window_s=window_s,
+        status=worst([each.status for each in fields]),
+        rows=total.rows,
+        passed=total.passed,
+        since=total.since,
+        until=total.until,
+        fields=fields,
+    )
+
+
+async def keep(connection: AsyncConnection, found: Sequence[VersionFinding]) -> None:
+    """Keep this, and nothing of what was found before."""
+    await connection.execute(delete(drift_findings))
+    if found:
+        await connection.execute(
+            insert(drift_findings),
+            [
+                {
+                    "model": each.model,
+                    "version": each.version,
+                    "computed_at": each.computed_at,
+                    "body": _encode(each).decode(),
+                }
+                for each in found
+            ],
+        )
+
+
+async def latest(
+    connection: AsyncConnection, *, model: str | None = None, version: str | None = None
+) -> list[VersionFinding]:
+    """What was found last, by model and version."""
+    query = select(drift_findings.c.body).order_by(drift_findings.c.model, drift_findings.c.version)
+    if model is not None:
+        query = query.where(drift_findings.c.model == model)
+    if version is not None:
+        query = query.where(drift_findings.c.version == version)
+    return [_decode(body) for body in await connection.scalars(query)]

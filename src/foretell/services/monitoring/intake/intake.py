@@ -1,0 +1,147 @@
+"""Takes bodies in, a bounded amount at a time, and answers once their records are stored.
+
+Bodies wait as they came: as objects they would take many times the room. Whatever waits while others are stored is the
+next batch (`kit/batching.py`).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from foretell.kit.asgi import BodyTooLarge
+from foretell.kit.batching import Batcher
+from foretell.kit.errors import ForetellError
+from foretell.kit.routing import AsgiRequest, Request
+from foretell.services.monitoring import measures
+from foretell.services.monitoring.intake.reading import Reading
+from foretell.services.monitoring.intake.room import Room
+from foretell.services.monitoring.settings import MonitoringSettings
+from foretell.services.monitoring.storage.database import MonitoringDatabase
+from foretell.services.monitoring.storage.writing import Writer
+
+Read = Callable[[bytes, int], Reading]
+
+_MAX_BODIES = 256
+#: Bodies of one batch that are objects at the same time.
+_MAX_OBJECTS_BYTES = 4 * 1024 * 1024
+#: Senders wait so long for room before they are told to come back later.
+_WAIT_S = 1.5
+#: A body must be here in this time, and in one second more for so many bytes: its room is taken from the start.
+_BODY_TIMEOUT_S = 5.0
+_BODY_BYTES_PER_S = 1024 * 1024
+
+
+class BodyTooSlow(ForetellError):
+    """The body was not complete within {timeout_s:.0f} s."""
+
+    code = "body_too_slow"
+    status = 408
+
+
+class UnknownEncoding(ForetellError):
+    """The body is compressed or encoded, which is not understood here: send it as it is."""
+
+    code = "unknown_encoding"
+    status = 415
+
+
+class _Item(NamedTuple):
+    body: bytes
+    read: Read
+
+
+class Intake:
+    """One for all records: they share the room and the database."""
+
+    def __init__(self, database: MonitoringDatabase, settings: MonitoringSettings) -> None:
+        self._writer = Writer(database)
+        self._max_body_bytes = settings.monitoring_max_body_bytes
+        self._max_records = settings.monitoring_max_records
+        self._room = Room(max(settings.monitoring_max_waiting_bytes, self._max_body_bytes), wait_s=_WAIT_S)
+        self._batcher: Batcher[_Item, Reading] = Batcher(self._store, max_batch=_MAX_BODIES)
+        # Not on the event loop, which must go on answering; and not many at once, for the sake of memory.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+        measures.WAITING_BYTES.set_function(lambda: self._room.taken_bytes)
+
+    async def take(self, request: Request, read: Read) -> Reading:
+        """What `read` found in the body, stored. Raises `Overloaded` when too much waits, and what `read` raises."""
+        announced = self._announced(request)
+        await self._room.take(announced)
+        taken = [announced]
+        try:
+            body = await self._body(request, announced, taken)
+            return await self._batcher.submit(_Item(body, read))
+        finally:
+            self._room.give_back(sum(taken))
+
+    def _announced(self, request: Request) -> int:
+        """How long the body will be, 0 if that is not said. Refuses what would be refused in the end."""
+        announced = int(request.header(b"content-length") or 0)
+        if announced > self._max_body_bytes:
+            raise BodyTooLarge(max_bytes=self._max_body_bytes)
+        if (request.header(b"content-encoding") or b"identity").lower() != b"identity":
+            raise UnknownEncoding
+        return announced
+
+    async def _body(self, request: Request, announced: int, taken: list[int]) -> bytes:
+        """The whole body. What is beyond the announced length takes room, if there is some, and is put into `taken`."""
+        assert isinstance(request, AsgiRequest), "no route of ours is answered past ASGI"
+        timeout_s = _BODY_TIMEOUT_S + announced / _BODY_BYTES_PER_S
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for chunk in request.chunks():
+                    size += len(chunk)
+                    if size > self._max_body_bytes:
+                        raise BodyTooLarge(max_bytes=self._max_body_bytes)
+                    beyond = size - sum(taken)
+                    if beyond > 0:
+                        self._room.take_now(beyond)
+                        taken.append(beyond)
+                    parts.append(chunk)
+        except TimeoutError:
+            raise BodyTooSlow(timeout_s=timeout_s) from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _store(self, items: list[_Item]) -> Sequence[Reading | BaseException]:
+        outcomes: list[Reading | BaseException] = []
+        start = 0
+        while start < len(items):
+            end, size = start, 0
+            while end < len(items) and (end == start or size + len(items[end].body) <= _MAX_OBJECTS_BYTES):
+                size += len(items[end].body)
+                end += 1
+            outcomes += await self._store_together(items[start:end])
+            start = end
+        return outcomes
+
+    async def _store_together(self, items: Sequence[_Item]) -> list[Reading | BaseException]:
+        loop = asyncio.get_running_loop()
+        readings = await loop.run_in_executor(self._thread, self._read, items)
+        good = [reading for reading in readings if isinstance(reading, Reading)]
+        logs = [row for reading in good for row in reading.logs]
+        samples = [row for reading in good for row in reading.samples]
+        try:
+            await self._writer.write(logs, samples)
+        except ForetellError as error:
+            return [error if isinstance(reading, Reading) else reading for reading in readings]
+        measures.LOGS_STORED.inc(len(logs))
+        measures.SAMPLES_STORED.inc(len(samples))
+        measures.RECORDS_REFUSED.inc(sum(reading.refused for reading in good))
+        return readings
+
+    def _read(self, items: Sequence[_Item]) -> list[Reading | BaseException]:
+        readings: list[Reading | BaseException] = []
+        for item in items:
+            try:
+                readings.append(item.read(item.body, self._max_records))
+            except Exception as error:
+                readings.append(error)
+        return readings
+
+    async def close(self) -> None:
+        """Store what waits, and end the thread."""
+        await self._batcher.drain()
+        self._thread.shutdown()

@@ -1,0 +1,38 @@
+"""Times as others write them: ISO 8601, without a zone UTC, and not in the future."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+from foretell.kit.database import to_microseconds
+
+#: Clocks differ; by more than this they are wrong.
+MAX_AHEAD_S = 300
+
+# Python takes any character between date and time.
+_LOOKS_RIGHT = re.compile(r"[0-9W-]{8,10}(?:[Tt ][0-9:.,]+(?: ?[+-][0-9:.]+|[Zz])?)?", re.ASCII).fullmatch
+
+NO_MOMENT = "must be a time like 2026-01-05T09:30:00Z"
+IN_FUTURE = f"must not be more than {MAX_AHEAD_S} s in the future"
+BEFORE_1970 = "must not be before 1970"
+
+
+def latest_us() -> int:
+    """The latest time that a record may have now, in microseconds since 1970."""
+    return time.time_ns() // 1000 + MAX_AHEAD_S * 1_000_000
+
+
+def moment_us(text: str, latest: int) -> int:
+    """The time that `text` says, in microseconds since 1970. Raises `ValueError` with what is wrong."""
+    if _LOOKS_RIGHT(text) is None:
+        raise ValueError(NO_MOMENT)
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise ValueError(NO_MOMENT) from None
+    microseconds = to_microseconds(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    if microseconds > latest:
+        raise ValueError(IN_FUTURE)
+    if microseconds < 0:
+        raise ValueError(BEFORE_1970)
+    return microseconds

@@ -1,0 +1,97 @@
+"""What was read from a body, and how its errors are told."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from foretell.kit.problems import MAX_ERRORS, InvalidRequest, MalformedBody, pointer
+from foretell.services.monitoring.storage.rows import LogRow, SampleRow
+
+Problem = dict[str, str]
+
+
+@dataclass(slots=True)
+class Reading:
+    """The rows of one body. `errors` are those of lines that could not be read; the others are stored all the same."""
+
+    logs: list[LogRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    refused: int = 0
+    errors: list[Problem] = field(default_factory=list)
+
+
+class WrongField(ValueError):
+    """One field of a record does not fit."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.name = name
+        self.detail = detail
+
+
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_is_list = re.compile(rb"\s*\[").match
+
+#: What msgspec raises for a body that is no JSON, or nested so deep that nobody means it.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def one_or_many(body: bytes, max_records: int) -> tuple[list[msgspec.Raw] | list[bytes], bool]:
+    """The records in a body as they are, and whether it was a list. Raises `MalformedBody` and `InvalidRequest`.
+
+    They are not all decoded at once: as objects, a large body would take many times its size.
+    """
+    if _is_list(body) is None:
+        return [body], False
+    try:
+        records = _decode_list(body)
+    except UNREADABLE:
+        raise MalformedBody from None
+    if len(records) > max_records:
+        raise InvalidRequest([{"detail": f"must have at most {max_records} items", "pointer": pointer()}])
+    return records, True
+
+
+def read_each(body: bytes, max_records: int, read: Callable[[msgspec.Raw | bytes], None]) -> None:
+    """Call `read` with every record of a body. Raises `InvalidRequest` with all that is wrong, and `MalformedBody`."""
+    records, listed = one_or_many(body, max_records)
+    errors: list[Problem] = []
+    for index, record in enumerate(records):
+        try:
+            read(record)
+        except WrongField as error:
+            errors.append({"detail": error.detail, "pointer": pointer(*([index] if listed else []), error.name)})
+        except msgspec.ValidationError as error:
+            errors.append(problem_of(error, *([index] if listed else [])))
+        except UNREADABLE:
+            raise MalformedBody from None
+        if len(errors) >= MAX_ERRORS:
+            break
+    if errors:
+        raise InvalidRequest(errors)
+
+
+_PLACE = re.compile(r"^(?P<detail>.*?)(?: - at `(?P<kind>key in )?\$(?P<path>.*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
+_MISSING = re.compile(r"Object missing required field `(?P<name>.+)`")
+
+
+def problem_of(error: msgspec.ValidationError, *path: str | int) -> Problem:
+    """What msgspec found wrong, with a pointer to the field; `path` leads to the value that it read."""
+    match = _PLACE.match(str(error))
+    assert match is not None, "everything matches"
+    steps = [*path, *_steps(match["path"] or "")]
+    missing = _MISSING.fullmatch(match["detail"])
+    if missing is not None:
+        return {"detail": "is missing", "pointer": pointer(*steps, missing["name"])}
+    return {"detail": match["detail"], "pointer": pointer(*steps)}
+
+
+def _steps(path: str) -> Iterator[str | int]:
+    for step in _STEP.finditer(path):
+        if step["name"] is not None:
+            yield step["name"]
+        elif step["index"] is not None:
+            yield int(step["index"])

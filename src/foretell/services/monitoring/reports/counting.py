@@ -1,0 +1,312 @@
+"""What instances counted in a period: the difference of their metrics at its end and at its beginning.
+
+A process's counters never go back, and one that starts again is another instance, which counts from zero. So what all
+instances counted can be added up, those that have ended among them.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from sqlalchemy import and_, func, literal, or_, select, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.monitoring import HEARTBEAT_EVERY_S, Family, Series
+from foretell.kit.database import Moment
+from foretell.services.monitoring.reports.histograms import Histogram
+from foretell.services.monitoring.reports.period import Period
+from foretell.services.monitoring.storage.instances import Instance, list_instances
+from foretell.services.monitoring.storage.snapshots import families_of
+from foretell.services.monitoring.storage.tables import instances, snapshots
+
+Families = Mapping[str, Family]
+Labels = tuple[str, ...]
+
+#: A snapshot this long before a moment still tells what was counted until then: old ones are kept one a minute.
+_STALE = timedelta(seconds=90)
+_NOTHING: Families = {}
+#: Instances whose snapshots are read with one statement.
+_TOGETHER = 50
+#: Where processes die again and again for days, the first of them are left out.
+_MOST_INSTANCES = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The metrics of one process at one time."""
+
+    at: datetime
+    families: Families
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One process and its metrics at each moment of the period: the first to count from, the last to count to."""
+
+    instance: Instance
+    taken: Sequence[Taken]
+
+    @property
+    def elapsed_s(self) -> float:
+        """In how long it counted that."""
+        return max((self.taken[-1].at - self.taken[0].at).total_seconds(), HEARTBEAT_EVERY_S)
+
+
+class Counts:
+    """What all instances counted in a period."""
+
+    def __init__(self, period: Period, counted: Sequence[Counted], moments: Sequence[datetime] = ()) -> None:
+        """`moments` bound the parts of the period; without them, it is one."""
+        self.period = period
+        self.counted = counted
+        self.moments = moments or (period.since, period.until)
+
+    @property
+    def span_s(self) -> float:
+        """How much of the period the snapshots cover: shorter, if monitoring has looked for less long."""
+        return self._covered_s(self.period.since, self.period.until)
+
+    def increases(self, name: str, *by: str) -> dict[Labels, float]:
+        """By how much a counter grew, by the values of these labels; `service` and `instance` are labels too."""
+        sums: dict[Labels, float] = defaultdict(float)
+        for each in self.counted:
+            for labels, increase in _increases(each, name, by, each.taken[0], each.taken[-1]):
+                sums[labels] += increase
+        return dict(sums)
+
+    def increase(self, name: str) -> float:
+        """By how much a counter grew, all its series together."""
+        return sum(self.increases(name).values())
+
+    def histograms(self, name: str, *by: str) -> dict[Labels, Histogram]:
+        """What was observed, by the values of these labels."""
+        found: dict[Labels, Histogram] = defaultdict(Histogram)
+        for each in self.counted:
+            family = each.taken[-1].families.get(name)
+            if family is None or family.kind != "histogram":
+                continue
+            before = _by_labels(each.taken[0].families.get(name))
+            for series in family.series:
+                earlier = before.get(_identity(series))
+                counts, total = series.buckets, series.value
+                if earlier is not None:
+                    counts = [max(0.0, now - then) for now, then in zip(counts, earlier.buckets, strict=True)]
+                    total = max(0.0, total - earlier.value)
+                found[_picked(each.instance, series, by)].add(family.bounds, counts, total)
+        return {labels: histogram for labels, histogram in found.items() if histogram.count}
+
+    def rates(self, name: str) -> list[float]:
+        """By how much a counter grew a second, in each part of the period, evenly between two snapshots."""
+        parts = list(pairwise(self.moments))
+        grown = [0.0] * len(parts)
+        for each in self.counted:
+            for earlier, later in pairwise(each.taken):
+                if later.at <= earlier.at:
+                    continue
+                increase = sum(increase for _, increase in _increases(each, name, (), earlier, later))
+                if not increase:
+                    continue
+                elapsed_s = (later.at - earlier.at).total_seconds()
+                for number, (begin, end) in enumerate(parts):
+                    common_s = (min(end, later.at) - max(begin, earlier.at)).total_seconds()
+                    if common_s > 0:
+                        grown[number] += increase * common_s / elapsed_s
+        return [increase / self._covered_s(begin, end) for increase, (begin, end) in zip(grown, parts, strict=True)]
+
+    def _covered_s(self, begin: datetime, end: datetime) -> float:
+        """How much of this time the snapshots cover."""
+        if not self.counted:
+            return (end - begin).total_seconds()
+        first = min(each.taken[0].at for each in self.counted)
+        last = max(each.taken[-1].at for each in self.counted)
+        return max((min(last, end) - max(first, begin)).total_seconds(), HEARTBEAT_EVERY_S)
+
+    def newest(self, name: str, *by: str, service: str | None = None) -> dict[Labels, tuple[datetime, float]]:
+        """The values of a gauge that several processes find alike, from whoever looked last; and when that was."""
+        found: dict[Labels, tuple[datetime, float]] = {}
+        for each in self.counted:
+            family = each.taken[-1].families.get(name)
+            if family is None or (service is not None and each.instance.service != service):
+                continue
+            at = each.taken[-1].at
+            for series in family.series:
+                labels = _picked(each.instance, series, by)
+                if labels not in found or found[labels][0] < at:
+                    found[labels] = (at, series.value)
+        return found
+
+
+def _increases(
+    counted: Counted, name: str, by: Iterable[str], earlier: Taken, later: Taken
+) -> Iterator[tuple[Labels, float]]:
+    family = later.families.get(name)
+    if family is None:
+        return
+    before = _by_labels(earlier.families.get(name))
+    for series in family.series:
+        known = before.get(_identity(series))
+        yield (
+            _picked(counted.instance, series, by),
+            max(0.0, series.value - (known.value if known is not None else 0.0)),
+        )
+
+
+def _by_labels(family: Family | None) -> dict[frozenset[tuple[str, str]], Series]:
+    return {_identity(series): series for series in family.series} if family is not None else {}
+
+
+def _identity(series: Series) -> frozenset[tuple[str, str]]:
+    return frozenset(series.labels.items())
+
+
+def _picked(instance: Instance, series: Series, by: Iterable[str]) -> Labels:
+    own = {"service": instance.service, "instance": instance.instance}
+    return tuple(series.labels.get(name, own.get(name, "")) for name in by)
+
+
+async def count(
+    connection: AsyncConnection,
+    period: Period,
+    *,
+    points: int = 1,
+    service: str | None = None,
+    names: Collection[str] | None = None,
+) -> Counts:
+    """What the instances (of one service, or all) counted in `period`, in up to `points` parts of it.
+
+    `names`: only these metrics are read, which takes less time than all of them.
+    """
+    moments = period.moments(points)
+    seen = await list_instances(connection, service=service, seen_since=period.since)
+    if len(seen) > _MOST_INSTANCES:
+        seen = sorted(seen, key=lambda each: each.last_seen_at)[-_MOST_INSTANCES:]
+    known = {each.id: each for each in seen}
+    if not known:
+        return Counts(period, [], moments)
+    times = await _times(connection, list(known), moments)
+    first_after = await _first_after(connection, list(known), moments[0], moments[-1])
+    plans = {
+        number: plan
+        for number, instance in known.items()
+        if (plan := _plan(instance, times[number], first_after.get(number), moments)) is not None
+    }
+    wanted = {number: {at for at, snapped in plan if snapped} for number, plan in plans.items()}
+    bodies = await _bodies(connection, wanted)
+    # Many snapshots are a few milliseconds each: others have their turn meanwhile.
+    decoded = await asyncio.to_thread(_decode, bodies, names)
+    return Counts(
+        period,
+        [
+            Counted(
+                known[number],
+                [Taken(at, decoded.get((number, at), _NOTHING) if snapped else _NOTHING) for at, snapped in plan],
+            )
+            for number, plan in plans.items()
+        ],
+        moments,
+    )
+
+
+def _plan(
+    instance: Instance, times: Sequence[datetime | None], first_after: datetime | None, moments: Sequence[datetime]
+) -> list[tuple[datetime, bool]] | None:
+    """When the snapshot of each moment was taken, and whether there is one; None if nothing was counted.
+
+    Without one near the first moment, a process that started later counts from zero, at its start; of another one, it
+    is not known what it counted before we heard of it.
+    """
+    begin, end = moments[0], times[-1]
+    if end is None or end < begin:
+        return None
+    first = times[0]
+    if first is not None and first >= begin - _STALE:
+        plan = [(first, True)]
+    elif first is None and instance.started_at >= begin - _STALE:
+        plan = [(min(instance.started_at, end), False)]
+    elif first_after is not None:
+        plan = [(first_after, True)]
+    else:
+        return None
+    for at in times[1:]:
+        plan.append((at, True) if at is not None and at > plan[-1][0] else plan[-1])
+    if not plan[-1][1]:
+        # It started and said something in the same instant.
+        plan[-1] = (end, True)
+    return plan
+
+
+async def _times(
+    connection: AsyncConnection, ids: Sequence[int], moments: Sequence[datetime]
+) -> dict[int, list[datetime | None]]:
+    """When the last snapshot of each instance at or before each moment was taken; None too where it did not live."""
+    last = len(moments) - 1
+    # A process says its last words up to one part before the moment that they count for; and clocks differ.
+    slack = moments[1] - moments[0] + _STALE
+    asked = union_all(
+        *(
+            select(
+                literal(number).label("number"),
+                literal(at, Moment()).label("moment"),
+                literal(at - slack, Moment()).label("not_gone_since"),
+            )
+            for number, at in enumerate(moments)
+        )
+    ).cte("asked")
+    newest = (
+        select(func.max(snapshots.c.at))
+        .where(snapshots.c.instance_id == instances.c.id, snapshots.c.at <= asked.c.moment)
+        .correlate(instances, asked)
+        .scalar_subquery()
+    )
+    lived = and_(asked.c.moment >= instances.c.started_at, asked.c.not_gone_since <= instances.c.last_seen_at)
+    query = (
+        select(instances.c.id, asked.c.number, newest.label("at"))
+        .join_from(instances, asked, or_(asked.c.number.in_([0, last]), lived))
+        .where(instances.c.id.in_(ids))
+    )
+    times: dict[int, list[datetime | None]] = {number: [None] * len(moments) for number in ids}
+    for row in await connection.execute(query):
+        times[row.id][row.number] = row.at
+    return times
+
+
+async def _first_after(
+    connection: AsyncConnection, ids: Sequence[int], since: datetime, until: datetime
+) -> dict[int, datetime]:
+    oldest = (
+        select(func.min(snapshots.c.at))
+        .where(snapshots.c.instance_id == instances.c.id, snapshots.c.at > since, snapshots.c.at <= until)
+        .correlate(instances)
+        .scalar_subquery()
+    )
+    rows = await connection.execute(select(instances.c.id, oldest.label("at")).where(instances.c.id.in_(ids)))
+    return {row.id: row.at for row in rows if row.at is not None}
+
+
+async def _bodies(
+    connection: AsyncConnection, wanted: Mapping[int, set[datetime]]
+) -> dict[tuple[int, datetime], bytes]:
+    bodies = {}
+    numbers = sorted(wanted)
+    for start in range(0, len(numbers), _TOGETHER):
+        # Not pairs in one list: SQLite would read the whole table.
+        some = or_(
+            *(
+                and_(snapshots.c.instance_id == number, snapshots.c.at.in_(sorted(wanted[number])))
+                for number in numbers[start : start + _TOGETHER]
+            )
+        )
+        for row in await connection.execute(
+            select(snapshots.c.instance_id, snapshots.c.at, snapshots.c.body).where(some)
+        ):
+            bodies[row.instance_id, row.at] = row.body
+    return bodies
+
+
+def _decode(
+    bodies: Mapping[tuple[int, datetime], bytes], names: Collection[str] | None
+) -> dict[tuple[int, datetime], Families]:
+    return {key: {family.name: family for family in families_of(body, names)} for key, body in bodies.items()}

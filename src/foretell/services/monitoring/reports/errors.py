@@ -1,0 +1,153 @@
+"""What went wrong: answers, predictions, and lines in the logs."""
+
+from collections import defaultdict
+from datetime import datetime
+from typing import TypedDict
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.services.monitoring.reports.counting import Counts, count
+from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.throughput import REQUESTS, SETTLED
+from foretell.services.monitoring.storage import logs
+
+_FAILED = "failed"
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """How many requests there were, and how many of them were refused (4xx) or failed on our side (5xx)."""
+
+    count: int
+    count_4xx: int
+    count_5xx: int
+    share_4xx: float | None
+    share_5xx: float | None
+
+
+class _AnswersFields(TypedDict):
+    count: int
+    count_4xx: int
+    count_5xx: int
+    share_4xx: float | None
+    share_5xx: float | None
+
+
+class RouteAnswers(Answers, frozen=True):
+    """The same for one route of one service."""
+
+    service: str
+    route: str
+
+
+class FailureCount(msgspec.Struct, frozen=True):
+    """How many predictions failed in one way."""
+
+    code: str
+    count: int
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """Of all predictions that ended, those that failed."""
+
+    ended: int
+    failed: int
+    share: float | None
+    codes: list[FailureCount]
+
+
+class LoggedLines(msgspec.Struct, frozen=True):
+    """Warnings and errors that one service logged; whole minutes, so that it may begin before the period."""
+
+    service: str
+    warnings: int
+    errors: int
+    warnings_per_minute: float
+    errors_per_minute: float
+
+
+class Errors(Reported, frozen=True, kw_only=True):
+    """What went wrong in the period."""
+
+    requests: Answers
+    routes: list[RouteAnswers]
+    predictions: Failures
+    logs: list[LoggedLines]
+
+
+async def errors(connection: AsyncConnection, period: Period) -> Errors:
+    """What went wrong."""
+    counts = await count(connection, period)
+    answers = _answers(counts, "service", "route")
+    return Errors(
+        **period.fields,
+        requests=requests(counts),
+        routes=[
+            RouteAnswers(**_fields(numbers), service=service, route=route)
+            for (service, route), numbers in sorted(answers.items())
+            if sum(numbers)
+        ],
+        predictions=failures(counts),
+        logs=await logged(connection, period),
+    )
+
+
+def requests(counts: Counts, service: str | None = None) -> Answers:
+    """All requests together, or those to one service."""
+    found = _answers(counts) if service is None else _answers(counts, "service")
+    return Answers(**_fields(found.get(() if service is None else (service,), [0.0, 0.0, 0.0])))
+
+
+def _answers(counts: Counts, *by: str) -> dict[tuple[str, ...], list[float]]:
+    """How many there were, how many with 4xx, how many with 5xx."""
+    found: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for (*labels, status), grown in counts.increases(REQUESTS, *by, "status").items():
+        numbers = found[tuple(labels)]
+        numbers[0] += grown
+        if status[:1] in ("4", "5"):
+            numbers[int(status[0]) - 3] += grown
+    return found
+
+
+def _fields(numbers: list[float]) -> _AnswersFields:
+    every, refused, failed = numbers
+    return {
+        "count": round(every),
+        "count_4xx": round(refused),
+        "count_5xx": round(failed),
+        "share_4xx": refused / every if every else None,
+        "share_5xx": failed / every if every else None,
+    }
+
+
+def failures(counts: Counts) -> Failures:
+    """Predictions that failed, by their code."""
+    ended = counts.increases(SETTLED, "status", "code")
+    codes: dict[str, float] = defaultdict(float)
+    for (status, code), grown in ended.items():
+        if status == _FAILED and grown:
+            codes[code] += grown
+    every, failed = sum(ended.values()), sum(codes.values())
+    return Failures(
+        ended=round(every),
+        failed=round(failed),
+        share=failed / every if every else None,
+        codes=[FailureCount(code, round(grown)) for code, grown in sorted(codes.items())],
+    )
+
+
+async def logged(connection: AsyncConnection, period: Period) -> list[LoggedLines]:
+    """Warnings and errors in the logs, by service."""
+    since = _minute_of(period.since)
+    minutes = (period.until - since).total_seconds() / 60
+    found = await logs.counts(connection, since, period.until)
+    lines = []
+    for service, levels in sorted(found.items()):
+        warnings = levels.get(logs.WARNING, 0)
+        wrong = sum(records for level, records in levels.items() if level >= logs.ERROR)
+        lines.append(LoggedLines(service, warnings, wrong, warnings / minutes, wrong / minutes))
+    return lines
+
+
+def _minute_of(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)

@@ -1,0 +1,163 @@
+"""How every service and every instance is, and since when."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.services.monitoring.storage.instances import (
+    HEALTHY,
+    MISSING,
+    STOPPED,
+    UNHEALTHY,
+    Instance,
+    list_instances,
+)
+
+#: A service that was seen within this time is expected to run.
+REMEMBERED = timedelta(days=1)
+#: How long those that said goodbye are shown, and how long those that fell silent make their service look bad.
+_STOPPED_SHOWN = timedelta(hours=1)
+_MISSED = timedelta(minutes=10)
+
+ServiceState = Literal["healthy", "degraded", "unhealthy", "down", "stopped"]
+InstanceState = Literal["healthy", "unhealthy", "missing", "stopped"]
+
+
+class InstanceHealth(msgspec.Struct, frozen=True):
+    """One process. `failing` are the checks that do not pass, with why; it has said that at `last_seen_at`.
+
+    `missing`: nothing was heard of it for some seconds, and it did not say goodbye. `stopped`: it did.
+    """
+
+    instance: str
+    state: InstanceState
+    since: datetime
+    failing: dict[str, str]
+    version: str
+    started_at: datetime
+    #: For how long it runs, or ran.
+    uptime_s: float
+    address: str
+    hostname: str
+    pid: int
+    last_seen_at: datetime
+    memory_bytes: int
+    #: Log lines that never arrived here.
+    logs_dropped: int
+
+
+class ServiceHealth(msgspec.Struct, frozen=True):
+    """One service, by its instances.
+
+    `healthy`: all that run are. `degraded`: some are, others are not, or have just fallen silent. `unhealthy`: none
+    is. `down`: none runs. `stopped`: none runs, and that was wanted.
+    """
+
+    service: str
+    state: ServiceState
+    since: datetime
+    live: int
+    healthy: int
+    instances: list[InstanceHealth]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The whole installation: `healthy` when every service is healthy or was stopped."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    as_of: datetime
+    services: list[ServiceHealth]
+
+
+async def health(connection: AsyncConnection, at: datetime) -> Health:
+    """How everything is at `at`; of what was not seen for a day, nothing is said any more."""
+    by_service: dict[str, dict[str, Instance]] = defaultdict(dict)
+    # By start: of several processes with one name, the newest is the instance.
+    for each in await list_instances(connection, seen_since=at - REMEMBERED):
+        known = by_service[each.service].get(each.instance)
+        if known is None or known.started_at <= each.started_at:
+            by_service[each.service][each.instance] = each
+    services = [_service(name, list(found.values()), at) for name, found in sorted(by_service.items())]
+    return Health(status=_overall(services), as_of=at, services=services)
+
+
+def _overall(services: Sequence[ServiceHealth]) -> Literal["healthy", "degraded", "unhealthy"]:
+    states = {each.state for each in services}
+    if states & {"down", "unhealthy"}:
+        return "unhealthy"
+    return "degraded" if "degraded" in states else "healthy"
+
+
+def _service(name: str, instances: Sequence[Instance], at: datetime) -> ServiceHealth:
+    state, since = _state(instances, at)
+    return ServiceHealth(
+        service=name,
+        state=state,
+        since=since,
+        live=sum(each.live for each in instances),
+        healthy=sum(each.state == HEALTHY for each in instances),
+        instances=[_instance(each, at) for each in _shown(instances, at)],
+    )
+
+
+def _state(instances: Sequence[Instance], at: datetime) -> tuple[ServiceState, datetime]:
+    in_state: dict[str, list[Instance]] = {state: [] for state in (HEALTHY, UNHEALTHY, MISSING, STOPPED)}
+    for each in instances:
+        in_state[each.state].append(each)
+    healthy, unhealthy, missing = in_state[HEALTHY], in_state[UNHEALTHY], in_state[MISSING]
+    if not healthy and not unhealthy:
+        last = max(instances, key=lambda each: each.last_seen_at)
+        return ("stopped" if last.state == STOPPED else "down"), last.state_since
+    # Somebody else may have been started in the place of one that fell silent.
+    newest = max((each.started_at for each in healthy), default=None)
+    missed = [
+        each for each in missing if at - each.state_since < _MISSED and (newest is None or newest < each.last_seen_at)
+    ]
+    wrong = [*unhealthy, *missed]
+    if not wrong:
+        return "healthy", min(each.state_since for each in healthy)
+    return ("degraded" if healthy else "unhealthy"), min(each.state_since for each in wrong)
+
+
+def _shown(instances: Sequence[Instance], at: datetime) -> list[Instance]:
+    """Those that run or should, and those that stopped a while ago; of a service that is gone, at least the last."""
+    shown = [each for each in instances if each.state != STOPPED or at - each.state_since < _STOPPED_SHOWN]
+    return shown or [max(instances, key=lambda each: each.last_seen_at)]
+
+
+def _instance(each: Instance, at: datetime) -> InstanceHealth:
+    until = at if each.live else each.last_seen_at
+    return InstanceHealth(
+        instance=each.instance,
+        state=_known_state(each.state),
+        since=each.state_since,
+        failing=_failing(each.health),
+        version=each.version,
+        started_at=each.started_at,
+        uptime_s=max(0.0, (until - each.started_at).total_seconds()),
+        address=each.address,
+        hostname=each.hostname,
+        pid=each.pid,
+        last_seen_at=each.last_seen_at,
+        memory_bytes=each.memory_bytes,
+        logs_dropped=each.logs_dropped,
+    )
+
+
+def _known_state(state: str) -> InstanceState:
+    known: dict[str, InstanceState] = {
+        HEALTHY: "healthy",
+        UNHEALTHY: "unhealthy",
+        MISSING: "missing",
+        STOPPED: "stopped",
+    }
+    return known[state]
+
+
+def _failing(said: dict[str, Any]) -> dict[str, str]:
+    failing = said.get("failing")
+    return {str(part): str(why) for part, why in failing.items()} if isinstance(failing, dict) else {}

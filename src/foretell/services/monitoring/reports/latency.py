@@ -1,0 +1,136 @@
+"""How long things took: requests, runs of models, whole predictions."""
+
+from typing import TypedDict
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.services.monitoring.reports.counting import Counts, Labels, count
+from foretell.services.monitoring.reports.histograms import Histogram
+from foretell.services.monitoring.reports.period import Period, Reported
+
+REQUEST_DURATION_S = "foretell_http_request_duration_seconds"
+PREDICTION_DURATION_S = "foretell_prediction_duration_seconds"
+_SETTLE_LAG_S = "foretell_settle_lag_seconds"
+_PUBLISH_DURATION_S = "foretell_broker_publish_duration_seconds"
+_DATABASE_WAIT_S = "foretell_database_wait_seconds"
+#: By the station that runs models.
+_RUN_DURATION_S = {
+    "worker": "foretell_worker_run_duration_seconds",
+    "model": "foretell_model_run_duration_seconds",
+}
+
+
+class Durations(msgspec.Struct, frozen=True, kw_only=True):
+    """How long something took, in seconds. Quantiles are estimated within the buckets of a histogram; null of none."""
+
+    count: int = 0
+    mean_s: float | None = None
+    p50_s: float | None = None
+    p95_s: float | None = None
+    p99_s: float | None = None
+
+
+class Numbers(TypedDict):
+    """The fields of `Durations`."""
+
+    count: int
+    mean_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+
+
+class RouteDurations(Durations, frozen=True, kw_only=True):
+    """Requests for one route of one service, from the request to the last byte of the answer."""
+
+    service: str
+    route: str
+
+
+class ModelDurations(Durations, frozen=True, kw_only=True):
+    """Runs of one model version."""
+
+    model: str
+    version: str
+
+
+class StationDurations(ModelDurations, frozen=True, kw_only=True):
+    """Runs of one model version by workers (`worker`: an envelope each) or the model service (`model`: a call each)."""
+
+    station: str
+
+
+class ServiceDurations(Durations, frozen=True, kw_only=True):
+    """Something that one service waits for."""
+
+    service: str
+
+
+class Latency(Reported, frozen=True, kw_only=True):
+    """How long everything took in the period.
+
+    `predictions`: from acceptance to settlement, of those that a worker answered. `settle_lag`: from a worker's result
+    to its settlement. `publishes`: until the broker confirmed a message. `database`: waiting for a connection.
+    """
+
+    routes: list[RouteDurations]
+    models: list[StationDurations]
+    predictions: list[ModelDurations]
+    all_predictions: Durations
+    settle_lag: Durations
+    publishes: list[ServiceDurations]
+    database: list[ServiceDurations]
+
+
+async def latency(connection: AsyncConnection, period: Period) -> Latency:
+    """How long everything took."""
+    counts = await count(connection, period)
+    return Latency(
+        **period.fields,
+        routes=[
+            RouteDurations(service=service, route=route, **numbers(histogram))
+            for (service, route), histogram in _sorted(counts, REQUEST_DURATION_S, "service", "route")
+        ],
+        models=[
+            StationDurations(station=station, model=model, version=version, **numbers(histogram))
+            for station, name in _RUN_DURATION_S.items()
+            for (model, version), histogram in _sorted(counts, name, "model", "version")
+        ],
+        predictions=[
+            ModelDurations(model=model, version=version, **numbers(histogram))
+            for (model, version), histogram in _sorted(counts, PREDICTION_DURATION_S, "model", "version")
+        ],
+        all_predictions=durations(counts, PREDICTION_DURATION_S),
+        settle_lag=durations(counts, _SETTLE_LAG_S),
+        publishes=_by_service(counts, _PUBLISH_DURATION_S),
+        database=_by_service(counts, _DATABASE_WAIT_S),
+    )
+
+
+def durations(counts: Counts, name: str) -> Durations:
+    """What a histogram says, all its series together."""
+    found = counts.histograms(name)
+    return Durations(**numbers(found[()])) if found else Durations()
+
+
+def numbers(histogram: Histogram) -> Numbers:
+    """What a histogram says."""
+    return {
+        "count": round(histogram.count),
+        "mean_s": histogram.mean,
+        "p50_s": histogram.quantile(0.5),
+        "p95_s": histogram.quantile(0.95),
+        "p99_s": histogram.quantile(0.99),
+    }
+
+
+def _by_service(counts: Counts, name: str) -> list[ServiceDurations]:
+    return [
+        ServiceDurations(service=service, **numbers(histogram))
+        for (service,), histogram in _sorted(counts, name, "service")
+    ]
+
+
+def _sorted(counts: Counts, name: str, *by: str) -> list[tuple[Labels, Histogram]]:
+    return sorted(counts.histograms(name, *by).items(), key=lambda each: each[0])

@@ -1,0 +1,124 @@
+"""The few numbers that say whether all is well."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.services.monitoring.reports.counting import count
+from foretell.services.monitoring.reports.errors import Answers, Failures, failures, logged, requests
+from foretell.services.monitoring.reports.health import ServiceState, health
+from foretell.services.monitoring.reports.latency import (
+    PREDICTION_DURATION_S,
+    REQUEST_DURATION_S,
+    Durations,
+    durations,
+    numbers,
+)
+from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.queues import QueueLine, queue_lines
+from foretell.services.monitoring.reports.revenue import revenue
+from foretell.services.monitoring.reports.throughput import ACCEPTED, REQUESTS, SETTLED
+from foretell.services.monitoring.reports.workers import SERVICE as WORKERS
+from foretell.services.monitoring.storage.instances import list_instances
+from foretell.services.monitoring.storage.tables import alerts, drift_findings
+
+_APP = "app"
+_FIRING = "firing"
+
+
+class ServiceSummary(msgspec.Struct, frozen=True):
+    """One service in a line."""
+
+    service: str
+    state: ServiceState
+    since: datetime
+    live: int
+    healthy: int
+
+
+class Overview(Reported, frozen=True, kw_only=True):
+    """The start page: how everything is now, and how the period went.
+
+    `requests` and their `request_durations` are the app's; `prediction_durations` are from acceptance to settlement.
+    `drifting` are the model versions whose inputs or outputs have changed; revenue is today's, UTC.
+    """
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    services: list[ServiceSummary]
+    requests_per_s: float
+    accepted_per_s: float
+    settled_per_s: float
+    request_durations: Durations
+    prediction_durations: Durations
+    requests: Answers
+    predictions: Failures
+    warnings_per_minute: float
+    errors_per_minute: float
+    workers: int
+    workers_busy: int
+    queues: list[QueueLine]
+    dead_letters: int
+    revenue_credits: int
+    revenue_predictions: int
+    alerts_firing: int
+    drifting: list[str]
+
+
+async def overview(connection: AsyncConnection, period: Period) -> Overview:
+    """How things are and went."""
+    counts = await count(connection, period)
+    now = await health(connection, period.until)
+    workers = await list_instances(connection, service=WORKERS, live_only=True)
+    today = await revenue(connection, period.until.date(), 1)
+    lines = await logged(connection, period)
+    queues = queue_lines(counts)
+    in_app = counts.histograms(REQUEST_DURATION_S, "service").get((_APP,))
+    return Overview(
+        **period.fields,
+        status=now.status,
+        services=[
+            ServiceSummary(each.service, each.state, each.since, each.live, each.healthy) for each in now.services
+        ],
+        requests_per_s=counts.increases(REQUESTS, "service").get((_APP,), 0.0) / counts.span_s,
+        accepted_per_s=counts.increase(ACCEPTED) / counts.span_s,
+        settled_per_s=counts.increase(SETTLED) / counts.span_s,
+        request_durations=Durations(**numbers(in_app)) if in_app is not None else Durations(),
+        prediction_durations=durations(counts, PREDICTION_DURATION_S),
+        requests=requests(counts, service=_APP),
+        predictions=failures(counts),
+        warnings_per_minute=sum(each.warnings_per_minute for each in lines),
+        errors_per_minute=sum(each.errors_per_minute for each in lines),
+        workers=len(workers),
+        workers_busy=sum(bool(each.health.get("busy")) for each in workers),
+        queues=queues,
+        dead_letters=sum(each.dead_letters for each in queues),
+        revenue_credits=today.credits,
+        revenue_predictions=today.predictions,
+        alerts_firing=await _firing(connection),
+        drifting=await _drifting(connection),
+    )
+
+
+async def _firing(connection: AsyncConnection) -> int:
+    query = select(func.count()).select_from(alerts).where(alerts.c.resolved_at.is_(None), alerts.c.state == _FIRING)
+    return int((await connection.execute(query)).scalar_one())
+
+
+class _Finding(msgspec.Struct):
+    drifted: bool = False
+
+
+class _Findings(msgspec.Struct):
+    findings: list[_Finding] = []
+
+
+async def _drifting(connection: AsyncConnection) -> list[str]:
+    rows = await connection.execute(select(drift_findings).order_by(drift_findings.c.model, drift_findings.c.version))
+    return [
+        f"{row.model} {row.version}"
+        for row in rows
+        if any(finding.drifted for finding in msgspec.json.decode(row.body, type=_Findings).findings)
+    ]

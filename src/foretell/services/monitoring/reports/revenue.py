@@ -1,0 +1,196 @@
+"""What was earned, by model and day, as exact as the books.
+
+A dispatcher looks it up in the product's database and tells it of today and yesterday. It is written down here, so that
+older days stay known, also when their snapshots are gone.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+
+import msgspec
+from sqlalchemy import case, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.kit.clock import now
+from foretell.services.monitoring.storage.database import MonitoringDatabase
+from foretell.services.monitoring.storage.instances import list_instances
+from foretell.services.monitoring.storage.snapshots import families_of
+from foretell.services.monitoring.storage.tables import revenue as table
+from foretell.services.monitoring.storage.tables import snapshots
+
+DEFAULT_DAYS = 7
+MOST_DAYS = 400
+
+_DISPATCHER = "dispatcher"
+_CREDITS = "foretell_revenue_credits"
+_PREDICTIONS = "foretell_revenue_predictions"
+_WRITE_DOWN_EVERY_S = 10.0
+#: A dispatcher tells of yesterday, too: what it said last may count for so long.
+_TOLD_WITHIN = timedelta(days=2)
+#: Of one that dies again and again, the last are enough: what the others said was written down.
+_MOST_DISPATCHERS = 20
+
+
+class Earned(msgspec.Struct, frozen=True):
+    """What one model earned on one day (UTC): credits captured, and by how many predictions. It was so at `as_of`."""
+
+    day: str
+    model: str
+    credits: int
+    predictions: int
+    as_of: datetime
+
+
+class DayTotal(msgspec.Struct, frozen=True):
+    """What all models together earned on one day."""
+
+    day: str
+    credits: int
+    predictions: int
+
+
+class Revenue(msgspec.Struct, frozen=True):
+    """What was earned on each of the last days, oldest first; `as_of`: when a dispatcher last said so."""
+
+    days: int
+    since: str
+    until: str
+    as_of: datetime | None
+    credits: int
+    predictions: int
+    totals: list[DayTotal]
+    items: list[Earned]
+
+
+async def revenue(connection: AsyncConnection, today: date, days: int) -> Revenue:
+    """What was earned on `today` and the days before, so many in all."""
+    first = today - timedelta(days=days - 1)
+    query = select(table).where(table.c.day >= first.isoformat(), table.c.day <= today.isoformat())
+    items = {
+        (row.day, row.model): Earned(row.day, row.model, row.credits, row.predictions, row.as_of)
+        for row in await connection.execute(query)
+    }
+    # What was said since it was last written down.
+    told = await _told(connection, seen_since=now() - _TOLD_WITHIN)
+    for earned in told:
+        known = items.get((earned.day, earned.model))
+        if earned.day >= first.isoformat() and (known is None or known.as_of < earned.as_of):
+            items[earned.day, earned.model] = _higher(earned, known)
+    shown = [items[key] for key in sorted(items)]
+    as_of = [earned.as_of for earned in told] or [earned.as_of for earned in shown]
+    return Revenue(
+        days=days,
+        since=first.isoformat(),
+        until=today.isoformat(),
+        as_of=max(as_of, default=None),
+        credits=sum(each.credits for each in shown),
+        predictions=sum(each.predictions for each in shown),
+        totals=_totals(shown),
+        items=shown,
+    )
+
+
+def _higher(earned: Earned, known: Earned | None) -> Earned:
+    """What has been earned is never taken back: a dispatcher that says less has not looked at everything yet."""
+    if known is None or earned.credits >= known.credits:
+        return earned
+    return msgspec.structs.replace(earned, credits=known.credits, predictions=known.predictions)
+
+
+def _totals(items: Iterable[Earned]) -> list[DayTotal]:
+    credits: dict[str, int] = defaultdict(int)
+    predictions: dict[str, int] = defaultdict(int)
+    for each in items:
+        credits[each.day] += each.credits
+        predictions[each.day] += each.predictions
+    return [DayTotal(day, credits[day], predictions[day]) for day in sorted(credits)]
+
+
+async def _told(connection: AsyncConnection, *, seen_since: datetime) -> list[Earned]:
+    """What the dispatchers that were seen since then said last, by day and model; of several, the most."""
+    found: dict[tuple[str, str], Earned] = {}
+    dispatchers = await list_instances(connection, service=_DISPATCHER, seen_since=seen_since)
+    for dispatcher in sorted(dispatchers, key=lambda each: each.last_seen_at)[-_MOST_DISPATCHERS:]:
+        query = (
+            select(snapshots.c.at, snapshots.c.body)
+            .where(snapshots.c.instance_id == dispatcher.id)
+            .order_by(snapshots.c.at.desc())
+            .limit(1)
+        )
+        row = (await connection.execute(query)).one_or_none()
+        for earned in _read(row.body, row.at) if row is not None else ():
+            key = earned.day, earned.model
+            known = found.get(key)
+            if known is None or (earned.credits, earned.as_of) > (known.credits, known.as_of):
+                found[key] = earned
+    return [found[key] for key in sorted(found)]
+
+
+def _read(body: bytes, at: datetime) -> list[Earned]:
+    values: dict[str, Mapping[tuple[str, str], float]] = {
+        family.name: {
+            (series.labels.get("day", ""), series.labels.get("model", "")): series.value for series in family.series
+        }
+        for family in families_of(body)
+        if family.name in (_CREDITS, _PREDICTIONS)
+    }
+    predictions = values.get(_PREDICTIONS, {})
+    return [
+        Earned(day, model, round(credits), round(predictions.get((day, model), 0)), at)
+        for (day, model), credits in values.get(_CREDITS, {}).items()
+        if _is_day(day)
+    ]
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+class RevenueBook:
+    """Writes down what dispatchers tell."""
+
+    def __init__(self, database: MonitoringDatabase, *, every_s: float = _WRITE_DOWN_EVERY_S) -> None:
+        self._database = database
+        self._every_s = every_s
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Write down every few seconds until `stopping` is set, and once more then."""
+        while not stopping.is_set():
+            await self.write_down()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), self._every_s)
+        await self.write_down()
+
+    async def write_down(self) -> None:
+        """Keep what they say now. Raises `Unavailable`."""
+        async with self._database.snapshot() as connection:
+            told = await _told(connection, seen_since=now() - _TOLD_WITHIN)
+        if told:
+            async with self._database.transaction() as connection:
+                await _keep(connection, told)
+
+
+async def _keep(connection: AsyncConnection, told: Iterable[Earned]) -> None:
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    for each in told:
+        statement = insert(table).values(
+            day=each.day, model=each.model, credits=each.credits, predictions=each.predictions, as_of=each.as_of
+        )
+        new = statement.excluded
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[table.c.day, table.c.model],
+                set_={
+                    "credits": case((new.credits > table.c.credits, new.credits), else_=table.c.credits),
+                    "predictions": case((new.credits > table.c.credits, new.predictions), else_=table.c.predictions),
+                    "as_of": case((new.as_of > table.c.as_of, new.as_of), else_=table.c.as_of),
+                },
+            )
+        )

@@ -1,0 +1,117 @@
+"""How much was done, and how that went on over time."""
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.services.monitoring.reports.counting import Counts, count
+from foretell.services.monitoring.reports.period import Period, Reported
+
+REQUESTS = "foretell_http_requests_total"
+ACCEPTED = "foretell_predictions_accepted_total"
+SETTLED = "foretell_predictions_settled_total"
+WORKER_TASKS = "foretell_worker_tasks_total"
+_BATCH_ITEMS = "foretell_batch_items"
+
+DEFAULT_POINTS = 30
+MOST_POINTS = 200
+
+
+class ServiceRequests(msgspec.Struct, frozen=True):
+    """Requests that one service answered."""
+
+    service: str
+    count: int
+    per_s: float
+
+
+class ModelTasks(msgspec.Struct, frozen=True):
+    """What was done for one model version."""
+
+    model: str
+    version: str
+    #: Predictions taken in, and tasks that workers did.
+    accepted: int
+    accepted_per_s: float
+    tasks: int
+    tasks_per_s: float
+
+
+class Batches(msgspec.Struct, frozen=True):
+    """How many items the batches of one station had: the more, the more of its costs they share."""
+
+    station: str
+    count: int
+    mean_items: float | None
+    p95_items: float | None
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One part of the period, up to `at`."""
+
+    at: datetime
+    requests_per_s: float
+    accepted_per_s: float
+    settled_per_s: float
+    tasks_per_s: float
+
+
+class Throughput(Reported, frozen=True, kw_only=True):
+    """How much was done in the period. Rates are over `counted_s`, the part of it of which there are numbers."""
+
+    counted_s: float
+    requests_per_s: float
+    accepted_per_s: float
+    settled_per_s: float
+    tasks_per_s: float
+    services: list[ServiceRequests]
+    models: list[ModelTasks]
+    batches: list[Batches]
+    points: list[Point]
+
+
+async def throughput(connection: AsyncConnection, period: Period, points: int = DEFAULT_POINTS) -> Throughput:
+    """How much was done, in up to so many points."""
+    counts = await count(connection, period, points=points)
+    span_s = counts.span_s
+    requests = counts.increases(REQUESTS, "service")
+    return Throughput(
+        **period.fields,
+        counted_s=span_s,
+        requests_per_s=sum(requests.values()) / span_s,
+        accepted_per_s=counts.increase(ACCEPTED) / span_s,
+        settled_per_s=counts.increase(SETTLED) / span_s,
+        tasks_per_s=counts.increase(WORKER_TASKS) / span_s,
+        services=[
+            ServiceRequests(service, round(grown), grown / span_s) for (service,), grown in sorted(requests.items())
+        ],
+        models=_models(counts),
+        batches=[
+            Batches(station, round(histogram.count), histogram.mean, histogram.quantile(0.95))
+            for (station,), histogram in sorted(counts.histograms(_BATCH_ITEMS, "station").items(), key=lambda e: e[0])
+        ],
+        points=_points(counts),
+    )
+
+
+def _models(counts: Counts) -> list[ModelTasks]:
+    accepted = counts.increases(ACCEPTED, "model", "version")
+    tasks = counts.increases(WORKER_TASKS, "model", "version")
+    span_s = counts.span_s
+    return [
+        ModelTasks(
+            model=key[0],
+            version=key[1],
+            accepted=round(accepted.get(key, 0.0)),
+            accepted_per_s=accepted.get(key, 0.0) / span_s,
+            tasks=round(tasks.get(key, 0.0)),
+            tasks_per_s=tasks.get(key, 0.0) / span_s,
+        )
+        for key in sorted(accepted.keys() | tasks.keys())
+    ]
+
+
+def _points(counts: Counts) -> list[Point]:
+    lines = [counts.rates(name) for name in (REQUESTS, ACCEPTED, SETTLED, WORKER_TASKS)]
+    return [Point(at, *values) for at, *values in zip(counts.moments[1:], *lines, strict=True)]

@@ -1,0 +1,124 @@
+"""Dead letters: `GET /queues/{queue}/dead` shows them, `DELETE` discards them, `POST …/redrive` sends them back."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from foretell.contracts.openapi import json_answer as answer_of
+from foretell.contracts.openapi import (
+    json_body,
+    path_parameter,
+    problem_answers,
+    query_parameter,
+    reference,
+    struct_schemas,
+)
+from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
+from foretell.kit.routing import Answer, Request, Route, json_answer
+from foretell.services.monitoring.parts import Part, Surroundings
+from foretell.services.monitoring.reports.dead_letters import (
+    MOST_MOVED,
+    MOST_SHOWN,
+    DeadLetterOffice,
+    DeadLetters,
+    Moved,
+)
+from foretell.services.monitoring.routes.filters import WrongParameter, known_only, whole_number
+
+_DEAD = "/queues/{queue}/dead"
+_REDRIVE = "/queues/{queue}/redrive"
+_DEFAULT_SHOWN = 50
+
+
+class RedriveOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many of the oldest to send back, at most."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_MOVED)]
+
+
+_decode_order = msgspec.json.Decoder(RedriveOrder).decode
+
+
+class QueueRoutes:
+    """The routes."""
+
+    def __init__(self, office: DeadLetterOffice) -> None:
+        self._office = office
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("GET", _DEAD, self.show),
+            Route("DELETE", _DEAD, self.discard),
+            Route("POST", _REDRIVE, self.redrive),
+        ]
+
+    async def show(self, request: Request) -> Answer:
+        """What lies in the dead-letter queue."""
+        query = known_only(request.query(), ["limit"])
+        limit = whole_number(query, "limit", _DEFAULT_SHOWN, least=1, most=MOST_SHOWN)
+        return json_answer(await self._office.show(request.parameters["queue"], limit))
+
+    async def redrive(self, request: Request) -> Answer:
+        """Send dead letters back to their queue."""
+        known_only(request.query(), ())
+        order = _read_order(await request.body())
+        return json_answer(await self._office.redrive(request.parameters["queue"], order.limit))
+
+    async def discard(self, request: Request) -> Answer:
+        """Throw all dead letters of a queue away."""
+        query = known_only(request.query(), ["confirm"])
+        if "confirm" not in query:
+            raise WrongParameter("confirm", "must say how many dead letters there are, which will all be discarded")
+        confirmed = whole_number(query, "confirm", 0, least=0, most=999_999_999)
+        return json_answer(await self._office.discard(request.parameters["queue"], confirmed))
+
+
+def _read_order(body: bytes) -> RedriveOrder:
+    try:
+        return _decode_order(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest([{"detail": str(error), "pointer": pointer()}]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedBody from None
+
+
+def part(surroundings: Surroundings) -> Part:
+    """Dead letters, as a part of the service."""
+    office = DeadLetterOffice(surroundings.settings, surroundings.instance)
+    return Part(routes=QueueRoutes(office).routes, paths=_paths, schemas=_schemas)
+
+
+def _schemas() -> dict[str, Any]:
+    return struct_schemas([DeadLetters, Moved, RedriveOrder])
+
+
+def _paths() -> dict[str, Any]:
+    queue = path_parameter("queue", "ml_tasks, ml_tasks.POOL or ml_results", "ml_tasks")
+    limit = query_parameter("limit", f"How many of the oldest: 1 to {MOST_SHOWN}")
+    confirm = {**query_parameter("confirm", "How many dead letters there are"), "required": True}
+    show = _operation("show_dead_letters", "What nobody could handle", DeadLetters, 404, 422, 503)
+    discard = _operation("discard_dead_letters", "Throw all of them away", Moved, 404, 422, 503)
+    discard["responses"]["409"] = {
+        "description": "There are more or fewer than was confirmed.",
+        "content": {"application/problem+json": {"schema": reference("Problem")}},
+    }
+    redrive = _operation("redrive", "Send them back to their queue", Moved, 404, 413, 422, 503)
+    body = json_body(reference(RedriveOrder.__name__), {"A hundred": {"limit": 100}})
+    return {
+        _DEAD: {
+            "get": show | {"parameters": [queue, limit]},
+            "delete": discard | {"parameters": [queue, confirm]},
+        },
+        _REDRIVE: {"post": redrive | {"parameters": [queue], "requestBody": body}},
+    }
+
+
+def _operation(name: str, summary: str, shape: type, *wrong: int) -> dict[str, Any]:
+    return {
+        "tags": ["queues"],
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": answer_of("The answer", reference(shape.__name__)), **problem_answers(*wrong)},
+    }

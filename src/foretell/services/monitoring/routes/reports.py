@@ -1,0 +1,137 @@
+"""`GET /reports/health`, `latency`, `throughput`, `errors`, `workers`, `queues`, `revenue` and `overview`."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.openapi import json_answer as answer_of
+from foretell.contracts.openapi import problem_answers, query_parameter, reference, struct_schemas
+from foretell.kit.clock import now
+from foretell.kit.routing import Answer, Handler, Request, Route, json_answer
+from foretell.services.monitoring.parts import Part, Surroundings
+from foretell.services.monitoring.reports import revenue as revenues
+from foretell.services.monitoring.reports.errors import Errors, errors
+from foretell.services.monitoring.reports.health import Health, health
+from foretell.services.monitoring.reports.latency import Latency, latency
+from foretell.services.monitoring.reports.overview import Overview, overview
+from foretell.services.monitoring.reports.period import Period
+from foretell.services.monitoring.reports.queues import Queues, queues
+from foretell.services.monitoring.reports.revenue import Revenue, RevenueBook
+from foretell.services.monitoring.reports.throughput import (
+    DEFAULT_POINTS,
+    MOST_POINTS,
+    Throughput,
+    throughput,
+)
+from foretell.services.monitoring.reports.workers import Workers, workers
+from foretell.services.monitoring.routes.filters import known_only, whole_number
+from foretell.services.monitoring.routes.periods import PARAMETERS, period_of
+from foretell.services.monitoring.storage.database import MonitoringDatabase
+
+#: Reports that need nothing but a period, and what they answer with.
+_OVER_A_PERIOD: Mapping[str, tuple[Callable[[AsyncConnection, Period], Awaitable[msgspec.Struct]], type, str]] = {
+    "latency": (latency, Latency, "How long requests, runs of models and whole predictions took"),
+    "errors": (errors, Errors, "What went wrong: answers, predictions, lines in the logs"),
+    "workers": (workers, Workers, "What each worker does and did"),
+    "queues": (queues, Queues, "What waits in the queues, and dead letters"),
+    "overview": (overview, Overview, "The few numbers that say whether all is well"),
+}
+
+
+class Reports:
+    """The routes."""
+
+    def __init__(self, database: MonitoringDatabase) -> None:
+        self._database = database
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of them."""
+        handlers: dict[str, Handler] = {
+            "health": self.health,
+            "throughput": self.throughput,
+            "revenue": self.revenue,
+            **{name: self._over_a_period(report) for name, (report, _, _) in _OVER_A_PERIOD.items()},
+        }
+        return [Route("GET", _path(name), handler) for name, handler in handlers.items()]
+
+    def _over_a_period(self, report: Callable[[AsyncConnection, Period], Awaitable[msgspec.Struct]]) -> Handler:
+        async def answer(request: Request) -> Answer:
+            period = period_of(request.query(), now())
+            async with self._database.snapshot() as connection:
+                return json_answer(await report(connection, period))
+
+        return answer
+
+    async def health(self, request: Request) -> Answer:
+        """How everything is now."""
+        known_only(request.query(), ())
+        async with self._database.snapshot() as connection:
+            return json_answer(await health(connection, now()))
+
+    async def throughput(self, request: Request) -> Answer:
+        """How much was done, over time."""
+        query = request.query()
+        period = period_of(query, now(), also=["points"])
+        points = whole_number(query, "points", DEFAULT_POINTS, least=1, most=MOST_POINTS)
+        async with self._database.snapshot() as connection:
+            return json_answer(await throughput(connection, period, points))
+
+    async def revenue(self, request: Request) -> Answer:
+        """What was earned, by model and day."""
+        query = known_only(request.query(), ["days"])
+        days = whole_number(query, "days", revenues.DEFAULT_DAYS, least=1, most=revenues.MOST_DAYS)
+        async with self._database.snapshot() as connection:
+            return json_answer(await revenues.revenue(connection, now().date(), days))
+
+
+def part(surroundings: Surroundings) -> Part:
+    """Reports, as a part of the service."""
+    return Part(
+        routes=Reports(surroundings.database).routes,
+        run=RevenueBook(surroundings.database).run,
+        paths=_paths,
+        schemas=_schemas,
+    )
+
+
+def _path(name: str) -> str:
+    return f"/reports/{name}"
+
+
+_ABOUT_THE_PERIOD = {
+    "since": "The beginning, ISO 8601, without a zone UTC",
+    "until": "The end; now, if it is left out",
+    "window": "Its length in place of one of them: 90s, 5m, 2h, 7d. Without any of the three, 5m",
+}
+
+
+def _paths() -> dict[str, Any]:
+    period = [query_parameter(name, _ABOUT_THE_PERIOD[name]) for name in PARAMETERS]
+    points = query_parameter("points", f"Into how many points, at most: 1 to {MOST_POINTS}")
+    days = query_parameter("days", f"How many days, today among them: 1 to {revenues.MOST_DAYS}")
+    operations = {
+        "health": _operation("health", "How every service and instance is, and since when", Health, []),
+        "throughput": _operation(
+            "throughput", "How much was done, and how that went on", Throughput, [*period, points]
+        ),
+        "revenue": _operation("revenue", "What was earned, by model and day", Revenue, [days]),
+        **{name: _operation(name, summary, shape, period) for name, (_, shape, summary) in _OVER_A_PERIOD.items()},
+    }
+    return {_path(name): {"get": operation} for name, operation in operations.items()}
+
+
+def _operation(name: str, summary: str, shape: type, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "tags": ["reports"],
+        "operationId": f"report_{name}",
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {"200": answer_of("The report", reference(shape.__name__)), **problem_answers(422, 503)},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    return struct_schemas([Health, Throughput, Revenue, *(shape for _, shape, _ in _OVER_A_PERIOD.values())])

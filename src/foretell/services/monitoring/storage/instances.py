@@ -1,0 +1,145 @@
+"""Which instances there are and how each of them is, by what they said last."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping, Select, exists, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.monitoring import SILENT_AFTER_S, Heartbeat
+from foretell.services.monitoring.storage.tables import instances
+
+HEALTHY, UNHEALTHY, MISSING, STOPPED = "healthy", "unhealthy", "missing", "stopped"
+#: Those that run, as far as anybody knows.
+LIVE = (HEALTHY, UNHEALTHY)
+
+_encode_json = msgspec.json.Encoder(enc_hook=str).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One process, from its start to its end."""
+
+    id: int
+    service: str
+    instance: str
+    version: str
+    started_at: datetime
+    hostname: str
+    pid: int
+    #: Where it answers HTTP, `HOST:PORT`, or empty.
+    address: str
+    #: healthy, unhealthy, missing or stopped, and since when.
+    state: str
+    state_since: datetime
+    last_seen_at: datetime
+    #: What its /health said last.
+    health: dict[str, Any]
+    memory_bytes: int
+    #: Processor time since its start.
+    cpu_s: float
+    logs_dropped: int
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs, as far as anybody knows."""
+        return self.state in LIVE
+
+
+def instance_of(row: RowMapping) -> Instance:
+    """The instance in a row of the table."""
+    values = {column.name: row[column] for column in instances.c}
+    return Instance(**values | {"health": msgspec.json.decode(values["health"])})
+
+
+async def list_instances(
+    connection: AsyncConnection,
+    *,
+    service: str | None = None,
+    seen_since: datetime | None = None,
+    live_only: bool = False,
+) -> list[Instance]:
+    """The instances, by service, name and start."""
+    query: Select[Any] = select(instances).order_by(instances.c.service, instances.c.instance, instances.c.started_at)
+    if service is not None:
+        query = query.where(instances.c.service == service)
+    if seen_since is not None:
+        query = query.where(instances.c.last_seen_at >= seen_since)
+    if live_only:
+        query = query.where(instances.c.state.in_(LIVE))
+    return [instance_of(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def record(connection: AsyncConnection, heartbeat: Heartbeat, now: datetime) -> int:
+    """Keep what an instance says of itself, as heard at `now`; its id.
+
+    `state_since` changes only with the state. An old heartbeat that arrives late does not bring back one that stopped.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    state = _state_of(heartbeat)
+    values = {
+        "service": heartbeat.service,
+        "instance": heartbeat.instance,
+        "version": heartbeat.version,
+        "started_at": heartbeat.started_at,
+        "hostname": heartbeat.hostname,
+        "pid": heartbeat.pid,
+        "address": heartbeat.address,
+        "state": state,
+        "state_since": now,
+        "last_seen_at": now,
+        "health": _encode_json(heartbeat.health).decode(),
+        "memory_bytes": heartbeat.memory_bytes,
+        "cpu_s": heartbeat.cpu_s,
+        "logs_dropped": heartbeat.logs_dropped,
+    }
+    identity = ("service", "instance", "started_at")
+    known = (
+        await connection.execute(
+            select(instances.c.id, instances.c.state, instances.c.state_since).where(
+                *(instances.c[name] == values[name] for name in identity)
+            )
+        )
+    ).one_or_none()
+    if known is not None:
+        if known.state == STOPPED and state != STOPPED:
+            return int(known.id)
+        if known.state == state:
+            values["state_since"] = known.state_since
+        await connection.execute(update(instances).where(instances.c.id == known.id).values(values))
+        return int(known.id)
+    statement = insert(instances).values(values).on_conflict_do_nothing().returning(instances.c.id)
+    created = (await connection.execute(statement)).scalar_one_or_none()
+    if created is None:
+        return await record(connection, heartbeat, now)
+    return int(created)
+
+
+def _state_of(heartbeat: Heartbeat) -> str:
+    if heartbeat.goodbye:
+        return STOPPED
+    return HEALTHY if heartbeat.health.get("status") == "healthy" else UNHEALTHY
+
+
+async def any_silent(connection: AsyncConnection, now: datetime) -> bool:
+    """Whether `mark_missing` would find somebody."""
+    return bool(await connection.scalar(select(exists().where(*_silent(now)))))
+
+
+async def mark_missing(connection: AsyncConnection, now: datetime) -> int:
+    """Call those missing that have not been heard of for `SILENT_AFTER_S`; how many became so."""
+    result = await connection.execute(update(instances).where(*_silent(now)).values(state=MISSING, state_since=now))
+    return int(result.rowcount)
+
+
+async def mark_stopped(connection: AsyncConnection, instance: str, now: datetime) -> None:
+    """Say goodbye for `instance`: what stores goodbyes is gone before its own could arrive."""
+    mine = (instances.c.instance == instance, instances.c.state.in_(LIVE))
+    await connection.execute(update(instances).where(*mine).values(state=STOPPED, state_since=now))
+
+
+def _silent(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return instances.c.state.in_(LIVE), instances.c.last_seen_at < now - timedelta(seconds=SILENT_AFTER_S)

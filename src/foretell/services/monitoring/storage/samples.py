@@ -1,0 +1,47 @@
+"""Single values that somebody sent."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.services.monitoring.storage.tables import samples
+
+# Jumps from name to name along the index: the values between them are not read.
+_SERVICES = text("""
+    WITH RECURSIVE names (service) AS (
+        SELECT min(service) FROM samples
+        UNION ALL
+        SELECT (SELECT min(service) FROM samples WHERE service > names.service) FROM names WHERE service IS NOT NULL
+    )
+    SELECT service FROM names WHERE service IS NOT NULL ORDER BY service
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one metric of one service."""
+
+    at: datetime
+    seq: int
+    service: str
+    name: str
+    value: float
+
+
+async def services(connection: AsyncConnection) -> list[str]:
+    """The services that sent values, sorted."""
+    return list(await connection.scalars(_SERVICES))
+
+
+async def newest(connection: AsyncConnection, service: str, limit: int) -> list[Sample]:
+    """The newest values of a service, oldest first."""
+    query = (
+        select(samples)
+        .where(samples.c.service == service)
+        .order_by(samples.c.at.desc(), samples.c.seq.desc())
+        .limit(limit)
+    )
+    rows = (await connection.execute(query)).mappings().all()
+    return [Sample(**row) for row in reversed(rows)]

@@ -1,0 +1,1 @@
+"""The routes of the preprocessing service, a file for each noun."""

@@ -1,0 +1,14 @@
+"""Settings of the preprocessing service."""
+
+from pydantic import Field
+
+from foretell.kit.settings import ServiceSettings
+
+
+class PreprocessingSettings(ServiceSettings):
+    """What the preprocessing service can be told."""
+
+    port: int = Field(default=8002, ge=0, le=65535)
+    #: Bounds of one request.
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    max_rows: int = Field(default=10_000, ge=1)

@@ -1,0 +1,241 @@
+"""What a worker does all day: take an envelope, run the model, hand the results back, acknowledge.
+
+An envelope is acknowledged only after its results are stored by the broker. A crash in between means that its tasks
+run again, which is harmless: a prediction is a function of its input, and only its first result is settled.
+"""
+
+import asyncio
+import faulthandler
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from foretell.broker.port import Broker, Consumer, Delivery
+from foretell.contracts import queues
+from foretell.contracts.envelopes import unpack
+from foretell.contracts.messages import Failure, Result, ResultEnvelope, TaskEnvelope, decode_tasks, encode
+from foretell.kit import metrics, tracing
+from foretell.kit.clock import now, uuid7
+from foretell.kit.errors import ForetellError
+from foretell.kit.lifecycle import exit_at_once
+from foretell.services.worker import traces
+from foretell.services.worker.measures import BUSY, RUN_DURATION_S, TASKS
+
+log = structlog.get_logger()
+
+#: A model that holds the interpreter's lock can't be timed from inside it; this much later the process is ended from
+#: a thread of its own that needs no lock.
+_HARD_LIMIT_EXTRA_S = 3.0
+_RETRY_S = 1.0
+#: How long a worker that exits at once may take to say goodbye to the broker.
+_LET_GO_S = 2.0
+#: The exit status of a worker that had to leave a hanging model behind.
+EXIT_HANGING_MODEL = 70
+#: How many splinters of a split envelope are under way to the broker at once.
+_SPLIT_IN_FLIGHT = 64
+
+
+class Runner(Protocol):
+    """What a worker needs of the engine."""
+
+    def run(self, envelope: TaskEnvelope) -> list[Result]:
+        """Results in the order of the tasks. Never raises for what is in the envelope."""
+
+
+def _exit(status: int) -> None:
+    # Not `sys.exit`: the thread with the hanging model would keep the process alive.
+    exit_at_once(status)
+
+
+async def _let_go(consumer: Consumer) -> None:
+    """Close `consumer`: only then has the broker surely heard what was acknowledged a moment ago."""
+    with suppress(ForetellError, TimeoutError):
+        async with asyncio.timeout(_LET_GO_S):
+            await consumer.close()
+
+
+class _Stopped(Exception):
+    """We were told to stop while the broker was away."""
+
+
+class Worker:
+    """Takes envelopes from one queue, one at a time."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        engine: Runner,
+        *,
+        worker_id: str,
+        time_limit_s: Callable[[str, str], float],
+        stopping: asyncio.Event,
+        exit_process: Callable[[int], None] = _exit,
+        after_answer: Callable[[TaskEnvelope, Sequence[Result]], object] = lambda *_: None,
+    ) -> None:
+        """`time_limit_s(model, version)` says how long one call of a model may take.
+
+        `after_answer` is told of envelopes and their results once these are handed back; it must not wait or raise.
+        """
+        self._broker = broker
+        self._engine = engine
+        self._worker_id = worker_id
+        self._time_limit_s = time_limit_s
+        self._stopping = stopping
+        self._exit_process = exit_process
+        self._after_answer = after_answer
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self.tasks_done = 0
+        self.busy = False
+        self._in_hand: tuple[TaskEnvelope, datetime] | None = None
+
+    @property
+    def current_task(self) -> dict[str, Any] | None:
+        """What is in hand, in words for `/health`: never an input."""
+        if self._in_hand is None:
+            return None
+        envelope, since = self._in_hand
+        return {
+            "model": envelope.model,
+            "version": envelope.version,
+            "tasks": len(envelope.tasks),
+            "since": since,
+            "prediction_id": str(envelope.tasks[0].id),
+        }
+
+    async def work(self, consumer: Consumer) -> None:
+        """Handle envelopes until told to stop; the one in hand is finished first."""
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                receiving = asyncio.create_task(consumer.receive(1))
+                await asyncio.wait({receiving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if not receiving.done():
+                    receiving.cancel()
+                    return
+                for delivery in receiving.result():
+                    await self._handle(consumer, delivery)
+        finally:
+            stop.cancel()
+
+    async def _handle(self, consumer: Consumer, delivery: Delivery) -> None:
+        try:
+            envelope = decode_tasks(delivery.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.error("task_envelope_rejected", message_id=delivery.message_id, reason=str(error)[:300])
+            await consumer.reject([delivery], requeue=False)
+            return
+        self.busy = True
+        self._in_hand = envelope, now()
+        BUSY.set(1)
+        hung = False
+        results: Sequence[Result] | None = None
+        try:
+            if delivery.attempts > 1 and len(envelope.tasks) > 1:
+                # Somebody died with this in hand. If one of the inputs did it, let it be alone next time.
+                log.warning("envelope_split", tasks=len(envelope.tasks), attempts=delivery.attempts)
+                await self._split(delivery.queue, envelope)
+            else:
+                started_at = now()
+                runs = traces.begin(envelope, delivery.queue, self._worker_id)
+                with tracing.inside(traces.alone(envelope, runs)):
+                    results = await self._run(envelope)
+                    hung = results is None
+                    await self._answer(delivery.queue, envelope, results, started_at, runs)
+            await consumer.acknowledge([delivery])
+            if results is not None:
+                self._after_answer(envelope, results)
+        except _Stopped:
+            # Not acknowledged: the envelope goes back to the queue when we are gone.
+            log.warning("envelope_left_behind", model=envelope.model, tasks=len(envelope.tasks))
+        finally:
+            self.busy = False
+            self._in_hand = None
+            BUSY.set(0)
+            if hung:
+                # The thread with the hanging model can't be ended, only left behind together with its process.
+                await _let_go(consumer)
+                self._exit_process(EXIT_HANGING_MODEL)
+
+    async def _run(self, envelope: TaskEnvelope) -> Sequence[Result] | None:
+        """The results of the tasks; None when the model did not answer within its time limit."""
+        limit_s = self._time_limit_s(envelope.model, envelope.version)
+        metrics.BATCH_ITEMS.labels("worker").observe(len(envelope.tasks))
+        faulthandler.dump_traceback_later(limit_s + _HARD_LIMIT_EXTRA_S, exit=True)
+        running = asyncio.get_running_loop().run_in_executor(
+            self._thread, copy_context().run, self._engine.run, envelope
+        )
+        try:
+            with RUN_DURATION_S.labels(envelope.model, envelope.version).time():
+                done, _ = await asyncio.wait({running}, timeout=limit_s)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        if done:
+            return running.result()
+        log.error("model_hung", model=envelope.model, version=envelope.version, limit_s=limit_s)
+        return None
+
+    async def _answer(
+        self,
+        queue: str,
+        envelope: TaskEnvelope,
+        results: Sequence[Result] | None,
+        started_at: datetime,
+        runs: traces.Runs,
+    ) -> None:
+        """Hand the results back; without results, say that time was up, or single out who used it up."""
+        if results is None:
+            if len(envelope.tasks) > 1:
+                await self._split(queue, envelope)
+                traces.give_up(runs)
+                return
+            limit_s = self._time_limit_s(envelope.model, envelope.version)
+            failure = Failure("timeout", f"The model did not answer within {limit_s:g} seconds.")
+            results = [Result(envelope.tasks[0].id, error=failure)]
+        answer = ResultEnvelope(
+            model=envelope.model,
+            version=envelope.version,
+            worker_id=self._worker_id,
+            published_at=envelope.published_at,
+            started_at=started_at,
+            finished_at=now(),
+            results=traces.handed_on(results, runs),
+        )
+        await self._publish(queues.RESULTS, encode(answer))
+        failed = sum(result.error is not None for result in results)
+        TASKS.labels(envelope.model, envelope.version, "succeeded").inc(len(results) - failed)
+        TASKS.labels(envelope.model, envelope.version, "failed").inc(failed)
+        self.tasks_done += len(results)
+        log.info(
+            "envelope_run",
+            model=envelope.model,
+            version=envelope.version,
+            tasks=len(results),
+            failed=failed,
+            run_ms=round((answer.finished_at - started_at).total_seconds() * 1000, 2),
+        )
+        traces.end(envelope, results, runs)
+
+    async def _split(self, queue: str, envelope: TaskEnvelope) -> None:
+        """Publish every task of `envelope` in an envelope of its own."""
+        bodies = [encode(single) for single in unpack(envelope)]
+        for start in range(0, len(bodies), _SPLIT_IN_FLIGHT):
+            await asyncio.gather(*(self._publish(queue, body) for body in bodies[start : start + _SPLIT_IN_FLIGHT]))
+
+    async def _publish(self, queue: str, body: bytes) -> None:
+        """Publish, however long it takes until the broker can take it. Raises `_Stopped` when told to stop before."""
+        while True:
+            try:
+                await self._broker.publish(queue, body, message_id=uuid7().hex)
+            except ForetellError as error:
+                log.warning("publish_failed", queue=queue, reason=error.message)
+                if self._stopping.is_set():
+                    raise _Stopped from None
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
