@@ -1,0 +1,5 @@
+"""`python -m foretell.cli` is `foretell`."""
+
+from foretell.cli.main import run
+
+run()

@@ -1,0 +1,114 @@
+"""`foretell bench`: how fast the installation that runs here is, from the request to the settled prediction."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import httpx
+
+from foretell.cli.output import remark, say, show, table
+from foretell.domain.accounts import registration
+from foretell.domain.credits import ledger
+from foretell.domain.predictions import history
+from foretell.kit.clock import uuid7
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.local.engine import LocalEngine
+from foretell.local.health import reachable_host
+from foretell.local.installation import Installation
+from foretell.local.measuring import Latency, Measured, Throughput
+
+#: Enough for an hour at more than the fastest rate ever measured.
+_CREDITS = 100_000_000
+_ORDER = {
+    "model": "flight-delay",
+    "input": {"carrier": "AA", "departure_time": "17:45", "distance_miles": 1389, "weather_code": 3},
+}
+
+
+class RegistrationClosed(ForetellError):
+    """The app did not register a user to measure with: {reason}."""
+
+    code = "registration_closed"
+
+
+def bench(*, clients: int, seconds: float) -> None:
+    """Measure and print. Raises `NotRunning`, `RegistrationClosed`, `Unavailable`."""
+    asyncio.run(_bench(clients=clients, seconds=seconds))
+
+
+async def _bench(*, clients: int, seconds: float) -> None:
+    engine = LocalEngine(Installation.from_environment())
+    record = engine.running_record()
+    processes = {status.name: status.pid for status in engine.status() if status.pid}
+    app = next(program for program in record.programs if program.service == "app")
+    url = f"http://{reachable_host(app.host)}:{app.port}"
+    database = Database(record.database_url, application="foretell-bench")
+    try:
+        async with _temporary_user(url, database) as (user_id, token):
+
+            async def count_ended() -> int:
+                async with database.snapshot() as connection:
+                    return await history.count_ended(connection, user_id)
+
+            measured = Measured(url, token, _ORDER, count_ended, processes)
+            remark("Warming up …")
+            await measured.warm_up()
+            remark(f"One client that waits for each result, {seconds / 2:g} s …")
+            lone = await measured.latency(clients=1, seconds=seconds / 2)
+            remark(f"{clients} clients that do not wait, {seconds:g} s …")
+            throughput = await measured.throughput(clients=clients, seconds=seconds)
+            _print(lone, throughput)
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _temporary_user(url: str, database: Database) -> AsyncIterator[tuple[UUID, str]]:
+    """A user with credits that is closed afterwards; its predictions stay, as everybody's do."""
+    username, password = f"bench-{uuid7().hex[-12:]}", secrets.token_urlsafe(16)
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        answer = await client.post("/users", json={"username": username, "password": password})
+        if answer.status_code != 201:
+            raise RegistrationClosed(reason=answer.json().get("detail", answer.status_code))
+        answer = await client.post("/token", data={"username": username, "password": password})
+        token = answer.json()["access_token"]
+    async with database.transaction() as connection:
+        user = await registration.find_user(connection, username)
+        await ledger.grant(connection, user.id, _CREDITS, note="foretell bench")
+    try:
+        yield user.id, token
+    finally:
+        async with database.transaction() as connection:
+            await registration.deactivate(connection, user.id)
+
+
+def _print(lone: Latency, throughput: Throughput) -> None:
+    made = table(["what", "a second", "p50 ms", "p95 ms", "p99 ms"], right=["a second", "p50 ms", "p95 ms", "p99 ms"])
+    made.add_row(
+        "1 client, from the request to its result",
+        f"{lone.per_s:,.0f}",
+        f"{lone.p50_ms:.1f}",
+        f"{lone.p95_ms:.1f}",
+        f"{lone.p99_ms:.1f}",
+    )
+    made.add_row(
+        f"{throughput.clients} clients, from the request to its 202",
+        f"{throughput.accepted_per_s:,.0f}",
+        f"{throughput.p50_ms:.1f}",
+        f"{throughput.p95_ms:.1f}",
+        f"{throughput.p99_ms:.1f}",
+    )
+    show(made)
+    say(
+        f"Settled meanwhile: {throughput.settled_per_s:,.0f} a second; left over: {throughput.left_over} "
+        f"({throughput.drained_after_s:g} s until everything had ended)."
+    )
+    if throughput.refused:
+        say(f"Answers other than 202: {throughput.refused}")
+    use = table(["process", "CPU us per prediction", "MiB"], right=["CPU us per prediction", "MiB"])
+    for name, used in throughput.processes.items():
+        use.add_row(name, f"{used.cpu_us_per_prediction:.0f}", f"{used.memory_mib:.0f}")
+    show(use)

@@ -1,0 +1,319 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` and `status` are quick."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foretell.cli.monitor_commands import monitor_app, redrive
+from foretell.kit.errors import ForetellError
+
+app = typer.Typer(
+    name="foretell",
+    help="Foretell: put a trained model behind a metered API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+users_app = typer.Typer(help="Accounts and credits, directly in the database.", no_args_is_help=True)
+models_app = typer.Typer(help="The model packages that are installed here.", no_args_is_help=True)
+app.add_typer(users_app, name="users")
+app.add_typer(models_app, name="models")
+app.add_typer(monitor_app, name="monitor")
+app.command()(redrive)
+
+
+class EngineName(StrEnum):
+    """What runs the services."""
+
+    local = "local"
+    docker = "docker"
+
+
+Engine = Annotated[EngineName | None, typer.Option("--engine", help="Default: whichever runs, else local.")]
+Workers = Annotated[int | None, typer.Option("--workers", "-w", help="How many ML workers; 3 at first.")]
+
+
+@app.command()
+def up(
+    workers: Workers = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all are healthy.")] = False,
+    engine: Annotated[EngineName, typer.Option("--engine", help="local or docker.")] = EngineName.local,
+) -> None:
+    """Start everything: in the foreground until Ctrl-C, or with --detach in the background."""
+    from foretell.cli import running
+
+    if engine == EngineName.docker:
+        running.up_docker(workers)
+    elif detach:
+        running.up_detached(workers)
+    else:
+        running.up_foreground(workers)
+
+
+@app.command()
+def down(engine: Engine = None) -> None:
+    """Stop everything, cleanly."""
+    from foretell.cli import running
+
+    running.down(engine)
+
+
+@app.command()
+def status(
+    engine: Engine = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+) -> None:
+    """Show each process: state, health, port, pid, uptime."""
+    from foretell.cli import running
+
+    running.status(engine, as_json=as_json)
+
+
+@app.command()
+def logs(
+    service: Annotated[str | None, typer.Argument(help="A service (worker) or a process (worker-2); else all.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="The lines as they stand in the files.")] = False,
+    engine: Engine = None,
+) -> None:
+    """Show logs, in the order of time."""
+    from foretell.cli import running
+
+    running.logs(service, follow=follow, lines=lines, as_json=as_json, engine=engine)
+
+
+@app.command()
+def scale(workers: Annotated[int, typer.Argument(help="How many ML workers.")], engine: Engine = None) -> None:
+    """Change the number of ML workers while everything runs."""
+    from foretell.cli import running
+
+    running.scale(workers, engine)
+
+
+@app.command()
+def serve(name: Annotated[str, typer.Argument(help="app, dispatcher, worker, model, preprocessing, …")]) -> None:
+    """Run one service in the foreground, with its settings from the environment."""
+    from foretell.cli.serving import serve_in_foreground
+
+    serve_in_foreground(name)
+
+
+@users_app.command("add")
+def users_add(
+    name: str,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from the input.")] = False,
+    credits: Annotated[int, typer.Option("--credits", min=0, help="What to grant at once.")] = 0,
+    operator: Annotated[bool, typer.Option("--operator", help="May do what operators may.")] = False,
+) -> None:
+    """Create an account."""
+    from foretell.cli import operating
+
+    operating.add_user(name, password_stdin=password_stdin, credits=credits, operator=operator)
+
+
+@users_app.command("list")
+def users_list(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show every account with its credits."""
+    from foretell.cli import operating
+
+    operating.list_users(as_json=as_json)
+
+
+@users_app.command("grant")
+def users_grant(
+    name: str,
+    credits: int,
+    reference: Annotated[str | None, typer.Option(help="An id in your books; the same one counts once.")] = None,
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Give credits to somebody."""
+    from foretell.cli import operating
+
+    operating.grant(name, credits, reference=reference, note=note)
+
+
+@users_app.command("password")
+def users_password(
+    name: str,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from the input.")] = False,
+) -> None:
+    """Give somebody a new password. Their sessions end."""
+    from foretell.cli import operating
+
+    operating.set_password(name, password_stdin=password_stdin)
+
+
+@users_app.command("close")
+def users_close(name: str) -> None:
+    """Close an account: no log-in and no API key works any more. What it owns stays."""
+    from foretell.cli import operating
+
+    operating.close_account(name)
+
+
+@app.command()
+def bench(
+    clients: Annotated[int, typer.Option("--clients", "-c", min=1, help="How many submit at once.")] = 64,
+    seconds: Annotated[float, typer.Option("--seconds", "-s", min=1, help="How long.")] = 10,
+) -> None:
+    """Measure the engine that runs here: predictions a second, and how long one takes. Adds to its history."""
+    from foretell.cli import benching
+
+    benching.bench(clients=clients, seconds=seconds)
+
+
+@app.command()
+def audit(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Prove that states and money fit together. Ends with 1 when they do not."""
+    from foretell.cli import operating
+
+    operating.audit(as_json=as_json)
+
+
+@models_app.command("list")
+def models_list(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show every model package."""
+    from foretell.cli import packages
+
+    packages.list_models(as_json=as_json)
+
+
+@models_app.command("show")
+def models_show(name: str, version: Annotated[str | None, typer.Option(help="Default: the newest.")] = None) -> None:
+    """Show what one model takes, answers and costs."""
+    from foretell.cli import packages
+
+    packages.show_model(name, version)
+
+
+@models_app.command("new")
+def models_new(
+    source: Annotated[Path, typer.Argument(help="An .onnx, .skops, .joblib or .py file, or a folder of MLflow.")],
+    name: Annotated[str | None, typer.Option("--name", help="Default: as the file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The new folder; default: the name.")] = None,
+    model_version: Annotated[str, typer.Option("--model-version", help="Which version of the model.")] = "1.0.0",
+    trust: Annotated[list[str] | None, typer.Option("--trust", help="A type that a skops file may contain.")] = None,
+) -> None:
+    """Make a package of a trained model. What can be read off the model is; nothing is asked."""
+    from foretell.cli import modelling
+
+    modelling.new(source, name=name, version=model_version, output=output, trusted=trust or [])
+
+
+@models_app.command("check")
+def models_check(
+    package: Annotated[str, typer.Argument(help="A package's folder, or the name of an installed model.")],
+    update: Annotated[bool, typer.Option("--update", help="First write hash and a class's schemas anew.")] = False,
+) -> None:
+    """Load a package, run its examples, compare rows alone with rows together, measure. Ends with 1 if it is wrong."""
+    from foretell.cli import modelling
+
+    modelling.check(package, update=update)
+
+
+@models_app.command("reference")
+def models_reference(
+    package: Annotated[str, typer.Argument(help="A package's folder, or the name of an installed model.")],
+    data: Annotated[Path, typer.Argument(help="What it was trained on: .csv, .jsonl or .ndjson, one row each.")],
+    as_input: Annotated[bool, typer.Option("--input", help="The rows are raw input, not features.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Write an existing reference anew.")] = False,
+    day: Annotated[str | None, typer.Option("--day", help="Column with the date: how do days usually differ?")] = None,
+) -> None:
+    """Count how features and answers are distributed in data: what drift is measured against. Writes reference.json."""
+    from foretell.cli import modelling
+
+    modelling.reference(package, data, as_input=as_input, replace=replace, day=day)
+
+
+@models_app.command("add")
+def models_add(
+    package: Annotated[Path, typer.Argument(help="A package's folder.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of the same version.")] = False,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not check it first.")] = False,
+) -> None:
+    """Check a package and install it: services that run offer it within seconds."""
+    from foretell.cli import modelling
+
+    modelling.add(package, replace=replace, unchecked=unchecked)
+
+
+@models_app.command("remove")
+def models_remove(
+    name: str, version: Annotated[str | None, typer.Option("--version", help="If there are several.")] = None
+) -> None:
+    """Take an installed package out. What was accepted for it is still answered."""
+    from foretell.cli import modelling
+
+    modelling.remove(name, version)
+
+
+@models_app.command("reload")
+def models_reload() -> None:
+    """Have services that run read packages and traffic.toml anew, after a change by hand."""
+    from foretell.cli import modelling
+
+    modelling.reload()
+
+
+@models_app.command("serve")
+def models_serve(
+    package: Annotated[Path, typer.Argument(help="A package's folder.")],
+    host: Annotated[str, typer.Option("--host", help="Where to answer.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to answer.")] = 8001,
+) -> None:
+    """Answer for one package at once, without accounts or credits, until Ctrl-C: to try it by HTTP."""
+    from foretell.cli import modelling
+
+    modelling.serve(package, host=host, port=port)
+
+
+@app.command()
+def predict(
+    model: str,
+    fields: Annotated[list[str] | None, typer.Argument(metavar="FIELD=VALUE...", help="The input.")] = None,
+    features: Annotated[bool, typer.Option("--features", help="The fields are features: skip preprocessing.")] = False,
+    model_version: Annotated[str | None, typer.Option("--model-version", help="Default: the newest.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Default: the engine that runs here.")] = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Default in development: test.")] = None,
+    password: Annotated[str | None, typer.Option("--password", "-p", help="Asked for when it is missing.")] = None,
+    token: Annotated[str | None, typer.Option("--token", help="Access token or API key (FORETELL_API_KEY).")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="How many seconds to wait.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as the API gives it.")] = False,
+) -> None:
+    """Ask for one prediction over HTTP and wait for its result."""
+    from foretell.cli import predicting
+
+    access = predicting.Access(url=url, user=user, password=password, token=token)
+    predicting.predict(
+        model, fields or [], features=features, version=model_version, access=access, timeout_s=timeout_s,
+        as_json=as_json,
+    )  # fmt: skip
+
+
+def run() -> None:
+    """The `foretell` command. What we can explain is one sentence and exit code 1."""
+    try:
+        app(prog_name="foretell")
+    except ForetellError as error:
+        _fail(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if os.environ.get("FORETELL_TRACEBACK"):
+            raise
+        place = f" ({Path(os.fsdecode(error.filename))})" if error.filename else ""
+        _fail(f"The system refused something: {error.strerror or error}{place}.")
+    except Exception as error:
+        if os.environ.get("FORETELL_TRACEBACK"):
+            raise
+        _fail(f"This is a fault of ours: {type(error).__name__}: {error}. FORETELL_TRACEBACK=1 shows where.")
+
+
+def _fail(message: str) -> None:
+    typer.echo(message, err=True)
+    sys.exit(1)

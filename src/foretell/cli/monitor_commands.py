@@ -1,0 +1,127 @@
+"""`foretell monitor …` and `foretell redrive`, as Typer reads them; what they do is in `monitoring.py`."""
+
+from typing import Annotated, Any
+
+import typer
+
+monitor_app = typer.Typer(help="How the installation is and how it went, as its monitoring service says.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="The report as the service gives it.")]
+Window = Annotated[str, typer.Option("--window", "-w", metavar="LENGTH", help="How far back: 90s, 5m, 2h, 7d.")]
+Url = Annotated[str | None, typer.Option("--url", help="Default: the installation that runs here.")]
+
+_USUAL_WINDOW = "5m"
+
+
+@monitor_app.callback(invoke_without_command=True)
+def monitor(context: typer.Context, as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
+    """How the installation is and how it went, as its monitoring service says. Without a name, an overview."""
+    if context.invoked_subcommand is None:
+        _show("overview", as_json, url, window=window)
+    elif as_json or url is not None or window != _USUAL_WINDOW:
+        raise typer.BadParameter(f"Write options after the name: foretell monitor {context.invoked_subcommand} --json")
+
+
+@monitor_app.command()
+def health(as_json: AsJson = False, url: Url = None) -> None:
+    """Every service and instance: how it is, and since when."""
+    _show("health", as_json, url)
+
+
+@monitor_app.command()
+def latency(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
+    """How long requests, models and whole predictions took."""
+    _show("latency", as_json, url, window=window)
+
+
+@monitor_app.command()
+def throughput(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
+    """How much was done, and in how large batches."""
+    _show("throughput", as_json, url, window=window)
+
+
+@monitor_app.command()
+def errors(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
+    """What went wrong: answers, predictions, lines in the logs."""
+    _show("errors", as_json, url, window=window)
+
+
+@monitor_app.command()
+def workers(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
+    """What each worker does and did."""
+    _show("workers", as_json, url, window=window)
+
+
+@monitor_app.command()
+def queues(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
+    """What waits in the queues, and dead letters."""
+    _show("queues", as_json, url, window=window)
+
+
+@monitor_app.command()
+def revenue(
+    days: Annotated[int, typer.Option("--days", min=1, max=400, help="How many, today among them.")] = 7,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """What was earned, by model and day (UTC)."""
+    _show("revenue", as_json, url, days=days)
+
+
+@monitor_app.command()
+def drift(as_json: AsJson = False, url: Url = None) -> None:
+    """How far what models are asked is from what they were trained on."""
+    _show("drift", as_json, url)
+
+
+@monitor_app.command()
+def alerts(as_json: AsJson = False, url: Url = None) -> None:
+    """What is wrong now, and was lately."""
+    _show("alerts", as_json, url)
+
+
+@monitor_app.command()
+def logs(
+    service: Annotated[str | None, typer.Option("--service", "-s", help="app, ml_worker, dispatcher, …")] = None,
+    level: Annotated[str | None, typer.Option("--level", "-l", help="At least DEBUG, INFO, WARNING or ERROR.")] = None,
+    text: Annotated[str | None, typer.Option("--text", "-t", help="A part of the message.")] = None,
+    prediction_id: Annotated[str | None, typer.Option("--prediction", help="All about one prediction.")] = None,
+    trace_id: Annotated[str | None, typer.Option("--trace", help="All of one trace.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="10m, 2h, 7d, or 2026-01-05T09:30:00Z.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many, at most.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    url: Url = None,
+) -> None:
+    """Log lines of all services, found by the monitoring service."""
+    from foretell.cli import monitoring
+
+    wanted = {"service": service, "text": text, "prediction_id": prediction_id, "trace_id": trace_id}
+    monitoring.logs(
+        {name: value for name, value in wanted.items() if value is not None},
+        level=level,
+        since=since,
+        lines=lines,
+        follow=follow,
+        as_json=as_json,
+        url=url,
+    )
+
+
+def redrive(
+    queue: Annotated[str, typer.Argument(help="ml_tasks, ml_tasks.POOL or ml_results.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many, at most.")] = 1000,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; without this, only show them.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Send dead letters of a queue back to it. First shows them; with --yes, does it."""
+    from foretell.cli import monitoring
+
+    monitoring.redrive(queue, limit=limit, yes=yes, as_json=as_json, url=url)
+
+
+def _show(name: str, as_json: bool, url: str | None, **parameters: Any) -> None:
+    from foretell.cli import monitoring
+
+    monitoring.report(name, parameters, as_json=as_json, url=url)

@@ -1,0 +1,225 @@
+"""users and audit: straight on the database of the installation."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+from foretell.cli.output import count, print_json, remarks, say, show, table
+from foretell.domain.accounts import registration
+from foretell.domain.accounts.identity import User
+from foretell.domain.accounts.passwords import Passwords, check_password
+from foretell.domain.accounts.usernames import username_key
+from foretell.domain.credits import ledger
+from foretell.domain.migrations.run import migrate
+from foretell.domain.predictions.audit import Finding
+from foretell.domain.predictions.audit import audit as find_what_is_wrong
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.local.installation import Installation
+
+_AUDIT_TIMEOUT_S = 1800.0
+_PAGE = 500
+
+
+class NoDatabase(ForetellError):
+    """There is no database at {place} yet. Start Foretell once, or set FORETELL_DATABASE_URL."""
+
+    code = "no_database"
+
+
+class NoPassword(ForetellError):
+    """No password was given. Type one at the prompt, or send one to --password-stdin."""
+
+    code = "no_password"
+
+
+def database_url() -> str:
+    """`FORETELL_DATABASE_URL`; else what the engine that runs here was started with; else the one in the data folder.
+
+    Raises `NoDatabase` for an embedded database that is not there: nobody wants to grant credits in an empty new one.
+    """
+    installation = Installation.from_environment()
+    url = os.environ.get("FORETELL_DATABASE_URL", "")
+    if not url:
+        record = installation.read()
+        url = record.database_url if record else f"sqlite:///{installation.data_dir / 'foretell.db'}"
+    path = url.removeprefix("sqlite:///")
+    if path != url and not os.path.exists(path):
+        raise NoDatabase(place=path)
+    return url
+
+
+@asynccontextmanager
+async def _open_database() -> AsyncIterator[Database]:
+    database = Database(database_url(), application="foretell command line", pool_size=1)
+    try:
+        await migrate(database)
+        yield database
+    finally:
+        await database.close()
+
+
+def _with_database(work: Callable[[Database], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with _open_database() as database:
+            await work(database)
+
+    _quiet_logs()
+    asyncio.run(run())
+
+
+def _quiet_logs() -> None:
+    """What the services would log is no part of an answer; an error is raised to whoever asked."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def add_user(name: str, *, password_stdin: bool, credits: int, operator: bool) -> None:
+    """Create an account."""
+    username_key(name)
+    password = _read_password(from_stdin=password_stdin)
+    check_password(password)
+
+    async def work(database: Database) -> None:
+        passwords = Passwords()
+        try:
+            password_hash = await passwords.hash(password)
+        finally:
+            passwords.close()
+        async with database.transaction() as connection:
+            user = await registration.register(
+                connection,
+                username=name,
+                password_hash=password_hash,
+                grant_credits=credits,
+                role="operator" if operator else "user",
+            )
+        say(f"Created the {user.role} {user.username} with {count(credits, 'credit')}.")
+
+    _with_database(work)
+
+
+def set_password(name: str, *, password_stdin: bool) -> None:
+    """Change somebody's password; their sessions end."""
+    password = _read_password(from_stdin=password_stdin)
+    check_password(password)
+
+    async def work(database: Database) -> None:
+        passwords = Passwords()
+        try:
+            password_hash = await passwords.hash(password)
+        finally:
+            passwords.close()
+        async with database.transaction() as connection:
+            user = await registration.find_user(connection, name)
+            await registration.set_password(connection, user.id, password_hash)
+        say(f"{user.username} has a new password, and every session that was open has ended.")
+
+    _with_database(work)
+
+
+def close_account(name: str) -> None:
+    """Close an account."""
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            user = await registration.find_user(connection, name)
+            await registration.deactivate(connection, user.id)
+        say(f"The account {user.username} is closed. What it owns stays.")
+
+    _with_database(work)
+
+
+def _read_password(*, from_stdin: bool) -> str:
+    if from_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        from getpass import getpass
+
+        try:
+            password = getpass("Password: ")
+            if password and getpass("Once more: ") != password:
+                raise NoPassword("The two passwords differ; nothing was changed.")
+        except EOFError:
+            password = ""
+    if not password:
+        raise NoPassword
+    return password
+
+
+def list_users(*, as_json: bool) -> None:
+    """Show every account with its credits."""
+
+    async def work(database: Database) -> None:
+        rows: list[tuple[User, ledger.Balance]] = []
+        async with database.snapshot() as connection:
+            last = None
+            while users := await registration.list_users(connection, limit=_PAGE, after_id=last):
+                rows += [(user, await ledger.balance(connection, user.id)) for user in users]
+                last = users[-1].id
+        if as_json:
+            print_json([{**asdict(user), **asdict(balance)} for user, balance in rows])
+            return
+        made = table(["name", "role", "available", "held", "since", "id"], right=["available", "held"])
+        for user, balance in rows:
+            name = user.username if user.active else f"{user.username} (closed)"
+            since = f"{user.created_at:%Y-%m-%d}"
+            made.add_row(name, user.role, str(balance.available), str(balance.held), since, str(user.id))
+        show(made)
+
+    _with_database(work)
+
+
+def grant(name: str, credits: int, *, reference: str | None, note: str | None) -> None:
+    """Give credits to somebody."""
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            user = await registration.find_user(connection, name)
+            await ledger.grant(connection, user.id, credits, reference=reference, note=note)
+            balance = await ledger.balance(connection, user.id)
+        say(f"Granted {count(credits, 'credit')} to {user.username}, who has {balance.available} available now.")
+
+    _with_database(work)
+
+
+def audit(*, as_json: bool) -> None:
+    """Prove that states and money fit together; ends the process with 1 when they do not."""
+    findings: list[Finding] = []
+
+    async def work(database: Database) -> None:
+        patient = database.with_statement_timeout(_AUDIT_TIMEOUT_S)
+        try:
+            async with patient.snapshot() as connection:
+                findings.extend(await find_what_is_wrong(connection))
+        finally:
+            await patient.close()
+
+    with remarks.status("Looking through every prediction and every movement …"):
+        _with_database(work)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    elif not findings:
+        say("All is right: every state, hold, charge and wallet fits.")
+    else:
+        _show_findings(findings)
+    if findings:
+        sys.exit(1)
+
+
+def _show_findings(findings: list[Finding]) -> None:
+    made = table(["check", "what", "where", "expected", "found"])
+    for finding in findings:
+        where = "\n".join(f"{name} {value}" for name, value in finding.ids.items())
+        made.add_row(finding.check, finding.what, where, finding.expected, finding.found)
+    show(made)
+    totals = {finding.check: finding.total for finding in findings}
+    say(
+        f"{count(sum(totals.values()), 'finding')}: " + ", ".join(f"{check} {total}" for check, total in totals.items())
+    )

@@ -1,0 +1,74 @@
+"""Where the command line writes to."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read our output has heard enough (`| head`): go on without them, not end in the middle of a start."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
+console = _Console(highlight=False)
+#: For progress and remarks, so that what a command answers can be piped.
+remarks = _Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line of the answer, as it is: nothing in it is markup, and nothing is wrapped."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """One line beside the answer. A terminal that is gone must not keep us from cleaning up."""
+    with suppress(OSError):
+        remarks.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """The answer for programs."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def table(columns: Iterable[str], *, right: Iterable[str] = ()) -> Table:
+    """An empty table; the columns in `right` are aligned there."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def show(made: Table) -> None:
+    """Print a table: as wide as the terminal, or as it needs when nobody looks."""
+    if console.is_terminal:
+        console.print(made)
+        return
+    widest = Console(width=10_000).measure(made).maximum
+    Console(width=widest, highlight=False).print(made)
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3:05`, `2:00:00`, `1 day, 2:00:00`."""
+    if seconds < 60:
+        return f"{int(seconds)} s"
+    text = str(timedelta(seconds=int(seconds)))
+    return text.removeprefix("0:").removeprefix("0")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 worker`, `3 workers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,154 @@
+"""predict: one prediction over HTTP, as any program would ask for it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from foretell.cli.output import count, print_json, remark, say
+from foretell.client import ApiError, Client
+from foretell.kit.errors import ForetellError
+from foretell.local.health import reachable_host
+from foretell.local.installation import Installation
+
+#: Somebody sits in front of the terminal.
+_PATIENCE_S = 5.0
+_DEFAULT_URL = "http://127.0.0.1:8000"
+#: Exists in every installation that was started for development.
+_DEVELOPMENT_USER = "test"
+
+
+class FieldUnreadable(ForetellError):
+    """{field} can't be read: {reason}"""
+
+    code = "field_unreadable"
+
+
+class NotLoggedIn(ForetellError):
+    """Say who you are: --user and --password, or --token, or FORETELL_API_KEY."""
+
+    code = "not_logged_in"
+
+
+class PredictionFailed(ForetellError):
+    """The prediction {status}: {reason}. It costs nothing."""
+
+    code = "prediction_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where to ask, and as whom. What is missing is found out."""
+
+    url: str | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+def predict(
+    model: str,
+    fields: Sequence[str],
+    *,
+    features: bool,
+    version: str | None,
+    access: Access,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Ask for one prediction, wait for its result, and show it."""
+    token = access.token or os.environ.get("FORETELL_API_KEY")
+    with Client(access.url or _running_url(), token=token, retry_for_s=_PATIENCE_S) as client:
+        if not token:
+            _log_in(client, access)
+        about = client.model(model, version)
+        payload = read_fields(fields, about["features_schema" if features else "input_schema"])
+        prediction = client.predict(
+            model,
+            None if features else payload,
+            features=payload if features else None,
+            version=version,
+            timeout_s=timeout_s,
+        )
+    if as_json:
+        print_json(prediction)
+        sys.exit(0 if prediction["status"] == "succeeded" else 1)
+    if prediction["status"] != "succeeded":
+        error = prediction.get("error") or {}
+        raise PredictionFailed(status=prediction["status"], reason=str(error.get("message", "")).rstrip("."))
+    _show(prediction, about)
+
+
+def _running_url() -> str:
+    """Where the app of the engine that runs here answers, else the promised port."""
+    record = Installation.from_environment().read()
+    app = next((each for each in record.programs if each.service == "app"), None) if record else None
+    if app is None:
+        return os.environ.get("FORETELL_URL") or _DEFAULT_URL
+    host = reachable_host(app.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{app.port}"
+
+
+def _log_in(client: Client, access: Access) -> None:
+    password = access.password
+    if access.user is None:
+        try:
+            client.log_in(_DEVELOPMENT_USER, _DEVELOPMENT_USER)
+        except ApiError as error:
+            if error.status_code == 401:
+                raise NotLoggedIn from error
+            raise
+        return
+    if password is None:
+        from getpass import getpass
+
+        password = getpass(f"Password of {access.user}: ")
+    client.log_in(access.user, password)
+
+
+def read_fields(fields: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
+    """`["distance=550", "carrier=AA"]` as the model's schema types it. Raises `FieldUnreadable`."""
+    properties: dict[str, Any] = schema.get("properties", {})
+    payload: dict[str, Any] = {}
+    for text in fields:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise FieldUnreadable(field=repr(text), reason="write FIELD=VALUE.")
+        if name in payload:
+            raise FieldUnreadable(field=name, reason="it is given twice.")
+        if properties and name not in properties and schema.get("additionalProperties") is False:
+            raise FieldUnreadable(field=name, reason=f"the model takes {', '.join(properties)}.")
+        payload[name] = _read(name, value, properties.get(name, {}))
+    return payload
+
+
+def _read(name: str, value: str, about: dict[str, Any]) -> Any:
+    kinds = about.get("type", [])
+    if isinstance(kinds, str):
+        kinds = [kinds]
+    if "string" in kinds:
+        return value
+    try:
+        decoded = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        if not kinds:
+            return value
+        raise FieldUnreadable(field=name, reason=f"{value!r} should be {' or '.join(kinds)}.") from None
+    return decoded
+
+
+def _show(prediction: dict[str, Any], about: dict[str, Any]) -> None:
+    labels: dict[str, dict[str, str]] = about.get("labels") or {}
+    for name, value in prediction["output"].items():
+        label = labels.get(str(value), {}).get("en") if isinstance(value, (int, str)) else None
+        shown = value if isinstance(value, (int, float, str)) else msgspec.json.encode(value).decode()
+        say(f"{name}: {shown}" + (f" ({label})" if label else ""))
+    timings = prediction.get("timings") or {}
+    took = f" in {timings['total_s'] * 1000:.0f} ms" if timings.get("total_s") is not None else ""
+    remark(
+        f"{prediction['model']} {prediction['version']}, by {prediction['worker_id']}{took}, "
+        f"for {count(prediction['price'], 'credit')}, id {prediction['id']}"
+    )

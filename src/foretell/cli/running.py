@@ -1,0 +1,366 @@
+"""up, down, status, logs, scale."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from types import FrameType
+
+from rich.table import Table
+from rich.text import Text
+
+from foretell.cli.output import console, count, duration, print_json, remark, remarks, say, show, table
+from foretell.local.engine import LocalEngine, NotRunning, StartFailed
+from foretell.local.health import reachable_host
+from foretell.local.installation import EngineRecord, Installation
+from foretell.local.log_files import LogLine, Logs
+from foretell.local.log_format import readable
+from foretell.local.status import ProcessStatus
+
+_LOOK_EVERY_S = 0.2
+
+
+def _engine() -> LocalEngine:
+    return LocalEngine(Installation.from_environment())
+
+
+def _waiting() -> None:
+    remark("Another start, stop or scaling is under way here; waiting for it to end …")
+
+
+# up
+
+
+def up_detached(workers: int | None) -> None:
+    """Start everything in the background and return when it is healthy; scale if it runs already."""
+    engine = _engine()
+    with engine.installation.lock(_waiting):
+        record = engine.record()
+        if record is not None:
+            _already_running(engine, record, workers)
+            return
+        started = time.monotonic()
+        with _undone_on_failure(engine):
+            _launch(engine, workers)
+            _watch(engine)
+        _introduce(engine, time.monotonic() - started)
+
+
+def _launch(engine: LocalEngine, workers: int | None) -> None:
+    ended = engine.clear_leftovers()
+    if ended:
+        remark(f"Ended {ended} processes that an earlier run had left behind when its supervisor was killed.")
+    for text in engine.launch(workers):
+        remark(text)
+
+
+@contextmanager
+def _undone_on_failure(engine: LocalEngine) -> Iterator[None]:
+    """A start that fails, or that Ctrl-C breaks off, leaves nothing running."""
+    try:
+        with _signals_interrupt():
+            yield
+    except StartFailed as failure:
+        _stop(engine, force=False)
+        for line in failure.last_words:
+            remark(readable(line))
+        remark(f"All logs: {engine.installation.logs_dir}")
+        raise
+    except KeyboardInterrupt:
+        remark("Broken off; stopping what was started …")
+        _stop(engine, force=False)
+        raise
+    except BaseException:
+        _stop(engine, force=True)
+        raise
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """A closed terminal (SIGHUP) and SIGTERM end us like Ctrl-C does, so that what has to be undone is."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(engine: LocalEngine, names: list[str] | None = None) -> None:
+    """Show how the processes become healthy."""
+    if remarks.is_terminal:
+        from rich.live import Live
+
+        with Live(console=remarks, transient=True, refresh_per_second=8) as live:
+            for statuses in engine.until_healthy(names):
+                live.update(_progress(statuses))
+        return
+    said: set[str] = set()
+    started = time.monotonic()
+    for statuses in engine.until_healthy(names):
+        for status in statuses:
+            if status.healthy and status.name not in said:
+                said.add(status.name)
+                remark(f"{status.name} is healthy ({time.monotonic() - started:.1f} s)")
+
+
+def _progress(statuses: list[ProcessStatus]) -> Table:
+    lines = Table.grid(padding=(0, 2))
+    for status in statuses:
+        mark, word = ("✓", "healthy") if status.healthy else ("…", status.state)
+        lines.add_row(Text(mark, "green" if status.healthy else "yellow"), status.name, word)
+    return lines
+
+
+def _already_running(engine: LocalEngine, record: EngineRecord, workers: int | None) -> None:
+    present = len(engine.workers(record))
+    say(f"Foretell is running already, with {count(present, 'worker')}: {_app_url(record)}")
+    if workers is not None and workers != present:
+        _scale(engine, workers)
+
+
+def _app_url(record: EngineRecord) -> str:
+    app = next((program for program in record.programs if program.service == "app"), None)
+    return f"http://{_in_url(reachable_host(app.host))}:{app.port}" if app else "no app in this release"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _introduce(engine: LocalEngine, took_s: float) -> None:
+    record = engine.running_record()
+    url = _app_url(record)
+    say(f"Foretell is up, with {count(len(engine.workers(record)), 'worker')}, after {took_s:.1f} s.")
+    say("")
+    rows = [("App", url), ("API docs", f"{url}/docs")]
+    if record.environment == "development":
+        rows.append(("Test user", "test, password test"))
+    rows += [
+        ("Data, logs", str(engine.installation.data_dir)),
+        ("Next", "foretell status | logs --follow | scale N | down   (or start.py --status …)"),
+    ]
+    for name, value in rows:
+        say(f"  {name:<11} {value}")
+    if record.environment == "development":
+        say(_TRY.format(url=url))
+
+
+_TRY = """
+Try it:
+
+  TOKEN=$(curl -s {url}/token -d username=test -d password=test | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+  curl -s {url}/predictions/predict -H "Authorization: Bearer $TOKEN" -H 'Prefer: wait=10' \\
+    -H 'Content-Type: application/json' -d '{{"model": "flight-delay", "input":
+    {{"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 3}}}}'
+"""
+
+
+def up_foreground(workers: int | None) -> None:
+    """Start everything, show its logs, and stop everything on Ctrl-C."""
+    engine = _engine()
+    installation = engine.installation
+    with installation.lock(_waiting):
+        record = engine.record()
+        if record is not None:
+            _already_running(engine, record, workers)
+            return
+        logs = Logs(installation.logs_dir)
+        logs.follow_from_now()
+        with _undone_on_failure(engine):
+            started = time.monotonic()
+            _launch(engine, workers)
+            for _ in engine.until_healthy():
+                _print_lines(logs.new())
+            _introduce(engine, time.monotonic() - started)
+            say("Ctrl-C stops everything.")
+    # The lock is free again, so that `foretell scale` works meanwhile.
+    try:
+        with _signals_interrupt():
+            while engine.record() is not None:
+                _print_lines(logs.new())
+                time.sleep(_LOOK_EVERY_S)
+        remark("The supervisor has ended: somebody stopped it elsewhere, or killed it.")
+    except (KeyboardInterrupt, OSError):
+        # An OSError: nobody reads our output any more.
+        remark("\nStopping …")
+    with installation.lock(_waiting):
+        _stop(engine, force=False)
+    with suppress(OSError):
+        _print_lines(logs.new())
+    logs.close()
+    remark("Foretell is down.")
+
+
+def up_docker(workers: int | None) -> None:
+    """Start everything with Docker Compose."""
+    from foretell.local.compose import Compose
+
+    Compose().up(workers)
+    say("Foretell is up, with Docker Compose: http://127.0.0.1")
+
+
+# down
+
+
+def down(engine_name: str | None) -> None:
+    """Stop whatever runs."""
+    if _choose(engine_name) == "docker":
+        from foretell.local.compose import Compose
+
+        Compose().down()
+        say("Foretell is down.")
+        return
+    engine = _engine()
+    if not engine.installation.data_dir.exists():
+        say("Foretell is not running here; there is nothing to stop.")
+        return
+    with engine.installation.lock(_waiting), remarks.status("Stopping …"):
+        stopped = _stop(engine, force=False)
+    say("Foretell is down." if stopped else "Foretell is not running here; there is nothing to stop.")
+
+
+def _stop(engine: LocalEngine, *, force: bool) -> bool:
+    try:
+        return engine.stop(force=force)
+    except KeyboardInterrupt:
+        remark("Killing what is left …")
+        return engine.stop(force=True)
+
+
+def _choose(engine_name: str | None) -> str:
+    """The engine that was named, else the one that runs, else local."""
+    if engine_name is not None:
+        return engine_name
+    if _engine().record() is not None:
+        return "local"
+    from foretell.local.compose import Compose
+
+    return "docker" if Compose().running() else "local"
+
+
+# status
+
+
+def status(engine_name: str | None, *, as_json: bool) -> None:
+    """Show what runs."""
+    if _choose(engine_name) == "docker":
+        _docker_status(as_json=as_json)
+        return
+    try:
+        statuses = _engine().status()
+    except NotRunning as error:
+        if as_json:
+            print_json([])
+        else:
+            say(error.message)
+        return
+    if as_json:
+        print_json([asdict(each) for each in statuses])
+        return
+    made = table(["service", "instance", "state", "health", "port", "pid", "uptime"], right=["port", "pid", "uptime"])
+    for each in statuses:
+        made.add_row(
+            each.service,
+            each.instance,
+            each.state,
+            _health(each),
+            str(each.port or ""),
+            str(each.pid or ""),
+            duration(each.uptime_s) if each.pid else "",
+        )
+    show(made)
+
+
+def _health(each: ProcessStatus) -> Text:
+    if each.healthy:
+        return Text("healthy", "green")
+    return Text(f"unhealthy: {each.reason}" if each.reason else "", "red")
+
+
+def _docker_status(*, as_json: bool) -> None:
+    from foretell.local.compose import Compose
+
+    containers = Compose().containers()
+    if as_json:
+        print_json([asdict(each) for each in containers])
+        return
+    made = table(["service", "instance", "state", "health", "port", "container", "uptime"])
+    for each in containers:
+        made.add_row(each.service, each.name, each.state, each.health, each.ports, each.id, each.running_for)
+    show(made)
+
+
+# logs
+
+
+def logs(service: str | None, *, follow: bool, lines: int, as_json: bool, engine: str | None) -> None:
+    """Show the logs of all services or of one."""
+    if _choose(engine) == "docker":
+        from foretell.local.compose import Compose
+
+        Compose().logs(service, follow=follow, lines=lines)
+        return
+    installation = _engine().installation
+    if not installation.logs_dir.is_dir():
+        raise NotRunning(folder=installation.data_dir)
+    reader = Logs(installation.logs_dir, [] if service is None else [_own_name(service)])
+    try:
+        if follow:
+            reader.follow_from_now()
+        _print_lines(reader.last(lines), as_json=as_json)
+        while follow:
+            _print_lines(reader.new(), as_json=as_json)
+            time.sleep(_LOOK_EVERY_S)
+    finally:
+        reader.close()
+
+
+def _own_name(service: str) -> str:
+    from foretell.local.services import SERVICES
+
+    return next((each.name for each in SERVICES if each.compose_name == service), service)
+
+
+def _print_lines(lines: list[LogLine], *, as_json: bool = False) -> None:
+    for line in lines:
+        text = _as_json(line) if as_json else readable(line, colour=console.is_terminal)
+        sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _as_json(line: LogLine) -> str:
+    if line.raw.startswith("{"):
+        return line.raw
+    return json.dumps({"@timestamp": line.moment.isoformat(), "message": line.raw, "service.name": line.source})
+
+
+# scale
+
+
+def scale(workers: int, engine_name: str | None) -> None:
+    """Change the number of workers."""
+    if _choose(engine_name) == "docker":
+        from foretell.local.compose import Compose
+
+        Compose().up(workers)
+        return
+    engine = _engine()
+    engine.running_record()
+    with engine.installation.lock(_waiting):
+        _scale(engine, workers)
+
+
+def _scale(engine: LocalEngine, workers: int) -> None:
+    with remarks.status(f"Scaling to {count(workers, 'worker')}; those that leave finish what they have in hand …"):
+        added = engine.scale(workers)
+    if added:
+        _watch(engine, added)
+    say(f"Foretell runs with {count(workers, 'worker')} now.")

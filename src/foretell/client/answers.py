@@ -1,0 +1,122 @@
+"""What an answer means: a value, a problem to raise, or a reason to try again."""
+
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from foretell.client.calls import Call
+from foretell.kit.errors import ForetellError
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 8.0
+#: These mean that nothing was done yet.
+_NOT_TAKEN = (429, 503)
+#: A proxy says these, and does not know whether something was done.
+_UNKNOWN = (502, 504)
+
+
+class Unreachable(ForetellError):
+    """Foretell does not answer at {url} ({reason}). Is it running? foretell status"""
+
+    code = "unreachable"
+    status = 503
+
+
+class ApiError(ForetellError):
+    """A problem that the API told us. `status_code` and `problem_code` are for programs, `message` is for people."""
+
+    def __init__(self, status_code: int, problem: dict[str, Any], *, retry_after_s: float | None = None) -> None:
+        self.status_code = status_code
+        self.problem_code = str(problem.get("code") or f"http_{status_code}")
+        #: What is wrong with each field, as mappings with `detail` and `pointer`.
+        self.errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
+        message = str(problem.get("detail") or problem.get("title") or f"The API answered with status {status_code}.")
+        if self.errors:
+            message = f"The request does not fit: {'; '.join(map(_sentence, self.errors))}."
+        super().__init__(message, retry_after_s=retry_after_s)
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    detail = str(error.get("detail", ""))
+    place = str(error.get("pointer") or error.get("parameter") or error.get("header") or "").removeprefix("#/")
+    return detail if place.rpartition("/")[2] in detail else f"{place} {detail}"
+
+
+class NotEnded(ForetellError):
+    """The prediction {id} has not ended within {timeout_s:g} s. It goes on; look again later."""
+
+    code = "not_ended"
+    status = 504
+
+
+Outcome = httpx.Response | httpx.TransportError
+
+
+def value_of(outcome: Outcome, url: str) -> Any:
+    """The body of a good answer, None without one. Raises `ApiError`, `Unreachable`."""
+    if isinstance(outcome, httpx.TransportError):
+        raise Unreachable(url=url, reason=str(outcome) or type(outcome).__name__) from outcome
+    if outcome.is_success:
+        try:
+            return outcome.json() if outcome.content else None
+        except ValueError as error:
+            raise Unreachable(url=url, reason="something else answers there") from error
+    raise ApiError(outcome.status_code, _problem(outcome), retry_after_s=retry_after_s(outcome))
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def retry_after_s(response: httpx.Response) -> float | None:
+    """The seconds of the header Retry-After, which may be a number or a date."""
+    value = response.headers.get("retry-after", "")
+    if value.isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+class Attempts:
+    """Decides, for one call, whether and when it is tried again."""
+
+    def __init__(self, call: Call, retry_for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Tries for `retry_for_s` seconds; 0 is one attempt."""
+        self._call = call
+        self._clock = clock
+        self._deadline = clock() + retry_for_s
+        self._pause_s = _FIRST_PAUSE_S
+
+    def pause_after(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the next attempt; None when `outcome` is what the caller gets."""
+        if not self._worth_repeating(outcome):
+            return None
+        asked = retry_after_s(outcome) if isinstance(outcome, httpx.Response) else None
+        # Spread, so that many who were turned away together do not come back together. Never earlier than asked.
+        pause_s = (self._pause_s if asked is None else asked) * random.uniform(1.0, 1.25)  # noqa: S311
+        self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
+        return pause_s if self._clock() + pause_s <= self._deadline else None
+
+    def _worth_repeating(self, outcome: Outcome) -> bool:
+        if isinstance(outcome, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return True
+        if isinstance(outcome, httpx.TransportError):
+            return self._call.repeatable
+        if outcome.status_code in _NOT_TAKEN:
+            return True
+        if outcome.status_code in _UNKNOWN:
+            return self._call.repeatable
+        # The first attempt with this key is still under way: its answer is ours.
+        return outcome.status_code == 409 and _problem(outcome).get("code") == "idempotency_key_in_flight"

@@ -1,0 +1,206 @@
+"""The client for programs that wait for each answer: the command line, say."""
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from foretell.client import calls
+from foretell.client.answers import Attempts, NotEnded, Outcome, value_of
+from foretell.client.calls import Call
+from foretell.client.connection import looking_pauses_s, request_of, settings_of
+
+
+class Client:
+    """The API of one Foretell, for one user. Not for several threads at once.
+
+    Answers are the API's JSON as mappings; `contracts/http.py` says what is in them. Every method raises `ApiError`
+    for a problem and `Unreachable`. What the API turns away with 429 or 503, and what got no answer and may be
+    repeated, is tried again for `retry_for_s` seconds, a prediction always with the same Idempotency-Key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        retry_for_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`token` is an access token or an API key; without one, `log_in` first."""
+        self._url = url
+        self._retry_for_s = retry_for_s
+        self._sleep = sleep
+        self._http = httpx.Client(transport=transport, **settings_of(url, token))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _send(self, call: Call) -> Any:
+        attempts = Attempts(call, self._retry_for_s)
+        while True:
+            outcome: Outcome
+            try:
+                outcome = self._http.request(**request_of(call))
+            except httpx.TransportError as error:
+                outcome = error
+            pause_s = attempts.pause_after(outcome)
+            if pause_s is None:
+                return value_of(outcome, self._url)
+            self._sleep(pause_s)
+
+    def register(self, username: str, password: str) -> dict[str, Any]:
+        """Create an account."""
+        answer: dict[str, Any] = self._send(calls.register(username, password))
+        return answer
+
+    def log_in(self, username: str, password: str) -> dict[str, Any]:
+        """Take tokens, and use the access token from now on."""
+        return self._use(self._send(calls.log_in(username, password)))
+
+    def refresh(self, refresh_token: str) -> dict[str, Any]:
+        """Take new tokens for a refresh token, and use the access token from now on."""
+        return self._use(self._send(calls.refresh(refresh_token)))
+
+    def _use(self, tokens: dict[str, Any]) -> dict[str, Any]:
+        self._http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        return tokens
+
+    def me(self) -> dict[str, Any]:
+        """Whose account it is."""
+        answer: dict[str, Any] = self._send(calls.me())
+        return answer
+
+    def balance(self) -> dict[str, Any]:
+        """Credits: `available` and `held`."""
+        answer: dict[str, Any] = self._send(calls.balance())
+        return answer
+
+    def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        """A page of movements, newest first."""
+        answer: dict[str, Any] = self._send(calls.transactions(limit, cursor))
+        return answer
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model."""
+        models: list[dict[str, Any]] = self._send(calls.models())["items"]
+        return models
+
+    def model(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """One model with its schemas."""
+        answer: dict[str, Any] = self._send(calls.model(name, version))
+        return answer
+
+    def submit(
+        self,
+        model: str,
+        input: Mapping[str, Any] | None = None,
+        *,
+        features: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float = 0,
+        traceparent: str | None = None,
+    ) -> dict[str, Any]:
+        """Ask for a prediction; returns it queued, or ended if that happens within `wait_s`.
+
+        `traceparent` (W3C) makes it part of a trace.
+        """
+        answer: dict[str, Any] = self._send(
+            calls.submit(
+                model,
+                input=input,
+                features=features,
+                version=version,
+                idempotency_key=idempotency_key,
+                wait_s=wait_s,
+                traceparent=traceparent,
+            )
+        )
+        return answer
+
+    def predict(
+        self,
+        model: str,
+        input: Mapping[str, Any] | None = None,
+        *,
+        features: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float = 60.0,
+        traceparent: str | None = None,
+    ) -> dict[str, Any]:
+        """Ask for a prediction and wait for its end. Raises `NotEnded`."""
+        deadline = time.monotonic() + timeout_s
+        prediction = self.submit(
+            model,
+            input,
+            features=features,
+            version=version,
+            idempotency_key=idempotency_key,
+            wait_s=timeout_s,
+            traceparent=traceparent,
+        )
+        if prediction["status"] != "queued":
+            return prediction
+        return self.wait(prediction["id"], timeout_s=max(0.0, deadline - time.monotonic()))
+
+    def wait(self, prediction_id: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
+        """The prediction once it has ended. Raises `NotEnded`."""
+        deadline = time.monotonic() + timeout_s
+        for pause_s in looking_pauses_s():
+            prediction = self.prediction(prediction_id)
+            if prediction["status"] != "queued":
+                return prediction
+            if time.monotonic() + pause_s > deadline:
+                break
+            self._sleep(pause_s)
+        raise NotEnded(id=prediction_id, timeout_s=timeout_s)
+
+    def prediction(self, prediction_id: str) -> dict[str, Any]:
+        """One prediction as it stands."""
+        answer: dict[str, Any] = self._send(calls.prediction(prediction_id))
+        return answer
+
+    def predictions(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        status: str | None = None,
+        model: str | None = None,
+    ) -> dict[str, Any]:
+        """A page of the history, newest first."""
+        answer: dict[str, Any] = self._send(calls.predictions(limit, cursor, status, model))
+        return answer
+
+    def cancel(self, prediction_id: str) -> dict[str, Any]:
+        """Take a queued prediction back."""
+        answer: dict[str, Any] = self._send(calls.cancel(prediction_id))
+        return answer
+
+    def create_api_key(self, name: str) -> dict[str, Any]:
+        """A new key; its `key` is shown this once."""
+        answer: dict[str, Any] = self._send(calls.create_api_key(name))
+        return answer
+
+    def api_keys(self) -> list[dict[str, Any]]:
+        """The keys, without what is secret of them."""
+        keys: list[dict[str, Any]] = self._send(calls.api_keys())["items"]
+        return keys
+
+    def revoke_api_key(self, key_id: str) -> None:
+        """End a key."""
+        self._send(calls.revoke_api_key(key_id))

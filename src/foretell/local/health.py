@@ -1,0 +1,71 @@
+"""Asks services how they are."""
+
+import http.client
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from foretell.local.installation import Program
+
+_TIMEOUT_S = 3.0
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - we ask there, we do not listen
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What one service answers to `GET /health`."""
+
+    healthy: bool
+    #: Why it is not, in a few words.
+    reason: str = ""
+
+
+def reachable_host(host: str) -> str:
+    """Where to reach a service that listens on `host`."""
+    return _EVERYWHERE.get(host, host)
+
+
+def details(program: Program) -> dict[str, Any] | None:
+    """All that one process says at `/health`; None when it does not answer, or something else does."""
+    connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        body = json.loads(connection.getresponse().read(1024 * 1024))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return body if isinstance(body, dict) and body.get("instance") == program.instance else None
+
+
+def ask(program: Program) -> Health:
+    """How one process is."""
+    connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        body = json.loads(response.read(65536))
+    except TimeoutError:
+        return Health(False, f"no answer within {_TIMEOUT_S:g} s")
+    except OSError:
+        return Health(False, "does not listen")
+    except (http.client.HTTPException, ValueError):
+        return Health(False, f"something else answers on port {program.port}")
+    finally:
+        connection.close()
+    if not isinstance(body, dict) or body.get("instance", program.instance) != program.instance:
+        return Health(False, f"something else answers on port {program.port}")
+    if response.status == 200:
+        return Health(True)
+    failing = body.get("failing")
+    reason = "; ".join(f"{part}: {why}" for part, why in failing.items()) if isinstance(failing, dict) else ""
+    return Health(False, reason or str(body.get("status", response.status)))
+
+
+def ask_all(programs: list[Program]) -> dict[str, Health]:
+    """How all of them are, by name, asked at the same time."""
+    if not programs:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(16, len(programs)), thread_name_prefix="health") as threads:
+        return dict(zip((program.name for program in programs), threads.map(ask, programs), strict=True))

@@ -1,0 +1,178 @@
+"""Where an installation keeps its files, and what is written down about the engine that runs there.
+
+- `data/`: the embedded database and broker, the secret key
+- `data/logs/`: one log per process, rotated
+- `data/run/`: only while it runs: engine.json, the supervisor's configuration and socket
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from foretell.kit.errors import ForetellError
+
+_FORMAT = 1
+#: `sockaddr_un` holds 104 bytes on macOS and 108 on Linux, and supervisord binds to `SOCKET.PID` first.
+_LONGEST_SOCKET_PATH = 90
+
+
+class FolderUnusable(ForetellError):
+    """The folder {folder} can't be used ({reason}). Set FORETELL_DATA_DIR to a folder that you may write to."""
+
+    code = "folder_unusable"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process that the engine runs."""
+
+    name: str
+    service: str
+    #: Unique among all that are alive, of this engine and of others.
+    instance: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """What runs here. Kept in a file that only its owner may read: addresses may hold passwords."""
+
+    supervisor_pid: int
+    socket: str
+    database_url: str
+    broker_url: str
+    environment: str
+    programs: list[Program] = field(default_factory=list)
+
+
+class Installation:
+    """The files of one installation."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = Path(os.path.abspath(data_dir))
+        self.logs_dir = self.data_dir / "logs"
+        self.run_dir = self.data_dir / "run"
+        self.record_file = self.run_dir / "engine.json"
+        self.configuration_file = self.run_dir / "supervisor.conf"
+        self.pid_file = self.run_dir / "supervisor.pid"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Installation":
+        """The one that `FORETELL_DATA_DIR` names, else the one in `./data`."""
+        return cls(Path(environment.get("FORETELL_DATA_DIR") or "data"))
+
+    @property
+    def socket(self) -> Path:
+        """The supervisor's socket; beside the other temporary files where the path of ours is too long for one."""
+        inside = self.run_dir / "supervisor.sock"
+        if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
+            return inside
+        return self._short_run_dir / "supervisor.sock"
+
+    @property
+    def _short_run_dir(self) -> Path:
+        name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"foretell-{os.getuid()}-{name}"
+        if len(os.fsencode(folder)) + len("/supervisor.sock") > _LONGEST_SOCKET_PATH:
+            folder = Path("/tmp") / folder.name  # noqa: S108 - made with 0700, and its owner is checked
+        return folder
+
+    def prepare(self) -> None:
+        """Make the folders. Raises `FolderUnusable`."""
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.logs_dir.mkdir(exist_ok=True)
+            self.run_dir.mkdir(mode=0o700, exist_ok=True)
+            self.run_dir.chmod(0o700)
+            if self.socket.parent != self.run_dir:
+                _make_private(self.socket.parent)
+        except OSError as error:
+            raise FolderUnusable(folder=self.data_dir, reason=error.strerror or str(error)) from error
+
+    def write(self, record: EngineRecord) -> None:
+        """Write down what runs, whole or not at all."""
+        self._write_private(self.record_file, json.dumps({"format": _FORMAT, **asdict(record)}, indent=1))
+
+    def write_configuration(self, text: str) -> None:
+        """Write what the supervisor reads."""
+        self._write_private(self.configuration_file, text)
+
+    def _write_private(self, file: Path, text: str) -> None:
+        draft = file.with_suffix(".new")
+        try:
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+                stream.write(text)
+            draft.replace(file)
+        except OSError as error:
+            raise FolderUnusable(folder=file.parent, reason=error.strerror or str(error)) from error
+
+    def read(self) -> EngineRecord | None:
+        """What was written down, or None if nothing (readable) is there."""
+        try:
+            content = json.loads(self.record_file.read_text(encoding="utf-8", errors="surrogateescape"))
+            if content.pop("format") != _FORMAT:
+                return None
+            content["programs"] = [Program(**program) for program in content["programs"]]
+            return EngineRecord(**content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # Absent, half-written before a power cut, or of another release: the processes themselves are looked for.
+            return None
+
+    def remove_run_files(self) -> None:
+        """Leave nothing of the run behind."""
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        if self.socket.parent != self.run_dir:
+            shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Only one start, stop or scaling at a time. Calls `waiting` once if it has to wait for another."""
+        said = False
+        while True:
+            self.prepare()
+            file = self.run_dir / "lock"
+            try:
+                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue  # A stop removed the folder just now.
+            except OSError as error:
+                raise FolderUnusable(folder=self.run_dir, reason=error.strerror or str(error)) from error
+            try:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if not said:
+                        said = True
+                        waiting()
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # The one before us may have been a stop, which removes the file: then ours is not the lock any more.
+                if _is_the_file(descriptor, file):
+                    yield
+                    return
+            finally:
+                os.close(descriptor)
+
+
+def _is_the_file(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(1, f"{folder} exists and is not ours alone")

@@ -1,0 +1,149 @@
+"""Runs pip, shows how far it is, and says in a sentence why it failed. Standard library only.
+
+pip and not something faster, because it knows the machine's own settings: mirrors, proxies, certificates.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from foretell.kit.errors import ForetellError
+
+Say = Callable[[str], None]
+
+_REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+==", re.MULTILINE)
+#: The one is of a package from an index, the other of a file: "Processing /mirror/httpx-0.28.1-py3-none-any.whl".
+_COLLECTING = re.compile(r"^(?:Collecting ([\w.-]+)|Processing (?:\S*/)?([\w.]+)-)")
+_SAY_EVERY = 10
+
+
+class InstallFailed(ForetellError):
+    """{reason} All that pip said: {log}"""
+
+    code = "install_failed"
+
+
+# In this order: a full disk and a dead network make pip say other things as well.
+_REASONS = (
+    (r"No space left on device|Disk quota exceeded", "The disk is full: free about 1 GB and start again."),
+    (r"Read-only file system|Permission denied", "A folder can't be written to: use one that is yours."),
+    (
+        r"DO NOT MATCH THE HASHES",
+        "A package is not the one that was tested: its hash differs. It may have been tampered with, or the mirror is"
+        " at fault; try again, and with another index if it stays.",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError",
+        "The package index shows a certificate that this machine does not trust. Behind a proxy, set PIP_CERT.",
+    ),
+    (
+        r"name resolution|Name or service not known|nodename nor servname|NewConnectionError|Connection refused|"
+        r"Network is unreachable|No route to host|ProxyError|timed out|ConnectTimeout|ReadTimeout|Connection aborted",
+        "The package index can't be reached. Check the network (behind a proxy set HTTPS_PROXY, with a mirror"
+        " PIP_INDEX_URL) and start again.",
+    ),
+    (
+        r"No matching distribution found for (?P<package>\S+)",
+        "The index that pip uses (see `pip config list`) can't be reached, or has no package {package} for this Python"
+        " and machine.",
+    ),
+)
+
+
+def install_locked(python: Path, lock: Path, log: Path, say: Say) -> None:
+    """Install everything that stands in a lock file, each file checked by its hash. Raises `InstallFailed`."""
+    total = len(_REQUIREMENT.findall(lock.read_text(encoding="utf-8")))
+    say(f"Installing {total} packages from {lock.name} …")
+    progress = _Progress(total, say)
+    _pip(python, ["install", "--require-hashes", "--requirement", str(lock)], log, progress.look_at)
+    progress.end()
+
+
+def install_project(python: Path, root: Path, log: Path, say: Say) -> None:
+    """Install the checkout in place: its own files are what runs. Raises `InstallFailed`."""
+    say("Installing Foretell itself, in place …")
+    _pip(python, ["install", "--no-deps", "--no-build-isolation", "--editable", str(root)], log, lambda _: None)
+
+
+def _pip(python: Path, arguments: Iterable[str], log: Path, look_at: Callable[[str], None]) -> None:
+    environment = {
+        "PIP_DEFAULT_TIMEOUT": "30",
+        "PIP_RETRIES": "2",
+        **os.environ,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_PROGRESS_BAR": "off",
+        # A setting of the user's own pip that fails in a virtual environment.
+        "PIP_USER": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment.pop("PYTHONHOME", None)
+    environment.pop("PYTHONPATH", None)
+    with log.open("a", encoding="utf-8") as record:
+        child = subprocess.Popen(  # noqa: S603 - pip in our own .venv
+            [str(python), "-m", "pip", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+        )
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                record.write(line)
+                look_at(line)
+            status = child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+        finally:
+            child.stdout.close()
+    if status:
+        raise InstallFailed(reason=_reason(log.read_text(encoding="utf-8", errors="replace")), log=log)
+
+
+def _reason(output: str) -> str:
+    for pattern, sentence in _REASONS:
+        match = re.search(pattern, output)
+        if match:
+            return sentence.format(**match.groupdict())
+    errors = re.findall(r"^ERROR: (.+)$", output, re.MULTILINE)
+    return f"pip failed: {errors[0] if errors else (output.strip().splitlines() or ['it said nothing'])[-1]}"
+
+
+class _Progress:
+    """`[12/66] httpx`: one line that changes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, total: int, say: Say) -> None:
+        self._total = total
+        self._say = say
+        self._count = 0
+        self._started = time.monotonic()
+
+    def look_at(self, line: str) -> None:
+        match = _COLLECTING.match(line)
+        if match:
+            self._count = min(self._count + 1, self._total)
+            self._show(f"  [{self._count}/{self._total}] {match[1] or match[2]}", always=self._count % _SAY_EVERY == 0)
+        elif line.startswith("Installing collected packages"):
+            self._show("  unpacking …", always=True)
+
+    def _show(self, text: str, *, always: bool) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+        elif always:
+            self._say(text)
+
+    def end(self) -> None:
+        """Say that it is done, and how long it took."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\033[K")
+        self._say(f"  installed, after {time.monotonic() - self._started:.0f} s")

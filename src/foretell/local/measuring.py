@@ -1,0 +1,152 @@
+"""Measure the whole path of a running system, from the request to the settled prediction."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from foretell.client.load import Load, put_load, request
+from foretell.kit.clock import uuid7
+
+#: How many predictions have ended, of the user that makes the load.
+CountEnded = Callable[[], Awaitable[int]]
+
+_WARM_UP_S = 2.0
+_DRAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """What one process used: CPU per prediction, and memory at the end."""
+
+    cpu_us_per_prediction: float
+    memory_mib: float
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Submissions as fast as they are taken, by `clients` that do not wait for results."""
+
+    clients: int
+    seconds: float
+    accepted_per_s: float
+    settled_per_s: float
+    #: From the request to its 202.
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    left_over: int
+    drained_after_s: float
+    refused: dict[int, int]
+    processes: dict[str, ProcessUse]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From the request to its result, with `Prefer: wait`."""
+
+    clients: int
+    per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class Measured:
+    """A running app at `url`, and a user whose token and credits suffice for the load."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        order: Mapping[str, Any],
+        count_ended: CountEnded,
+        processes: Mapping[str, int],
+    ) -> None:
+        """`order` is the body of a submission; `processes` are ids by name, to account for."""
+        self._url = url
+        self._token = token
+        self._body = json.dumps(order).encode()
+        self._count_ended = count_ended
+        self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
+
+    def _request(self, wait: bool) -> bytes:
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": uuid7().hex,
+        }
+        if wait:
+            headers["Prefer"] = "wait=30"
+        return request("POST", "/predictions/predict", headers, self._body)
+
+    async def warm_up(self) -> None:
+        """Fill caches and connection pools, unmeasured."""
+        await put_load(self._url, clients=16, seconds=_WARM_UP_S, next_request=lambda: self._request(False))
+        await put_load(self._url, clients=1, seconds=_WARM_UP_S / 2, next_request=lambda: self._request(True))
+
+    async def throughput(self, *, clients: int, seconds: float) -> Throughput:
+        """Submit as fast as it goes, and wait afterwards until everything has ended."""
+        used_before = self._cpu_s()
+        ended_before = await self._count_ended()
+        load = await put_load(self._url, clients=clients, seconds=seconds, next_request=lambda: self._request(False))
+        accepted = load.statuses.get(202, 0)
+        ended = await self._count_ended() - ended_before
+        finished_at = time.perf_counter()
+        while (left := accepted - (await self._count_ended() - ended_before)) > 0:
+            if time.perf_counter() - finished_at > _DRAIN_S:
+                break
+            await asyncio.sleep(0.02)
+        used = self._cpu_s()
+        return Throughput(
+            clients=clients,
+            seconds=round(load.duration_s, 1),
+            accepted_per_s=accepted / load.duration_s,
+            settled_per_s=ended / load.duration_s,
+            p50_ms=load.percentile_s(50) * 1000,
+            p95_ms=load.percentile_s(95) * 1000,
+            p99_ms=load.percentile_s(99) * 1000,
+            left_over=left,
+            drained_after_s=round(time.perf_counter() - finished_at, 2),
+            refused={status: count for status, count in load.statuses.items() if status != 202},
+            processes={
+                name: ProcessUse((used[name] - used_before[name]) / max(accepted, 1) * 1e6, self._memory_mib(name))
+                for name in self._processes
+            },
+        )
+
+    async def latency(self, *, clients: int, seconds: float, per_second: float | None = None) -> Latency:
+        """Ask and wait for the result, again and again."""
+        load: Load = await put_load(
+            self._url,
+            clients=clients,
+            seconds=seconds,
+            next_request=lambda: self._request(True),
+            per_second=per_second,
+        )
+        if load.statuses.keys() - {200}:
+            raise RuntimeError(f"not every answer was a result: {load.statuses}")
+        return Latency(
+            clients=clients,
+            per_s=load.per_second,
+            p50_ms=load.percentile_s(50) * 1000,
+            p95_ms=load.percentile_s(95) * 1000,
+            p99_ms=load.percentile_s(99) * 1000,
+        )
+
+    def _cpu_s(self) -> dict[str, float]:
+        used = {}
+        for name, process in self._processes.items():
+            # PostgreSQL works in children of its own. Ours would be counted twice: the load may be their parent.
+            family = [process] if process.pid == os.getpid() else [process, *process.children()]
+            times = [member.cpu_times() for member in family]
+            used[name] = sum(spent.user + spent.system for spent in times)
+        return used
+
+    def _memory_mib(self, name: str) -> float:
+        return float(self._processes[name].memory_info().rss) / 2**20

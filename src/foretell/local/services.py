@@ -1,0 +1,114 @@
+"""The one table of what the local engine runs."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from foretell.kit.errors import ForetellError
+
+
+class UnknownService(ForetellError):
+    """There is no service {name}. These are there: {known}."""
+
+    code = "unknown_service"
+
+
+class NotInThisRelease(ForetellError):
+    """The service {name} is not part of this release."""
+
+    code = "not_in_this_release"
+
+
+class InvalidPort(ForetellError):
+    """{variable} must be a port, a whole number from 1 to 65535, not {value}."""
+
+    code = "invalid_port"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One kind of process."""
+
+    #: As in `foretell serve NAME`.
+    name: str
+    #: The module whose `main()` runs it in the foreground.
+    module: str
+    #: The port that is promised to users; 0: the engine takes a free one on the loopback.
+    port: int = 0
+    #: How many run unless told otherwise.
+    count: int = 1
+    #: Whether `--workers` and `foretell scale` change how many run.
+    scales: bool = False
+    #: Environment variables without which it is not run.
+    needs: tuple[str, ...] = ()
+    #: Whether it is told to stop only when the others have stopped: they have something to tell it at their end.
+    stops_last: bool = False
+    #: What Docker Compose calls it; the command line understands both.
+    compose_name: str = ""
+
+    @property
+    def port_variable(self) -> str:
+        """The environment variable that changes the promised port."""
+        return f"FORETELL_{self.name.upper()}_PORT"
+
+    def port_from(self, environment: Mapping[str, str]) -> int:
+        """The port to use, 0 for any free one. Raises `InvalidPort`."""
+        value = environment.get(self.port_variable, "")
+        if not self.port or not value:
+            return self.port
+        if not value.isdecimal() or not 1 <= int(value) <= 65535:
+            raise InvalidPort(variable=self.port_variable, value=repr(value))
+        return int(value)
+
+
+SERVICES: tuple[Service, ...] = (
+    Service("app", "foretell.services.app.app", port=8000),
+    Service("dispatcher", "foretell.services.dispatcher.app"),
+    Service("worker", "foretell.services.worker.app", count=3, scales=True, compose_name="ml-worker"),
+    Service("model", "foretell.services.model.app", port=8001, compose_name="model-service"),
+    Service("preprocessing", "foretell.services.preprocessing.app", port=8002, compose_name="preprocessing-service"),
+    Service(
+        "monitoring",
+        "foretell.services.monitoring.app",
+        port=8003,
+        stops_last=True,
+        compose_name="monitoring-service",
+    ),
+    Service("bot", "foretell.services.bot.app", needs=("TELEGRAM_TOKEN",)),
+)
+
+
+def is_here(service: Service) -> bool:
+    """Whether this release has the service."""
+    try:
+        return find_spec(service.module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def runnable(
+    table: Iterable[Service] = SERVICES, environment: Mapping[str, str] = os.environ
+) -> tuple[list[Service], list[str]]:
+    """The services to run, and a sentence for each that is left out for want of a setting."""
+    services: list[Service] = []
+    remarks: list[str] = []
+    for service in table:
+        missing = [variable for variable in service.needs if not environment.get(variable)]
+        if not is_here(service):
+            continue
+        if missing:
+            remarks.append(f"The {service.name} is not started: {', '.join(missing)} is not set.")
+        else:
+            services.append(service)
+    return services, remarks
+
+
+def find(name: str, table: Iterable[Service] = SERVICES) -> Service:
+    """The service of that name. Raises `UnknownService`, `NotInThisRelease`."""
+    known = {service.name: service for service in table}
+    if name not in known:
+        raise UnknownService(name=name, known=", ".join(known))
+    if not is_here(known[name]):
+        raise NotInThisRelease(name=name)
+    return known[name]

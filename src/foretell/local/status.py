@@ -1,0 +1,57 @@
+"""One line of the status table: what the supervisor says of a process, and what the process says of itself."""
+
+from dataclasses import dataclass
+
+from foretell.local.health import Health
+from foretell.local.installation import Program
+from foretell.local.remote import ProcessState
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """How one process is."""
+
+    name: str
+    service: str
+    instance: str
+    #: starting, running, restarting, stopping or stopped
+    state: str
+    healthy: bool
+    #: Why it is not healthy.
+    reason: str
+    host: str
+    port: int
+    pid: int
+    uptime_s: int
+
+
+_STATES = {
+    "STARTING": "starting",
+    "RUNNING": "running",
+    "BACKOFF": "restarting",
+    "EXITED": "restarting",
+    "STOPPING": "stopping",
+    "STOPPED": "stopped",
+    "FATAL": "stopped",
+}
+
+
+def status_of(program: Program, process: ProcessState, answer: Health | None) -> ProcessStatus:
+    """`answer` is None for a process that was not asked."""
+    state = _STATES.get(process.state, process.state.lower())
+    healthy = answer is not None and answer.healthy
+    if state == "starting" and healthy:
+        # To the supervisor it is starting for some seconds more, to watch whether it stays.
+        state = "running"
+    return ProcessStatus(
+        name=program.name,
+        service=program.service,
+        instance=program.instance,
+        state=state,
+        healthy=healthy,
+        reason="" if answer is None or healthy else answer.reason,
+        host=program.host,
+        port=program.port,
+        pid=process.pid,
+        uptime_s=process.uptime_s,
+    )
