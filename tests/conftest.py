@@ -1,0 +1,38 @@
+"""Fixtures of every test: the services that they need, one module each."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest_plugins = [f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("services_*.py"))]
+
+# A busy machine is slow, and that is no mistake of ours: no test asserts a time.
+settings.register_profile("foretell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("foretell")
+
+
+def _our_settings() -> dict[str, str]:
+    """The settings of the product in the environment; not what tells the tests where servers are."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("FORETELL_") and not name.startswith("FORETELL_TEST_")
+    }
+
+
+# What somebody has set for an installation of their own is not meant for the tests.
+for _name in _our_settings():
+    del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def _settings_are_left_alone() -> Iterator[None]:
+    """Fail a test that leaves settings behind in the environment, where they would mislead the next one."""
+    yield
+    left = _our_settings()
+    for name in left:
+        del os.environ[name]
+    assert left == {}, "left in the environment"

@@ -1,0 +1,145 @@
+"""The local engine with the real services, as a user drives it: by the command line alone."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretell.local.services import SERVICES
+
+FORETELL = [sys.executable, "-P", "-m", "foretell.cli"]
+FLIGHT = ["carrier=AA", "departure_time=09:30", "distance_miles=550", "weather_code=3"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Installation:
+    """One folder with its data, on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORETELL_")}
+        ports = {service.port_variable: str(free_port()) for service in SERVICES if service.port}
+        self.environment = {**inherited, **ports}
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Call `foretell`; returns what it said."""
+        called = subprocess.run(
+            [*FORETELL, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert called.returncode == code, called.stdout + called.stderr
+        assert "Traceback" not in called.stderr
+        return called.stdout
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """The processes by name."""
+        return {each["name"]: each for each in json.loads(self("status", "--json"))}
+
+    def processes(self) -> list[str]:
+        """Whatever runs for this installation, as the operating system sees it."""
+        mark = f"FORETELL_ENGINE_DIR={self.folder / 'data'}".encode()
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (place / "environ").read_bytes().split(b"\0"):
+                    found.append((place / "cmdline").read_text())
+            except OSError:
+                continue
+        return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def foretell(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation(tmp_path)
+    yield installation
+    installation("down")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+def test_from_up_to_down(foretell: Installation) -> None:
+    introduction = foretell("up", "--detach", "--workers", "2")
+    assert f"http://127.0.0.1:{foretell.environment['FORETELL_APP_PORT']}/docs" in introduction
+    assert "running already" in foretell("up", "--detach")
+
+    before = foretell.status()
+    assert before.keys() >= {"app", "dispatcher", "worker-1", "worker-2"}
+    assert all(each["healthy"] for each in before.values())
+    assert re.search(r"^probability: 0\.\d+$", foretell("predict", "flight-delay", *FLIGHT), re.MULTILINE)
+    workers = {json.loads(foretell("predict", "flight-delay", *FLIGHT, "--json"))["worker_id"] for _ in range(2)}
+    assert workers <= {before["worker-1"]["instance"], before["worker-2"]["instance"]}
+
+    # A killed worker comes back by itself; meanwhile nobody else is touched.
+    os.kill(before["worker-1"]["pid"], signal.SIGKILL)
+    wait_for(
+        lambda: (worker := foretell.status()["worker-1"])["healthy"] and worker["pid"] != before["worker-1"]["pid"]
+    )
+    assert "runs with 3 workers" in foretell("up", "--detach", "--workers", "3")
+    assert "runs with 1 worker now" in foretell("scale", "1")
+    after = foretell.status()
+    assert after.keys() == before.keys() - {"worker-2"}
+    assert {name: after[name]["pid"] for name in ("app", "dispatcher")} == {
+        name: before[name]["pid"] for name in ("app", "dispatcher")
+    }
+    foretell("predict", "flight-delay", *FLIGHT)
+
+    # The same database as the engine's, from another folder's point of view too.
+    assert "test" in foretell("users", "list")
+    assert "All is right" in foretell("audit")
+    assert "service_listening" in foretell("logs", "ml-worker")
+
+    assert foretell("down") == "Foretell is down.\n"
+    assert foretell.processes() == []
+    assert not (foretell.folder / "data" / "run").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_up_in_the_foreground_leaves_nothing_behind(foretell: Installation, number: signal.Signals) -> None:
+    output = foretell.folder / "output"
+    with output.open("w") as stream:
+        child = subprocess.Popen(
+            [*FORETELL, "up", "--workers", "1"],
+            cwd=foretell.folder,
+            env=foretell.environment,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: "Ctrl-C stops everything." in output.read_text())
+        os.killpg(child.pid, number)
+        assert child.wait(60) == 0
+    finally:
+        child.kill()
+        child.wait()
+    said = output.read_text()
+    assert re.search(r"^app +\| .* service_listening", said, re.MULTILINE)
+    assert "Foretell is down." in said
+    assert "Traceback" not in said
+    assert foretell.processes() == []

@@ -1,0 +1,203 @@
+"""What proves who calls, and what does not."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+
+from foretell.domain.accounts import api_keys
+from foretell.kit.database import Database
+from foretell.services.app.authentication import Authenticator
+from foretell.services.app.settings import signing_secret
+from foretell.services.app.state import AppState
+
+from .conftest import Account
+
+IsProblem = Callable[[httpx.Response, int, str], None]
+
+
+def _claims(account: Account, **other: Any) -> dict[str, Any]:
+    issued_at = int(time.time())
+    return {
+        "iss": "foretell",
+        "aud": "foretell",
+        "sub": str(account.id),
+        "role": "user",
+        "typ": "access",
+        "jti": uuid4().hex,
+        "iat": issued_at,
+        "exp": issued_at + 60,
+    } | other
+
+
+def _unsigned(claims: dict[str, Any], algorithm: str) -> str:
+    header = {"alg": algorithm, "typ": "JWT"}
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)]
+    return ".".join([*parts, ""])
+
+
+async def test_the_token_that_the_attacks_are_made_of_would_be_good(
+    client: httpx.AsyncClient, state: AppState, ada: Account
+) -> None:
+    token = jwt.encode(_claims(ada), signing_secret(state.settings), algorithm="HS256")
+    assert (await client.get("/balance", headers={"Authorization": f"Bearer {token}"})).status_code == 200
+    assert (await client.get("/balance", headers={"Authorization": f"bearer  {token}"})).status_code == 200
+
+
+async def test_forged_tokens_are_refused(
+    client: httpx.AsyncClient, state: AppState, ada: Account, is_problem: IsProblem
+) -> None:
+    secret = signing_secret(state.settings)
+    good = _claims(ada)
+    forged = {
+        "none": _unsigned(good, "none"),
+        "nOnE": _unsigned(good, "nOnE"),
+        "no signature": _unsigned(good, "HS256"),
+        "another algorithm": jwt.encode(good, secret, algorithm="HS512"),
+        "another key": jwt.encode(good, "x" * 64, algorithm="HS256"),
+        "another audience": jwt.encode(good | {"aud": "somebody"}, secret, algorithm="HS256"),
+        "several audiences": jwt.encode(good | {"aud": ["foretell", "somebody"]}, secret, algorithm="HS256"),
+        "another issuer": jwt.encode(good | {"iss": "somebody"}, secret, algorithm="HS256"),
+        "over": jwt.encode(good | {"exp": int(time.time()) - 1}, secret, algorithm="HS256"),
+        "from the future": jwt.encode(good | {"iat": int(time.time()) + 600}, secret, algorithm="HS256"),
+        "another role": jwt.encode(good | {"role": "god"}, secret, algorithm="HS256"),
+        "another kind": jwt.encode(good | {"typ": "refresh"}, secret, algorithm="HS256"),
+        "nobody": jwt.encode(good | {"sub": "ada"}, secret, algorithm="HS256"),
+        "no end": jwt.encode({k: v for k, v in good.items() if k != "exp"}, secret, algorithm="HS256"),
+        "noise": "a.b.c",
+        "half an alphabet": "é" * 20,
+        "very long": "a" * 10_000,
+        "an API key of nobody": "ftl_" + "a" * 43,
+        "an API key that is none": "ftl_",
+    }
+    for name, token in forged.items():
+        response = await client.get("/balance", headers={b"Authorization": b"Bearer " + token.encode("latin-1")})
+        assert response.status_code == 401, name
+        is_problem(response, 401, "invalid_token")
+
+
+async def test_without_credentials_nobody_gets_in(client: httpx.AsyncClient, is_problem: IsProblem) -> None:
+    nothing: list[dict[str, str]] = [
+        {},
+        {"Authorization": "Basic YWRhOmFkYQ=="},
+        {"Authorization": "Bearer"},
+        {"Authorization": ""},
+        {"X-API-Key": ""},
+    ]
+    for headers in nothing:
+        is_problem(await client.get("/balance", headers=headers), 401, "invalid_token")
+
+
+async def test_every_route_but_the_public_ones_asks_who_calls(client: httpx.AsyncClient) -> None:
+    public = {"/users", "/token", "/token/revoke", "/models", "/models/{name}"}
+    document = (await client.get("/openapi.json")).json()
+    asked = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if (path in public) == ("security" in operation):
+                pytest.fail(f"{method} {path} is {'public' if path in public else 'private'}, the page says otherwise")
+            if path in public or path == "/predictions/predict":
+                continue
+            url = path.replace("{key_id}", str(uuid4())).replace("{prediction_id}", str(uuid4()))
+            response = await client.request(method, url, json={"name": "x"} if method == "post" else None)
+            assert response.status_code == 401, (method, path)
+            asked += 1
+    assert asked >= 9
+
+
+async def test_an_api_key_works_in_both_headers_until_it_is_revoked(
+    client: httpx.AsyncClient, ada: Account, is_problem: IsProblem
+) -> None:
+    created = await client.post("/api-keys", json={"name": " nightly "}, headers=ada.headers)
+    assert created.status_code == 201
+    assert created.headers["cache-control"] == "no-store"
+    key = created.json()["key"]
+    for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
+        assert (await client.get("/users/me", headers=headers)).json()["username"] == "ada"
+    listed = (await client.get("/api-keys", headers=ada.headers)).json()["items"]
+    assert [item["name"] for item in listed] == ["nightly"]
+    assert key not in str(listed)
+    assert key.startswith(listed[0]["prefix"])
+    assert (await client.delete(f"/api-keys/{listed[0]['id']}", headers=ada.headers)).status_code == 204
+    is_problem(await client.get("/users/me", headers={"X-API-Key": key}), 401, "invalid_token")
+    assert (await client.get("/api-keys", headers=ada.headers)).json() == {"items": []}
+
+
+async def test_a_foreign_key_and_an_absent_one_are_answered_alike(
+    client: httpx.AsyncClient, ada: Account, bob: Account, is_problem: IsProblem
+) -> None:
+    key = (await client.post("/api-keys", json={"name": "mine"}, headers=ada.headers)).json()
+    foreign = await client.delete(f"/api-keys/{key['id']}", headers=bob.headers)
+    absent = await client.delete(f"/api-keys/{uuid4()}", headers=bob.headers)
+    is_problem(foreign, 404, "not_found")
+    assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
+    assert (await client.get("/users/me", headers={"X-API-Key": key["key"]})).status_code == 200
+
+
+async def test_a_key_needs_a_name(client: httpx.AsyncClient, ada: Account) -> None:
+    for body in ({}, {"name": ""}, {"name": "a\0b"}, {"name": "x" * 101}, {"name": "a", "role": "operator"}):
+        response = await client.post("/api-keys", json=body, headers=ada.headers)
+        assert response.status_code == 422, body
+    assert (await client.get("/api-keys", headers=ada.headers)).json() == {"items": []}
+
+
+async def test_too_many_keys_are_a_conflict(client: httpx.AsyncClient, ada: Account, is_problem: IsProblem) -> None:
+    for _ in range(api_keys.MAX_KEYS_PER_USER):
+        assert (await client.post("/api-keys", json={"name": "x"}, headers=ada.headers)).status_code == 201
+    is_problem(await client.post("/api-keys", json={"name": "x"}, headers=ada.headers), 409, "too_many_keys")
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def _key_of(database: Database, account: Account) -> tuple[api_keys.ApiKey, str]:
+    async with database.transaction() as connection:
+        return await api_keys.create(connection, account.id, "key")
+
+
+async def test_a_key_is_remembered_for_a_while_and_then_looked_at_again(
+    database: Database, state: AppState, ada: Account
+) -> None:
+    clock = Clock()
+    authenticator = Authenticator(database, state.access_tokens, remembered_s=5, clock=clock)
+    key, secret = await _key_of(database, ada)
+    assert authenticator.identify_cached(secret) is None
+    identity = await authenticator.identify(secret)
+    assert (identity.user_id, identity.api_key_id) == (ada.id, key.id)
+    assert authenticator.identify_cached(secret) == identity
+    assert set(authenticator.key_uses.take()) == {key.id}
+    clock.now_s = 5.0
+    assert authenticator.identify_cached(secret) is None
+
+
+async def test_a_revoked_key_is_forgotten_at_once(database: Database, state: AppState, ada: Account) -> None:
+    authenticator = Authenticator(database, state.access_tokens, clock=Clock())
+    (key, secret), (_, other) = await _key_of(database, ada), await _key_of(database, ada)
+    await authenticator.identify(secret)
+    await authenticator.identify(other)
+    authenticator.forget_api_key(key.id)
+    assert authenticator.identify_cached(secret) is None
+    assert authenticator.identify_cached(other) is not None
+
+
+async def test_only_so_many_keys_are_remembered(database: Database, state: AppState, ada: Account) -> None:
+    authenticator = Authenticator(database, state.access_tokens, max_remembered=2, clock=Clock())
+    first, second, third = [(await _key_of(database, ada))[1] for _ in range(3)]
+    for secret in (first, second, first, third):
+        await authenticator.identify(secret)
+    assert authenticator.identify_cached(first) is not None
+    assert authenticator.identify_cached(second) is None
+    assert authenticator.identify_cached(third) is not None

@@ -1,0 +1,56 @@
+"""The app while a part is away: a clear answer, or none of its business."""
+
+import asyncio
+from pathlib import Path
+from uuid import UUID
+
+from tests.integration.app_path.running import ORDER, PATH, free_port, running
+from tests.predictions import assert_books_are_right, statuses_of
+from tests.services_database import PrivatePostgresql
+
+from foretell.services.app.settings import AppSettings
+
+
+async def test_without_the_database_it_says_try_again(private_postgresql: PrivatePostgresql, tmp_path: Path) -> None:
+    settings = AppSettings(
+        database_url=private_postgresql.url,
+        broker_url=f"sqlite:///{tmp_path / 'broker.db'}",
+        data_dir=tmp_path,
+        port=free_port(),
+    )
+    async with running(settings) as app:
+        _, headers = await app.open_account()
+        first = await app.client.post(PATH, json=ORDER, headers=headers | {"Idempotency-Key": "k"})
+        assert first.status_code == 202
+        private_postgresql.kill()
+        responses = await asyncio.gather(*(app.client.post(PATH, json=ORDER, headers=headers) for _ in range(10)))
+        for response in responses:
+            assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+            assert int(response.headers["retry-after"]) >= 1
+        assert (await app.client.get("/health/ready")).status_code == 503
+        assert (await app.client.get("/health/live")).status_code == 200
+        private_postgresql.start()
+        again = await app.client.post(PATH, json=ORDER, headers=headers | {"Idempotency-Key": "k"})
+        assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+        # Without the key nobody can know what became of those that were refused.
+        assert (await app.client.post(PATH, json=ORDER, headers=headers)).status_code == 202
+        await assert_books_are_right(app.database)
+
+
+async def test_without_the_broker_it_accepts_all_the_same(tmp_path: Path) -> None:
+    settings = AppSettings(
+        database_url=f"sqlite:///{tmp_path / 'foretell.db'}",
+        broker_url="amqp://guest:guest@127.0.0.1:1/",
+        data_dir=tmp_path,
+        port=free_port(),
+    )
+    async with running(settings) as app:
+        _, headers = await app.open_account()
+        responses = await asyncio.gather(*(app.client.post(PATH, json=ORDER, headers=headers) for _ in range(3)))
+        assert [response.status_code for response in responses] == [202] * 3
+        assert (await app.client.get("/health/ready")).status_code == 200
+        health = await app.client.get("/health")
+        assert (health.status_code, list(health.json()["failing"])) == (503, ["broker"])
+        ids = [response.json()["id"] for response in responses]
+        assert await statuses_of(app.database, [UUID(each) for each in ids]) == ["queued"] * 3
+        await assert_books_are_right(app.database)

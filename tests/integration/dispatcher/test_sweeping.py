@@ -1,0 +1,328 @@
+"""Each sweep does what it says, and no more."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+from tests.integration.dispatcher.watched import Watched, failure_of, results_of
+from tests.predictions import accepted, balance_of, statuses_of, submission, succeeded, view_of
+from tests.tracers import TRACEPARENT, noted
+
+from foretell.broker.port import Delivery
+from foretell.contracts import queues
+from foretell.contracts.messages import Result, Task, TaskEnvelope, decode_tasks, encode
+from foretell.domain.credits.ledger import Balance
+from foretell.domain.predictions.settlement import settle
+from foretell.domain.predictions.store import Store
+from foretell.kit.clock import now
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.kit.tracing import TraceContext
+from foretell.services.dispatcher.settings import DispatcherSettings
+from foretell.services.dispatcher.settling import Settler
+from foretell.services.dispatcher.sweeping import Sweeper
+
+# What the sweeps find is tested on both databases elsewhere; what they do about it is the same on either.
+pytestmark = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
+
+_DEAD_TASKS = queues.dead_queue(queues.TASKS)
+_DEAD_RESULTS = queues.dead_queue(queues.RESULTS)
+
+
+def make_sweeper(database: Database, store: Store, broker: Watched, **settings: float) -> Sweeper:
+    # The database and broker of the settings are not those that are used.
+    own = DispatcherSettings.model_validate({"sweep_interval_s": 0.01, "worker_pools": ("gpu",), **settings})
+    return Sweeper(database, store, broker, Settler(store, broker), own)
+
+
+@pytest.fixture
+def sweeper(database: Database, store: Store, broker: Watched) -> Sweeper:
+    return make_sweeper(database, store, broker)
+
+
+async def _tasks(broker: Watched, queue: str = queues.TASKS) -> list[TaskEnvelope]:
+    return [decode_tasks(body) for body in await broker.take_all(queue)]
+
+
+async def _mark(store: Store, identifier: UUID, *, published_s_ago: float) -> None:
+    await store.mark_published([identifier], now() - timedelta(seconds=published_s_ago))
+
+
+# What was forgotten.
+
+
+async def test_what_was_never_published_is_published_once(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    payload = '{"слово": "\\u0416", "n": 12345678901234567890.50}'.encode()
+    old, pooled, _young, marked, ended = await accepted(
+        store,
+        submission(ada, age_s=60, payload=payload, stage="features"),
+        submission(ada, age_s=60, pool="gpu"),
+        submission(ada, age_s=1),
+        submission(ada, age_s=60),
+        submission(ada, age_s=60),
+    )
+    await _mark(store, marked, published_s_ago=1)
+    await settle(store, [succeeded(ended)])
+    await sweeper.publish_forgotten()
+    (envelope,) = await _tasks(broker)
+    (task,) = envelope.tasks
+    assert (envelope.model, envelope.version) == ("flight-delay", "1.0.0")
+    assert (task.id, task.stage, bytes(task.payload)) == (old, "features", payload)
+    assert [task.id for one in await _tasks(broker, "ml_tasks.gpu") for task in one.tasks] == [pooled]
+    assert (await view_of(database, ada, old)).published_at == envelope.published_at
+    await sweeper.publish_forgotten()
+    assert await _tasks(broker) == []
+
+
+async def test_what_was_forgotten_waits_for_the_broker(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    (identifier,) = await accepted(store, submission(ada, age_s=60))
+    broker.away = True
+    with pytest.raises(ForetellError):
+        await sweeper.publish_forgotten()
+    assert (await view_of(database, ada, identifier)).published_at is None
+    broker.away = False
+    await sweeper.publish_forgotten()
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [identifier]
+
+
+async def test_very_many_are_published_in_envelopes(store: Store, broker: Watched, sweeper: Sweeper, ada: UUID) -> None:
+    ids = await accepted(store, *(submission(ada, age_s=60) for _ in range(1100)))
+    await sweeper.publish_forgotten()
+    envelopes = await _tasks(broker)
+    assert sorted(task.id for one in envelopes for task in one.tasks) == sorted(ids)
+    assert max(len(one.tasks) for one in envelopes) == 256
+    assert len(broker.published) <= 6
+
+
+# What was lost.
+
+
+async def test_what_was_published_long_ago_is_published_again_when_nothing_waits(
+    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    lost, recent = await accepted(store, submission(ada, age_s=61), submission(ada, age_s=61))
+    await _mark(store, lost, published_s_ago=60)
+    await _mark(store, recent, published_s_ago=5)
+    await sweeper.publish_lost()
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
+    # It is young again.
+    await sweeper.publish_lost()
+    assert broker.published == [queues.TASKS]
+
+
+@pytest.mark.parametrize("queue", [queues.TASKS, queues.RESULTS])
+async def test_what_may_still_wait_in_a_queue_is_not_lost(
+    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID, queue: str
+) -> None:
+    (identifier,) = await accepted(store, submission(ada, age_s=61))
+    await _mark(store, identifier, published_s_ago=60)
+    await broker.put(queue, b"something")
+    await sweeper.publish_lost()
+    assert broker.published == []
+    await broker.take_all(queue)
+    await sweeper.publish_lost()
+    assert broker.published == [queues.TASKS]
+
+
+async def test_a_pool_that_nobody_serves_does_not_hide_what_another_lost(
+    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    stuck = await accepted(store, *(submission(ada, age_s=70, pool="gpu") for _ in range(1001)))
+    (lost,) = await accepted(store, submission(ada, age_s=65))
+    await store.mark_published([*stuck, lost], now() - timedelta(seconds=60))
+    await broker.put("ml_tasks.gpu", b"the first of many")
+    await sweeper.publish_lost()
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
+    assert await broker.ready("ml_tasks.gpu") == 1
+
+
+# What expired.
+
+
+async def test_what_nobody_took_in_time_fails_and_its_credits_are_back(
+    database: Database, store: Store, sweeper: Sweeper, ada: UUID
+) -> None:
+    late, on_time = await accepted(
+        store, submission(ada, expires_at=now() - timedelta(seconds=1)), submission(ada, price_credits=2)
+    )
+    await sweeper.expire()
+    await sweeper.expire()
+    assert await statuses_of(database, [late, on_time]) == ["failed", "queued"]
+    view = await view_of(database, ada, late)
+    assert view.error is not None
+    assert view.error.code == "expired"
+    assert await balance_of(database, ada) == Balance(9_998, 2)
+
+
+async def test_very_many_expire(database: Database, store: Store, sweeper: Sweeper, ada: UUID) -> None:
+    yesterday = now() - timedelta(days=1)
+    ids = await accepted(store, *(submission(ada, expires_at=yesterday) for _ in range(1001)))
+    await sweeper.expire()
+    assert set(await statuses_of(database, ids)) == {"failed"}
+
+
+# Dead letters.
+
+
+def _task(*ids: UUID) -> bytes:
+    tasks = [msgspec.Raw(b'{"id":"%s","stage":"input","payload":{}}' % str(each).encode()) for each in ids]
+    return encode({"model": "m", "version": "1", "published_at": now(), "tasks": tasks})
+
+
+async def test_tasks_that_nobody_survived_fail_and_the_credits_are_back(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    first, second, pooled = await accepted(store, *(submission(ada) for _ in range(3)))
+    await broker.put(_DEAD_TASKS, _task(first, second))
+    await broker.put("ml_tasks.gpu.dead", _task(pooled))
+    await sweeper.bury_dead_letters()
+    view = await view_of(database, ada, first)
+    assert view.error is not None
+    assert view.error.code == "undeliverable"
+    assert await statuses_of(database, [second, pooled]) == ["failed", "failed"]
+    assert await balance_of(database, ada) == Balance(10_000, 0)
+    assert await broker.ready(_DEAD_TASKS) == await broker.ready("ml_tasks.gpu.dead") == 0
+
+
+async def test_the_trace_of_a_task_that_nobody_survived_ends_too(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    first, second = await accepted(store, submission(ada), submission(ada))
+    trace = TraceContext(TRACEPARENT)
+    task = Task(first, "input", msgspec.Raw(b"{}"), trace)
+    envelope = TaskEnvelope(model="m", version="1", published_at=now(), tasks=[task])
+    await broker.put(_DEAD_TASKS, encode(envelope))
+    await broker.put(_DEAD_RESULTS, encode(results_of(Result(second, output=msgspec.Raw(b"1"), trace=trace))))
+    with noted() as notebook, capture_logs() as lines:
+        await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [first, second]) == ["failed", "succeeded"]
+    assert {span.parent for span in notebook.spans} == {trace}
+    assert [(span.attributes["messaging.destination.name"], span.ended) for span in notebook.spans] == [
+        (_DEAD_TASKS, True),
+        (_DEAD_RESULTS, True),
+    ]
+    settled = {line["prediction_id"]: line.get("code") for line in lines if line["event"] == "prediction_settled"}
+    assert settled == {first: "undeliverable", second: None}
+
+
+async def test_a_task_that_was_given_up_by_every_worker_fails(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    """The way into the dead letters, too."""
+    (identifier,) = await accepted(store, submission(ada))
+    await broker.put(queues.TASKS, _task(identifier))
+    for _ in range(queues.DELIVERY_LIMIT):
+        consumer = await broker.consume(queues.TASKS, prefetch=1)
+        deliveries: list[Delivery] = await consumer.receive(1)
+        assert len(deliveries) == 1
+        await consumer.close()
+    await broker.wait_for(_DEAD_TASKS, 1)
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [identifier]) == ["failed"]
+
+
+async def test_results_that_were_only_unlucky_are_settled(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    first, second = await accepted(store, submission(ada), submission(ada))
+    results = results_of(Result(first, output=msgspec.Raw(b"1")), failure_of(second))
+    await broker.put(_DEAD_RESULTS, encode(results))
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [first, second]) == ["succeeded", "failed"]
+    assert await broker.ready(_DEAD_RESULTS) == 0
+
+
+async def test_garbage_stays_where_it_is_and_is_looked_at_once(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    garbage = [b"", b"not JSON", b"\xff\xfe", b"[" * 100_000, b"{}"]
+    await broker.put(_DEAD_TASKS, *garbage)
+    for _ in range(5):
+        await sweeper.bury_dead_letters()
+    assert broker.published == [_DEAD_TASKS] * 5
+    # What comes later is found behind it.
+    (identifier,) = await accepted(store, submission(ada))
+    await broker.put(_DEAD_TASKS, _task(identifier))
+    for _ in range(5):
+        await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [identifier]) == ["failed"]
+    assert len(broker.published) == 10
+    assert sorted(await broker.take_all(_DEAD_TASKS)) == sorted(garbage)
+
+
+async def test_much_garbage_is_looked_through_piece_by_piece_and_then_left_alone(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    (identifier,) = await accepted(store, submission(ada))
+    await broker.put(_DEAD_TASKS, *[b"garbage"] * 610, _task(identifier))
+    published = []
+    for _ in range(4):
+        await sweeper.bury_dead_letters()
+        published.append(len(broker.published))
+    # No look takes more than its share, and when all is seen none takes anything.
+    assert published == [500, 610, 610, 610]
+    assert await statuses_of(database, [identifier]) == ["failed"]
+    assert await broker.ready(_DEAD_TASKS) == 610
+
+
+async def test_dead_letters_that_the_database_cannot_take_do_not_stand_in_the_way(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    first, spoilt, last = await accepted(store, *(submission(ada) for _ in range(3)))
+    bodies = [encode(results_of(Result(each, output=msgspec.Raw(b'"x"')))) for each in (first, spoilt, last)]
+    # Letters that are none: nobody parsed them on the way.
+    bodies[1] = bodies[1].replace(b'"x"', b'"\xff"')
+    await broker.put(_DEAD_RESULTS, *bodies)
+    for _ in range(3):
+        await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [first, spoilt, last]) == ["succeeded", "queued", "succeeded"]
+    assert await broker.take_all(_DEAD_RESULTS) == [bodies[1]]
+    assert broker.published == [_DEAD_RESULTS]
+
+
+# All of them, again and again.
+
+
+async def test_sweeping_goes_on_when_a_part_is_away_and_ends_when_told(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    forgotten, late = await accepted(
+        store, submission(ada, age_s=60), submission(ada, expires_at=now() - timedelta(seconds=1))
+    )
+    broker.away = True
+    stopping = asyncio.Event()
+    running = asyncio.create_task(sweeper.run(stopping))
+    # What needs no broker is done meanwhile.
+    while await statuses_of(database, [late]) != ["failed"]:
+        await asyncio.sleep(0.01)
+    broker.away = False
+    while (await view_of(database, ada, forgotten)).published_at is None:
+        await asyncio.sleep(0.01)
+    stopping.set()
+    await running
+
+
+async def test_two_dispatchers_sweep_without_harm(database: Database, store: Store, broker: Watched, ada: UUID) -> None:
+    yesterday = now() - timedelta(days=1)
+    forgotten = await accepted(store, *(submission(ada, age_s=60) for _ in range(20)))
+    late = await accepted(store, *(submission(ada, expires_at=yesterday) for _ in range(20)))
+    dead = await accepted(store, *(submission(ada) for _ in range(20)))
+    await broker.put(_DEAD_TASKS, b"garbage", *(_task(each) for each in dead), b"more garbage")
+    stopping = asyncio.Event()
+    both = [asyncio.create_task(make_sweeper(database, store, broker).run(stopping)) for _ in range(2)]
+    while "queued" in await statuses_of(database, [*late, *dead]):
+        await asyncio.sleep(0.02)
+    stopping.set()
+    await asyncio.gather(*both)
+    assert set(await statuses_of(database, [*late, *dead])) == {"failed"}
+    assert sorted(await broker.take_all(_DEAD_TASKS)) == [b"garbage", b"more garbage"]
+    # Twice is harmless, never is not.
+    assert {task.id for one in await _tasks(broker) for task in one.tasks} == set(forgotten)
+    assert await balance_of(database, ada) == Balance(10_000 - 20, 20)

@@ -1,0 +1,291 @@
+"""Databases for tests: every test gets one of its own and leaves nothing behind.
+
+`database` is a migrated `Database`, on PostgreSQL and on SQLite in turn; `private_postgresql` is a whole server that
+a test may stop and kill.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import asyncpg
+import psutil
+import pytest
+from sqlalchemy.engine import make_url
+
+from foretell.domain.migrations.run import migrate
+from foretell.kit.database import Database
+
+_USUAL_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
+_PATIENCE_S = 60.0
+
+
+class PrivatePostgresql:
+    """A PostgreSQL server of one test: its own files, its own port on the loopback, started and ended at will."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # Not below pytest's folder, which is closed to the user that the server must run as.
+        self._folder = Path(tempfile.mkdtemp(prefix="foretell-postgresql-"))
+        self._data = self._folder / "data"
+        self._account = _unprivileged_account()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        if self._account:
+            shutil.chown(self._folder, self._account["user"], self._account["group"])
+        initdb = [self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
+        with self._log() as log:
+            subprocess.run(initdb, check=True, stdout=log, stderr=log, cwd=self._folder, **self._account)
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while True:
+            if self._process is None or self._process.poll() is not None:
+                # A server that was killed leaves children behind for a moment, which keep the next one out.
+                self._process = self._spawn()
+            if _answers(self.url):
+                return
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"PostgreSQL did not start: {self.log_tail()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it in order; clients are disconnected."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it as a power cut would, every process of it."""
+        children = [] if self._process is None else _children(self._process)
+        self._end(signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    def pause(self) -> None:
+        """Stop every process of it where it stands: connections stay open and nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal_all(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End it and remove its files."""
+        if self._process is not None:
+            self.resume()
+        self.kill()
+        shutil.rmtree(self._folder)
+
+    def log_tail(self) -> str:
+        """The end of what it wrote."""
+        return (self._folder / "log").read_text(errors="replace")[-2000:]
+
+    def _log(self) -> Any:
+        return (self._folder / "log").open("ab")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "port": self.port,
+            # Processes are killed here, machines are not: what was written is there even if it was not flushed.
+            "fsync": "off",
+            "max_connections": 100,
+            "shared_buffers": "32MB",
+        }
+        command = [self._programs / "postgres", "-D", self._data]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        with self._log() as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, **self._account)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(_PATIENCE_S)
+            self._process = None
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None, "the server is not running"
+        for process in [psutil.Process(self._process.pid), *_children(self._process)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL server on which databases may be created: the one that is there, or one of our own."""
+    given = os.environ.get("FORETELL_TEST_DATABASE_URL")
+    if given or _answers(_USUAL_URL):
+        yield given or _USUAL_URL
+        return
+    server = PrivatePostgresql(_postgresql_programs())
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def fresh_postgresql(postgresql_url: str) -> Iterator[str]:
+    """The URL of an empty database that is the test's own."""
+    with _new_postgresql(postgresql_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _migrated_postgresql(postgresql_url: str) -> Iterator[str]:
+    """The name of a migrated database that others are copied from, which takes no longer than making empty ones."""
+    with _new_postgresql(postgresql_url) as url:
+        run_aside(_migrate(url))
+        name = make_url(url).database
+        assert name is not None
+        # Whoever is connected, be it PostgreSQL's own housekeeping, would be in the way of a copy.
+        run_aside(_execute(postgresql_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        yield name
+
+
+@pytest.fixture(scope="session")
+def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file that others are copied from."""
+    file = tmp_path_factory.mktemp("migrated") / "foretell.db"
+    run_aside(_migrate(f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of the test's own, on PostgreSQL and on SQLite in turn.
+
+    For tests that ask for `database`, too, it is that one, with the tables in it.
+    """
+    migrated = "database" in request.fixturenames
+    if request.param == "sqlite":
+        file = tmp_path / "foretell.db"
+        if migrated:
+            shutil.copy(request.getfixturevalue("_migrated_sqlite"), file)
+        yield f"sqlite:///{file}"
+        return
+    template = request.getfixturevalue("_migrated_postgresql") if migrated else None
+    with _new_postgresql(request.getfixturevalue("postgresql_url"), template) as url:
+        yield url
+
+
+@pytest.fixture
+async def database(empty_database_url: str) -> AsyncIterator[Database]:
+    """A migrated database of the test's own, on PostgreSQL and on SQLite in turn."""
+    database = Database(empty_database_url, application="test")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+def private_postgresql() -> Iterator[PrivatePostgresql]:
+    """A running server of the test's own."""
+    server = PrivatePostgresql(_postgresql_programs())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def run_aside(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end in another thread, so that it can be done inside and outside of an event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for want of `what`; on the build server, where nothing may be missing, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@contextlib.contextmanager
+def _new_postgresql(server_url: str, template: str | None = None) -> Iterator[str]:
+    """The URL of a new database, empty or a copy of `template`, that is gone afterwards."""
+    name = f"foretell_test_{secrets.token_hex(6)}"
+    run_aside(_execute(server_url, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))
+    try:
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        run_aside(_execute(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url, application="test")
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        run_aside(asyncio.wait_for(_execute(url, "SELECT 1"), 5))
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+def _postgresql_programs() -> Path:
+    """The folder of the newest PostgreSQL server that is installed."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    if installed:
+        return installed[-1].parent
+    found = shutil.which("postgres")
+    if found is None:
+        missing("This test needs PostgreSQL: set FORETELL_TEST_DATABASE_URL, or install a server (Debian: postgresql).")
+    return Path(found).resolve().parent
+
+
+def _unprivileged_account() -> dict[str, Any]:
+    """As whom to run the server, for `subprocess`: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    import pwd
+
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    missing("This test starts PostgreSQL, which refuses to run as root, and there is no user postgres or nobody.")
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,252 @@
+"""The command line as it is called: a process of its own for what runs, the runner of Typer for what only looks."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import text
+
+from foretell.cli.main import app, run
+from foretell.cli.predicting import FieldUnreadable, read_fields
+from foretell.domain.accounts.authentication import authenticate
+from foretell.domain.accounts.passwords import Passwords
+from foretell.domain.errors import InvalidCredentials
+from foretell.kit.database import Database
+
+
+@dataclass
+class Answer:
+    """What one call of the command line gave."""
+
+    code: int
+    out: str
+    error: str
+
+
+class CommandLine:
+    """Calls `foretell` as the entry point does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, stdin: str = "") -> Answer:
+        self._monkeypatch.setattr("sys.argv", ["foretell", *arguments])
+        self._monkeypatch.setattr("sys.stdin", StringIO(stdin))
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            run()
+        captured = self._capsys.readouterr()
+        code = caught.value.code
+        return Answer(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("DATA_DIR", "DATABASE_URL", "BROKER_URL", "APP_PORT", "URL", "API_KEY", "MODELS_DIR", "PORT"):
+        monkeypatch.delenv(f"FORETELL_{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def foretell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[CommandLine]:
+    yield CommandLine(monkeypatch, capsys)
+    # The command line silences the logs of its process, which here is that of the other tests as well.
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def database(folder: Path) -> str:
+    """An empty embedded database where the command line looks for one."""
+    from foretell.domain.migrations.run import migrate
+
+    url = f"sqlite:///{folder / 'data' / 'foretell.db'}"
+
+    async def make() -> None:
+        database = Database(url)
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(make())
+    return url
+
+
+def test_every_command_has_help() -> None:
+    promised = {"up", "down", "status", "logs", "scale", "serve", "predict", "audit"}
+    assert promised <= {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    assert {group.name for group in app.registered_groups} == {"users", "models", "monitor"}
+
+
+def test_nothing_runs_is_a_sentence_and_no_failure(foretell: CommandLine, folder: Path) -> None:
+    assert foretell("status").out.startswith("Foretell is not running here")
+    assert foretell("down").out == "Foretell is not running here; there is nothing to stop.\n"
+    assert foretell("status").code == foretell("down").code == 0
+    assert json.loads(foretell("status", "--json").out) == []
+    # Looking leaves nothing behind.
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["scale", "3"], ["logs"]])
+def test_what_needs_something_running_says_so(foretell: CommandLine, arguments: list[str]) -> None:
+    answer = foretell(*arguments)
+    assert answer.code == 1
+    assert re.fullmatch(r"Foretell is not running here .*\n", answer.error)
+
+
+def test_services_that_are_not_there(foretell: CommandLine) -> None:
+    answer = foretell("serve", "wroker")
+    assert (answer.code, answer.out) == (1, "")
+    assert "app, dispatcher, worker" in answer.error
+
+
+def test_a_setting_that_is_wrong_is_named_without_its_value(
+    foretell: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORETELL_STOP_GRACE_S", "hunter2")
+    answer = foretell("serve", "worker")
+    assert answer.code == 1
+    assert "FORETELL_STOP_GRACE_S" in answer.error
+    assert "hunter2" not in answer.error
+
+
+def test_without_a_database_there_is_nothing_to_grant(foretell: CommandLine, folder: Path) -> None:
+    for arguments in (["users", "list"], ["users", "grant", "ada", "5"], ["audit"]):
+        answer = foretell(*arguments)
+        assert answer.code == 1
+        assert "There is no database at" in answer.error
+    assert list(folder.iterdir()) == []
+
+
+def test_accounts_and_credits(foretell: CommandLine, database: str) -> None:
+    added = foretell("users", "add", "Ada", "--password-stdin", "--credits", "5", stdin="a good password\n")
+    assert (added.code, added.out) == (0, "Created the user Ada with 5 credits.\n")
+    granted = foretell("users", "grant", "ada", "10", "--reference", "order-1", "--note", "thanks")
+    assert granted.out == "Granted 10 credits to Ada, who has 15 available now.\n"
+    again = foretell("users", "grant", "ada", "10", "--reference", "order-1")
+    assert (again.code, again.out) == (1, "")
+    (ada,) = json.loads(foretell("users", "list", "--json").out)
+    assert (ada["username"], ada["role"], ada["available"], ada["held"]) == ("Ada", "user", 15, 0)
+    assert "Ada" in foretell("users", "list").out
+
+
+def test_an_operator_changes_passwords_and_closes_accounts(foretell: CommandLine, database: str) -> None:
+    foretell("users", "add", "Ada", "--password-stdin", stdin="a good password\n")
+    assert foretell("users", "password", "ada", "--password-stdin", stdin="a better password\n").code == 0
+    assert foretell("users", "password", "ada", "--password-stdin", stdin="short\n").code == 1
+    passwords = Passwords()
+    database_of_ada = Database(database)
+
+    async def log_in(password: str) -> None:
+        await authenticate(database_of_ada, passwords, "ada", password)
+
+    with asyncio.Runner() as runner:
+        runner.run(log_in("a better password"))
+        with pytest.raises(InvalidCredentials):
+            runner.run(log_in("a good password"))
+        assert foretell("users", "close", "ada").code == 0
+        with pytest.raises(InvalidCredentials):
+            runner.run(log_in("a better password"))
+        runner.run(database_of_ada.close())
+    passwords.close()
+    missing = foretell("users", "close", "nobody")
+    assert (missing.code, missing.error) == (1, "There is no such user.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (["users", "grant", "nobody", "5"], ""),
+        (["users", "add", "x", "--password-stdin"], "a good password\n"),
+        (["users", "add", "ada", "--password-stdin"], "short\n"),
+        (["users", "add", "ada", "--password-stdin"], ""),
+    ],
+)
+def test_what_is_refused_is_one_sentence(
+    foretell: CommandLine, database: str, arguments: list[str], stdin: str
+) -> None:
+    answer = foretell(*arguments, stdin=stdin)
+    assert (answer.code, answer.out) == (1, "")
+    assert len(answer.error.strip().splitlines()) == 1
+    assert json.loads(foretell("users", "list", "--json").out) == []
+
+
+def test_audit_is_silent_about_what_is_right_and_ends_with_1_when_something_is_wrong(
+    foretell: CommandLine, database: str
+) -> None:
+    foretell("users", "add", "ada", "--password-stdin", "--credits", "5", stdin="a good password\n")
+    clean = foretell("audit")
+    assert (clean.code, len(clean.out.splitlines())) == (0, 1)
+    assert json.loads(foretell("audit", "--json").out) == []
+
+    async def steal() -> None:
+        books = Database(database)
+        async with books.transaction() as connection:
+            await connection.execute(text("UPDATE wallets SET available = available + 7"))
+        await books.close()
+
+    asyncio.run(steal())
+    wrong = foretell("audit")
+    assert wrong.code == 1
+    assert "12" in wrong.out
+    found: list[dict[str, Any]] = json.loads(foretell("audit", "--json").out)
+    assert found
+    assert {"check", "what", "ids", "expected", "found", "total"} <= found[0].keys()
+
+
+def test_models(foretell: CommandLine) -> None:
+    listed = json.loads(foretell("models", "list", "--json").out)
+    assert "flight-delay" in {model["name"] for model in listed}
+    assert "flight-delay" in foretell("models", "list").out
+    shown = foretell("models", "show", "flight-delay").out
+    assert "departure_time" in shown
+    assert "foretell predict flight-delay " in shown
+    absent = foretell("models", "show", "nothing")
+    assert (absent.code, absent.error) == (1, "There is no model nothing.\n")
+
+
+def test_nobody_answers_is_one_sentence(foretell: CommandLine) -> None:
+    # Nobody listens on port 1 of the loopback.
+    answer = foretell("predict", "flight-delay", "carrier=AA", "--url", "http://127.0.0.1:1")
+    assert answer.code == 1
+    assert "foretell status" in answer.error
+
+
+SCHEMA = {
+    "additionalProperties": False,
+    "properties": {
+        "carrier": {"type": "string"},
+        "distance": {"type": "number"},
+        "hour": {"type": "integer"},
+        "fast": {"type": "boolean"},
+        "note": {"type": ["string", "null"]},
+        "list": {"type": "array"},
+    },
+}
+
+
+def test_fields_get_the_types_of_the_schema() -> None:
+    fields = ["carrier=12", "distance=550", "hour=9", "fast=true", "note=a=b", "list=[1, 2]"]
+    assert read_fields(fields, SCHEMA) == {
+        "carrier": "12",
+        "distance": 550,
+        "hour": 9,
+        "fast": True,
+        "note": "a=b",
+        "list": [1, 2],
+    }
+
+
+@pytest.mark.parametrize("fields", [["carrier"], ["=AA"], ["hour=nine"], ["hour=1", "hour=2"], ["wings=2"]])
+def test_fields_that_cannot_be_read_are_named(fields: list[str]) -> None:
+    with pytest.raises(FieldUnreadable, match=fields[0].partition("=")[0] or "=AA"):
+        read_fields(fields, SCHEMA)

@@ -1,0 +1,191 @@
+"""Both clients against a scripted API."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from foretell.client import ApiError, AsyncClient, Client, NotEnded, Unreachable
+
+QUEUED = {"id": "p1", "status": "queued"}
+SUCCEEDED = {"id": "p1", "status": "succeeded", "output": {"prediction": 1}}
+
+
+class Script:
+    """Answers requests one after the other, and keeps them; an exception stands for a connection that fails."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self._answers = list(answers)
+        self.requests: list[httpx.Request] = []
+        self.pauses_s: list[float] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class InOneWay:
+    """Calls a method of `Client`, or of `AsyncClient`, so that each test runs with both."""
+
+    def __init__(self, asynchronous: bool) -> None:
+        self._asynchronous = asynchronous
+
+    async def __call__(
+        self, script: Script, method: str, *arguments: Any, retry_for_s: float = 30.0, **more: Any
+    ) -> Any:
+        transport = httpx.MockTransport(script.answer)
+        if self._asynchronous:
+
+            async def sleep(pause_s: float) -> None:
+                script.pauses_s.append(pause_s)
+
+            async with AsyncClient(
+                "http://foretell.example", token="t", retry_for_s=retry_for_s, transport=transport, sleep=sleep
+            ) as client:
+                call: Callable[..., Awaitable[Any]] = getattr(client, method)
+                return await call(*arguments, **more)
+        with Client(
+            "http://foretell.example",
+            token="t",
+            retry_for_s=retry_for_s,
+            transport=transport,
+            sleep=script.pauses_s.append,
+        ) as blocking:
+            return getattr(blocking, method)(*arguments, **more)
+
+
+@pytest.fixture(params=[False, True], ids=["blocking", "async"])
+def call(request: pytest.FixtureRequest) -> InOneWay:
+    return InOneWay(request.param)
+
+
+def problem(status: int, code: str, detail: str = "", **more: Any) -> httpx.Response:
+    headers = more.pop("headers", {})
+    return httpx.Response(status, json={"status": status, "code": code, "detail": detail, **more}, headers=headers)
+
+
+async def test_a_prediction_carries_a_key_and_waits(call: InOneWay) -> None:
+    script = Script(httpx.Response(200, json=SUCCEEDED))
+    answer = await call(script, "predict", "flight-delay", {"carrier": "AA"}, timeout_s=20)
+    assert answer == SUCCEEDED
+    (request,) = script.requests
+    assert request.method == "POST"
+    assert request.url.path == "/predictions/predict"
+    assert request.headers["authorization"] == "Bearer t"
+    assert request.headers["prefer"] == "wait=20"
+    assert len(request.headers["idempotency-key"]) >= 16
+    assert json.loads(request.content) == {"model": "flight-delay", "input": {"carrier": "AA"}}
+
+
+async def test_a_trace_goes_along_if_there_is_one(call: InOneWay) -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    script = Script(*(httpx.Response(200, json=SUCCEEDED) for _ in range(3)))
+    await call(script, "predict", "m", {}, traceparent=traceparent)
+    await call(script, "submit", "m", {}, traceparent=traceparent)
+    await call(script, "submit", "m", {})
+    assert [request.headers.get("traceparent") for request in script.requests] == [traceparent, traceparent, None]
+
+
+async def test_what_did_not_end_in_time_is_looked_at_until_it_has(call: InOneWay) -> None:
+    script = Script(*(httpx.Response(200, json=each) for each in (QUEUED, QUEUED, QUEUED, SUCCEEDED)))
+    assert await call(script, "predict", "m", {}) == SUCCEEDED
+    assert [request.method for request in script.requests] == ["POST", "GET", "GET", "GET"]
+    assert len(script.pauses_s) == 2
+
+
+async def test_patience_has_an_end(call: InOneWay) -> None:
+    script = Script(*(httpx.Response(200, json=QUEUED) for _ in range(2)))
+    with pytest.raises(NotEnded, match="p1"):
+        await call(script, "predict", "m", {}, timeout_s=0.05)
+
+
+async def test_turned_away_means_again_with_the_same_key_and_not_earlier_than_asked(call: InOneWay) -> None:
+    script = Script(
+        problem(503, "overloaded", headers={"Retry-After": "3"}),
+        problem(429, "too_many_attempts", headers={"Retry-After": "7"}),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("late"),
+        problem(409, "idempotency_key_in_flight", headers={"Retry-After": "1"}),
+        httpx.Response(200, json=SUCCEEDED),
+    )
+    assert await call(script, "submit", "m", {}) == SUCCEEDED
+    assert len({request.headers["idempotency-key"] for request in script.requests}) == 1
+    assert len(script.requests) == 6
+    assert script.pauses_s[0] >= 3
+    assert script.pauses_s[1] >= 7
+
+
+@pytest.mark.parametrize(("status", "code"), [(402, "not_enough_credits"), (409, "already_finished"), (500, "x")])
+async def test_a_refusal_is_not_tried_again(call: InOneWay, status: int, code: str) -> None:
+    script = Script(problem(status, code))
+    with pytest.raises(ApiError) as caught:
+        await call(script, "submit", "m", {})
+    assert (caught.value.status_code, caught.value.problem_code) == (status, code)
+    assert len(script.requests) == 1
+
+
+async def test_a_wait_beyond_our_patience_is_handed_to_the_caller(call: InOneWay) -> None:
+    script = Script(problem(429, "too_many_attempts", "Try again in 900 seconds.", headers={"Retry-After": "900"}))
+    with pytest.raises(ApiError, match="900 seconds") as caught:
+        await call(script, "log_in", "ada", "wrong")
+    assert caught.value.retry_after_s == 900
+    assert script.pauses_s == []
+
+
+async def test_what_may_have_happened_is_not_repeated_unless_that_is_harmless(call: InOneWay) -> None:
+    script = Script(httpx.ReadTimeout("late"))
+    with pytest.raises(Unreachable, match="late"):
+        await call(script, "register", "ada", "a good password")
+    assert len(script.requests) == 1
+    # A refresh token that comes twice counts as stolen.
+    with pytest.raises(Unreachable):
+        await call(Script(httpx.RemoteProtocolError("closed")), "refresh", "r")
+    harmless = Script(httpx.ReadTimeout("late"), httpx.Response(200, json={"available": 1, "held": 0}))
+    assert await call(harmless, "balance") == {"available": 1, "held": 0}
+
+
+async def test_nobody_there_is_one_sentence(call: InOneWay) -> None:
+    script = Script(httpx.ConnectError("refused"))
+    with pytest.raises(Unreachable, match=r"http://foretell\.example \(refused\)"):
+        await call(script, "balance", retry_for_s=0)
+
+
+async def test_somebody_else_there_is_one_sentence(call: InOneWay) -> None:
+    with pytest.raises(Unreachable, match="something else"):
+        await call(Script(httpx.Response(200, text="<html>")), "balance")
+    with pytest.raises(ApiError, match="status 404"):
+        await call(Script(httpx.Response(404, text="<html>")), "balance")
+
+
+async def test_a_problem_names_each_field(call: InOneWay) -> None:
+    errors = [
+        {"detail": "must be at least 0", "pointer": "#/input/distance"},
+        {"detail": "is unknown", "header": "Prefer"},
+    ]
+    with pytest.raises(ApiError) as caught:
+        await call(Script(problem(422, "invalid_request", "It does not fit.", errors=errors)), "submit", "m", {})
+    assert caught.value.message == "The request does not fit: input/distance must be at least 0; Prefer is unknown."
+
+
+async def test_log_in_is_used_from_then_on(call: InOneWay) -> None:
+    script = Script(httpx.Response(200, json={"access_token": "new", "refresh_token": "r"}))
+    assert (await call(script, "log_in", "ada", "p&s="))["refresh_token"] == "r"
+    assert script.requests[0].content == b"username=ada&password=p%26s%3D"
+    with Client("http://foretell.example", transport=httpx.MockTransport(script.answer)) as client:
+        script._answers += [httpx.Response(200, json={"access_token": "new"}), httpx.Response(200, json={})]
+        client.log_in("ada", "p")
+        client.balance()
+    assert script.requests[-1].headers["authorization"] == "Bearer new"
+
+
+async def test_lists_and_deletions(call: InOneWay) -> None:
+    assert await call(Script(httpx.Response(200, json={"items": [{"name": "m"}]})), "models") == [{"name": "m"}]
+    assert await call(Script(httpx.Response(204)), "revoke_api_key", "k/1") is None
+    script = Script(httpx.Response(200, json={"items": [], "next_cursor": None}))
+    await call(script, "predictions", limit=5, status="failed")
+    assert dict(script.requests[0].url.params) == {"limit": "5", "status": "failed"}

@@ -1,0 +1,150 @@
+"""MLflow's folders, read without MLflow. The MLmodel files here are in the form that MLflow writes."""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skops.io
+from onnx import TensorProto, helper
+
+from foretell.inference.package import PackageBroken
+from foretell.inference.runtimes import Permissions, load_runtime
+from foretell.inference.scaffolding import CannotScaffold
+
+from . import trained
+from .conftest import Made
+
+MLMODEL = """\
+artifact_path: model
+flavors:
+  python_function:
+    env:
+      conda: conda.yaml
+    loader_module: mlflow.{flavor}
+    model_path: {data}
+  {flavor}:
+    code: null
+{about}
+mlflow_version: 3.1.0
+saved_input_example_info:
+  artifact_path: input_example.json
+  pandas_orient: split
+  type: dataframe
+signature:
+  inputs: '[{{"type": "double", "name": "petal length (cm)", "required": true}}, {{"type":
+    "double", "name": "petal width", "required": true}}]'
+  outputs: '[{{"type": "string", "required": true}}]'
+utc_time_created: '2026-01-17 20:29:00.995838'
+"""
+
+
+def logged(folder: Path, flavor: str, file: str, content: bytes, **about: str) -> Path:
+    """A folder as MLflow makes it."""
+    place = folder / "flower kind"
+    place.mkdir()
+    lines = "\n".join(f"    {key}: {value}" for key, value in about.items())
+    (place / "MLmodel").write_text(MLMODEL.format(flavor=flavor, data=file, about=lines))
+    (place / file).write_bytes(content)
+    example = {"columns": ["petal length (cm)", "petal width"], "data": [[4.5, 1.5]]}
+    (place / "input_example.json").write_text(json.dumps(example))
+    return place
+
+
+@pytest.fixture
+def by_skops(tmp_path: Path) -> Path:
+    content = skops.io.dumps(trained.flowers())
+    return logged(
+        tmp_path, "sklearn", "model.skops", content, pickled_model="model.skops", serialization_format="skops"
+    )
+
+
+@pytest.fixture
+def by_pickle(tmp_path: Path) -> Path:
+    content = pickle.dumps(trained.flowers())
+    return logged(
+        tmp_path, "sklearn", "model.pkl", content, pickled_model="model.pkl", serialization_format="cloudpickle"
+    )
+
+
+def graph() -> bytes:
+    """Doubles and halves: two named inputs, two outputs."""
+    shape = (TensorProto.FLOAT, ["n", 1])
+    nodes = [
+        helper.make_node("Add", ["petal length (cm)", "petal length (cm)"], ["double"]),
+        helper.make_node("Sub", ["petal width", "petal width"], ["nothing"]),
+    ]
+    inputs = [helper.make_tensor_value_info(name, *shape) for name in ("petal length (cm)", "petal width")]
+    outputs = [helper.make_tensor_value_info(name, *shape) for name in ("double", "nothing")]
+    model: Any = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 15)], ir_version=8
+    )
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_scikit_learn_stored_by_skops(made: Made, by_skops: Path) -> None:
+    package = made(by_skops)
+    assert (package.manifest.runtime, package.manifest.artifact) == ("mlflow", "mlflow/model.skops")
+    (example,) = package.examples
+    assert example.features == {"petal_length_cm": 4.5, "petal_width": 1.5}
+    assert example.output["prediction"] == "versicolor"
+    assert load_runtime(package).predict([example.features]) == [example.output]
+
+
+def test_scikit_learn_stored_as_a_pickle_wants_to_be_allowed(made: Made, by_pickle: Path) -> None:
+    with pytest.raises(CannotScaffold, match="FORETELL_ALLOWED_PICKLES"):
+        made(by_pickle)
+    allowed = frozenset({hashlib.sha256((by_pickle / "model.pkl").read_bytes()).hexdigest()})
+    package = made(by_pickle, allowed_pickles=allowed)
+    with pytest.raises(PackageBroken, match="FORETELL_ALLOWED_PICKLES"):
+        load_runtime(package)
+    answers = load_runtime(package, Permissions(allowed)).predict([{"petal_length_cm": 1.4, "petal_width": 0.2}])
+    assert answers[0]["prediction"] == "setosa"
+
+
+def test_onnx(made: Made, tmp_path: Path) -> None:
+    package = made(logged(tmp_path, "onnx", "model.onnx", graph(), data="model.onnx"))
+    assert package.features_schema["required"] == ["petal length (cm)", "petal width"]
+    answers = load_runtime(package).predict([{"petal length (cm)": 1.5, "petal width": 7.0}])
+    assert answers == [{"double": 3.0, "nothing": 0.0}]
+
+
+def test_the_signature_says_what_is_a_whole_number(made: Made, by_skops: Path) -> None:
+    file = by_skops / "MLmodel"
+    file.write_text(file.read_text().replace('"double", "name": "petal width"', '"long", "name": "petal width"'))
+    properties = made(by_skops).features_schema["properties"]
+    assert [properties[name]["type"] for name in ("petal_length_cm", "petal_width")] == ["number", "integer"]
+
+
+def test_columns_that_the_signature_does_not_know_are_refused(made: Made, by_skops: Path) -> None:
+    package = made(by_skops)
+    file = package.path / "mlflow" / "MLmodel"
+    file.write_text(file.read_text().replace("petal width", "sepal width"))
+    with pytest.raises(PackageBroken, match=r"signature takes .*sepal width"):
+        load_runtime(package)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("  sklearn:", "  xgboost:", "none is onnx or sklearn"),
+        ("flavors:", "flavors: [", "cannot be read"),
+        ("pickled_model", "model", "cannot be read"),
+        ("mlflow_version", "a: !!python/object/apply:os.abort []\nmlflow_version", "cannot be read"),
+        ("    pickled_model: model.skops", "    pickled_model: other.skops", "not the file that MLmodel names"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said(made: Made, by_skops: Path, old: str, new: str, words: str) -> None:
+    package = made(by_skops)
+    file = package.path / "mlflow" / "MLmodel"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(PackageBroken, match=words):
+        load_runtime(package)
+
+
+def test_a_folder_that_is_not_of_mlflow(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(CannotScaffold, match="no model of MLflow"):
+        made(tmp_path)

@@ -1,0 +1,201 @@
+"""A registry that follows its folder: what changes, what stays the same object, what is found a while longer."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from foretell.contracts.messages import Failure, Task, TaskEnvelope
+from foretell.inference.engine import Engine
+from foretell.inference.live import LiveRegistry, operators_folder, touch_stamp
+from foretell.inference.package import ModelPackage
+from foretell.inference.registry import ModelNotFound, VersionNotFound
+from foretell.kit.clock import now, uuid7
+
+from .conftest import MakePackage
+
+
+@pytest.fixture
+def nothing(tmp_path: Path) -> Path:
+    """Stands in for the packages that ship."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def live(make_package: MakePackage, nothing: Path) -> LiveRegistry:
+    """A registry with one package, doubler 1.0.0."""
+    return LiveRegistry(make_package("first").parent, shipped=nothing)
+
+
+def test_nothing_is_read_until_the_stamp_is_touched(live: LiveRegistry, make_package: MakePackage) -> None:
+    make_package("second", version="2.0.0")
+    assert not live.refresh_if_told()
+    assert live.versions("doubler") == ["1.0.0"]
+    touch_stamp(live.folder)
+    assert live.refresh_if_told()
+    assert live.get("doubler").version == "2.0.0"
+    assert not live.refresh_if_told()
+
+
+def test_a_package_whose_files_are_the_same_stays_the_same_object(
+    live: LiveRegistry, make_package: MakePackage
+) -> None:
+    first = live.get("doubler", "1.0.0")
+    make_package("second", version="2.0.0")
+    live.refresh()
+    assert live.get("doubler", "1.0.0") is first
+    manifest = first.path / "model.toml"
+    manifest.write_text(manifest.read_text().replace("price_credits = 1", "price_credits = 7"))
+    live.refresh()
+    changed = live.get("doubler", "1.0.0")
+    assert (first.price_credits, changed.price_credits) == (1, 7)
+
+
+def test_code_that_python_compiled_meanwhile_is_no_change(live: LiveRegistry) -> None:
+    first = live.get("doubler")
+    (first.path / "__pycache__").mkdir()
+    (first.path / "__pycache__" / "preprocessing.pyc").write_bytes(b"compiled")
+    live.refresh()
+    assert live.get("doubler") is first
+
+
+def test_a_version_that_went_is_not_offered_and_still_found_for_tasks(
+    live: LiveRegistry, make_package: MakePackage
+) -> None:
+    make_package("second", version="2.0.0")
+    live.refresh()
+    gone = live.get("doubler", "1.0.0")
+    shutil.rmtree(gone.path)
+    live.refresh()
+    assert live.versions("doubler") == ["2.0.0"]
+    with pytest.raises(VersionNotFound):
+        live.get("doubler", "1.0.0")
+    assert live.resolve("doubler", "1.0.0") is gone
+    assert gone in live.kept
+    with pytest.raises(ModelNotFound):
+        live.resolve("tripler", "1.0.0")
+
+
+def test_a_task_for_a_version_that_came_this_moment_finds_it(live: LiveRegistry, make_package: MakePackage) -> None:
+    make_package("second", version="2.0.0")
+    with pytest.raises(VersionNotFound):
+        live.resolve("doubler", "2.0.0")
+    touch_stamp(live.folder)
+    assert live.resolve("doubler", "2.0.0").version == "2.0.0"
+
+
+def test_the_default_folder_may_be_missing_and_may_come_later(tmp_path: Path, make_package: MakePackage) -> None:
+    folder = operators_folder(None, tmp_path / "data")
+    live = LiveRegistry.installed(None, tmp_path / "data")
+    assert live.unavailable == ()
+    assert "flight-delay" in live.names
+    folder.parent.mkdir()
+    make_package("first").parent.rename(folder)
+    touch_stamp(folder)
+    assert live.refresh_if_told()
+    assert "doubler" in live.names
+
+
+def test_a_folder_that_the_operator_named_and_that_is_not_there_is_remarked_upon(tmp_path: Path) -> None:
+    live = LiveRegistry.installed(tmp_path / "typo", tmp_path)
+    assert [problem.name for problem in live.unavailable] == [str(tmp_path / "typo")]
+
+
+def test_rules_choose_the_default_and_broken_rules_change_nothing(
+    live: LiveRegistry, make_package: MakePackage
+) -> None:
+    make_package("second", version="2.0.0")
+    rules = live.folder / "traffic.toml"
+    rules.write_text('[doubler]\ndefault = "1.0.0"\nweights = { "1.0.0" = 3, "2.0.0" = 1 }\n')
+    live.refresh()
+    assert live.get("doubler").version == "1.0.0"
+    assert live.traffic["doubler"].weights == {"1.0.0": 3, "2.0.0": 1}
+    for broken in ("[doubler", '[doubler]\nweight = { "1.0.0" = 1 }', '[doubler]\nweights = { "1.0.0" = 0 }'):
+        rules.write_text(broken)
+        live.refresh()
+        assert [problem.name for problem in live.unavailable] == ["traffic.toml"]
+        assert live.get("doubler").version == "1.0.0"
+    rules.unlink()
+    live.refresh()
+    assert (live.traffic, live.unavailable, live.get("doubler").version) == ({}, (), "2.0.0")
+
+
+async def test_the_watch_outlives_what_goes_wrong(live: LiveRegistry, make_package: MakePackage) -> None:
+    seen: list[list[str]] = []
+    noticed = asyncio.Event()
+
+    async def on_change() -> None:
+        seen.append(live.versions("doubler"))
+        noticed.set()
+        raise RuntimeError("somebody's mistake")
+
+    with capture_logs():
+        watching = asyncio.create_task(live.watch(on_change))
+        for version in ("2.0.0", "3.0.0"):
+            make_package(version, version=version)
+            touch_stamp(live.folder)
+            async with asyncio.timeout(60):
+                await noticed.wait()
+            noticed.clear()
+        watching.cancel()
+    assert seen == [["1.0.0", "2.0.0"], ["1.0.0", "2.0.0", "3.0.0"]]
+
+
+class _Model:
+    """Answers with the number in its package's artifact."""
+
+    def __init__(self, package: ModelPackage) -> None:
+        self.y = int(package.artifact_path.read_text())
+
+    def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"y": self.y} for _ in rows]
+
+
+def test_a_call_under_way_is_answered_by_the_package_it_began_with(make_package: MakePackage, nothing: Path) -> None:
+    live = LiveRegistry(make_package("first", artifact=b"1").parent, shipped=nothing)
+    loads: list[str] = []
+    meanwhile: list[Callable[[], None]] = []
+
+    class Slow(_Model):
+        def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            while meanwhile:
+                meanwhile.pop()()
+            return super().predict(rows)
+
+    def load(package: ModelPackage) -> _Model:
+        loads.append(package.version)
+        return Slow(package)
+
+    engine = Engine(live, load=load)
+
+    def replace_it() -> None:
+        (live.folder / "first" / "model.onnx").write_bytes(b"22")
+        live.refresh()
+        engine.warm_all()
+        engine.keep_only(live.kept)
+
+    def asked(version: str = "1.0.0") -> Any:
+        from msgspec import Raw
+
+        task = Task(uuid7(), "features", Raw(b'{"x": 1}'))
+        (result,) = engine.run(TaskEnvelope("doubler", version, now(), [task]))
+        return json.loads(bytes(result.output)) if result.output else result.error  # type: ignore[arg-type]
+
+    meanwhile.append(replace_it)
+    assert asked() == {"y": 1}
+    assert asked() == {"y": 22}
+    assert loads == ["1.0.0", "1.0.0"]
+    shutil.rmtree(live.folder / "first")
+    touch_stamp(live.folder)
+    live.refresh_if_told()
+    engine.keep_only(live.kept)
+    assert asked() == {"y": 22}
+    assert isinstance(asked("9.0.0"), Failure)
+    assert len(loads) == 2

@@ -1,0 +1,130 @@
+"""What fits a schema, and how misfits are explained."""
+
+from typing import Any
+
+import pytest
+
+from foretell.inference.schema import MAX_PROBLEMS, Validator, is_finite, sentence
+
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["carrier", "hour"],
+    "properties": {
+        "carrier": {"type": "string", "enum": ["AA", "UA"]},
+        "hour": {"type": "integer", "minimum": 0, "maximum": 23},
+        "distance": {"type": "number", "exclusiveMinimum": 0},
+        "time": {"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$", "examples": ["08:45"]},
+        "note": {"type": ["string", "null"], "maxLength": 3},
+        "items": {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "integer"}}}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def validator() -> Validator:
+    return Validator(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"carrier": "ZZ"}, ("carrier", "must be one of AA, UA")),
+        ({"hour": 24}, ("hour", "must be at most 23")),
+        ({"hour": -1}, ("hour", "must be at least 0")),
+        ({"hour": True}, ("hour", "must be a whole number")),
+        ({"hour": "9"}, ("hour", "must be a whole number")),
+        ({"distance": 0}, ("distance", "must be greater than 0")),
+        ({"distance": float("nan")}, ("distance", "must be a finite number")),
+        ({"distance": float("inf")}, ("distance", "must be a finite number")),
+        ({"distance": 10**400}, ("distance", "must be a finite number")),
+        ({"time": "8:45"}, ("time", 'must look like "08:45"')),
+        ({"time": "08:45\n"}, ("time", 'must look like "08:45"')),
+        ({"note": "long"}, ("note", "must have at most 3 characters")),
+        ({"items": [{}, {}, {}, {"x": "1"}]}, ("items.3.x", "must be a whole number")),
+        ({"colour": 1}, ("colour", "is not a field of this model")),
+    ],
+)
+def test_a_misfit_is_refused_and_named(validator: Validator, change: dict[str, Any], problem: tuple[str, str]) -> None:
+    value = {"carrier": "AA", "hour": 9, **change}
+    assert not validator.is_valid(value)
+    assert not validator.are_valid([{"carrier": "AA", "hour": 9}, value])
+    assert validator.problems(value) == [problem]
+
+
+def test_what_fits_has_no_problems(validator: Validator) -> None:
+    value = {"carrier": "AA", "hour": 9, "distance": 5e-324, "time": "08:45", "note": None, "items": [{"x": 1}]}
+    assert validator.is_valid(value)
+    assert validator.are_valid([value, {"carrier": "UA", "hour": 0}])
+    assert validator.problems(value) == []
+
+
+def test_every_missing_field_is_named(validator: Validator) -> None:
+    assert validator.problems({}) == [("carrier", "is missing"), ("hour", "is missing")]
+    assert sentence(validator.problems({})) == "carrier is missing; hour is missing."
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 1, b"bytes", {1: 2}, {"carrier": "\ud800", "hour": 1}, object()])
+def test_what_is_no_object_or_no_json_is_refused(validator: Validator, value: Any) -> None:
+    assert not validator.is_valid(value)
+    assert not validator.are_valid([{"carrier": "AA", "hour": 9}, value])
+    assert validator.problems(value)
+
+
+@pytest.mark.parametrize("hidden", [float("nan"), float("-inf"), 10**309, [[{"a": (1, float("nan"))}]]])
+def test_a_schema_that_allows_anything_still_wants_finite_numbers(hidden: Any) -> None:
+    validator = Validator({"type": "object"})
+    assert not validator.is_valid({"deep": [hidden]})
+    assert not validator.are_valid([{"deep": []}, {"deep": [hidden]}])
+    ((field, message),) = validator.problems({"deep": [hidden]})
+    assert field.startswith("deep.0")
+    assert message == "must be a finite number"
+
+
+def test_the_callers_values_are_not_in_the_messages() -> None:
+    validator = Validator({"type": "object", "properties": {"a": {"not": {"type": "string"}}, "b": {"const": 1}}})
+    text = sentence(validator.problems({"a": "hunter2", "b": "hunter2"}))
+    assert "hunter2" not in text
+    assert "a " in text
+
+
+def test_a_hostile_value_gets_a_bounded_answer(validator: Validator) -> None:
+    value = {f"field\n{number}" + "x" * 1000: 1 for number in range(10_000)}
+    problems = validator.problems(value)
+    assert len(problems) <= MAX_PROBLEMS
+    assert "\n" not in sentence(problems)
+    assert all(len(field) <= 60 for field, _ in problems)
+
+
+def test_depth_does_not_overflow(validator: Validator) -> None:
+    deep: Any = 1
+    for _ in range(50_000):
+        deep = [deep]
+    assert is_finite(deep)
+    value = {"carrier": "AA", "hour": 9, "items": deep}
+    assert not validator.is_valid(value)
+    assert not validator.are_valid([value, value])
+
+
+def test_what_refers_to_its_own_document_is_asked_one_by_one() -> None:
+    whole = {"type": "integer", "minimum": 1}
+    for schema in (
+        {"$defs": {"n": whole}, "properties": {"n": {"$ref": "#/$defs/n"}}},
+        {"properties": {"n": {"$id": "urn:n", **whole}}},
+        {"properties": {"n": whole, "more": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+    ):
+        validator = Validator(schema)
+        assert validator.is_valid({"n": 1, "more": None})
+        assert not validator.is_valid({"n": 0})
+        assert not validator.are_valid([{"n": 1}, {"n": 1}])
+
+
+def test_a_schema_that_names_its_dialect_can_be_asked_for_many() -> None:
+    validator = Validator({"$schema": "https://json-schema.org/draft/2020-12/schema", **SCHEMA})
+    assert validator.are_valid([{"carrier": "AA", "hour": 9}] * 2)
+    assert not validator.are_valid([{"carrier": "AA", "hour": 9}, {"carrier": "AA", "hour": 99}])
+
+
+def test_a_reference_elsewhere_is_never_fetched() -> None:
+    with pytest.raises(ValueError, match="Retrieval is disabled"):
+        Validator({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}})

@@ -1,0 +1,71 @@
+"""Identifiers that sort by their making."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122, UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foretell.kit import clock
+from foretell.kit.clock import uuid7, uuid7_at
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _milliseconds(identifier: UUID) -> int:
+    return identifier.int >> 80
+
+
+def test_the_bits_are_those_of_the_rfc() -> None:
+    before = time.time_ns() // 1_000_000
+    identifier = uuid7()
+    assert identifier.version == 7
+    assert identifier.variant == RFC_4122
+    # A clock that went back before may have left us a little ahead.
+    assert before <= _milliseconds(identifier) <= before + 60_000
+
+
+def test_one_process_makes_them_in_order_and_no_two_alike() -> None:
+    identifiers = [uuid7() for _ in range(20_000)]
+    assert identifiers == sorted(identifiers)
+    assert len(set(identifiers)) == len(identifiers)
+    assert len({identifier.int & (2**62 - 1) for identifier in identifiers}) == len(identifiers)
+
+
+def test_a_clock_that_goes_back_does_not_break_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = uuid7()
+    hour_ago = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: hour_ago)
+    # More than the counter has room for, so that the next milliseconds have to be borrowed.
+    later = [uuid7() for _ in range(10_000)]
+    assert [first, *later] == sorted([first, *later])
+    assert all(identifier.version == 7 and identifier.variant == RFC_4122 for identifier in later)
+    assert _milliseconds(later[-1]) - _milliseconds(first) <= 3
+
+
+def test_they_are_sorted_as_texts_too() -> None:
+    identifiers = [uuid7() for _ in range(5_000)]
+    assert [identifier.hex for identifier in identifiers] == sorted(identifier.hex for identifier in identifiers)
+
+
+@given(st.integers(1, 2**42))
+def test_the_bound_of_a_moment_is_exact(milliseconds: int) -> None:
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    bound = uuid7_at(moment)
+    assert _milliseconds(bound) == milliseconds
+    assert bound.version == 7
+    assert bound.variant == RFC_4122
+    assert uuid7_at(moment - timedelta(microseconds=1)) < bound
+    assert uuid7_at(moment + timedelta(microseconds=999)) == bound
+
+
+def test_the_bound_lies_between_what_was_made_before_and_after() -> None:
+    moment = clock.now()
+    assert uuid7_at(moment - timedelta(seconds=1)) < uuid7()
+    assert uuid7() < uuid7_at(clock.now() + timedelta(minutes=2))
+
+
+def test_now_is_aware_and_in_utc() -> None:
+    assert clock.now().utcoffset() == timedelta(0)

@@ -1,0 +1,36 @@
+"""A service for tests of the engine: run as `python stand_in.py NAME`, answers /health as the real ones do.
+
+The name says what is special about it: `crash` ends at once, `stubborn` ignores SIGTERM.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+import structlog
+
+from foretell.kit.asgi import Operations
+from foretell.kit.lifecycle import run, serve_http
+from foretell.kit.settings import ServiceSettings
+
+
+def main() -> None:
+    name = sys.argv[1]
+    if name == "crash":
+        print("the reason why it crashes", flush=True)
+        sys.exit(3)
+    settings = ServiceSettings()
+
+    async def serve(instance: str, stopping: asyncio.Event) -> None:
+        structlog.get_logger().info("stand_in_started", greeting=os.environ.get("STAND_IN_GREETING", ""))
+        if name == "stubborn":
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        await serve_http(Operations(name, instance=instance, version="test"), settings, stopping)
+
+    run(name, settings, serve)
+
+
+if __name__ == "__main__":
+    main()

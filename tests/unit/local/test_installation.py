@@ -1,0 +1,98 @@
+import fcntl
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from foretell.local.installation import EngineRecord, FolderUnusable, Installation, Program
+
+RECORD = EngineRecord(
+    supervisor_pid=12,
+    socket="/nowhere/supervisor.sock",
+    database_url="postgresql://somebody:secret@db/foretell",
+    broker_url="amqp://somebody:secret@broker/",
+    environment="production",
+    programs=[Program("worker-1", "worker", "worker-1-abc", "127.0.0.1", 20001)],
+)
+
+
+def test_the_record_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "data")
+    installation.prepare()
+    installation.write(RECORD)
+    assert installation.read() == RECORD
+    assert stat.S_IMODE(installation.record_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(installation.run_dir.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 99}', '{"format": 1, "x": 2}'])
+def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, content: str) -> None:
+    installation = Installation(tmp_path)
+    assert installation.read() is None
+    installation.prepare()
+    installation.record_file.write_text(content)
+    assert installation.read() is None
+
+
+def test_the_data_folder_comes_from_the_environment(tmp_path: Path) -> None:
+    assert Installation.from_environment({"FORETELL_DATA_DIR": str(tmp_path)}).data_dir == tmp_path
+    assert Installation.from_environment({}).data_dir == Path.cwd() / "data"
+
+
+def test_a_socket_in_a_deep_folder_lies_elsewhere_but_always_at_the_same_place(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["deeper"] * 20)
+    installation = Installation(deep)
+    assert len(os.fsencode(installation.socket)) <= 90
+    assert installation.socket == Installation(deep).socket != Installation(deep / "other").socket
+    installation.prepare()
+    assert stat.S_IMODE(installation.socket.parent.stat().st_mode) == 0o700
+    installation.remove_run_files()
+    assert not installation.socket.parent.exists()
+    assert not installation.run_dir.exists()
+
+
+def test_somebody_else_s_folder_is_not_trusted_with_the_socket(tmp_path: Path) -> None:
+    installation = Installation(tmp_path.joinpath(*["deeper"] * 20))
+    installation.socket.parent.mkdir(mode=0o755)
+    try:
+        with pytest.raises(FolderUnusable):
+            installation.prepare()
+    finally:
+        installation.socket.parent.rmdir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(FolderUnusable, match="FORETELL_DATA_DIR"):
+        Installation(tmp_path / "data").prepare()
+
+
+def test_the_lock_lets_one_in_at_a_time_even_when_the_one_before_removed_its_file(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    order: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with installation.lock(waits.set):
+            order.append("second")
+            installation.remove_run_files()
+
+    thread = threading.Thread(target=second)
+    with installation.lock(lambda: pytest.fail("there is nobody to wait for")):
+        thread.start()
+        assert waits.wait(10)
+        order.append("first")
+        installation.remove_run_files()
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    with pytest.raises(ZeroDivisionError), installation.lock(lambda: None):
+        raise ZeroDivisionError
+    descriptor = os.open(installation.run_dir / "lock", os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)

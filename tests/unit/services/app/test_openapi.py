@@ -1,0 +1,134 @@
+"""The OpenAPI page says what is true."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from foretell.contracts import http
+from foretell.contracts.messages import Failure
+from foretell.kit.clock import now, uuid7
+from foretell.services.app.openapi import Api
+from foretell.services.app.routes import accounts, api_keys, credits, models, predictions
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
+    for module in (accounts, api_keys, credits, models, predictions):
+        api.include_router(module.router)
+    # As it goes over the wire.
+    page: dict[str, Any] = json.loads(json.dumps(api.openapi()))
+    return page
+
+
+def _validator(document: dict[str, Any], schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema | {"components": document["components"]})
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
+    assert {name for name, _ in _operations(document)} >= {
+        "POST /users",
+        "POST /token",
+        "POST /predictions/predict",
+        "GET /predictions/{prediction_id}",
+        "GET /predictions",
+        "DELETE /predictions/{prediction_id}",
+        "GET /predictions/{prediction_id}/events",
+        "GET /balance",
+        "GET /transactions",
+        "GET /models",
+        "GET /models/{name}",
+        "POST /api-keys",
+        "GET /api-keys",
+        "DELETE /api-keys/{key_id}",
+    }
+
+
+def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, operation in _operations(document)]
+    assert len(ids) == len(set(ids))
+
+
+def _references(part: object) -> Iterator[str]:
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _references(value)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    references = set(_references(document))
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references == schemas
+
+
+def test_every_schema_is_one(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(schema)
+
+
+def test_problems_are_documented_as_what_they_are(document: dict[str, Any]) -> None:
+    for name, operation in _operations(document):
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                assert set(answer["content"]) == {"application/problem+json"}, (name, status)
+
+
+def test_examples_fit_the_schemas_beside_them(document: dict[str, Any]) -> None:
+    checked = 0
+    for _, operation in _operations(document):
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for content in (content for body in bodies for content in body.get("content", {}).values()):
+            examples = [example["value"] for example in content.get("examples", {}).values()]
+            for example in [*examples, *([content["example"]] if "example" in content else [])]:
+                _validator(document, content["schema"]).validate(example)
+                checked += 1
+    assert checked >= 4
+    for schema in document["components"]["schemas"].values():
+        for field in schema.get("properties", {}).values():
+            for example in field.get("examples", []):
+                _validator(document, field).validate(example)
+                checked += 1
+    assert checked >= 20
+
+
+@pytest.mark.parametrize("status", ["queued", "succeeded", "failed"])
+def test_what_predictions_are_encoded_to_fits_their_schema(document: dict[str, Any], status: Any) -> None:
+    ended = None if status == "queued" else now()
+    fields: dict[str, Any] = {
+        "id": uuid7(),
+        "status": status,
+        "model": "flight-delay",
+        "version": "1.0.0",
+        "price": 1,
+        "output": msgspec.Raw(b'{"prediction":1}') if status == "succeeded" else None,
+        "error": Failure("timeout", "It took too long.") if status == "failed" else None,
+        "created_at": now(),
+        "expires_at": now(),
+        "finished_at": ended,
+        "timings": http.Timings(total_s=0.5) if ended else http.Timings(),
+    }
+    prediction = http.Prediction(**fields)
+    answers = {
+        "Prediction": prediction,
+        "PredictionDetails": http.PredictionDetails(**fields, input=msgspec.Raw(b"{}")),
+        "PredictionPage": http.PredictionPage([prediction], "cursor"),
+    }
+    for name, answer in answers.items():
+        schema = {"$ref": f"#/components/schemas/{name}"}
+        _validator(document, schema).validate(json.loads(msgspec.json.encode(answer)))
