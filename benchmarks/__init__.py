@@ -1,0 +1,1 @@
+"""Measurements: of the whole path, of its peers, of the limits underneath."""

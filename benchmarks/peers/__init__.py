@@ -1,0 +1,1 @@
+"""The same task in other queues, for comparison."""
