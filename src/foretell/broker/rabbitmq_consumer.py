@@ -1,7 +1,6 @@
 """Consumers at RabbitMQ: registered again whenever they are lost, and checked for progress."""
 
 import asyncio
-import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from foretell.broker.rabbitmq_link import (
     ready_and_consumers,
 )
 from foretell.broker.rabbitmq_topology import Topology
+from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
 
@@ -116,7 +116,7 @@ class Registration(ABC):
             if self._refreshing:
                 continue
             log.warning("consumer_lost", consumed=self._source, reason=reason)
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(delay_s * RANDOM.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, MAX_DELAY_S)
 
     async def _serve(self, connection: Connection) -> str:

@@ -6,7 +6,6 @@ the deadline of a publish does not cover the wait for one. Here a connection is 
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from yarl import URL
 
 from foretell.broker.port import BrokerUnavailable
 from foretell.kit.errors import ForetellError, Misconfigured
+from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
 
@@ -176,7 +176,7 @@ class Link:
                     )
                 failures += 1
                 # The jitter keeps the processes of an installation from returning all in the same instant.
-                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(delay_s * RANDOM.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, MAX_DELAY_S)
                 continue
             delay_s, failures = FIRST_DELAY_S, 0

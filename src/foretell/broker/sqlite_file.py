@@ -8,7 +8,6 @@ Writers that outrun that thread wait for it, so that the log stays short on a sl
 
 import asyncio
 import os
-import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 from foretell.broker.port import BrokerUnavailable
 from foretell.kit.errors import Misconfigured
+from foretell.kit.randomness import RANDOM
 
 Answer = TypeVar("Answer")
 
@@ -182,7 +182,7 @@ class BrokerFile:
                     f"The embedded broker {self.path} was locked by another process for {timeout_s:g} s: {doing}."
                 )
             # Two processes that wait for the same lock must not march in step.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311
+            await asyncio.sleep(pause_s * RANDOM.uniform(0.5, 1.5))
             pause_s = min(pause_s * 1.5, MAX_PAUSE_S)
 
     def shorten_log_if_long(self) -> None:

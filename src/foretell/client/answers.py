@@ -1,6 +1,5 @@
 """What an answer means: a value, a problem to raise, or a reason to try again."""
 
-import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import httpx
 
 from foretell.client.calls import Call
 from foretell.kit.errors import ForetellError
+from foretell.kit.randomness import RANDOM
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
@@ -105,7 +105,7 @@ class Attempts:
             return None
         asked = retry_after_s(outcome) if isinstance(outcome, httpx.Response) else None
         # Spread, so that many who were turned away together do not come back together. Never earlier than asked.
-        pause_s = (self._pause_s if asked is None else asked) * random.uniform(1.0, 1.25)  # noqa: S311
+        pause_s = (self._pause_s if asked is None else asked) * RANDOM.uniform(1.0, 1.25)
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
         return pause_s if self._clock() + pause_s <= self._deadline else None
 

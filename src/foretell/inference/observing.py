@@ -6,7 +6,6 @@ and kept no longer.
 """
 
 import math
-import random
 import threading
 import time
 import weakref
@@ -24,6 +23,7 @@ from foretell.inference.reference import Categories, Field, Numbers, Reference, 
 from foretell.inference.settings import InferenceSettings
 from foretell.kit import shipping
 from foretell.kit.clock import now
+from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger(__name__)
 
@@ -157,7 +157,7 @@ class Sampler:
                 if len(self._drawn) >= 2 * self._size:
                     # More come than expected: all that were drawn have half the chance from then on.
                     self._chance /= 2
-                    self._drawn = [row for row in self._drawn if random.getrandbits(1)]
+                    self._drawn = [row for row in self._drawn if RANDOM.getrandbits(1)]
                 self._next += 1 + self._skip()
 
     def _skip(self) -> int:
@@ -165,7 +165,7 @@ class Sampler:
         if self._chance == 1.0:
             return 0
         # `random()` can be 0, never 1.
-        return int(math.log(1.0 - random.random()) / math.log1p(-self._chance))  # noqa: S311
+        return int(math.log(1.0 - RANDOM.random()) / math.log1p(-self._chance))
 
     def count(self) -> None:
         """Count what was drawn, and begin a new draw."""
@@ -179,7 +179,7 @@ class Sampler:
                 return
             self._begin(passed)
         if len(drawn) > self._size:
-            drawn = random.sample(drawn, self._size)
+            drawn = RANDOM.sample(drawn, self._size)
         self._passed_before += passed
         for row, outcome in drawn:
             try:

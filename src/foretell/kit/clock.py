@@ -1,9 +1,10 @@
 """The time of day and identifiers that sort by it."""
 
-import random
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+from foretell.kit.randomness import RANDOM
 
 
 def now() -> datetime:
@@ -34,7 +35,7 @@ def uuid7() -> UUID:
     else:
         _counter += 1
     # Identifiers must differ, not be secret, and this is a tenth of the time; a forked process is seeded anew.
-    random_bits = random.getrandbits(62)
+    random_bits = RANDOM.getrandbits(62)
     return UUID(int=(_last_ms << 80) | (0x7 << 76) | (_counter << 64) | (0b10 << 62) | random_bits)
 
 

@@ -1,11 +1,11 @@
 """Which ports are free, and who holds those that are not."""
 
 import errno
-import random
 import socket
 from collections.abc import Collection
 
 from foretell.kit.errors import ForetellError
+from foretell.kit.randomness import RANDOM
 
 # Below the range from which the system takes ports of outgoing connections: one of those could be in the way when a
 # process is started again.
@@ -43,7 +43,7 @@ def _bind(host: str, port: int) -> None:
 def free_port(host: str, avoid: Collection[int]) -> int:
     """A port that nobody listens on and that is not in `avoid`. Raises `NoFreePort`."""
     for _ in range(_TRIES):
-        port = random.randint(_LOWEST, _HIGHEST)  # noqa: S311 - no secret
+        port = RANDOM.randint(_LOWEST, _HIGHEST)
         if port in avoid:
             continue
         try:

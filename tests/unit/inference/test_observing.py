@@ -1,7 +1,6 @@
 """What the observer sees of a model's rows, and that it is a fair sample of them."""
 
 import json
-import random
 import sys
 import threading
 from collections import Counter
@@ -22,6 +21,7 @@ from foretell.inference.reference import Categories, Field, Numbers, Reference
 from foretell.inference.registry import Registry
 from foretell.inference.settings import InferenceSettings
 from foretell.kit import shipping
+from foretell.kit.randomness import RANDOM
 
 from .conftest import MakePackage, Model
 
@@ -142,7 +142,7 @@ def test_few_rows_are_all_looked_at_after_a_busy_second_too() -> None:
 
 @pytest.mark.parametrize("batches", [[1000], [1] * 1000, [256, 1, 1, 500, 3, 239], [20, 980], [10] * 100])
 def test_each_row_has_the_same_chance_whatever_batch_it_came_in(batches: list[int]) -> None:
-    random.seed(7)
+    RANDOM.seed(7)
     field = Numbers([float(edge) for edge in range(0, 1001, 100)], [1] * 10)
     one = sampler({"x": field}, size=20)
     for _ in range(500):

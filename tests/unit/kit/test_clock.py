@@ -1,5 +1,9 @@
 """Identifiers that sort by their making."""
 
+import os
+import random
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import RFC_4122, UUID
@@ -32,6 +36,31 @@ def test_one_process_makes_them_in_order_and_no_two_alike() -> None:
     assert identifiers == sorted(identifiers)
     assert len(set(identifiers)) == len(identifiers)
     assert len({identifier.int & (2**62 - 1) for identifier in identifiers}) == len(identifiers)
+
+
+def test_a_model_that_seeds_the_generator_of_all_does_not_bring_them_back() -> None:
+    random_bits = set()
+    for _ in range(100):
+        random.seed(0)
+        random_bits.add(uuid7().int & (2**62 - 1))
+    assert len(random_bits) == 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_two_processes_forked_from_one_make_others() -> None:
+    # In a process of its own, since this one may have threads.
+    forking = """
+import os
+from foretell.kit.clock import uuid7
+child = os.fork()
+print(uuid7().int & (2**62 - 1), flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", forking], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert len(set(printed.split())) == 2
 
 
 def test_a_clock_that_goes_back_does_not_break_the_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """What can be ordered, and its price: looked up for each request, settled anew only when the models have changed."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,6 +9,7 @@ import structlog
 from foretell.inference.live import LiveRegistry
 from foretell.inference.package import ModelPackage
 from foretell.inference.registry import ModelNotFound
+from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ class _Canaries:
     bounds: list[float]
 
     def draw(self) -> Offer:
-        return random.choices(self.offers, cum_weights=self.bounds)[0]  # noqa: S311
+        return RANDOM.choices(self.offers, cum_weights=self.bounds)[0]
 
 
 class Offers:

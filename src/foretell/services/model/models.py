@@ -1,7 +1,6 @@
 """Which models this process serves: found in folders, loaded, unloaded and replaced while requests go on."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +16,7 @@ from foretell.inference.runtimes import Runtime, load_runtime
 from foretell.inference.traffic import Split
 from foretell.kit.errors import ForetellError
 from foretell.kit.offloading import in_thread
+from foretell.kit.randomness import RANDOM
 from foretell.services.model.calls import ModelCalls
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class _Canaries:
     bounds: list[float]
 
     def draw(self) -> ModelCalls:
-        return random.choices(self.calls, cum_weights=self.bounds)[0]  # noqa: S311
+        return RANDOM.choices(self.calls, cum_weights=self.bounds)[0]
 
 
 class Models:

@@ -1,12 +1,12 @@
 """Sends what waits to be sent: each channel in order and by itself, again and again until it is taken or a day old."""
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import structlog
 
+from foretell.kit.randomness import RANDOM
 from foretell.services.monitoring.alerts import store
 from foretell.services.monitoring.alerts.channels import Channel, Outcome
 from foretell.services.monitoring.alerts.measures import NOTICES
@@ -134,5 +134,5 @@ def _pause_s(attempts: int, outcome: Outcome) -> float:
     """Twice as long each time; never shorter than the receiver wants."""
     pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 10))
     # Not everybody at the same moment when a receiver is back.
-    pause_s *= 0.75 + random.random() / 2  # noqa: S311
+    pause_s *= 0.75 + RANDOM.random() / 2
     return max(pause_s, outcome.retry_after_s or 0.0)
