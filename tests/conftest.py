@@ -1,6 +1,7 @@
 """Fixtures of every test: the services that they need, one module each."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def _our_settings() -> dict[str, str]:
         if name.startswith("FORETELL_") and not name.startswith("FORETELL_TEST_")
     }
 
+
+# Where the tests run in the background of a shell script, Ctrl-C is ignored, also by the processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What somebody has set for an installation of their own is not meant for the tests.
 for _name in _our_settings():

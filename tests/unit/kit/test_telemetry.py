@@ -1,8 +1,10 @@
 """Spans by OpenTelemetry, as a collector gets them; and collectors that are not there."""
 
 import logging
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,8 +179,15 @@ def test_a_process_that_leaves_at_once_sends_its_last_spans(collector: Collector
 
 
 def test_an_end_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch, lines: list[Any]) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
-    tracing.start("app", "app-1", "sqlite")
-    tracing.begin("GET", "server", _CALLER, {}).end()
-    tracing.stop(0.01)
-    assert lines[-1]["event"] == "traces_left_behind"
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+        tracing.start("app", "app-1", "sqlite")
+        tracing.begin("GET", "server", _CALLER, {}).end()
+        tracing.stop(0.01)
+        assert lines[-1]["event"] == "traces_left_behind"
+    # A process would end now, and its threads with it. Here they would try on beside the next tests.
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
