@@ -53,9 +53,10 @@ def test_two_processes_forked_from_one_make_others() -> None:
 import os
 from foretell.kit.clock import uuid7
 child = os.fork()
-print(uuid7().int & (2**62 - 1), flush=True)
 if child:
+    # One after the other, lest their lines mix.
     os.waitpid(child, 0)
+print(uuid7().int & (2**62 - 1), flush=True)
 """
     printed = subprocess.run(
         [sys.executable, "-c", forking], capture_output=True, text=True, check=True, timeout=60
