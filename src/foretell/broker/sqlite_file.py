@@ -268,8 +268,11 @@ class BrokerFile:
     def _check_owner(self, connection: sqlite3.Connection) -> None:
         """Refuse a file of somebody else before anything is changed in it."""
         try:
+            # Both at the same moment: between two looks, another process may make the tables.
+            connection.execute("BEGIN")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            connection.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             if _code(error) == sqlite3.SQLITE_NOTADB:
                 raise Misconfigured(f"{self.path} is not the file of an embedded broker.") from error

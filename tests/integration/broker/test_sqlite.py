@@ -7,8 +7,11 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.broker.conftest import PATIENCE_S, Place, nothing_comes, take, until
@@ -248,6 +251,34 @@ async def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match=path.name):
             await connect(f"sqlite:///{path}", name="test")
         assert path.read_bytes() == before
+
+
+async def test_two_who_start_first_at_once_find_the_file_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one looks whose file this is, the other makes its tables."""
+    url = f"sqlite:///{tmp_path / 'broker.db'}"
+    others: list[Future[None]] = []
+
+    class Looking(sqlite3.Connection):
+        """The connection of the one that looks, who is interrupted on the way."""
+
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "sqlite_master" in sql and not others:
+                monkeypatch.setattr(sqlite3, "connect", connect_as_ever)
+                others.append(elsewhere.submit(asyncio.run, connect_and_close()))
+                # It may be kept waiting until the look is over.
+                wait(others, timeout=0.3)
+            return super().execute(sql, *parameters)
+
+    async def connect_and_close() -> None:
+        await (await connect(url, name="other")).close()
+
+    connect_as_ever = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", partial(connect_as_ever, factory=Looking))
+    with ThreadPoolExecutor(1) as elsewhere:
+        await connect_and_close()
+    others[0].result()
 
 
 async def test_events_are_trimmed_and_none_is_seen_twice(sqlite_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
