@@ -15,7 +15,8 @@ from tests.integration.monitoring.watched import watching
 from tests.services_rabbitmq import PrivateRabbitMQ
 
 from foretell.broker.connect import connect
-from foretell.broker.port import Broker, Consumer
+from foretell.broker.port import Broker, Consumer, Delivery
+from foretell.broker.rabbitmq_consumer import RabbitConsumer
 from foretell.contracts import queues
 from foretell.contracts.messages import Failure, Result, ResultEnvelope, Task, TaskEnvelope, encode
 from foretell.domain.migrations.run import migrate
@@ -25,6 +26,7 @@ from foretell.kit.database import Database
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import Settler
 from foretell.services.dispatcher.sweeping import Sweeper
+from foretell.services.monitoring.reports import dead_letters
 
 TASKS, RESULTS = queues.TASKS, queues.RESULTS
 SECRET = "hunter2 hunter2"
@@ -285,6 +287,43 @@ async def test_nothing_is_lost_when_rabbitmq_is_killed_on_the_way(
             async with asyncio.timeout(PATIENCE_S):
                 while there != bodies:
                     there |= {*await drained(broker, TASKS), *await drained(broker, dead)}
+    finally:
+        await broker.close()
+
+
+@pytest.mark.parametrize("call", ["show", "discard", "redrive"])
+async def test_a_broker_that_dies_between_two_messages_is_not_taken_for_the_end(
+    private_rabbitmq: PrivateRabbitMQ, broker_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Its consumers wait in silence then, as they do when somebody else has taken all the others."""
+    monkeypatch.setattr(dead_letters, "_IN_HAND", 10)
+    receive, received = RabbitConsumer.receive, 0
+
+    async def receive_one(consumer: RabbitConsumer, most: int) -> list[Delivery]:
+        nonlocal received
+        received += 1
+        if received == 2:
+            await asyncio.to_thread(private_rabbitmq.kill)
+            await until(lambda: not consumer.registered)
+        return await receive(consumer, 1)
+
+    url, database = private_rabbitmq.url, f"sqlite:///{tmp_path / 'monitoring.db'}"
+    broker = await connect(url, name="test", prefix=broker_prefix)
+    try:
+        await until(lambda: broker.connected)
+        async with watching(database, tmp_path, broker_url=url, broker_prefix=broker_prefix) as watched:
+            await broker.ensure_queue(TASKS)
+            dead = queues.dead_queue(TASKS)
+            await asyncio.gather(*(broker.publish(dead, b"garbage", message_id=uuid7().hex) for _ in range(20)))
+            await Post(watched.client, broker, url).wait_for(20, dead)
+            monkeypatch.setattr(RabbitConsumer, "receive", receive_one)
+            answer = await {
+                "show": lambda: watched.client.get(f"/queues/{TASKS}/dead"),
+                "discard": lambda: watched.client.delete(f"/queues/{TASKS}/dead", params={"confirm": 20}),
+                "redrive": lambda: watched.client.post(f"/queues/{TASKS}/redrive", json={"limit": 1000}),
+            }[call]()
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["code"] == ("broker_unavailable" if call == "show" else "cut_short")
     finally:
         await broker.close()
 

@@ -8,7 +8,7 @@ it no harm: it only looks again. A dead letter that was sent back and can't be h
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import msgspec
@@ -28,8 +28,10 @@ MOST_SHOWN = 500
 MOST_MOVED = 100_000
 #: How many are under way at once.
 _IN_HAND = 100
-#: The next one should be here by then, unless somebody else has taken it.
+#: The next one should be here by then, unless somebody else has taken it or the broker is away.
 _NEXT_WITHIN_S = 3.0
+#: How often it may be late though the broker says that there is one: it may just have started again.
+_MOST_LATE = 5
 _MOST_IDS = 20
 #: How often a message was sent back by us, in its headers.
 _REDRIVEN = "redriven"
@@ -110,7 +112,7 @@ class DeadLetterOffice:
         async with self._turn, self._open(queue) as (broker, count):
             shown: list[DeadLetter] = []
             async with _consuming(broker, queue, min(limit, count)) as consumer:
-                async for deliveries in _taken(consumer, min(limit, count)):
+                async for deliveries in _taken(broker, consumer, queue, min(limit, count)):
                     shown += [_described(delivery) for delivery in deliveries]
             return DeadLetters(queue, count, shown)
 
@@ -124,7 +126,7 @@ class DeadLetterOffice:
             moved = 0
             try:
                 async with _consuming(broker, queue, min(limit, count, _IN_HAND)) as consumer:
-                    async for deliveries in _taken(consumer, min(limit, count)):
+                    async for deliveries in _taken(broker, consumer, queue, min(limit, count)):
                         await asyncio.gather(*(_send_back(broker, queue, delivery) for delivery in deliveries))
                         await consumer.acknowledge(deliveries)
                         moved += len(deliveries)
@@ -138,16 +140,20 @@ class DeadLetterOffice:
         """Throw the oldest away, if there are exactly as many as `confirmed`: whoever asks knows what they do.
 
         Predictions whose tasks are thrown away end all the same, when their time is over. Raises `UnknownQueue`,
-        `NotConfirmed`, `BrokerUnavailable`.
+        `NotConfirmed`, `BrokerUnavailable`, and `CutShort` if the broker goes away on the way.
         """
         async with self._turn, self._open(queue) as (broker, count):
             if count != confirmed:
                 raise NotConfirmed(queue=queue, count=count, confirmed=confirmed)
             discarded = 0
-            async with _consuming(broker, queue, min(count, _IN_HAND)) as consumer:
-                async for deliveries in _taken(consumer, count):
-                    await consumer.acknowledge(deliveries)
-                    discarded += len(deliveries)
+            try:
+                async with _consuming(broker, queue, min(count, _IN_HAND)) as consumer:
+                    async for deliveries in _taken(broker, consumer, queue, count):
+                        await consumer.acknowledge(deliveries)
+                        discarded += len(deliveries)
+            except (BrokerUnavailable, Unroutable) as error:
+                log.warning("discard_cut_short", queue=queue, messages=discarded, reason=error.message)
+                raise CutShort(moved=discarded) from error
             log.warning("dead_letters_discarded", queue=queue, messages=discarded)
             return Moved(queue, discarded, max(0, count - discarded))
 
@@ -181,14 +187,25 @@ async def _consuming(broker: Broker, queue: str, prefetch: int) -> AsyncIterator
         await consumer.close()
 
 
-async def _taken(consumer: Consumer, count: int) -> AsyncIterator[list[Delivery]]:
-    """Up to `count` messages, as they come; less if somebody else has taken the others."""
-    left = count
-    with suppress(TimeoutError):
-        while left > 0:
+async def _taken(broker: Broker, consumer: Consumer, queue: str, count: int) -> AsyncIterator[list[Delivery]]:
+    """Up to `count` dead letters of `queue`, as they come; less if somebody else has taken the others.
+
+    Raises `BrokerUnavailable` when they stay away although they are there, or nobody can tell.
+    """
+    left, late = count, 0
+    while left > 0:
+        try:
             async with asyncio.timeout(_NEXT_WITHIN_S):
                 deliveries = await consumer.receive(min(left, _IN_HAND))
-            left -= len(deliveries)
+        except TimeoutError:
+            # A consumer waits in silence for a broker that is away, as for a message that somebody else has taken.
+            if not (await broker.depth(queues.dead_queue(queue))).ready:
+                return
+            late += 1
+            if late == _MOST_LATE:
+                raise BrokerUnavailable(f"The dead letters of {queue} are there, and do not come.") from None
+        else:
+            left, late = left - len(deliveries), 0
             yield deliveries
 
 
