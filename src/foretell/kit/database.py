@@ -4,6 +4,7 @@
 straight to the driver: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (one connection in one thread).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import BigInteger, DateTime, MetaData, event
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import ArgumentError
@@ -147,14 +149,13 @@ class Database:
             self.dialect = "sqlite"
             path = Path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
+            pragmas = _sqlite_pragmas(durable)
             self.engine = create_async_engine(
                 parsed.set(drivername="sqlite+aiosqlite"),
                 pool_timeout=STATEMENT_TIMEOUT_S,
                 hide_parameters=True,
-                connect_args={"timeout": statement_timeout_s},
+                async_creator=partial(_open_sqlite, path, pragmas, statement_timeout_s),
             )
-            pragmas = _sqlite_pragmas(durable)
-            event.listen(self.engine.sync_engine, "connect", partial(_prepare_sqlite, pragmas))
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
             self.driver = SqliteDriver(path, pragmas=pragmas)
         else:
@@ -223,13 +224,27 @@ class Database:
         await self.engine.dispose()
 
 
-def _prepare_sqlite(pragmas: Iterable[str], connection: Any, _: Any) -> None:
+async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> aiosqlite.Connection:
     # The driver must not open transactions of its own accord: `_begin_sqlite` does.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in pragmas:
-        cursor.execute(pragma)
-    cursor.close()
+    connection = aiosqlite.connect(path, timeout=timeout_s, isolation_level=None)
+    # As SQLAlchemy would set it: a process that ends waits for no connection.
+    thread = connection._thread
+    thread.daemon = True
+
+    async def open_and_prepare() -> None:
+        await connection
+        await connection.executescript(";".join(pragmas))
+
+    opening = asyncio.create_task(open_and_prepare())
+    try:
+        await asyncio.shield(opening)
+    except BaseException:
+        # Whole or not at all. The thread ends with a word to the event loop, which must not be closed by then.
+        await asyncio.wait([opening])
+        connection.stop()
+        await asyncio.to_thread(thread.join)
+        raise
+    return connection
 
 
 def _begin_sqlite(connection: Any) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import sqlite3
+import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import asyncpg
 import pytest
 import structlog
@@ -249,6 +252,35 @@ async def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
         await database.close()
 
 
+async def test_a_connection_that_fails_or_is_given_up_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would tell its outcome to an event loop that may be closed by then."""
+    threads: list[threading.Thread] = []
+
+    class SlowThread(threading.Thread):
+        def run(self) -> None:
+            threads.append(self)
+            time.sleep(0.05)
+            super().run()
+            time.sleep(0.05)
+
+    monkeypatch.setattr(aiosqlite.core, "Thread", SlowThread)
+    with pytest.raises(Unavailable):
+        await _nowhere(tmp_path)[1].ping()
+    assert [thread.is_alive() for thread in threads] == [False]
+    for ticks in range(10):
+        database = Database(f"sqlite:///{tmp_path / 'foretell.db'}")
+        pinging = asyncio.create_task(database.ping())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        pinging.cancel()
+        await asyncio.wait([pinging])
+        assert not any(thread.is_alive() for thread in threads)
+        await database.close()
+    assert len(threads) > 5
+
+
 async def test_away_is_logged_without_the_password() -> None:
     structlog.reset_defaults()
     database = Database("postgresql://postgres:hunter2@127.0.0.1:1/postgres")
@@ -306,7 +338,7 @@ async def _begin(database: Database) -> None:
 
 
 async def test_a_statement_has_its_time(fresh_postgresql: str) -> None:
-    database = Database(fresh_postgresql, statement_timeout_s=0.2)
+    database = Database(fresh_postgresql, statement_timeout_s=1)
     with pytest.raises(Unavailable):
         async with database.snapshot() as connection:
             await connection.execute(text("SELECT pg_sleep(60)"))
