@@ -132,4 +132,5 @@ def joined_rare(reference: Counts, seen: Counts) -> tuple[Counts, Counts]:
 
 def grouped(counts: Counts, starts: Sequence[int]) -> Counts:
     """The sums of the groups that begin there."""
-    return np.add.reduceat(counts, starts)
+    sums: Counts = np.add.reduceat(counts, starts)
+    return sums

@@ -169,7 +169,7 @@ async def test_what_is_no_json_is_refused(service: Watching, body: bytes) -> Non
 
 
 async def test_deep_fields_are_refused(service: Watching) -> None:
-    deep = json.dumps(record()).replace("}", ', "fields": {"a":' + "[" * 5_000 + "]" * 5_000 + "}}")
+    deep = json.dumps(record()).replace("}", ', "fields": {"a":' + "[" * 100_000 + "]" * 100_000 + "}}")
     status, problem = await post_bytes(service, deep.encode())
     assert (status, problem["code"]) == (422, "malformed_body")
 

@@ -36,7 +36,7 @@ def chi_squared(reference: Counts, seen: Counts) -> tuple[float, float]:
     from scipy.special import chdtrc
 
     together = reference + seen
-    ratio = np.sqrt(seen.sum() / reference.sum())
+    ratio = np.sqrt(float(seen.sum()) / float(reference.sum()))
     there = together > 0
     terms = (ratio * reference[there] - seen[there] / ratio) ** 2 / together[there]
     statistic = float(terms.sum())
