@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -90,8 +89,9 @@ class Shipper:
         self._started_at = now()
         self._hostname = socket.gethostname()
         # Only the newest counts.
-        self._beats: deque[_Beat] = deque(maxlen=1)
+        # Only the newest counts: the event loop sets the one, the thread the other.
         self._last_beat: _Beat | None = None
+        self._told_beat: _Beat | None = None
         self._observations: list[Any] = []
         self._batch_bytes = _BATCH_BYTES
         self._pause_s = 0.0
@@ -130,7 +130,6 @@ class Shipper:
     def take_health(self, health: Health, host: str, port: int) -> None:
         """Send a heartbeat with this health now, from a service that listens on `host` and `port`."""
         self._last_beat = _Beat(now(), health, host, port)
-        self._beats.append(self._last_beat)
         if self._thread is None:
             self._start_thread()
         self._wake.set()
@@ -151,8 +150,7 @@ class Shipper:
         """
         self.buffer = LogBuffer(self._max_buffered_bytes)
         self._poster.close()
-        self._beats.clear()
-        self._last_beat = None
+        self._last_beat = self._told_beat = None
         self._counted_dropped = self._told_dropped = 0
         self._prepare_thread()
 
@@ -187,7 +185,7 @@ class Shipper:
 
     def _send(self, *, last: bool) -> None:
         if last and self._goodbye and self._last_beat is not None:
-            self._beats.clear()
+            self._told_beat = self._last_beat
             self._send_heartbeat(self._last_beat._replace(at=now()), goodbye=True)
         self._send_heartbeats()
         least = 0
@@ -228,8 +226,14 @@ class Shipper:
     # Heartbeats
 
     def _send_heartbeats(self) -> None:
-        while self._beats:
-            self._send_heartbeat(self._beats.popleft())
+        while (beat := self._last_beat) is not None and beat is not self._told_beat:
+            self._told_beat = beat
+            try:
+                self._send_heartbeat(beat)
+            except NotReached:
+                # Sent as soon as somebody hears it, not with the next one only: who has just started is seen at once.
+                self._told_beat = None
+                raise
 
     def _send_heartbeat(self, beat: _Beat, *, goodbye: bool = False) -> None:
         self._observe()
