@@ -213,10 +213,13 @@ def test_an_environment_that_no_longer_works_is_made_anew(checkout: Checkout) ->
     assert other.stdout == "foretell up --detach with 1.0\n", other.stderr
     assert "was 3.11.0rc1" in other.stderr
 
+    lent = checkout.venv.rename(checkout.root.with_name("lent"))
+    checkout.venv.symlink_to(lent)
     checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
     moved = checkout.start("--start")
     assert moved.stdout == "foretell up --detach with 1.0\n", moved.stderr
     assert "moved or renamed" in moved.stderr
+    assert (lent / "bin" / "python").exists()
     assert checkout.leftovers() == []
 
 

@@ -75,7 +75,7 @@ class VirtualEnvironment:
 
     def _ensure(self, lock_name: str) -> bool:
         for leftover in self.root.glob(".venv-discarded-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         stamp = self._stamp()
         why_anew = self._why_anew(stamp)
         if why_anew:
@@ -182,7 +182,7 @@ class VirtualEnvironment:
         target = self.root / (f".venv-discarded-{moment}" if ours else f".venv-aside-{moment}")
         self.folder.rename(target)
         if ours:
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(target)
 
     def _make(self) -> None:
         if find_spec("venv") is None or find_spec("ensurepip") is None:
@@ -244,6 +244,14 @@ def _version_of(python: Path) -> str:
 
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _remove(folder: Path) -> None:
+    """As far as possible. Of a link only the link: what it leads to is another checkout's."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _explain(error: OSError) -> str:
