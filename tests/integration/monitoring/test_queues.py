@@ -14,6 +14,7 @@ from tests.integration.broker.conftest import PATIENCE_S, take, until
 from tests.integration.monitoring.watched import watching
 from tests.services_rabbitmq import PrivateRabbitMQ
 
+from foretell.broker import sqlite
 from foretell.broker.connect import connect
 from foretell.broker.port import Broker, Consumer, Delivery
 from foretell.broker.rabbitmq_consumer import RabbitConsumer
@@ -237,7 +238,11 @@ async def test_an_order_that_is_none_is_refused(post: Post, body: bytes) -> None
 
 
 @only_sqlite
-async def test_nothing_is_lost_when_the_broker_stands_still_on_the_way(post: Post) -> None:
+async def test_nothing_is_lost_when_the_broker_stands_still_on_the_way(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(dead_letters, "_NEXT_WITHIN_S", 1.0)
     bodies = [b"garbage %d" % number for number in range(150)]
     await post.kill(*bodies)
     # Somebody else holds the file for longer than a publish waits.
