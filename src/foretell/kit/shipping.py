@@ -88,7 +88,6 @@ class Shipper:
         self._away_after_s = away_after_s
         self._started_at = now()
         self._hostname = socket.gethostname()
-        # Only the newest counts.
         # Only the newest counts: the event loop sets the one, the thread the other.
         self._last_beat: _Beat | None = None
         self._told_beat: _Beat | None = None

@@ -7,8 +7,9 @@ it no harm: it only looks again. A dead letter that was sent back and can't be h
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -123,16 +124,7 @@ class DeadLetterOffice:
         `BrokerUnavailable`, and `CutShort` if the broker goes away on the way.
         """
         async with self._turn, self._open(queue) as (broker, count):
-            moved = 0
-            try:
-                async with _consuming(broker, queue, min(limit, count, _IN_HAND)) as consumer:
-                    async for deliveries in _taken(broker, consumer, queue, min(limit, count)):
-                        await asyncio.gather(*(_send_back(broker, queue, delivery) for delivery in deliveries))
-                        await consumer.acknowledge(deliveries)
-                        moved += len(deliveries)
-            except (BrokerUnavailable, Unroutable) as error:
-                log.warning("redrive_cut_short", queue=queue, messages=moved, reason=error.message)
-                raise CutShort(moved=moved) from error
+            moved = await _settled(broker, queue, min(limit, count), partial(_send_back, broker, queue))
             log.info("dead_letters_redriven", queue=queue, messages=moved)
             return Moved(queue, moved, max(0, count - moved))
 
@@ -145,15 +137,7 @@ class DeadLetterOffice:
         async with self._turn, self._open(queue) as (broker, count):
             if count != confirmed:
                 raise NotConfirmed(queue=queue, count=count, confirmed=confirmed)
-            discarded = 0
-            try:
-                async with _consuming(broker, queue, min(count, _IN_HAND)) as consumer:
-                    async for deliveries in _taken(broker, consumer, queue, count):
-                        await consumer.acknowledge(deliveries)
-                        discarded += len(deliveries)
-            except (BrokerUnavailable, Unroutable) as error:
-                log.warning("discard_cut_short", queue=queue, messages=discarded, reason=error.message)
-                raise CutShort(moved=discarded) from error
+            discarded = await _settled(broker, queue, count, _let_go)
             log.warning("dead_letters_discarded", queue=queue, messages=discarded)
             return Moved(queue, discarded, max(0, count - discarded))
 
@@ -207,6 +191,25 @@ async def _taken(broker: Broker, consumer: Consumer, queue: str, count: int) -> 
         else:
             left, late = left - len(deliveries), 0
             yield deliveries
+
+
+async def _settled(broker: Broker, queue: str, count: int, handle: Callable[[Delivery], Awaitable[None]]) -> int:
+    """Take up to `count` of the oldest for good, each after `handle`; how many those were. Raises `CutShort`."""
+    settled = 0
+    try:
+        async with _consuming(broker, queue, min(count, _IN_HAND)) as consumer:
+            async for deliveries in _taken(broker, consumer, queue, count):
+                await asyncio.gather(*map(handle, deliveries))
+                await consumer.acknowledge(deliveries)
+                settled += len(deliveries)
+    except (BrokerUnavailable, Unroutable) as error:
+        log.warning("dead_letters_cut_short", queue=queue, messages=settled, reason=error.message)
+        raise CutShort(moved=settled) from error
+    return settled
+
+
+async def _let_go(_: Delivery) -> None:
+    """Nothing more is to be done with it."""
 
 
 async def _send_back(broker: Broker, queue: str, delivery: Delivery) -> None:
