@@ -16,11 +16,11 @@ settings.load_profile("foretell")
 
 
 def _our_settings() -> dict[str, str]:
-    """The settings of the product in the environment; not what tells the tests where servers are."""
+    """The product's settings in the environment; not what tells the tests where servers are and how long to go on."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("FORETELL_") and not name.startswith("FORETELL_TEST_")
+        if name.startswith("FORETELL_") and not name.startswith(("FORETELL_TEST_", "FORETELL_FAULT_"))
     }
 
 

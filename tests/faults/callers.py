@@ -15,7 +15,7 @@ from tests.system import FLIGHT, System
 from foretell.kit.clock import uuid7
 
 #: How long a test breaks things, and how many clients ask meanwhile. More on a machine that has the time.
-FAULT_SECONDS = float(os.environ.get("FORETELL_TEST_FAULT_SECONDS", "3"))
+FAULT_SECONDS = float(os.environ.get("FORETELL_FAULT_SECONDS", "3"))
 CLIENTS = 8
 
 #: The longest that any request may take, whatever is broken; and how long a client tries the same key.
