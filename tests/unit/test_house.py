@@ -12,6 +12,27 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
 
+#: Prints the modules of a circle of imports, if there is one; imports inside functions and for types alone count, too.
+CIRCLE = """
+import graphlib, sys
+sys.path.insert(0, "src")
+import grimp
+imports = grimp.build_graph("foretell", cache_dir=None)
+try:
+    graphlib.TopologicalSorter({m: imports.find_modules_directly_imported_by(m) for m in imports.modules}).prepare()
+except graphlib.CycleError as error:
+    print(" imports ".join(reversed(error.args[1])))
+"""
+
+#: Lines that close a circle.
+CLOSING = {
+    "in a module": "import foretell.kit.telemetry",
+    "in a function": "def close() -> None:\n    from foretell.kit import telemetry",
+    "for types alone": (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from foretell.kit.telemetry import open_tracer"
+    ),
+}
+
 #: A line that no room may contain, and the contract that refuses it.
 PLANTED = {
     "kit/clock.py": ("import foretell.contracts.queues", "The floors of the house"),
@@ -28,6 +49,21 @@ def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(TOOLS / command[0]), *command[1:]], cwd=folder, capture_output=True, text=True, check=False
     )
+
+
+def circle_of_imports(folder: Path) -> str:
+    """A circle of imports in the sources below `folder`, in words; empty when there is none."""
+    return subprocess.run(
+        [sys.executable, "-c", CIRCLE], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def plant(room: str, lines: str, folder: Path) -> None:
+    """Copy our sources into `folder` and add lines to one of them."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.onnx"))
+    place = folder / "src" / "foretell" / room
+    place.write_text(place.read_text() + f"\n{lines}\n")
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -62,13 +98,21 @@ def test_everybody_imports_only_whom_they_may() -> None:
 @pytest.mark.parametrize("room", PLANTED)
 def test_a_planted_violation_is_found(room: str, tmp_path: Path) -> None:
     line, contract = PLANTED[room]
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.onnx"))
-    place = tmp_path / "src" / "foretell" / room
-    place.write_text(place.read_text() + f"\n{line}\n")
+    plant(room, line, tmp_path)
     done = lint_imports(tmp_path)
     assert done.returncode != 0
     assert re.search(re.escape(contract) + r".*BROKEN", done.stdout), done.stdout
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert circle_of_imports(ROOT) == ""
+
+
+@pytest.mark.parametrize("where", CLOSING)
+def test_a_planted_circle_is_found(where: str, tmp_path: Path) -> None:
+    plant("kit/tracing.py", CLOSING[where], tmp_path)
+    circle = circle_of_imports(tmp_path)
+    assert set(circle.split(" imports ")) == {"foretell.kit.tracing", "foretell.kit.telemetry"}
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])

@@ -60,7 +60,6 @@ class SqliteBroker:
 
     @property
     def receiver(self) -> str:
-        """The name under which this process claims messages."""
         assert self._bell is not None
         return self._bell.name
 
@@ -151,10 +150,9 @@ class SqliteBroker:
         self._bell = None
         await self._file.close()
 
-    # What consumers and subscriptions need of us.
+    # What consumers and subscriptions need of us: `sqlite_consumer.Messages`.
 
     async def claim(self, source: str, limit: int) -> list[say.Row]:
-        """Up to `limit` ready messages, now ours. Waits for a file that is locked or fails, and never raises."""
         pause_s = 0.1
         while not self._file.closed:
             try:
@@ -176,7 +174,6 @@ class SqliteBroker:
         return []
 
     async def settle(self, ids: Iterable[int], verdict: Verdict) -> None:
-        """Write the fate of messages in our hands: now, or as soon as the file can be written. Never raises."""
         self._verdicts.update(dict.fromkeys(ids, verdict))
         try:
             await self._settle_now()

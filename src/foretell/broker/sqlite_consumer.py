@@ -3,16 +3,13 @@
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from foretell.broker import sqlite_statements as say
 from foretell.broker.measures import REDELIVERIES
 from foretell.broker.port import BrokerUnavailable, Delivery
-
-if TYPE_CHECKING:
-    from foretell.broker.sqlite import SqliteBroker
 
 
 class Verdict(Enum):
@@ -23,10 +20,30 @@ class Verdict(Enum):
     DEAD = "dead"
 
 
+class Messages(Protocol):
+    """What listeners need of their broker."""
+
+    @property
+    def receiver(self) -> str:
+        """The name under which this process claims messages."""
+
+    async def claim(self, source: str, limit: int) -> list[say.Row]:
+        """Up to `limit` ready messages, now ours. Waits for a file that is locked or fails, and never raises."""
+
+    async def settle(self, ids: Iterable[int], verdict: Verdict) -> None:
+        """Write the fate of messages in our hands: now, or as soon as the file can be written. Never raises."""
+
+    async def events_after(self, source: str, number: int) -> list[tuple[int, bytes]]:
+        """The events after that one, oldest first; none while the file can't be read."""
+
+    async def unregister(self, listener: "Listener") -> None:
+        """Wake this listener no more."""
+
+
 class Listener:
     """Something in this process that wants to be woken when there is news in `source`."""
 
-    def __init__(self, broker: "SqliteBroker", source: str, number: int) -> None:
+    def __init__(self, broker: Messages, source: str, number: int) -> None:
         self.source = source
         self.number = number
         self.registered = False
@@ -45,7 +62,7 @@ class Listener:
 class SqliteConsumer(Listener):
     """Keeps the promises of `port.Consumer`: a claimed message bears our receiver's name until it is settled."""
 
-    def __init__(self, broker: "SqliteBroker", source: str, number: int, *, queue: str, prefetch: int) -> None:
+    def __init__(self, broker: Messages, source: str, number: int, *, queue: str, prefetch: int) -> None:
         super().__init__(broker, source, number)
         self._queue = queue
         self._prefetch = prefetch
@@ -119,7 +136,7 @@ class _Handle:
 class SqliteSubscription(Listener):
     """The events of one source, by remembering the last one that was seen."""
 
-    def __init__(self, broker: "SqliteBroker", source: str, number: int) -> None:
+    def __init__(self, broker: Messages, source: str, number: int) -> None:
         super().__init__(broker, source, number)
         self._last: int | None = None
         self._buffer: deque[bytes] = deque()

@@ -14,7 +14,7 @@ from typing import Any, cast
 import structlog
 import uvicorn
 
-from foretell.kit import logs, shipping, tracing
+from foretell.kit import logs, shipping, trace_export, tracing
 from foretell.kit.asgi import Application
 from foretell.kit.clock import uuid7
 from foretell.kit.direct import DirectProtocol, DirectRoutes
@@ -53,7 +53,7 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     instance = instance_of(service, settings)
     shipper = shipping.start(settings)
     writer = logs.configure(service, instance, settings.log_level, ship=None if shipper is None else shipper.take_lines)
-    tracing.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
+    trace_export.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
     in_order = False
     # Our objects are many and short-lived, and cycles are rare: collect less often, and never what start-up left.
     gc.freeze()

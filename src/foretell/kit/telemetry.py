@@ -1,6 +1,6 @@
 """Spans by OpenTelemetry, sent to a collector as OTLP over HTTP, in a thread of their own.
 
-The only module that imports OpenTelemetry, and imported only where `tracing.start` finds a reason. The standard's
+The only module that imports OpenTelemetry, and imported only where `trace_export.start` finds a reason. The standard's
 settings (`OTEL_EXPORTER_OTLP_…`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_…`) are the library's business. What waits to be sent
 is bounded; a collector that is away costs the spans that do not fit any more, and nothing else.
 """

@@ -5,7 +5,6 @@ it. Spans are `telemetry`'s business, which needs OpenTelemetry; without it ever
 Where neither a trace came nor spans are recorded, there is no trace: nothing is made, and nothing is paid for.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,16 +12,10 @@ from contextvars import ContextVar, Token
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
-import structlog
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
-
-log = structlog.get_logger()
 
 Kind = Literal["server", "internal", "producer", "consumer"]
 Attributes = Mapping[str, str | int]
-
-#: The standard's settings that say where spans go: with one of them, spans are recorded.
-ENDPOINT_SETTINGS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 # Version, trace id, span id, flags, and what later versions may add.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -194,30 +187,6 @@ def begin(name: str, kind: Kind, parent: TraceContext, attributes: Attributes) -
 def begin_trace(name: str, kind: Kind, attributes: Attributes) -> Span | None:
     """A span that nothing led to, if somebody records spans and this one is sampled."""
     return None if _tracer is None else _tracer.begin(name, kind, None, attributes)
-
-
-def start(service: str, instance: str, messaging_system: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Record this process's spans if the environment says where they go and the extra `otel` is installed.
-
-    Never raises: predictions do not wait for somebody to put the tracing right.
-    """
-    setting = next((name for name in ENDPOINT_SETTINGS if environment.get(name)), "")
-    disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    if not setting or disabled or environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() == "none":
-        return
-    try:
-        # Only now: importing it takes a good part of a second and some 20 MB.
-        from foretell.kit.telemetry import open_tracer
-
-        install(open_tracer(service, instance, messaging_system))
-    except ImportError:
-        log.warning(
-            "traces_not_recorded",
-            reason=f"{setting} is set, but OpenTelemetry is not installed. Install foretell with its extra otel.",
-        )
-    except Exception as error:
-        # Only its type: settings of the exporter may be secret.
-        log.warning("traces_not_recorded", reason="OpenTelemetry refuses its settings", error_type=type(error).__name__)
 
 
 def stop(within_s: float) -> None:

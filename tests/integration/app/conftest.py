@@ -15,8 +15,9 @@ from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.accounts.throttle import LoginThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.predictions.intake import Receipt, accept
+from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
-from foretell.domain.predictions.store import Ending, Submission, open_store
+from foretell.domain.predictions.store import Ending, Submission
 from foretell.inference.registry import Registry, shipped_folder
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database

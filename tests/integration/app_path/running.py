@@ -16,8 +16,9 @@ from foretell.contracts import queues
 from foretell.contracts.messages import TaskEnvelope, decode_tasks
 from foretell.domain.accounts.identity import User
 from foretell.domain.accounts.tokens import AccessTokens
+from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
-from foretell.domain.predictions.store import Ending, open_store
+from foretell.domain.predictions.store import Ending
 from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.services.app.app import serve

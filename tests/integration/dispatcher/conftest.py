@@ -10,7 +10,8 @@ from tests.predictions import assert_books_are_right, open_account
 
 from foretell.broker.connect import connect
 from foretell.contracts import queues
-from foretell.domain.predictions.store import Store, open_store
+from foretell.domain.predictions.opening import open_store
+from foretell.domain.predictions.store import Store
 from foretell.kit.database import Database
 
 

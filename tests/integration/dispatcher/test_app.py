@@ -16,7 +16,7 @@ from foretell.broker.connect import connect
 from foretell.contracts import queues
 from foretell.contracts.messages import Result, decode_tasks, encode
 from foretell.domain.migrations.run import migrate
-from foretell.domain.predictions.store import open_store
+from foretell.domain.predictions.opening import open_store
 from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.services.dispatcher.app import serve

@@ -12,8 +12,9 @@ from foretell.contracts.messages import Failure
 from foretell.domain.accounts import registration
 from foretell.domain.accounts.identity import User
 from foretell.domain.predictions.intake import Receipt, accept
+from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
-from foretell.domain.predictions.store import Ending, Submission, open_store
+from foretell.domain.predictions.store import Ending, Submission
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 

@@ -21,7 +21,7 @@ from foretell.broker.rabbitmq_consumer import RabbitConsumer
 from foretell.contracts import queues
 from foretell.contracts.messages import Failure, Result, ResultEnvelope, Task, TaskEnvelope, encode
 from foretell.domain.migrations.run import migrate
-from foretell.domain.predictions.store import open_store
+from foretell.domain.predictions.opening import open_store
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 from foretell.services.dispatcher.settings import DispatcherSettings

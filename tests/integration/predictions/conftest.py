@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 from tests.predictions import assert_books_are_right, open_account
 
-from foretell.domain.predictions.store import Store, open_store
+from foretell.domain.predictions.opening import open_store
+from foretell.domain.predictions.store import Store
 from foretell.kit.database import Database
 
 

@@ -16,8 +16,9 @@ from foretell.domain.migrations.run import migrate
 from foretell.domain.predictions import figures, history, sweeps
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.intake import Receipt, accept
+from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
-from foretell.domain.predictions.store import Store, Submission, open_store
+from foretell.domain.predictions.store import Store, Submission
 from foretell.kit.clock import made_at, now
 from foretell.kit.database import Database
 

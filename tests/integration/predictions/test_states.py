@@ -28,8 +28,8 @@ from foretell.domain.migrations.run import migrate
 from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.intake import Receipt, accept
+from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
-from foretell.domain.predictions.store import open_store
 from foretell.kit.clock import now
 from foretell.kit.database import Database
 

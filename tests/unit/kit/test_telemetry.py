@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.system import free_port
 from tests.tracers import CALLER_ID, TRACE_ID, TRACEPARENT, Collector
 
-from foretell.kit import tracing
+from foretell.kit import trace_export, tracing
 from foretell.kit.tracing import TraceContext
 
 _CALLER = TraceContext(TRACEPARENT, "vendor=1")
@@ -39,7 +39,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
 
 @contextmanager
 def _recording() -> Iterator[None]:
-    tracing.start("app", "app-1", "rabbitmq")
+    trace_export.start("app", "app-1", "rabbitmq")
     assert tracing.recording()
     try:
         yield
@@ -167,9 +167,9 @@ def test_who_wants_another_protocol_is_told(
 
 def test_a_process_that_leaves_at_once_sends_its_last_spans(collector: Collector) -> None:
     program = (
-        "from foretell.kit import tracing\n"
+        "from foretell.kit import trace_export, tracing\n"
         "from foretell.kit.lifecycle import exit_at_once\n"
-        "tracing.start('ml_worker', 'worker-1', 'sqlite')\n"
+        "trace_export.start('ml_worker', 'worker-1', 'sqlite')\n"
         f"tracing.begin('worker run', 'consumer', tracing.TraceContext({TRACEPARENT!r}), {{}}).end(error='timeout')\n"
         "exit_at_once(70)\n"
     )
@@ -183,7 +183,7 @@ def test_an_end_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch, lin
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
-        tracing.start("app", "app-1", "sqlite")
+        trace_export.start("app", "app-1", "sqlite")
         tracing.begin("GET", "server", _CALLER, {}).end()
         tracing.stop(0.01)
         assert lines[-1]["event"] == "traces_left_behind"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.tracers import CALLER_ID, TRACE_ID, TRACEPARENT, noted
 
-from foretell.kit import tracing
+from foretell.kit import trace_export, tracing
 from foretell.kit.tracing import Passing, TraceContext, checked, parse
 
 _IDS = f"{TRACE_ID}-{CALLER_ID}"
@@ -176,7 +176,7 @@ _ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 )
 def test_without_a_place_to_send_spans_to_nobody_records(environment: dict[str, str]) -> None:
     with capture_logs() as lines:
-        tracing.start("app", "app-1", "sqlite", environment)
+        trace_export.start("app", "app-1", "sqlite", environment)
     assert not tracing.recording()
     assert lines == []
 
@@ -185,7 +185,7 @@ def test_without_the_extra_the_service_runs_and_says_so_once(monkeypatch: pytest
     monkeypatch.delitem(sys.modules, "foretell.kit.telemetry", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with capture_logs() as lines:
-        tracing.start("app", "app-1", "sqlite", _ENDPOINT)
+        trace_export.start("app", "app-1", "sqlite", _ENDPOINT)
     assert not tracing.recording()
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("traces_not_recorded", "warning")
@@ -199,7 +199,7 @@ def test_settings_that_the_library_refuses_do_not_stop_the_service(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "s3cret")
     with capture_logs() as lines:
-        tracing.start("app", "app-1", "sqlite", _ENDPOINT)
+        trace_export.start("app", "app-1", "sqlite", _ENDPOINT)
     assert not tracing.recording()
     assert [line["event"] for line in lines] == ["traces_header_left_out", "traces_not_recorded"]
     assert lines[1]["error_type"] == "ValueError"
@@ -211,8 +211,8 @@ def test_nothing_of_the_library_is_imported_unless_it_is_wanted() -> None:
     program = (
         "import sys\n"
         "import foretell.services.app.app, foretell.services.dispatcher.app, foretell.services.worker.app\n"
-        "from foretell.kit import tracing\n"
-        "tracing.start('app', 'app-1', 'sqlite', {})\n"
+        "from foretell.kit import trace_export\n"
+        "trace_export.start('app', 'app-1', 'sqlite', {})\n"
         "wanted = ('opentelemetry.sdk', 'opentelemetry.exporter', 'google.protobuf', 'foretell.kit.telemetry')\n"
         "print([name for name in sys.modules if name.startswith(wanted)])\n"
     )

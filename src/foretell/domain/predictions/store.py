@@ -1,4 +1,5 @@
-"""The hot statements of the path of a prediction, as a port. `postgresql` and `sqlite` implement it.
+"""The hot statements of the path of a prediction, as a port. `postgresql` and `sqlite` implement it,
+and `opening` chooses.
 
 Three statements decide how fast the whole system is, so they go straight to the driver, a batch at a time, each in
 one transaction. They write the tables of `credits` too: the hold belongs into the same statement as the prediction.
@@ -11,8 +12,6 @@ from typing import Protocol
 from uuid import UUID
 
 from foretell.contracts.messages import Failure, Stage, Status
-from foretell.kit.database import Database
-from foretell.kit.drivers import PostgresqlDriver
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +77,3 @@ class Store(Protocol):
 
         No id may occur twice.
         """
-
-
-def open_store(database: Database) -> Store:
-    """The store for this kind of database."""
-    if isinstance(database.driver, PostgresqlDriver):
-        from foretell.domain.predictions.postgresql import PostgresqlStore
-
-        return PostgresqlStore(database.driver)
-    from foretell.domain.predictions.sqlite import SqliteStore
-
-    return SqliteStore(database.driver)

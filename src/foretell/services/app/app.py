@@ -17,7 +17,8 @@ from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import NotFound
 from foretell.domain.migrations.run import migrate_when_possible
 from foretell.domain.predictions.intake import Receipt, accept
-from foretell.domain.predictions.store import Submission, open_store
+from foretell.domain.predictions.opening import open_store
+from foretell.domain.predictions.store import Submission
 from foretell.inference.live import LiveRegistry
 from foretell.inference.registry import Registry
 from foretell.kit import metrics

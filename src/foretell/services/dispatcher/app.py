@@ -8,7 +8,7 @@ from foretell.broker.connect import connect
 from foretell.broker.port import Broker, BrokerUnavailable
 from foretell.contracts import queues
 from foretell.domain.migrations.run import migrate_when_possible
-from foretell.domain.predictions.store import open_store
+from foretell.domain.predictions.opening import open_store
 from foretell.kit.asgi import Operations
 from foretell.kit.database import Database
 from foretell.kit.lifecycle import run, serve_http

@@ -11,8 +11,8 @@ from tests.predictions import accepted, open_account, submission, succeeded
 
 from foretell.contracts.messages import Finished, FinishedEvent, encode
 from foretell.domain.migrations.run import migrate
+from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
-from foretell.domain.predictions.store import open_store
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 from foretell.services.app.waiting import Waiting
