@@ -82,7 +82,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     needed_by: list[str] = []
     above: float | None = None
     below: float | None = None
-    #: The condition must hold this long; then it must be clear, beyond `resolve_…`, for `resolve_for_s`.
+    #: The condition must hold this long; then it must be clear, at `resolve_…` or beyond, for `resolve_for_s`.
     for_s: _Seconds = 0.0
     resolve_below: float | None = None
     resolve_above: float | None = None
@@ -109,12 +109,15 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return value > self.above if self.above is not None else value < self.threshold
 
     def is_clear(self, value: float) -> bool:
-        """Whether the number is back where it should be; between the two thresholds it is neither."""
+        """Whether the number is back where it should be; between the two thresholds it is neither.
+
+        At the threshold itself it is: a count that is to resolve at 0 can't get below.
+        """
         if self.is_alarming(value):
             return False
         if self.resolve_below is not None:
-            return value < self.resolve_below
-        return self.resolve_above is None or value > self.resolve_above
+            return value <= self.resolve_below
+        return self.resolve_above is None or value >= self.resolve_above
 
 
 class RuleBroken(Exception):

@@ -73,8 +73,9 @@ FIRING = [(0, 11), (20, 11)]
     [
         ([(25, 4.9), (54.9, 4.9)], "firing"),
         ([(25, 4.9), (55, 4.9)], "resolved"),
-        # 5 is not below 5, and what lies between the thresholds is neither the one nor the other.
-        ([(25, 5), (1000, 5)], "firing"),
+        ([(25, 5), (55, 5)], "resolved"),
+        # What lies between the thresholds is neither the one nor the other.
+        ([(25, 5.1), (1000, 5.1)], "firing"),
         ([(25, 4.9), (40, 7), (55, 4.9)], "firing"),
         ([(25, 4.9), (40, 7), (55, 4.9), (85, 4.9)], "resolved"),
         ([(25, 4.9), (40, 11), (55, 4.9)], "firing"),
@@ -95,8 +96,13 @@ def test_below_is_the_mirror_of_above() -> None:
     rule = rule_of(above=None, resolve_below=None, below=3, resolve_above=6)
     assert state(rule, (0, 3)) is None
     assert state(rule, (0, 2.9), (20, 2.9)) == "firing"
-    assert state(rule, (0, 2), (20, 2), (25, 6), (100, 6)) == "firing"
-    assert state(rule, (0, 2), (20, 2), (25, 6.1), (55, 6.1)) == "resolved"
+    assert state(rule, (0, 2), (20, 2), (25, 5.9), (100, 5.9)) == "firing"
+    assert state(rule, (0, 2), (20, 2), (25, 6), (55, 6)) == "resolved"
+
+
+def test_a_count_that_is_to_resolve_at_zero_does_so() -> None:
+    assert state(rule_of(resolve_below=0), *FIRING, (25, 0), (55, 0)) == "resolved"
+    assert state(rule_of(resolve_below=0), *FIRING, (25, 1), (100, 1)) == "firing"
 
 
 def test_what_waits_for_nothing_fires_and_is_over_at_once() -> None:

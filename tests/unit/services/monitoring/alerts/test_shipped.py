@@ -1,0 +1,100 @@
+"""Every rule that ships: what it reads off a healthy system is clear, so that an alert ends when the trouble does."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from tests.unit.services.monitoring.alerts.sights import NOW, counted, instance, sight
+
+from foretell.services.monitoring.alerts import signals
+from foretell.services.monitoring.alerts.readings import Reading
+from foretell.services.monitoring.alerts.rule_files import merged, shipped_tables
+from foretell.services.monitoring.alerts.rules import Rule
+from foretell.services.monitoring.alerts.sight import DriftFound, Sight
+from foretell.services.monitoring.alerts.states import Alert, Now, begun, moved_on
+
+RULES = merged(shipped_tables(), {}, "").rules
+
+APP, DISPATCHER, WORKER = instance("app", "a-1"), instance("dispatcher", "d-1"), instance("ml_worker", "w-1")
+OK = {"route": "/models", "status": "200"}
+SUCCEEDED = {"status": "succeeded", "code": ""}
+FAST = [1000, 0, 0, 0]
+
+#: What each metric that a rule looks at shows while all is well: whose, its kind, before and now.
+HEALTHY = {
+    "foretell_queue_oldest_task_age_seconds": (DISPATCHER, "gauge", [({"queue": "q"}, 0)], [({"queue": "q"}, 0)]),
+    "foretell_queue_ready_messages": (DISPATCHER, "gauge", [({"queue": "q"}, 0)], [({"queue": "q"}, 0)]),
+    "foretell_http_requests_total": (APP, "counter", [(OK, 0)], [(OK, 1000)]),
+    "foretell_predictions_settled_total": (DISPATCHER, "counter", [(SUCCEEDED, 0)], [(SUCCEEDED, 1000)]),
+    "foretell_dead_letters": (DISPATCHER, "gauge", [({"queue": "q"}, 0)], [({"queue": "q"}, 0)]),
+    "foretell_ledger_findings": (DISPATCHER, "gauge", [({}, 0)], [({}, 0)]),
+    "foretell_ledger_audited_timestamp_seconds": (
+        DISPATCHER,
+        "gauge",
+        [({}, NOW.timestamp() - 3600)],
+        [({}, NOW.timestamp() - 60)],
+    ),
+    "foretell_log_lines_dropped_total": (APP, "counter", [({}, 7)], [({}, 7)]),
+    "foretell_prediction_duration_seconds": (
+        DISPATCHER,
+        "histogram",
+        [({"model": "m"}, [0, 0, 0, 0])],
+        [({"model": "m"}, FAST)],
+    ),
+    "foretell_http_request_duration_seconds": (
+        APP,
+        "histogram",
+        [({"route": "/models"}, [0, 0, 0, 0])],
+        [({"route": "/models"}, FAST)],
+    ),
+}
+
+
+def healthy_sight(rule: Rule) -> Sight:
+    measured = []
+    if rule.signal == "metric":
+        of, kind, before, now = HEALTHY[rule.metric]
+        measured = [counted(of, rule.metric, kind, now, before)]
+    no_drift = msgspec.json.encode({"findings": [{"name": "text", "drifted": False}]}).decode()
+    return sight(
+        *measured,
+        instances=[APP, DISPATCHER, WORKER],
+        window_s=rule.window_s,
+        drift=[DriftFound("m", "1", NOW, no_drift)],
+    )
+
+
+@pytest.fixture(params=sorted(RULES))
+def rule(request: pytest.FixtureRequest) -> Rule:
+    return RULES[request.param]
+
+
+def test_a_healthy_system_is_clear(rule: Rule) -> None:
+    readings = signals.read(rule, healthy_sight(rule))
+    assert readings, "it reads nothing off"
+    assert [each for each in readings if each.value is None or not rule.is_clear(each.value)] == []
+
+
+def test_an_alert_ends_when_the_system_is_healthy_again(rule: Rule) -> None:
+    (healthy, *_) = signals.read(rule, healthy_sight(rule))
+    beyond = 1 if rule.above is not None else -1
+    alarming = Reading(healthy.subject, rule.threshold + beyond)
+    began = begun(rule, "{}", alarming, Now(NOW), "a1")
+    assert began is not None
+    fired = moved_on(began, rule, alarming, Now(NOW + timedelta(seconds=rule.for_s)))
+    assert fired is not None
+    assert fired.state == "firing"
+    alert: Alert | None = fired
+    for seconds in (0.0, rule.resolve_for_s):
+        assert alert is not None
+        if alert.state == "firing":
+            alert = moved_on(alert, rule, healthy, Now(NOW + timedelta(seconds=rule.for_s + 1 + seconds)))
+    assert alert is not None
+    assert (alert.state, alert.reason) == ("resolved", "cleared")
+
+
+def test_another_threshold_of_zero_ends_too() -> None:
+    # The one for resolving follows in proportion, to 0.
+    rule = merged(shipped_tables(), {"queue_age": {"above": 0}}, "").rules["queue_age"]
+    assert rule.resolve_below == 0
+    assert rule.is_clear(0)
