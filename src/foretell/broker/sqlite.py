@@ -295,7 +295,7 @@ class SqliteBroker:
         await self._settle_now()
         if not bells.alive(self._file.bells, self.receiver):
             await self._file.write(self._enter, timeout_s=TIMEOUT_S, doing="hang the bell again")
-        expired_before = time.time() - LEASE_S
+        expired_before = say.lease_clock_s() - LEASE_S
         gone = [name for name, seen_at in others if seen_at < expired_before or not bells.alive(self._file.bells, name)]
         if gone:
             log.warning("receivers_gone", connection=self._name, receivers=len(gone))

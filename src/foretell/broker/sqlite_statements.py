@@ -132,14 +132,23 @@ def depth(connection: sqlite3.Connection, queue: str) -> QueueDepth | None:
     return QueueDepth(queue=queue, ready=ready, consumers=consumers, unacknowledged=held)
 
 
+def lease_clock_s() -> float:
+    """The clock of leases and events: all processes of this machine see the same, and nobody sets it.
+
+    It begins anew when the machine does. Receivers of before have no bell that answers any more, and events of
+    before are trimmed by their number.
+    """
+    return time.monotonic()
+
+
 def enter(connection: sqlite3.Connection, receiver: str) -> None:
     """Begin the lease of `receiver`."""
-    connection.execute("INSERT OR REPLACE INTO receiver VALUES (?, ?)", (receiver, time.time()))
+    connection.execute("INSERT OR REPLACE INTO receiver VALUES (?, ?)", (receiver, lease_clock_s()))
 
 
 def renew(connection: sqlite3.Connection, receiver: str) -> bool:
     """Renew the lease; False when it had expired and others have taken the messages."""
-    renewed = connection.execute("UPDATE receiver SET seen_at = ? WHERE name = ?", (time.time(), receiver))
+    renewed = connection.execute("UPDATE receiver SET seen_at = ? WHERE name = ?", (lease_clock_s(), receiver))
     return renewed.rowcount == 1
 
 
@@ -179,7 +188,7 @@ def last_event(connection: sqlite3.Connection) -> int:
 def insert_event(connection: sqlite3.Connection, source: str, body: bytes) -> None:
     connection.execute(
         "INSERT INTO event (source, body, published_at) VALUES (?, ?, ?)",
-        (source, body, time.time()),
+        (source, body, lease_clock_s()),
     )
 
 
@@ -194,5 +203,5 @@ def trim_events(connection: sqlite3.Connection) -> None:
     connection.execute(
         "DELETE FROM event WHERE id < (SELECT max(id) FROM event)"
         " AND (published_at < ? OR id <= (SELECT max(id) FROM event) - ?)",
-        (time.time() - EVENT_AGE_S, MAX_EVENTS),
+        (lease_clock_s() - EVENT_AGE_S, MAX_EVENTS),
     )

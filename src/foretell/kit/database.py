@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import BigInteger, DateTime, MetaData, event
+from sqlalchemy import BigInteger, DateTime, MetaData, event, func, select
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from foretell.kit import connections
+from foretell.kit.clock import now
 from foretell.kit.drivers import STATEMENT_TIMEOUT_S, PostgresqlDriver, SqliteDriver, is_away, unavailable
 from foretell.kit.errors import Misconfigured
 
@@ -94,6 +95,14 @@ def _postgresql_session(application: str, schema: str | None, durable: bool) -> 
     if not durable:
         session["synchronous_commit"] = "off"
     return session
+
+
+async def server_time(connection: AsyncConnection) -> datetime:
+    """What the database's own clock says; on SQLite, which has none, that of this process."""
+    if connection.dialect.name == "sqlite":
+        return now()
+    moment: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return moment
 
 
 class Database:

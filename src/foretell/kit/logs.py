@@ -11,11 +11,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
+
+from foretell.kit.clock import now
 
 _GATHER_S = 0.1
 _FLUSH_BYTES = 64 * 1024
@@ -123,7 +124,7 @@ def _line_of(service: str, instance: str) -> Callable[[Any, str, MutableMapping[
 
     def encode(_: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
         line: dict[str, Any] = {
-            "@timestamp": datetime.now(UTC),
+            "@timestamp": now(),
             "log.level": _LEVELS.get(method, method),
             "message": event.pop("event", ""),
         }

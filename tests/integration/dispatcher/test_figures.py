@@ -154,6 +154,22 @@ async def test_revenue_follows_what_ends_later_and_who_comes_later(database: Dat
     assert await revenue.add_up(_MIDNIGHT + timedelta(days=1)) == {}
 
 
+async def test_revenue_of_those_whose_clock_is_wrong_is_shown(database: Database, store: Store, ada: UUID) -> None:
+    start = _MIDNIGHT + timedelta(hours=12)
+    usual = await accepted(store, *(_at(ada, start - each * 60 * _MINUTE) for each in (1, 3, 5)))
+    await _ended(store, [succeeded(each) for each in usual], start)
+    revenue = Revenue(database)
+    assert await revenue.add_up(start + 10 * _MINUTE) == {("flight-delay", _TODAY): Takings(3, 3)}
+    # Two apps of which one is hours behind and one ahead: into spans that were seen, between them, and into the future.
+    moments = (start - 180 * _MINUTE, start - 100 * _MINUTE, start - 400 * _MINUTE, start + 120 * _MINUTE)
+    wrong = await accepted(store, *(_at(ada, moment, price_credits=10) for moment in moments))
+    await _ended(store, [succeeded(each) for each in wrong], start + 11 * _MINUTE)
+    for each in range(4):
+        takings = await revenue.add_up(start + (12 + each) * _MINUTE)
+    assert takings == {("flight-delay", _TODAY): Takings(43, 7)}
+    assert await revenue.add_up(start + 200 * _MINUTE) == takings
+
+
 async def test_revenue_of_days_that_are_over_is_shown_no_longer(
     database: Database, store: Store, ada: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
-from tests.predictions import accepted, failed, submission, succeeded
+from tests.predictions import accepted, failed, id_of, submission, succeeded
 
 from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.settlement import settle
@@ -65,6 +65,26 @@ async def test_lost_are_those_that_were_published_long_ago_and_have_not_ended(
     assert await _lost(database, at, 70) == []
     await settle(store, [succeeded(first.id)])
     assert await _lost(database, at, 30) == [second.id, third.id]
+
+
+async def test_what_a_clock_that_was_ahead_has_dated_is_found_at_once(
+    database: Database, store: Store, ada: UUID
+) -> None:
+    ahead = timedelta(hours=2)
+    at = now()
+    # A clock came back, and the identifiers have not: what they say is no reason to wait.
+    led, dated, usual = asked = [
+        submission(ada, id=id_of(at + ahead), created_at=at - timedelta(seconds=10)),
+        submission(ada, id=id_of(at + ahead), created_at=at + ahead),
+        submission(ada, id=id_of(at), created_at=at),
+    ]
+    await accepted(store, *asked)
+    assert set(await _never_published(database, at - timedelta(seconds=5))) == {led.id, dated.id}
+    await store.mark_published([each.id for each in asked], at + ahead)
+    assert set(await _lost(database, at, 30)) == {each.id for each in asked}
+    # Published again, with a mark of today.
+    await store.mark_published([dated.id, usual.id], at)
+    assert await _lost(database, at, 30) == [led.id]
 
 
 async def test_what_was_published_again_has_twice_as_long(database: Database, store: Store, ada: UUID) -> None:

@@ -117,12 +117,26 @@ def test_a_changed_token_is_refused() -> None:
 
 
 def test_a_remembered_token_runs_out_all_the_same() -> None:
-    tokens = AccessTokens(SECRET, lifetime_s=1)
+    at = 1_800_000_000.0
+    tokens = AccessTokens(SECRET, lifetime_s=60, clock=lambda: at)
     token, _ = tokens.issue(ANNA)
-    tokens.verify(token)
-    time.sleep(1.1)
+    identity = tokens.verify(token)
+    at += 59
+    assert tokens.verify(token) is identity
+    assert AccessTokens(SECRET, clock=lambda: at).verify(token) == identity
+    at += 1
+    for another in (tokens, AccessTokens(SECRET, clock=lambda: at)):
+        with pytest.raises(InvalidToken):
+            another.verify(token)
+
+
+def test_the_clock_of_another_machine_may_be_a_little_ahead() -> None:
+    at = 1_800_000_000.0
+    token, _ = AccessTokens(SECRET, clock=lambda: at + 60).issue(ANNA)
+    assert AccessTokens(SECRET, clock=lambda: at).verify(token).user_id == ANNA.id
+    token, _ = AccessTokens(SECRET, clock=lambda: at + 61).issue(ANNA)
     with pytest.raises(InvalidToken):
-        tokens.verify(token)
+        AccessTokens(SECRET, clock=lambda: at).verify(token)
 
 
 def test_a_short_secret_is_refused() -> None:

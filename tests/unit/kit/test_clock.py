@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.kit import clock
-from foretell.kit.clock import uuid7, uuid7_at
+from foretell.kit.clock import Identifiers, SteadyClock, uuid7, uuid7_at
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND_NS = 1_000_000_000
 
 
 def _milliseconds(identifier: UUID) -> int:
@@ -27,7 +28,6 @@ def test_the_bits_are_those_of_the_rfc() -> None:
     identifier = uuid7()
     assert identifier.version == 7
     assert identifier.variant == RFC_4122
-    # A clock that went back before may have left us a little ahead.
     assert before <= _milliseconds(identifier) <= before + 60_000
 
 
@@ -64,15 +64,96 @@ print(uuid7().int & (2**62 - 1), flush=True)
     assert len(set(printed.split())) == 2
 
 
-def test_a_clock_that_goes_back_does_not_break_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = uuid7()
-    hour_ago = time.time_ns() - 3600 * 10**9
-    monkeypatch.setattr(time, "time_ns", lambda: hour_ago)
+class MadeClock:
+    """A time of day that is set, and the time that passes."""
+
+    def __init__(self) -> None:
+        self.wall_ns = 1_800_000_000 * _SECOND_NS
+        self.elapsed_ns = 5_000 * _SECOND_NS
+
+    def pass_s(self, seconds: float) -> None:
+        self.wall_ns += int(seconds * _SECOND_NS)
+        self.elapsed_ns += int(seconds * _SECOND_NS)
+
+    def set_by_s(self, seconds: float) -> None:
+        self.wall_ns += int(seconds * _SECOND_NS)
+
+    def steady(self) -> SteadyClock:
+        return SteadyClock(lambda: self.wall_ns, lambda: self.elapsed_ns)
+
+
+@pytest.fixture
+def made() -> MadeClock:
+    return MadeClock()
+
+
+@pytest.mark.parametrize("seconds", [-4.9, -0.1, 0.1, 4.9])
+def test_a_clock_that_is_set_by_little_is_followed(made: MadeClock, seconds: float) -> None:
+    clock = made.steady()
+    for _ in range(100):
+        made.set_by_s(seconds)
+        assert clock.ns() == made.wall_ns
+        made.pass_s(0.01)
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_jumps_and_comes_back_is_not_followed(made: MadeClock, hours: int) -> None:
+    clock = made.steady()
+    right = clock.ns()
+    made.set_by_s(hours * 3600)
+    for _ in range(50):
+        assert clock.ns() == right
+        made.pass_s(1)
+        right += _SECOND_NS
+    made.set_by_s(-hours * 3600)
+    assert clock.ns() == right == made.wall_ns
+    # It begins anew: the next jump has stood for no time.
+    made.pass_s(30)
+    made.set_by_s(hours * 3600)
+    assert clock.ns() == right + 30 * _SECOND_NS
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_stays_where_it_was_set_is_believed(made: MadeClock, hours: int) -> None:
+    clock = made.steady()
+    made.set_by_s(hours * 3600)
+    clock.ns()
+    made.pass_s(59.9)
+    assert clock.ns() == made.wall_ns - hours * 3600 * _SECOND_NS
+    made.pass_s(0.1)
+    assert clock.ns() == made.wall_ns
+    made.pass_s(1)
+    assert clock.ns() == made.wall_ns
+
+
+def test_a_clock_that_jumps_about_is_not_believed(made: MadeClock) -> None:
+    clock = made.steady()
+    right = clock.ns()
+    for _ in range(10):
+        made.set_by_s(3600)
+        assert clock.ns() == right
+        made.pass_s(50)
+        right += 50 * _SECOND_NS
+
+
+def test_a_clock_that_goes_back_a_little_does_not_break_the_order(made: MadeClock) -> None:
+    made_id = Identifiers(lambda: made.wall_ns).make
+    first = made_id()
+    made.set_by_s(-9)
     # More than the counter has room for, so that the next milliseconds have to be borrowed.
-    later = [uuid7() for _ in range(10_000)]
+    later = [made_id() for _ in range(10_000)]
     assert [first, *later] == sorted([first, *later])
     assert all(identifier.version == 7 and identifier.variant == RFC_4122 for identifier in later)
     assert _milliseconds(later[-1]) - _milliseconds(first) <= 3
+
+
+def test_a_clock_that_was_far_ahead_dates_nothing_once_it_is_right(made: MadeClock) -> None:
+    made_id = Identifiers(lambda: made.wall_ns).make
+    made.set_by_s(7200)
+    ahead = made_id()
+    made.set_by_s(-7200)
+    assert _milliseconds(made_id()) == made.wall_ns // 1_000_000
+    assert _milliseconds(ahead) == made.wall_ns // 1_000_000 + 7_200_000
 
 
 def test_they_are_sorted_as_texts_too() -> None:

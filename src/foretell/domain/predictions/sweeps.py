@@ -10,8 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.messages import Stage
 from foretell.domain.predictions.tables import predictions
-from foretell.kit.clock import uuid7_at
 from foretell.kit.database import Moment
+
+#: What is dated later than this was dated by a wrong clock.
+_FUTURE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,14 @@ class Queued:
 
 
 async def never_published(connection: AsyncConnection, *, before: datetime, limit: int) -> Sequence[Queued]:
-    """The oldest that were accepted before that moment and not marked as published."""
-    # Identifiers begin with their time, so the bound needs no column and no index of its own.
-    return await _queued(
-        connection, predictions.c.published_at.is_(None) & (predictions.c.id < uuid7_at(before)), limit
-    )
+    """The oldest that were accepted before that moment and not marked as published.
+
+    Those too that say they were accepted in the future: their app's clock is wrong, or was, and nobody knows for how
+    long they have waited.
+    """
+    accepted_at = predictions.c.created_at
+    waited = (accepted_at < before) | (accepted_at > before + _FUTURE)
+    return await _queued(connection, predictions.c.published_at.is_(None) & waited, limit)
 
 
 async def lost(
@@ -52,7 +57,7 @@ async def lost(
     columns = predictions.c
     published = columns.published_at
     waited_as_long_again = published + (published - columns.created_at) < literal(at, Moment())
-    overdue = (published < at - after) & waited_as_long_again
+    overdue = ((published < at - after) & waited_as_long_again) | (published > at + _FUTURE)
     if except_pools:
         overdue &= func.coalesce(columns.pool, "").not_in([pool or "" for pool in except_pools])
     return await _queued(connection, overdue, limit)

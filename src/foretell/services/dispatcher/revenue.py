@@ -1,7 +1,9 @@
 """Adds up what was earned yesterday and today, without reading the same predictions again and again.
 
-A prediction that has ended stays as it is. So the time of acceptance is cut into spans, and a span in which all have
-ended is added up once. Looked at again are those in which something still waits, and the last minutes.
+A prediction that has ended stays as it is. So the time of acceptance, which identifiers begin with, is cut into spans
+without gaps, and a span in which all have ended need not be added up again. Looked at every time are those in which
+something still waits, and the last minutes; and one of the others, in turn, for an app whose clock is behind accepts
+into the past.
 """
 
 from collections import defaultdict
@@ -51,6 +53,8 @@ class Revenue:
         #: Those in which somebody still waits.
         self._unfinished: set[_Span] = set()
         self._known_until: datetime | None = None
+        #: Up to where those have been looked at once more.
+        self._checked_until: datetime | None = None
         self._width = _MINUTE
 
     async def add_up(self, at: datetime) -> Mapping[tuple[str, date], Takings]:
@@ -59,7 +63,7 @@ class Revenue:
         first = yesterday - _LONGEST_WAIT
         self._earned = {span: earned for span, earned in self._earned.items() if span.until > first}
         self._unfinished &= self._earned.keys()
-        for span in list(self._unfinished):
+        for span in self._unfinished | self._next_to_check():
             await self._learn(span)
         complete_until = _minute_of(at - _LATE)
         # Of the last minutes, more may appear: what is read of them is good for this time only.
@@ -68,15 +72,25 @@ class Revenue:
         while (accepted_at := await self._next_accepted_at(since)) is not None:
             begin = _minute_of(accepted_at)
             if begin < complete_until:
-                span = _Span(begin, min(begin + self._width, complete_until))
+                # From the last one on: where nobody was accepted yet, somebody may be later.
+                span = _Span(since, min(begin + self._width, complete_until))
                 await self._learn(span)
                 self._known_until = span.until
             else:
                 span = _Span(begin, begin + _MINUTE)
                 latest += (await self._look(span))[0]
             since = span.until
-        self._known_until = complete_until
         return _sums((*self._earned.values(), latest), since_day=yesterday.date())
+
+    def _next_to_check(self) -> set[_Span]:
+        """The known span after the one of last time, from the oldest on again after the newest."""
+        spans = sorted(self._earned, key=lambda span: span.until)
+        if not spans:
+            return set()
+        checked_until = self._checked_until or spans[0].since
+        following = next((span for span in spans if span.until > checked_until), spans[0])
+        self._checked_until = following.until
+        return {following}
 
     async def _next_accepted_at(self, since: datetime) -> datetime | None:
         """When something was accepted next: times without anything are passed over at once."""

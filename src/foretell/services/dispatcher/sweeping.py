@@ -18,7 +18,7 @@ from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.store import Ending, Store
 from foretell.domain.predictions.sweeps import Queued
 from foretell.kit.clock import now, uuid7
-from foretell.kit.database import Database
+from foretell.kit.database import Database, server_time
 from foretell.kit.errors import ForetellError
 from foretell.services.dispatcher import traces
 from foretell.services.dispatcher.measures import DEAD_LETTERS, QUEUE_READY, SWEPT
@@ -107,10 +107,14 @@ class Sweeper:
                 return
 
     async def expire(self) -> None:
-        """End what no worker has taken in time; the credits come back."""
+        """End what no worker has taken in time, by our clock and the database's; the credits come back.
+
+        So a dispatcher whose clock is ahead ends nobody's predictions before their time.
+        """
         while True:
             async with self._database.snapshot() as connection:
-                overdue = await sweeps.expired(connection, now(), limit=_LIMIT)
+                moment = min(now(), await server_time(connection))
+                overdue = await sweeps.expired(connection, moment, limit=_LIMIT)
             if overdue:
                 SWEPT.labels("expired").inc(len(overdue))
                 await self._settler.settle([Ending(identifier, error=_EXPIRED) for identifier in overdue])

@@ -1,9 +1,9 @@
 """Times as others write them: ISO 8601, without a zone UTC, and not in the future."""
 
 import re
-import time
 from datetime import UTC, datetime
 
+from foretell.kit.clock import unix_ns
 from foretell.kit.database import to_microseconds
 
 #: Clocks differ; by more than this they are wrong.
@@ -19,7 +19,7 @@ BEFORE_1970 = "must not be before 1970"
 
 def latest_us() -> int:
     """The latest time that a record may have now, in microseconds since 1970."""
-    return time.time_ns() // 1000 + MAX_AHEAD_S * 1_000_000
+    return unix_ns() // 1000 + MAX_AHEAD_S * 1_000_000
 
 
 def moment_us(text: str, latest: int) -> int:

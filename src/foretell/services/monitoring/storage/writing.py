@@ -1,11 +1,11 @@
 """Writes log records and values of metrics, thousands at a time, straight on the drivers."""
 
 import sqlite3
-import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
+from foretell.kit.clock import unix_ns
 from foretell.kit.database import from_microseconds
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.rows import LogRow, SampleRow, room_of
@@ -53,7 +53,7 @@ class Writer:
 
     def _numbers(self, needed: int) -> "count[int]":
         """The time in microseconds and what follows, never a number twice."""
-        first = max(self._next_seq, time.time_ns() // 1000)
+        first = max(self._next_seq, unix_ns() // 1000)
         self._next_seq = first + needed
         return count(first)
 
