@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = [f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("services_*.py"))]
+pytest_plugins = [
+    "tests.folder_times",
+    *(f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("services_*.py"))),
+]
 
 # A busy machine is slow, and that is no mistake of ours: no test asserts a time.
 settings.register_profile("foretell", deadline=None, suppress_health_check=[HealthCheck.too_slow])

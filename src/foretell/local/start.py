@@ -13,6 +13,8 @@ from foretell.local.virtual_environment import RUNTIME_LOCK, TEST_LOCK, VirtualE
 
 ROOT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
+#: Two tests at a time, a file of tests to one process, those first that come first: the slow ones.
+_TESTING = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
 
 #: Runs a command in place of this process, or (in the menu) below it, and returns its exit status.
 Execute = Callable[[list[str]], int]
@@ -78,7 +80,7 @@ class Start:
         """Do what the options say; returns the exit status."""
         if options.test:
             self._environment.ensure(TEST_LOCK)
-            return self._run("-m", "pytest", "--durations=10", *options.pytest_arguments)
+            return self._run("-m", "pytest", *_TESTING, *options.pytest_arguments)
         if options.start:
             if self._environment.ensure(RUNTIME_LOCK) and self._may_run():
                 say("If Foretell runs already, it still has the packages of before: --stop and --start to renew it.")
