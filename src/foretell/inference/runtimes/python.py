@@ -14,7 +14,7 @@ import msgspec
 from foretell.inference.code import import_file, load_code
 from foretell.inference.guessing import CannotGuess, Guess
 from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, read_artifact, read_options
-from foretell.inference.python_class import NotAModel, make, schemas, step
+from foretell.inference.python_class import NotAModel, dump, make, schemas, step
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ class PythonModel:
 
     def predict(self, rows: list[Row]) -> list[Row]:
         answers = self._predict([self._types.takes.validate_python(row) for row in rows])
-        return [self._types.gives.dump_python(answer, mode="json") for answer in answers]
+        return [dump(self._types.gives, answer) for answer in answers]
 
 
 def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> PythonModel:
