@@ -17,7 +17,7 @@ import structlog
 
 from foretell.contracts.messages import Failure, Result, Stage, TaskEnvelope
 from foretell.inference.observing import Seen, Watch, unwatched
-from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.package import InvalidField, ModelPackage, PackageBroken
 from foretell.inference.preprocessing import Preprocessing, load_preprocessing
 from foretell.inference.registry import ModelNotFound, Registry
 from foretell.inference.runtimes import ModelAway, Runtime, load_runtime
@@ -235,6 +235,8 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
     except Exception as error:
         if len(rows) > 1:
             return [_forward(package, runtime, [row])[0] for row in rows]
+        if isinstance(error, InvalidField):
+            return [Failure("invalid_input", f"{error}.")]
         # The message of the error may quote values of the input, so the log gets only its type and place.
         log.error(
             "model_failed",

@@ -160,7 +160,8 @@ def test_types_and_schemas_that_drifted_apart_are_noticed_and_brought_together(p
             "Odd.predict names a type that pydantic can't check",
         ),
         (
-            "from typing import Any, Callable, TypedDict\nclass Deed(TypedDict):\n    do: Callable[[], Any]\n"
+            "from typing import Any, Callable\nfrom pydantic import BaseModel\n"
+            "class Deed(BaseModel):\n    do: Callable[[], Any]\n"
             "class Doer:\n    def predict(self, batch: list[Deed]) -> list[Deed]: ...",
             "Doer names a type that JSON does not have",
         ),
