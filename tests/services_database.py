@@ -34,20 +34,24 @@ _PATIENCE_S = 60.0
 class PrivatePostgresql:
     """A PostgreSQL server of one test: its own files, its own port on the loopback, started and ended at will."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, address: str = "127.0.0.1") -> None:
+        """`address`: another than the loopback's only where nobody else gets to, since no password is asked for."""
         self._programs = programs
         # Not below pytest's folder, which is closed to the user that the server must run as.
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-postgresql-"))
         self._data = self._folder / "data"
         self._account = _unprivileged_account()
         self._process: subprocess.Popen[bytes] | None = None
+        self._address = address
         self.port = _free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        self.url = f"postgresql://postgres@{address}:{self.port}/postgres"
         if self._account:
             shutil.chown(self._folder, self._account["user"], self._account["group"])
         initdb = [self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
         with self._log() as log:
             subprocess.run(initdb, check=True, stdout=log, stderr=log, cwd=self._folder, **self._account)
+        with (self._data / "pg_hba.conf").open("a") as access:
+            access.write("host all all all trust\n")
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -98,7 +102,7 @@ class PrivatePostgresql:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         options = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self._address,
             "unix_socket_directories": "",
             "port": self.port,
             # Processes are killed here, machines are not: what was written is there even if it was not flushed.
@@ -132,7 +136,7 @@ def postgresql_url() -> Iterator[str]:
     if given or _answers(_USUAL_URL):
         yield given or _USUAL_URL
         return
-    server = PrivatePostgresql(_postgresql_programs())
+    server = PrivatePostgresql(postgresql_programs())
     try:
         server.start()
         yield server.url
@@ -198,7 +202,7 @@ async def database(empty_database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def private_postgresql() -> Iterator[PrivatePostgresql]:
     """A running server of the test's own."""
-    server = PrivatePostgresql(_postgresql_programs())
+    server = PrivatePostgresql(postgresql_programs())
     try:
         server.start()
         yield server
@@ -254,7 +258,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _postgresql_programs() -> Path:
+def postgresql_programs() -> Path:
     """The folder of the newest PostgreSQL server that is installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
     if installed:

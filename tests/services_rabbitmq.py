@@ -35,15 +35,16 @@ _PATIENCE_S = 60.0
 class PrivateRabbitMQ:
     """A RabbitMQ server of our own, with its own files, ports and node name, started and ended at will."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, address: str = "127.0.0.1") -> None:
+        """`address`: another than the loopback's only where nobody else gets to, since everybody may come in."""
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-rabbitmq-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.port, distribution_port, epmd_port = _free_ports(3)
-        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.url = f"amqp://guest:guest@{address}:{self.port}/"
         self._data = self._folder / "data"
         (self._folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\ndisk_free_limit.absolute = 1MB\n"
+            f"listeners.tcp.1 = {address}:{self.port}\ndisk_free_limit.absolute = 1MB\nloopback_users = none\n"
         )
         (self._folder / "enabled_plugins").write_text("[].\n")
         (self._folder / "rabbitmq-env.conf").write_text("")
@@ -175,7 +176,7 @@ def rabbitmq_url() -> Iterator[str]:
     if given or answers(_USUAL_URL):
         yield given or _USUAL_URL
         return
-    server = PrivateRabbitMQ(_programs())
+    server = PrivateRabbitMQ(rabbitmq_programs())
     try:
         server.start()
         yield server.url
@@ -210,7 +211,7 @@ def private_rabbitmq(
     request: pytest.FixtureRequest, _spare_rabbitmq: list[PrivateRabbitMQ]
 ) -> Iterator[PrivateRabbitMQ]:
     """A running server that the test may stop and kill. Queues of other tests may lie on it: use a prefix."""
-    server = _spare_rabbitmq.pop() if _spare_rabbitmq else PrivateRabbitMQ(_programs())
+    server = _spare_rabbitmq.pop() if _spare_rabbitmq else PrivateRabbitMQ(rabbitmq_programs())
     try:
         server.start()
         yield server
@@ -284,7 +285,7 @@ def _missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-def _programs() -> Path:
+def rabbitmq_programs() -> Path:
     """The folder of `rabbitmq-server` and `rabbitmqctl`: not Debian's wrappers, which change the user."""
     for folder in (Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")):
         if (folder / "rabbitmq-server").exists():

@@ -50,6 +50,7 @@ class Running:
 
     service: str
     instance: str
+    host: str
     port: int
     process: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.monotonic)
@@ -76,7 +77,15 @@ class System:
     @property
     def url(self) -> str:
         """Where the app answers."""
-        return f"http://127.0.0.1:{self.app_port}"
+        return f"http://{self.host_of('app')}:{self.app_port}"
+
+    def host_of(self, service: str) -> str:
+        """The address on which processes of `service` answer."""
+        return "127.0.0.1"
+
+    def launcher_of(self, service: str) -> list[str]:
+        """What stands in front of the command of each process of `service`; the process must be the command's own."""
+        return []
 
     def environment(self, service: str, instance: str, port: int) -> Mapping[str, str]:
         """What a process is told."""
@@ -88,6 +97,7 @@ class System:
             "FORETELL_BROKER_PREFIX": self.broker_prefix,
             "FORETELL_DATA_DIR": str(self.folder),
             "FORETELL_SECRET_KEY": self.secret,
+            "FORETELL_HOST": self.host_of(service),
             "FORETELL_PORT": str(port),
             "FORETELL_INSTANCE": instance,
             **self._environment,
@@ -103,15 +113,16 @@ class System:
         instance = f"{service}-{number}"
         port = port or (self.app_port if service == "app" else free_port())
         with (self.folder / f"{instance}.log").open("ab") as output:
+            command = [sys.executable, "-c", f"from foretell.services.{service}.app import main; main()"]
             process = subprocess.Popen(
-                [sys.executable, "-c", f"from foretell.services.{service}.app import main; main()"],
+                [*self.launcher_of(service), *command],
                 env=dict(self.environment(service, instance, port)),
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
                 start_new_session=True,
             )
-        running = Running(service, instance, port, process)
+        running = Running(service, instance, self.host_of(service), port, process)
         self.processes.append(running)
         return running
 
@@ -178,7 +189,7 @@ class System:
         deadline = time.monotonic() + _START_S
         async with httpx.AsyncClient() as client:
             for running in self.alive():
-                while not await _is_healthy(client, running.port):
+                while not await _is_healthy(client, running):
                     if running.process.poll() is not None or time.monotonic() > deadline:
                         raise RuntimeError(f"{running.instance} is not healthy:\n{self.log_of(running)[-3000:]}")
                     await asyncio.sleep(0.05)
@@ -318,9 +329,9 @@ async def wait_until(condition: Callable[[], object], *, timeout_s: float, what:
         await asyncio.sleep(0.02)
 
 
-async def _is_healthy(client: httpx.AsyncClient, port: int) -> bool:
+async def _is_healthy(client: httpx.AsyncClient, running: Running) -> bool:
     try:
-        return (await client.get(f"http://127.0.0.1:{port}/health", timeout=2)).status_code == 200
+        return (await client.get(f"http://{running.host}:{running.port}/health", timeout=2)).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -61,9 +61,9 @@ class Callers:
         return {"model": "flight-delay", **part}
 
     @asynccontextmanager
-    async def calling(self, clients: int = CLIENTS) -> AsyncIterator[None]:
+    async def calling(self, clients: int = CLIENTS, *, think_s: float = _THINK_S) -> AsyncIterator[None]:
         """Ask inside the block; at its end every prediction that was asked for gets its answer first."""
-        tasks = [asyncio.create_task(self._call_on()) for _ in range(clients)]
+        tasks = [asyncio.create_task(self._call_on(think_s)) for _ in range(clients)]
         try:
             yield
         finally:
@@ -71,10 +71,10 @@ class Callers:
             await asyncio.gather(*tasks)
             await self._client.aclose()
 
-    async def _call_on(self) -> None:
+    async def _call_on(self, think_s: float) -> None:
         while not self._stopping:
             await self._ask(uuid7().hex, self._body())
-            await asyncio.sleep(_THINK_S)
+            await asyncio.sleep(think_s)
 
     async def _ask(self, key: str, body: dict[str, Any]) -> None:
         deadline = time.monotonic() + _GIVE_UP_S
