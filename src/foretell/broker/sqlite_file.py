@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foretell.broker.port import BrokerUnavailable
+from foretell.kit.disk import FOLDERS
 from foretell.kit.errors import Misconfigured
 from foretell.kit.randomness import RANDOM
 
@@ -102,9 +103,16 @@ class BrokerFile:
             self.bells.mkdir(exist_ok=True)
         except OSError as error:
             raise Misconfigured(f"The embedded broker cannot make its folder beside {self.path}: {error}") from error
-        await self.write(lambda _: None, timeout_s=OPEN_TIMEOUT_S, doing="open")
+        FOLDERS.watch(self.path.parent)
+        try:
+            await self.write(lambda _: None, timeout_s=OPEN_TIMEOUT_S, doing="open")
+        except BaseException:
+            FOLDERS.forget(self.path.parent)
+            raise
 
     async def close(self) -> None:
+        if not self.closed:
+            FOLDERS.forget(self.path.parent)
         self.closed = True
         if self._shortening is not None:
             await asyncio.wait([self._shortening])

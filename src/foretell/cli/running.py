@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foretell.cli.output import console, count, duration, print_json, remark, remarks, say, show, table
+from foretell.kit.disk import DiskFull, is_full
 from foretell.local.engine import LocalEngine, NotRunning, StartFailed
 from foretell.local.health import reachable_host
 from foretell.local.installation import EngineRecord, Installation
@@ -254,8 +255,11 @@ def status(engine_name: str | None, *, as_json: bool) -> None:
     if _choose(engine_name) == "docker":
         _docker_status(as_json=as_json)
         return
+    engine = _engine()
+    if is_full(engine.installation.data_dir):
+        remark(DiskFull(folder=engine.installation.data_dir).message)
     try:
-        statuses = _engine().status()
+        statuses = engine.status()
     except NotRunning as error:
         if as_json:
             print_json([])

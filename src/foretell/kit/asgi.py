@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from foretell.kit import metrics
+from foretell.kit.disk import FOLDERS
 from foretell.kit.errors import ForetellError
 
 Scope = MutableMapping[str, Any]
@@ -74,8 +75,9 @@ JSON = b"application/json"
 class Operations:
     """`/health`, `/health/live`, `/health/ready` and `/metrics`, the same for every service, as a plain ASGI app.
 
-    `checks` maps a part to what asks it. A service is *healthy* when all of them pass; it is *ready* when those named
-    in `needed_to_serve` pass; it is *live* as long as `live` returns True. `details` adds fields to `/health`.
+    `checks` maps a part to what asks it; the disks that this process writes to are looked at besides. A service is
+    *healthy* when all of them pass; it is *ready* when those named in `needed_to_serve` pass; it is *live* as long as
+    `live` returns True. `details` adds fields to `/health`.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Operations:
         details: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._identity = {"service": service, "instance": instance, "version": version}
-        self._checks = checks or {}
+        self._checks = {**(checks or {}), "disk": FOLDERS.check}
         self._needed_to_serve = frozenset(needed_to_serve)
         self._live = live
         self._details = details

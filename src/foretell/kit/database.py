@@ -23,6 +23,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from foretell.kit import connections
 from foretell.kit.clock import now
+from foretell.kit.disk import FOLDERS
 from foretell.kit.drivers import STATEMENT_TIMEOUT_S, PostgresqlDriver, SqliteDriver, is_away, unavailable
 from foretell.kit.errors import Misconfigured
 
@@ -128,6 +129,7 @@ class Database:
         self._application = application
         self._schema = schema
         self._durable = durable
+        self._folder: Path | None = None
         try:
             parsed = make_url(url.replace("postgres://", "postgresql://", 1))
         except ArgumentError:
@@ -158,6 +160,8 @@ class Database:
             self.dialect = "sqlite"
             path = Path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = path.parent
+            FOLDERS.watch(path.parent)
             pragmas = _sqlite_pragmas(durable)
             self.engine = create_async_engine(
                 parsed.set(drivername="sqlite+aiosqlite"),
@@ -229,6 +233,9 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         connections.forget(self)
+        if self._folder is not None:
+            FOLDERS.forget(self._folder)
+            self._folder = None
         await self.driver.close()
         await self.engine.dispose()
 

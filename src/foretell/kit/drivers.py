@@ -1,6 +1,7 @@
 """The two ways straight to a database, for the hot statements, and what it means that it is away."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from foretell.kit import connections
-from foretell.kit.errors import Unavailable
+from foretell.kit.disk import FOLDERS
+from foretell.kit.errors import NoRoom, Unavailable
 
 log = structlog.get_logger()
 
@@ -58,7 +60,19 @@ def is_away(error: BaseException) -> bool:
 def unavailable(error: BaseException) -> Unavailable:
     """What callers are told of an error that `is_away`; the error itself goes to the log."""
     log.warning("database_unavailable", reason=f"{type(error).__name__}: {error}"[:300])
-    return Unavailable(part="database")
+    return NoRoom(part="database") if _says_no_room(error) else Unavailable(part="database")
+
+
+def _says_no_room(error: BaseException) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(cause, sqlite3.Error):
+        # SQLite has other words, too, where a file beside the database can't be made or can't grow.
+        return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or FOLDERS.full() is not None
+    return isinstance(cause, asyncpg.DiskFullError) or isinstance(
+        getattr(cause, "__cause__", None), asyncpg.DiskFullError
+    )
 
 
 # Planning a hot statement anew takes longer than running it, and a plan made for an empty table must not be one that

@@ -41,6 +41,13 @@ class Unavailable(ForetellError):
     retry_after_s = 2.0
 
 
+class NoRoom(Unavailable):
+    """The disk of the {part} is full: nothing was stored. Try again when there is room."""
+
+    code = "disk_full"
+    retry_after_s = 10.0
+
+
 class Misconfigured(ForetellError):
     """The settings do not allow a start."""
 

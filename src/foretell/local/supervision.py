@@ -3,21 +3,26 @@
 Run as `python -m foretell.local.supervision -n -c FILE`. As it comes, supervisord pauses 1, 2, 3 … seconds between
 restarts whatever ended the process, without a bound, gives up for good in the end, and looks after its children once
 a second. Here a process that somebody killed is back at once, one that ends itself again and again gets growing
-pauses up to 15 s, and none is ever given up.
+pauses up to 15 s, and none is ever given up. And it lives on when the disk is full (`supervisor_logs.py`).
 """
 
 import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from supervisor.loggers import LevelsByName
+from supervisor.dispatchers import POutputDispatcher
+from supervisor.events import ProcessCommunicationStdoutEvent
+from supervisor.loggers import LevelsByName, getLogger
 from supervisor.options import ProcessConfig, ServerOptions
 from supervisor.poller import Poller
 from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 from supervisor.supervisord import go
+
+from foretell.local.supervisor_logs import LogFile
 
 _LOOK_EVERY_S = 0.1
 _LONGEST_PAUSE_S = 15.0
@@ -74,7 +79,41 @@ class _Process(Subprocess):  # type: ignore[misc]
             self.delay = time.time() + pause_s(self.backoff, wait_status)
 
 
+def _logger_to(file: str, *, level: int, line: str, max_bytes: int, backups: int) -> Any:
+    logger = getLogger(level)
+    handler = LogFile(Path(file), max_bytes=max_bytes, backups=backups)
+    handler.setLevel(level)
+    handler.setFormat(line)
+    logger.addHandler(handler)
+    return logger
+
+
+class _Output(POutputDispatcher):  # type: ignore[misc]
+    def _init_normallog(self) -> None:
+        self.normallog = self.process.config.output_log()
+
+
 class _ProcessConfig(ProcessConfig):  # type: ignore[misc]
+    _output_log: Any = None
+
+    def output_log(self) -> Any:
+        """The log of this process, one after the other: it remembers what was lost."""
+        if self._output_log is None:
+            self._output_log = _logger_to(
+                self.stdout_logfile,
+                level=self.options.loglevel,
+                line="%(message)s",
+                max_bytes=self.stdout_logfile_maxbytes,
+                backups=self.stdout_logfile_backups,
+            )
+        return self._output_log
+
+    def make_dispatchers(self, process: Any) -> Any:
+        """The pipes to a process, and what reads them; standard error comes with standard output."""
+        pipes = self.options.make_pipes(False)
+        output = pipes["stdout"]
+        return {output: _Output(process, ProcessCommunicationStdoutEvent, output)}, pipes
+
     def make_process(self, group: Any = None) -> _Process:
         process = _Process(self)
         process.group = group
@@ -92,9 +131,16 @@ class _Options(ServerOptions):  # type: ignore[misc]
         self.poller = _Poller(self)
 
     def make_logger(self) -> None:
-        # A warning to those who run it as root; who runs us as root (in a container, say) has chosen so.
-        self.parse_criticals: list[str] = []
-        super().make_logger()
+        # `parse_criticals` is left out: a warning to those who run it as root, who (in a container, say) chose so.
+        self.logger = _logger_to(
+            self.logfile,
+            level=self.loglevel,
+            line="%(asctime)s %(levelname)s %(message)s\n",
+            max_bytes=self.logfile_maxbytes,
+            backups=self.logfile_backups,
+        )
+        for text in self.parse_warnings:
+            self.logger.warn(text)
 
     def openhttpservers(self, supervisord: Any) -> None:
         """Open the socket, without the warning that it wants no password: only its owner may come near it."""
