@@ -5,10 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from tests.system import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,19 +37,58 @@ def script_of(page: str) -> str:
     return "\n".join(parts)
 
 
+def distributions(*wanted: str) -> dict[str, Distribution]:
+    """The installed packages that `pip install` of these requirements brings, by name."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(each) for each in wanted]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        extras = frozenset(requirement.extras)
+        if (requirement.name, extras) in seen:
+            continue
+        seen.add((requirement.name, extras))
+        package = distribution(requirement.name)
+        found[package.name] = package
+        for line in package.requires or ():
+            needed = Requirement(line)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                waiting.append(needed)
+    return found
+
+
+def lean_python(folder: Path, *wanted: str) -> Path:
+    """The Python of an environment that holds only what these requirements bring: links to what is installed here."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    for package in distributions(*wanted).values():
+        for top in {file.parts[0] for file in package.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            if not (site_packages / top).exists():
+                (site_packages / top).symlink_to(Path(str(package.locate_file(top))))
+    command = folder / "bin" / "foretell"
+    command.write_text(f"#!{folder}/bin/python\nfrom foretell.cli.main import run\n\nrun()\n")
+    command.chmod(0o755)
+    return folder / "bin" / "python"
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An installation of its own: folder, ports, and the commands that a reader has on the path."""
+    """An installation of its own: folder, ports, and the commands that a reader has on the path.
+
+    The tests' own packages (pandas, say) are not there: only the product's, and those that the page tells to install.
+    """
+    (named,) = re.findall(r"`pip install ([^`]+)`", TUTORIAL.read_text(encoding="utf-8"))
+    python = lean_python(tmp_path / "venv", "foretell[local]", *named.split())
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORETELL_")}
     ports = {f"FORETELL_{name}_PORT": str(free_port()) for name in ("APP", "MODEL", "PREPROCESSING", "MONITORING")}
     environment = {
         **inherited,
         **ports,
         "FORETELL_DATA_DIR": str(tmp_path / "data"),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", "")]),
+        "PATH": os.pathsep.join([str(python.parent), inherited.get("PATH", "")]),
     }
     yield environment
-    subprocess.run([sys.executable, "-m", "foretell.cli", "down"], env=environment, cwd=tmp_path, check=False)
+    subprocess.run([python, "-m", "foretell.cli", "down"], env=environment, cwd=tmp_path, check=False)
 
 
 @pytest.mark.timeout(600)

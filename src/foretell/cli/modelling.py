@@ -5,6 +5,7 @@ import logging
 import os
 import tempfile
 import time
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 
@@ -126,9 +127,13 @@ def reference(path_or_name: str, data: Path, *, as_input: bool, replace: bool, d
 def add(source: Path, *, replace: bool, unchecked: bool) -> None:
     """Check a package and install it. Raises `CheckFailed`, `PackageBroken`, `AlreadyInstalled`."""
     _hush()
-    if not unchecked and _checked(source) is None:
-        raise CheckFailed(path=source)
-    package = installing.install(source, _operators_folder(), replace=replace)
+
+    def approve(copy: Path) -> None:
+        if not unchecked and _checked(copy) is None:
+            raise CheckFailed(path=source)
+
+    # The copy is checked, and not the source: what the copy lacks, the services will not find either.
+    package = installing.install(source, _operators_folder(), replace=replace, approve=approve)
     say(f"{package.name} {package.version} is installed in {package.path}.")
     _wait_until_followed()
     say(f"What it takes and answers: foretell models show {package.name}")
@@ -183,7 +188,10 @@ def _checked(folder: Path) -> ModelPackage | None:
     def report(finding: checking.Finding) -> None:
         say(f"{_MARKS[finding.outcome]}  {finding.step:<9} {finding.detail}")
 
-    return checking.check(folder, partial(load_runtime, permissions=_settings().permissions), report)
+    load, place = partial(load_runtime, permissions=_settings().permissions), folder.absolute()
+    # In a folder of its own: what a model finds in the current one only, no service will find.
+    with tempfile.TemporaryDirectory() as nowhere, chdir(nowhere):
+        return checking.check(place, load, report)
 
 
 def _folder_of(path_or_name: str) -> Path:

@@ -132,11 +132,6 @@ class _Check:
         for row in rows:
             (answer,) = self.engine.predict(self.package, [row], self.stage)
             if not isinstance(answer, Failure):
-                problems = self.package.output_validator.problems(answer)
-                if problems:
-                    detail = f"An answer does not fit output.schema.json: {sentence(problems)} It was {answer}."
-                    self._say("rows", "wrong", detail)
-                    return []
                 answered.append((row, answer))
             elif answer.code != "invalid_input":
                 self._say("rows", "wrong", f"The model fails on {row}: {self._why(row, self.stage, answer)}")
@@ -178,10 +173,15 @@ class _Check:
             return failure.message
         try:
             features = asked if stage == "features" else self.engine.preprocess(self.package, [asked])[0]
-            self.runtime.predict([features])  # type: ignore[list-item]  # a failure would have ended it before
+            (answer,) = self.runtime.predict([features])  # type: ignore[list-item]  # a failure would have ended it before
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-        return failure.message
+        problems = self.package.output_validator.problems(answer)
+        return (
+            f"The answer {answer} does not fit output.schema.json: {sentence(problems)}"
+            if problems
+            else failure.message
+        )
 
 
 def _median_s(call: Callable[[], object]) -> float:

@@ -17,7 +17,7 @@ import structlog
 
 from foretell.contracts.messages import Failure, Result, Stage, TaskEnvelope
 from foretell.inference.observing import Seen, Watch, unwatched
-from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.package import InvalidField, ModelPackage, PackageBroken
 from foretell.inference.preprocessing import Preprocessing, load_preprocessing
 from foretell.inference.registry import ModelNotFound, Registry
 from foretell.inference.runtimes import ModelAway, Runtime, load_runtime
@@ -118,7 +118,7 @@ class Engine:
         """One output for each payload, or why there is none, in order. Never raises for what a payload or model does.
 
         `invalid_input` for a payload that does not fit its schema; `model_error` for one on which the model raises
-        or whose output is not finite. Models are called with at most `package.max_batch` rows.
+        or whose output does not fit its own. Models are called with at most `package.max_batch` rows.
         A `rehearsal` is a call that nobody asked for: it is not observed.
         """
         try:
@@ -235,6 +235,8 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
     except Exception as error:
         if len(rows) > 1:
             return [_forward(package, runtime, [row])[0] for row in rows]
+        if isinstance(error, InvalidField):
+            return [Failure("invalid_input", f"{error}.")]
         # The message of the error may quote values of the input, so the log gets only its type and place.
         log.error(
             "model_failed",
@@ -244,9 +246,10 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
             where="".join(traceback.format_tb(error.__traceback__)[-3:]),
         )
         return [Failure("model_error", "The model failed on this input.")]
-    if _surely_finite(outputs):
+    validator = package.output_validator
+    if _surely_finite(outputs) and validator.are_valid_if_finite(outputs):
         return list(outputs)
-    return [output if is_finite(output) else _not_finite(package) for output in outputs]
+    return [output if validator.is_valid(output) else _not_fitting(package, output) for output in outputs]
 
 
 def _surely_finite(outputs: Sequence[Row]) -> bool:
@@ -257,9 +260,14 @@ def _surely_finite(outputs: Sequence[Row]) -> bool:
         return False
 
 
-def _not_finite(package: ModelPackage) -> Failure:
-    log.error("model_output_not_finite", model=package.name, version=package.version)
-    return Failure("model_error", "The model's answer to this input is not a finite number.")
+def _not_fitting(package: ModelPackage, output: Any) -> Failure:
+    """What becomes of a row whose answer is not what the package promises: nobody pays for it."""
+    if not is_finite(output):
+        log.error("model_output_not_finite", model=package.name, version=package.version)
+        return Failure("model_error", "The model's answer to this input is not a finite number.")
+    problem = sentence(package.output_validator.problems(output))
+    log.error("model_output_not_fitting", model=package.name, version=package.version, problem=problem)
+    return Failure("model_error", "The model's answer to this input does not fit its schema.")
 
 
 def _result(package: ModelPackage, task_id: Any, outcome: Row | Failure | None) -> Result:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.contracts.messages import Stage
+from foretell.inference.schema import Validator
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -49,8 +50,20 @@ class Guess:
     artifact: str = ""
     #: A value to try, if the model brought one along.
     example: tuple[Stage, dict[str, Any]] | None = None
+    #: Features that may be missing, as far as whoever logged the model says; tried before it is promised.
+    nullable: tuple[str, ...] = ()
+    #: The most rows that the model takes in one call.
+    max_batch: int = 64
     #: What could not be guessed and wants a look.
     remarks: tuple[str, ...] = ()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`. Raises `CannotGuess` when it lies elsewhere, be it by a link."""
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise CannotGuess(f"{name} lies outside of {folder}. Copy it there, and name it from there.")
+    return file
 
 
 def object_schema(title: str, fields: Iterable[Field]) -> dict[str, Any]:
@@ -64,6 +77,55 @@ def object_schema(title: str, fields: Iterable[Field]) -> dict[str, Any]:
         "required": [each.name for each in made],
         "properties": {each.name: each.schema() for each in made},
     }
+
+
+def with_nulls(schema: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The schema of an object in which these fields may be null."""
+    properties = dict(schema["properties"])
+    for name in names:
+        field = properties[name]
+        properties[name] = {**field, "type": [field["type"], "null"]}
+        if "enum" in field:
+            properties[name]["enum"] = [*field["enum"], None]
+    return {**schema, "properties": properties}
+
+
+def settled(schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """The guessed schema of an output, once an answer has shown what its fields really are.
+
+    A field keeps what was guessed of it where the answer fits; lists get their length.
+    """
+    properties = {}
+    for name, value in answer.items():
+        guessed = schema["properties"].get(name, {"title": titled(name)})
+        fits = Validator({key: part for key, part in guessed.items() if key != "title"}).is_valid(value)
+        seen = _shape(value)
+        properties[name] = {**guessed, **seen} if isinstance(value, list) else guessed
+        if not fits and not isinstance(value, list):
+            properties[name] = {"title": guessed.get("title", titled(name)), **seen}
+    return {**schema, "required": list(answer), "properties": properties}
+
+
+def _shape(value: Any) -> dict[str, Any]:
+    """What one value says of its kind: lists of how many, and of what."""
+    match value:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer"}
+        case float():
+            return {"type": "number"}
+        case str():
+            return {"type": "string"}
+        case list():
+            items = {key: part for part in map(_shape, value) for key, part in part.items()}
+            if {part.get("type") for part in map(_shape, value)} == {"integer", "number"}:
+                items["type"] = "number"
+            return {"type": "array", "items": items, "minItems": len(value), "maxItems": len(value)}
+        case dict():
+            properties = {name: _shape(part) for name, part in value.items()}
+            return {"type": "object", "required": list(value), "properties": properties}
+    return {}
 
 
 def titled(name: str) -> str:

@@ -4,10 +4,11 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from foretell.inference.live import touch_stamp
-from foretell.inference.package import MANIFEST, ModelPackage, load_package
+from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, load_package
 from foretell.inference.python_class import schemas
 from foretell.inference.registry import Registry, shipped_folder
 from foretell.kit.errors import ForetellError
@@ -37,11 +38,15 @@ class Ships(ForetellError):
     code = "ships_with_foretell"
 
 
-def install(source: Path, folder: Path, *, replace: bool = False) -> ModelPackage:
+def install(
+    source: Path, folder: Path, *, replace: bool = False, approve: Callable[[Path], None] = lambda _: None
+) -> ModelPackage:
     """Copy the package in `source` to FOLDER/NAME/VERSION and tell the services. Returns the package there.
 
-    Raises `PackageBroken`, `AlreadyInstalled`.
+    `approve` gets the copy before anybody else sees it, and raises when it should not be installed.
+    Raises `PackageBroken`, `AlreadyInstalled`, and what `approve` raises.
     """
+    _stay_inside(source)
     package = load_package(source)
     target = folder / package.name / package.version
     for installed in _installed(folder, package.name):
@@ -52,12 +57,26 @@ def install(source: Path, folder: Path, *, replace: bool = False) -> ModelPackag
     with tempfile.TemporaryDirectory(dir=folder, prefix=".add-") as draft:
         fresh, old = Path(draft) / "new", Path(draft) / "old"
         shutil.copytree(source, fresh, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        approve(fresh)
+        # What was run there may have left compiled code that names the draft.
+        for compiled in fresh.rglob("__pycache__"):
+            shutil.rmtree(compiled)
         target.parent.mkdir(exist_ok=True)
         if target.exists():
             target.rename(old)
         fresh.rename(target)
     touch_stamp(folder)
     return load_package(target)
+
+
+def _stay_inside(source: Path) -> None:
+    """Refuse a package with links to what lies outside of it: a copy would hold other files of this machine."""
+    root = source.resolve()
+    for file in sorted(source.rglob("*")):
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise PackageBroken(
+                "A link leads out of the package", file, "Put the file itself there, if it belongs to the model."
+            )
 
 
 def remove(name: str, version: str | None, folder: Path) -> ModelPackage:
@@ -85,7 +104,7 @@ def remove(name: str, version: str | None, folder: Path) -> ModelPackage:
 
 
 def update(folder: Path) -> list[str]:
-    """Write down anew what can be computed: the artifact's hash, the schemas of a Python class.
+    """Write down anew what can be computed: the hashes of its files, the schemas of a Python class.
 
     Returns the names of the files that changed. Raises `PackageBroken`.
     """
@@ -94,14 +113,15 @@ def update(folder: Path) -> list[str]:
 
     package = load_package(folder)
     changed = []
+    manifest = folder / MANIFEST
+    text = fresh = manifest.read_text(encoding="utf-8")
     if package.manifest.artifact:
-        digest = hashlib.sha256(package.artifact_path.read_bytes()).hexdigest()
-        manifest = folder / MANIFEST
-        text = manifest.read_text(encoding="utf-8")
-        fresh = re.sub(r'(?m)^(sha256\s*=\s*)["\'][0-9a-f]*["\']', rf'\g<1>"{digest}"', text, count=1)
-        if fresh != text:
-            manifest.write_text(fresh, encoding="utf-8")
-            changed.append(MANIFEST)
+        fresh = _with_hash(fresh, "sha256", package.artifact_path)
+    for name in package.manifest.files:
+        fresh = _with_hash(fresh, name, folder / name)
+    if fresh != text:
+        manifest.write_text(fresh, encoding="utf-8")
+        changed.append(MANIFEST)
     if package.manifest.runtime == "python":
         for stage, schema in schemas(load_class(package)).items():
             file = folder / f"{stage}.schema.json"
@@ -109,6 +129,13 @@ def update(folder: Path) -> list[str]:
                 file.write_text(as_json(schema), encoding="utf-8")
                 changed.append(file.name)
     return changed
+
+
+def _with_hash(manifest: str, key: str, file: Path) -> str:
+    """The text of a manifest, with the sha256 that `file` has now as the value of `key`."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    line = rf"(?m)^([\"']?{re.escape(key)}[\"']?\s*=\s*)[\"'][0-9a-f]*[\"']"
+    return re.sub(line, rf'\g<1>"{digest}"', manifest, count=1)
 
 
 def _installed(folder: Path, name: str | None = None) -> list[ModelPackage]:

@@ -88,6 +88,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: python and remote do without.
     artifact: str = ""
     sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    #: Other files of the package that the model reads, weights say, and the hash that each must have.
+    files: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]] = {}
     #: Pool of workers of its own (the queue `ml_tasks.NAME`), for a model that needs a GPU, say.
     queue: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z", max_length=64)] | None = None
     #: Words for the values of the output: {"0": "on time"}.
@@ -229,18 +231,32 @@ def read_artifact(package: ModelPackage) -> bytes:
 
     A runtime loads these bytes, never the file again: it could have changed in between.
     """
+    return _read_hashed(package.artifact_path, package.manifest.sha256)
+
+
+def read_file(package: ModelPackage, name: str) -> bytes:
+    """The same for another file that the manifest names under `files`; `name` is its path in the package."""
+    expected = package.manifest.files.get(name)
+    if expected is None:
+        raise PackageBroken(
+            f"The model reads the file {name}, which the manifest does not name",
+            package.path / MANIFEST,
+            "Put the file into the package and write its sha256 into model.toml: foretell models check --update",
+        )
+    return _read_hashed(package.path / name, expected)
+
+
+def _read_hashed(file: Path, expected: str) -> bytes:
     try:
-        content = package.artifact_path.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise PackageBroken(
-            f"The artifact cannot be read: {error.strerror}", package.artifact_path, "Put the file back."
-        ) from error
+        raise PackageBroken(f"The file cannot be read: {error.strerror}", file, "Put the file back.") from error
     found = hashlib.sha256(content).hexdigest()
-    if found != package.manifest.sha256:
+    if found != expected:
         raise PackageBroken(
-            f"The artifact is not the one the manifest names: its sha256 is {found}, not {package.manifest.sha256}",
-            package.artifact_path,
-            "Put the right file back; if you replaced it yourself, write its sha256 into model.toml.",
+            f"The file is not the one the manifest names: its sha256 is {found}, not {expected}",
+            file,
+            "Put the right file back; if you replaced it yourself, write its hash down: foretell models check --update",
         )
     return content
 
@@ -293,6 +309,8 @@ def _check_artifact(folder: Path, manifest: Manifest) -> None:
         raise PackageBroken(
             f"The runtime {manifest.runtime} needs `artifact`", folder / MANIFEST, "Name the file of the trained model."
         )
+    for name in manifest.files:
+        _check_file(folder, name, "files")
     if bool(manifest.artifact) != bool(manifest.sha256):
         raise PackageBroken(
             "`artifact` and `sha256` belong together", folder / MANIFEST, "Name the file and the hash it must have."

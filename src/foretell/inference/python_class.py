@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from foretell.inference.package import InvalidField, ModelPackage, PackageBroken
 
@@ -54,6 +55,8 @@ def step(kind: type, method: str) -> Step:
     function = getattr(kind, method, None)
     if function is None:
         raise NotAModel(f"The class {kind.__name__} has no method {method}.")
+    if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.isasyncgenfunction(inspect.unwrap(function)):
+        raise NotAModel(f"{kind.__name__}.{method} is asynchronous. Write it with a plain `def`: it has a thread.")
     try:
         hints = get_type_hints(inspect.unwrap(function))
     except NameError as error:
@@ -63,7 +66,18 @@ def step(kind: type, method: str) -> Step:
     (given, *_) = get_args(answer) or (None,)
     if taken is None or given is None or more:
         raise NotAModel(f"{kind.__name__}.{method} must say what it takes and gives: (batch: list[A]) -> list[B].")
-    return Step(TypeAdapter(taken), TypeAdapter(given))
+    return Step(_adapter(taken, kind, method), _adapter(given, kind, method))
+
+
+def _adapter(row: Any, kind: type, method: str) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(row)
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise NotAModel(
+            f"{kind.__name__}.{method} names a type that pydantic can't check: {reason} "
+            "Use a pydantic model, a dataclass or a typed dictionary of plain values."
+        ) from error
 
 
 def schemas(kind: type) -> dict[str, dict[str, Any]]:
@@ -72,9 +86,13 @@ def schemas(kind: type) -> dict[str, dict[str, Any]]:
     Raises `NotAModel`.
     """
     predict = step(kind, "predict")
-    made = {"features": predict.taken_schema, "output": predict.given_schema}
-    if hasattr(kind, "preprocess"):
-        made["input"] = step(kind, "preprocess").taken_schema
+    try:
+        made = {"features": predict.taken_schema, "output": predict.given_schema}
+        if hasattr(kind, "preprocess"):
+            made["input"] = step(kind, "preprocess").taken_schema
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise NotAModel(f"{kind.__name__} names a type that JSON does not have: {reason}") from error
     return made
 
 
@@ -115,9 +133,14 @@ def preprocessing(package: ModelPackage, kind: type) -> Callable[[list[Row]], li
             raise RuntimeError(f"{len(whole)} rows went in and {len(answers)} came out")
         following = iter(answers)
         made = [row if isinstance(row, InvalidField) else next(following) for row in taken]
-        return [row if isinstance(row, InvalidField) else types.gives.dump_python(row, mode="json") for row in made]
+        return [row if isinstance(row, InvalidField) else dump(types.gives, row) for row in made]
 
     return run
+
+
+def dump(types: TypeAdapter[Any], value: Any) -> Any:
+    """`value` as JSON has it. What is not of `types` is for the schema to refuse; pydantic's warning would show it."""
+    return types.dump_python(value, mode="json", warnings="none")
 
 
 def make(package: ModelPackage, kind: type) -> Any:

@@ -6,17 +6,19 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from foretell.contracts.messages import Failure, Stage
 from foretell.inference.engine import Engine
-from foretell.inference.guessing import CannotGuess, Guess, titled
+from foretell.inference.guessing import CannotGuess, Guess, settled, titled, with_nulls
 from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, RuntimeName, load_package
 from foretell.inference.registry import Registry
-from foretell.inference.runtimes import EXTRAS, Permissions, load_runtime
+from foretell.inference.runtimes import Permissions, Runtime, load_runtime, remedy_for_missing
 from foretell.inference.sampling import samples
+from foretell.inference.schema import sentence
 from foretell.kit.errors import ForetellError
 
 _GUESSES: dict[RuntimeName, str] = {
@@ -56,9 +58,8 @@ def scaffold(source: Path, output: Path, *, name: str | None, version: str, perm
     except CannotGuess as error:
         raise CannotScaffold(reason=str(error)) from error
     except ImportError as error:
-        extra = EXTRAS.get(runtime, "inference")
         raise CannotScaffold(
-            reason=f"{source} needs a package that is not here ({error}): install foretell[{extra}]."
+            reason=f"{source} needs a package that is not here ({error}). {remedy_for_missing(runtime, error)}"
         ) from error
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".new-") as draft:
@@ -66,7 +67,7 @@ def scaffold(source: Path, output: Path, *, name: str | None, version: str, perm
         folder.mkdir()
         _write(folder, made, runtime, name or _name_of(source), version)
         try:
-            _add_example(folder, made, permissions)
+            made = _try(folder, made, permissions)
         except PackageBroken as error:
             reason = error.message.replace(str(folder), str(output))
             raise CannotScaffold(reason=f"The package that was made of {source} is broken: {reason}") from error
@@ -99,14 +100,17 @@ def _write(folder: Path, made: Guess, runtime: RuntimeName, name: str, version: 
     for target, file in made.files.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / target)
-    schemas = {"input": made.input_schema, "features": made.features_schema, "output": made.output_schema}
+    features_schema = with_nulls(made.features_schema, made.nullable)
+    schemas = {"input": made.input_schema, "features": features_schema, "output": made.output_schema}
     for stage, schema in schemas.items():
         if schema is not None:
             (folder / f"{stage}.schema.json").write_text(as_json(schema), encoding="utf-8")
     artifact = ""
     if made.artifact:
-        digest = hashlib.sha256((folder / made.artifact).read_bytes()).hexdigest()
-        artifact = f"artifact = {_toml(made.artifact)}\nsha256 = {_toml(digest)}\n"
+        artifact = f"artifact = {_toml(made.artifact)}\nsha256 = {_toml(_sha256(folder / made.artifact))}\n"
+    # The code is its owner's to change; what was trained is not.
+    others = [name for name in made.files if name != made.artifact and not name.endswith(".py")]
+    files = "\n".join(f"{_key(name)} = {_toml(_sha256(folder / name))}" for name in others)
     preprocessing = f"preprocessing = {_toml(made.preprocessing)}\n" if made.preprocessing else ""
     title = titled(name.replace("-", " "))
     options = "\n".join(f"{key} = {_toml(value)}" for key, value in made.options.items())
@@ -120,13 +124,21 @@ description = {{ en = {_toml(f"{title}: say what it predicts, and from what.")},
 runtime = {_toml(runtime)}
 {artifact}price_credits = 1
 timeout_s = 10
-max_batch = 64
+max_batch = {made.max_batch}
 {preprocessing}
 [options]
 {options}
+
+[files]
+{files}
 """,
         encoding="utf-8",
     )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def as_json(schema: dict[str, Any]) -> str:
@@ -134,23 +146,72 @@ def as_json(schema: dict[str, Any]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _add_example(folder: Path, made: Guess, permissions: Permissions) -> None:
-    """Ask the model about one value, and write both down as the first example. Raises `PackageBroken`."""
+def _try(folder: Path, made: Guess, permissions: Permissions) -> Guess:
+    """Ask the model: its answer settles the output's schema, and becomes the first example.
+
+    Returns the guess with remarks on what was found. Raises `PackageBroken`, `CannotScaffold`.
+    """
     package = load_package(folder)
     runtime = load_runtime(package, permissions)
     engine = Engine(Registry([package]), load=lambda _: runtime)
+    failure = "no value that fits the schema can be made up"
     for stage, value in _values_to_try(package, made):
-        (answer,) = engine.predict(package, [value], stage)
-        if not isinstance(answer, Failure):
-            with (folder / MANIFEST).open("a", encoding="utf-8") as manifest:
-                manifest.write(f"\n[[examples]]\n{stage} = {_toml(value)}\noutput = {_toml(answer)}\n")
-            return
+        features = value if stage == "features" else engine.preprocess(package, [value])[0]
+        if isinstance(features, Failure):
+            failure = features.message
+            continue
+        problems = package.features_validator.problems(features)
+        if problems:
+            failure = sentence(problems)
+            continue
+        try:
+            (answer,) = runtime.predict([features])
+        except Exception as error:
+            # Whoever makes a package sees what the model says, values and all.
+            failure = f"{type(error).__name__}: {error}"
+            continue
+        _settle(package, answer)
+        _try_nulls(runtime, features, made)
+        with (folder / MANIFEST).open("a", encoding="utf-8") as manifest:
+            manifest.write(f"\n[[examples]]\n{stage} = {_toml(value)}\noutput = {_toml(answer)}\n")
+        load_package(folder)
+        return made
+    remark = f"The model could not be tried ({failure}), so there is no example. Write one: [[examples]] in {MANIFEST}."
+    return replace(made, remarks=(*made.remarks, remark))
+
+
+def _settle(package: ModelPackage, answer: Any) -> None:
+    """Make the output's schema fit what the model really answers. Raises `CannotScaffold` where it is a class's own."""
+    problems = package.output_validator.problems(answer)
+    if problems and (package.manifest.runtime == "python" or not isinstance(answer, dict)):
+        raise CannotScaffold(
+            reason=f"The model answers {answer}, which is not what its types say: {sentence(problems)} "
+            "Correct the class."
+        )
+    if package.manifest.runtime != "python":
+        schema = settled(package.output_schema, answer)
+        (package.path / "output.schema.json").write_text(as_json(schema), encoding="utf-8")
+
+
+def _try_nulls(runtime: Runtime, features: dict[str, Any], made: Guess) -> None:
+    """Whether the model does without what may be missing. Raises `CannotScaffold` when it does not."""
+    for name in made.nullable:
+        try:
+            runtime.predict([{**features, name: None}])
+        except Exception as error:
+            raise CannotScaffold(
+                reason=f"By its signature {name} may be missing (required: false), but without it the model fails: "
+                f"{type(error).__name__}: {error}. Log it as required, or train the model with missing values."
+            ) from error
 
 
 def _values_to_try(package: ModelPackage, made: Guess) -> list[tuple[Stage, dict[str, Any]]]:
     stage: Stage = "input" if package.has_preprocessing else "features"
     given = [made.example] if made.example else []
-    return [*given, *((stage, value) for value in samples(package.schema(stage), 5))]
+    made_up = samples(package.schema(stage), 20)
+    # TOML has no null, so an example is better without.
+    made_up.sort(key=lambda value: None in value.values())
+    return [*given, *((stage, value) for value in made_up[:5])]
 
 
 def _toml(value: Any) -> str:

@@ -1,6 +1,7 @@
 """`foretell models`: from a trained model to an installed package, and what is said when something is wrong."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +110,58 @@ def test_services_that_run_are_told(models: Models, package: Path, folder: Path)
 
 def test_a_wrong_package_is_neither_ready_nor_installed(models: Models, package: Path, folder: Path) -> None:
     manifest = package / "model.toml"
-    manifest.write_text(manifest.read_text().replace("output = { twice = [", "output = { twice = [1.0, "))
+    manifest.write_text(re.sub(r"output = { twice = \[[-0-9.]+", "output = { twice = [-7.5", manifest.read_text()))
     checked = models("check", "made")
     assert checked.code == 1
-    assert "WRONG    examples  Example 1 gives another output: twice is" in checked.out
+    assert "WRONG    examples  Example 1 gives another output: twice" in checked.out
     assert "made is not ready" in checked.error
     assert models("add", "made").code == 1
-    assert not (folder / "data").exists()
+    assert list((folder / "data" / "models").iterdir()) == []
     assert models("add", "made", "--unchecked").code == 0
+
+
+def test_a_model_that_works_in_its_own_folder_only_is_not_ready(
+    models: Models, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "weights.txt").write_text("3")
+    (folder / "near.py").write_text(NEAR)
+    assert models("new", "near.py", "--output", "near").code == 0
+    for arguments in (("check", "near"), ("add", "near")):
+        answer = models(*arguments)
+        assert answer.code == 1
+        assert "No such file or directory: 'weights.txt'" in answer.out
+        assert "near is not ready" in answer.error
+    (folder / "near" / "model.py").write_text(NEAR.replace('"weights.txt"', 'folder / "weights.txt"'))
+    (folder / "weights.txt").rename(folder / "near" / "weights.txt")
+    assert models("add", "near").code == 0
+
+
+NEAR = """
+from pathlib import Path
+from pydantic import BaseModel
+
+class Row(BaseModel):
+    x: int
+
+class Near:
+    def load(self, folder: Path) -> None:
+        self.factor = int(Path("weights.txt").read_text())
+
+    def predict(self, batch: list[Row]) -> list[Row]:
+        return [Row(x=row.x * self.factor) for row in batch]
+"""
+
+
+def test_links_that_lead_out_of_a_package_are_not_followed(models: Models, package: Path, folder: Path) -> None:
+    (folder / "secret.txt").write_text("somebody's")
+    (package / "notes.txt").symlink_to(folder / "secret.txt")
+    answer = models("add", "made")
+    assert answer.code == 1
+    assert "A link leads out of the package" in answer.error
+    assert not (folder / "data").exists()
+    (package / "notes.txt").unlink()
+    (package / "notes.txt").symlink_to(package / "model.toml")
+    assert models("add", "made").code == 0
 
 
 def test_versions(models: Models, graph: Path, package: Path, folder: Path) -> None:
@@ -154,7 +199,7 @@ def test_an_artifact_that_was_trained_anew_is_written_down(models: Models, packa
         (("new", "broken.onnx"), "onnxruntime cannot load"),
         (("new", "broken.skops"), "skops cannot load"),
         (("check", "no-such-model"), "neither a folder nor an installed model"),
-        (("add", "./absent"), "not ready"),
+        (("add", "./absent"), "lacks a file"),
         (("remove", "no-such-model"), "There is no no-such-model"),
         (("remove", "flight-delay"), "comes with Foretell"),
         (("reload",), "There is no folder of models"),

@@ -98,6 +98,20 @@ def test_an_answer_that_is_not_finite_is_a_model_error(make_bench: MakeBench, va
     assert codes(outcomes) == [None, "model_error"]
 
 
+@pytest.mark.parametrize("answer", [None, {}, {"y": None}, {"y": "secret"}, {"y": True}, [2.0], 2.0])
+def test_an_answer_that_does_not_fit_its_schema_fails_alone(make_bench: MakeBench, answer: Any) -> None:
+    bench = make_bench(lambda row: answer if row["x"] == 2 else {"y": 1.0})
+    with capture_logs() as logs:
+        outcomes = bench.engine.predict(bench.package, [{"x": 1}, {"x": 2}, {"x": 3}], "features")
+        (alone,) = bench.engine.predict(bench.package, [{"x": 2}], "features")
+    refused = Failure("model_error", "The model's answer to this input does not fit its schema.")
+    assert outcomes == [{"y": 1.0}, refused, {"y": 1.0}]
+    assert alone == refused
+    problems = [entry["problem"] for entry in logs if entry["event"] == "model_output_not_fitting"]
+    assert len(problems) == 2
+    assert "secret" not in str(logs)
+
+
 def test_preprocessing_names_the_field_of_a_bad_row(make_bench: MakeBench) -> None:
     bench = make_bench(preprocessing=PREPROCESSING)
     payloads = [{"text": "1"}, {"text": "bad"}, {"text": "words"}, {"text": "-5000"}, {"no": 1}, [], {"text": "2"}]

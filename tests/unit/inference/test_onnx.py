@@ -1,5 +1,8 @@
 """The runtime onnx: features as one matrix or as inputs of their own, and options that do not fit the graph."""
 
+import contextlib
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -9,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from foretell.contracts.messages import Failure
+from foretell.inference.engine import Engine
+from foretell.inference.installing import install, update
 from foretell.inference.package import PackageBroken, load_package
+from foretell.inference.registry import Registry
+from foretell.inference.runtimes import NOTHING_MORE
 from foretell.inference.runtimes.onnx import _decided, _read, load
+from foretell.inference.runtimes.onnx_files import external_files
+from foretell.inference.scaffolding import CannotScaffold, scaffold
 
 from .conftest import MakePackage
+from .runtimes.graphs import WIDTH_OF_WEIGHTS, save_with_weights_beside
 
 SUM = """
 [options]
@@ -134,3 +145,146 @@ def test_options_that_do_not_fit_are_named(make_package: MakePackage, options: s
 def test_what_is_no_model_is_refused(make_package: MakePackage) -> None:
     with pytest.raises(PackageBroken, match="onnxruntime cannot load"):
         load(load_package(make_package(more=SUM, features_schema=FEATURES)))
+
+
+WHOLE = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "lowest", "highest"),
+    [
+        (TensorProto.INT8, -128, 127),
+        (TensorProto.UINT8, 0, 255),
+        (TensorProto.INT32, -(2**31), 2**31 - 1),
+        (TensorProto.INT64, -(2**63), 2**63 - 1),
+    ],
+)
+def test_whole_numbers_are_exact_or_refused(make_package: MakePackage, kind: int, lowest: int, highest: int) -> None:
+    artifact = graph("Identity", {"n": kind}, [None, 1], kind)
+    package = load_package(make_package(artifact=artifact, more=OUT, features_schema=WHOLE))
+    model = load(package)
+    assert model.predict([{"n": lowest}, {"n": highest}]) == [{"y": lowest}, {"y": highest}]
+    engine = Engine(Registry([package]), load=lambda _: model)
+    rows = [{"n": 1}, {"n": highest + 1}, {"n": lowest - 1}, {"n": 1e300}]
+    outcomes = engine.predict(package, rows, "features")
+    refused = Failure("invalid_input", f"n must be between {lowest} and {highest}.")
+    assert outcomes == [{"y": 1}, refused, refused, refused]
+
+
+OUT = """
+[options]
+outputs = [{ field = "y", tensor = "out" }]
+"""
+
+
+@pytest.mark.parametrize("shape", [[None], ["n"], [None, 1], [4], [4, 1], [1]])
+@pytest.mark.parametrize(
+    ("kind", "values"), [(TensorProto.STRING, ["a", "b", "c"]), (TensorProto.FLOAT16, [1.0, 2.5, 3.0])]
+)
+def test_what_is_made_of_a_graph_of_any_rank_and_size_loads(
+    tmp_path: Path, shape: list[Any], kind: int, values: list[Any]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(graph("Identity", {"x": kind}, shape, kind))
+    scaffold(tmp_path / "model.onnx", tmp_path / "made", name=None, version="1.0.0", permissions=NOTHING_MORE)
+    package = load_package(tmp_path / "made")
+    assert package.max_batch == (shape[0] if isinstance(shape[0], int) else 64)
+    engine = Engine(Registry([package]))
+    assert engine.predict(package, [{"x": value} for value in values], "features") == [
+        {"out": value} for value in values
+    ]
+
+
+def test_a_graph_of_a_fixed_size_takes_no_larger_batch(make_package: MakePackage) -> None:
+    artifact = graph("Identity", {"n": TensorProto.INT64}, [4, 1], TensorProto.INT64)
+    package = load_package(make_package(artifact=artifact, more=OUT, features_schema=WHOLE, max_batch=5))
+    with pytest.raises(PackageBroken, match="Set max_batch = 4"):
+        load(package)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(TensorProto.BFLOAT16, r"is tensor\(bfloat16\)\. A package answers with tensors of the types")],
+)
+def test_an_output_that_nobody_can_read_is_named(tmp_path: Path, kind: int, words: str) -> None:
+    made = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["out"], to=kind)],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("out", kind, [None, 1])],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CannotScaffold, match=words):
+        scaffold(tmp_path / "model.onnx", tmp_path / "made", name=None, version="1.0.0", permissions=NOTHING_MORE)
+
+
+def with_weights(folder: Path) -> Path:
+    """The package that is made of a graph with its weights in a second file."""
+    (folder / "trained").mkdir()
+    save_with_weights_beside(folder / "trained" / "model.onnx", ["x"])
+    scaffold(folder / "trained" / "model.onnx", folder / "made", name=None, version="1.0.0", permissions=NOTHING_MORE)
+    return folder / "made"
+
+
+def test_weights_in_a_second_file_travel_and_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = with_weights(tmp_path)
+    (tmp_path / "models").mkdir()
+    package = install(folder, tmp_path / "models")
+    assert set(package.manifest.files) == {"weights.bin"}
+    answers = load(package).predict([{"x": 2.0}])
+    assert answers == [{"y": 2.0 * sum(range(WIDTH_OF_WEIGHTS))}]
+    # What lies in the current folder is nobody's model.
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "weights.bin").write_bytes(bytes(4 * WIDTH_OF_WEIGHTS))
+    monkeypatch.chdir(other)
+    assert load(package).predict([{"x": 2.0}]) == answers
+    weights = package.path / "weights.bin"
+    content = bytearray(weights.read_bytes())
+    content[8] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(PackageBroken, match=r"not the one the manifest names.*weights\.bin"):
+        load(package)
+    assert update(package.path) == ["model.toml"]
+    load(load_package(package.path))
+
+
+def test_weights_that_the_manifest_does_not_name_are_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_weights(tmp_path)
+    manifest = folder / "model.toml"
+    manifest.write_text(re.sub(r'(?m)^"?weights.*\n', "", manifest.read_text()))
+    monkeypatch.chdir(tmp_path / "trained")
+    with pytest.raises(PackageBroken, match=r"reads the file weights\.bin, which the manifest does not name"):
+        load(load_package(folder))
+
+
+def test_a_graph_without_its_weights_is_not_made_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_with_weights_beside(tmp_path / "model.onnx", ["x"])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "weights.bin").rename(tmp_path / "elsewhere" / "weights.bin")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(CannotScaffold, match=r"keeps its weights in .*weights\.bin, which is not there"):
+        scaffold(tmp_path / "model.onnx", tmp_path / "made", name=None, version="1.0.0", permissions=NOTHING_MORE)
+
+
+def test_weights_are_found_wherever_the_graph_has_them() -> None:
+    def kept(name: str, location: str) -> Any:
+        tensor = TensorProto(name=name, dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value=location)
+        return tensor
+
+    inner = helper.make_graph([], "inner", [], [], [kept("in", "inner.bin")])
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=kept("c", "constant.bin")),
+        helper.make_node("If", ["c"], ["out"], then_branch=inner, else_branch=inner),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [], [kept("w", "outer.bin"), kept("v", "outer.bin")]))
+    assert sorted(external_files(model.SerializeToString())) == ["constant.bin", "inner.bin", "outer.bin"]
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_graph_name_no_files(content: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert isinstance(external_files(content + b"location"), list)

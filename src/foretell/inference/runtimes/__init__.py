@@ -20,8 +20,9 @@ class Runtime(Protocol):
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One output for each row of features, in order; 1 to `max_batch` rows that fit the features' schema.
 
-        Outputs hold what JSON has: dict, list, str, int, float, bool, None. Whatever is raised is the model's fault;
-        `ModelAway` says that no row is to blame, so that the rows are not tried one by one.
+        Outputs hold what JSON has: dict, list, str, int, float, bool, None. Whatever is raised is the model's fault,
+        but `InvalidField`, for a value that the model cannot take although the schema allows it; `ModelAway` says that
+        no row is to blame, so that the rows are not tried one by one.
         Must allow several threads at once.
         """
 
@@ -71,11 +72,24 @@ def obstacle(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> 
     runtime = package.manifest.runtime
     missing = [name for name in _IMPORTS.get(runtime, ()) if find_spec(name) is None]
     if missing:
-        extra = EXTRAS.get(runtime, "inference")
-        return f"The runtime {runtime} lacks {' and '.join(missing)} here. Install foretell[{extra}]."
+        return f"The runtime {runtime} lacks {' and '.join(missing)} here. {_install_extra(runtime)}"
     if runtime == "joblib" and package.manifest.sha256 not in permissions.allowed_pickles:
         return "It is a pickle that the operator has not allowed (FORETELL_ALLOWED_PICKLES)."
     return None
+
+
+def remedy_for_missing(runtime: RuntimeName, error: ImportError) -> str:
+    """What to install: the extra that brings what the runtime needs, or what the model itself needs beside it."""
+    name = (error.name or "").partition(".")[0]
+    if not name or name in _IMPORTS.get(runtime, ()):
+        return _install_extra(runtime)
+    if find_spec(name) is not None:
+        return f"The {name} that is installed here is another version than the model needs."
+    return f"The model needs {name}: install that package, in the version with which the model was trained."
+
+
+def _install_extra(runtime: RuntimeName) -> str:
+    return f"Install foretell[{EXTRAS.get(runtime, 'inference')}]."
 
 
 def load_runtime(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> Runtime:
@@ -89,7 +103,7 @@ def load_runtime(package: ModelPackage, permissions: Permissions = NOTHING_MORE)
         raise PackageBroken(
             f"The runtime {runtime} lacks a package here: {error}",
             package.path / MANIFEST,
-            f"Install foretell[{EXTRAS.get(runtime, 'inference')}].",
+            remedy_for_missing(runtime, error),
         ) from error
     except PackageBroken:
         raise

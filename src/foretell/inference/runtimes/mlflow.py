@@ -6,7 +6,7 @@ runtime onnx or of sklearn.py; what the model takes is checked against the signa
 """
 
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import msgspec
 import yaml
 
 from foretell.contracts.messages import Stage
-from foretell.inference.guessing import CannotGuess, Guess
-from foretell.inference.package import ModelPackage, PackageBroken, read_artifact, read_options
+from foretell.inference.guessing import CannotGuess, Guess, inside
+from foretell.inference.package import ModelPackage, PackageBroken, read_artifact, read_file, read_options
 from foretell.inference.runtimes import NOTHING_MORE, Permissions, Runtime
 
 #: Where MLflow's folder goes in a package that `foretell models new` makes.
@@ -23,7 +23,10 @@ FOLDER = "mlflow"
 _MLMODEL = "MLmodel"
 #: MLflow's types of columns, and NumPy's of tensors, as those of JSON.
 _KINDS = {"boolean": "boolean", "integer": "integer", "long": "integer", "float": "number", "double": "number"}
-_KINDS |= {"string": "string", "bool": "boolean", "str": "string", "object": "string"}
+_KINDS |= {"string": "string"}
+_TENSOR_KINDS = {"bool": "boolean", "str": "string", "object": "string"}
+#: An MLmodel file has a few kilobytes.
+_MOST_BYTES = 1024 * 1024
 
 
 class _Unreadable(Exception):
@@ -38,56 +41,82 @@ class _Unreadable(Exception):
 class _Model:
     """What an MLmodel file says, as far as we need it."""
 
-    def __init__(self, file: Path) -> None:
-        """Raises `_Unreadable`."""
+    def __init__(self, file: Path, content: bytes) -> None:
+        """`file` is where `content` was read. Raises `_Unreadable`."""
+        if len(content) > _MOST_BYTES:
+            raise _Unreadable(f"The MLmodel file has {len(content)} bytes", f"At most {_MOST_BYTES} are read.")
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            flavors = content["flavors"]
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
+                # A few lines of them are gigabytes once they are read.
+                raise yaml.YAMLError("it has aliases (*name), which MLflow does not write")
+            said = yaml.safe_load(content)
+            flavors = said["flavors"]
             self.flavor = next(name for name in ("onnx", "sklearn") if name in flavors)
             about = flavors[self.flavor]
-            self.data = str(about["data" if self.flavor == "onnx" else "pickled_model"])
+            self.data = _text(about["data" if self.flavor == "onnx" else "pickled_model"])
             self.is_skops = about.get("serialization_format") == "skops"
-            self.inputs = _columns((content.get("signature") or {}).get("inputs"))
-            self.outputs = _columns((content.get("signature") or {}).get("outputs"))
-            self.example = (content.get("saved_input_example_info") or {}).get("artifact_path")
+            self.inputs = _columns((said.get("signature") or {}).get("inputs"))
+            self.example = (said.get("saved_input_example_info") or {}).get("artifact_path")
         except StopIteration:
             raise _Unreadable(
                 f"Of this model's flavours {sorted(flavors)} none is onnx or sklearn",
                 "Log it with mlflow.onnx or mlflow.sklearn.",
             ) from None
-        except FileNotFoundError:
-            raise _Unreadable("There is no file MLmodel beside the artifact", "Copy MLflow's whole folder.") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.DecodeError, LookupError, TypeError) as error:
+        except (UnicodeDecodeError, yaml.YAMLError, msgspec.DecodeError, LookupError, TypeError) as error:
             raise _Unreadable(
                 f"The MLmodel file cannot be read: {type(error).__name__}: {error}", "Copy it from MLflow again."
             ) from error
+        except RecursionError as error:
+            raise _Unreadable("The MLmodel file is nested too deeply", "Copy it from MLflow again.") from error
         self.file = file
 
 
-def _columns(signature: str | None) -> list[tuple[str, str]]:
-    """Name and type of JSON of each column of a signature; tensors of k columns become x1 to xk."""
-    columns: list[tuple[str, str]] = []
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a path is a text, not a {type(value).__name__}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of a signature. `kind` is a type of JSON, "" when MLflow's type has none here."""
+
+    name: str
+    kind: str
+    #: MLflow's own name of the type.
+    stated: str
+    required: bool = True
+
+
+def _columns(signature: str | None) -> list[_Column]:
+    """The columns of a signature; tensors of k columns become x1 to xk."""
+    columns: list[_Column] = []
     for place, column in enumerate(msgspec.json.decode(signature) if signature else (), 1):
-        if column["type"] == "tensor":
-            kind = column["tensor-spec"]["dtype"].rstrip("0123456789")
-            kind = {"float": "number", "int": "integer", "uint": "integer"}.get(kind, _KINDS.get(kind, ""))
+        stated = column["type"]
+        required = column.get("required", True) is not False
+        if stated == "tensor":
+            dtype = column["tensor-spec"]["dtype"]
+            kind = dtype.rstrip("0123456789")
+            kind = {"float": "number", "int": "integer", "uint": "integer"}.get(kind, _TENSOR_KINDS.get(kind, ""))
             shape = column["tensor-spec"]["shape"]
             width = shape[1] if len(shape) == 2 else 1
             if column.get("name") and width == 1:
-                columns.append((column["name"], kind))
+                columns.append(_Column(column["name"], kind, dtype, required))
             else:
-                columns += [(f"x{number}", kind) for number in range(1, width + 1)]
+                columns += [_Column(f"x{number}", kind, dtype, required) for number in range(1, width + 1)]
         else:
-            columns.append((str(column.get("name") or f"x{place}"), _KINDS.get(column["type"], "")))
+            name = str(column.get("name") or f"x{place}")
+            columns.append(_Column(name, _KINDS.get(stated, ""), str(stated), required))
     return columns
 
 
 def load(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> Runtime:
     """Check the artifact's hash and the signature, and load it. Raises `PackageBroken`."""
+    file = package.artifact_path.parent / _MLMODEL
     try:
-        described = _Model(package.artifact_path.parent / _MLMODEL)
+        described = _Model(file, _described(package, file))
     except _Unreadable as error:
-        raise PackageBroken(error.what, package.artifact_path.parent / _MLMODEL, error.remedy) from error
+        raise PackageBroken(error.what, file, error.remedy) from error
     if package.artifact_path.name != Path(described.data).name:
         raise PackageBroken(
             f"The artifact is not the file that MLmodel names, {described.data}",
@@ -100,6 +129,22 @@ def load(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> Runt
 
         return onnx.load(package, permissions)
     return _load_sklearn(package, described, permissions)
+
+
+def _described(package: ModelPackage, file: Path) -> bytes:
+    """The MLmodel file of a package. Raises `PackageBroken`."""
+    name = file.relative_to(package.path).as_posix()
+    if name in package.manifest.files:
+        return read_file(package, name)
+    # A package of before hashes were kept of more than the artifact.
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise PackageBroken(
+            f"The MLmodel file beside the artifact cannot be read: {error.strerror}",
+            file,
+            "Copy MLflow's whole folder.",
+        ) from error
 
 
 def _load_sklearn(package: ModelPackage, described: _Model, permissions: Permissions) -> Runtime:
@@ -119,7 +164,7 @@ def _check_signature(package: ModelPackage, described: _Model) -> None:
     """Refuse a package that gives the model fewer columns, or others, than it was logged with."""
     options = package.manifest.options
     given = [column.get("column") or column.get("feature") for column in options.get("columns", ())]
-    wanted = [name for name, _ in described.inputs]
+    wanted = [column.name for column in described.inputs]
     if wanted and given and given != wanted:
         raise PackageBroken(
             f"The signature takes {wanted}, the options give {given}",
@@ -130,11 +175,14 @@ def _check_signature(package: ModelPackage, described: _Model) -> None:
 
 def guess(folder: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
     """What a package of the model in MLflow's `folder` looks like. Raises `CannotGuess`."""
+    file = inside(folder, _MLMODEL)
     try:
-        described = _Model(folder / _MLMODEL)
+        described = _Model(file, file.read_bytes())
     except _Unreadable as error:
-        raise CannotGuess(f"{error.what} ({folder / _MLMODEL}). {error.remedy}") from error
-    data = folder / described.data
+        raise CannotGuess(f"{error.what} ({file}). {error.remedy}") from error
+    data = inside(folder, described.data)
+    if not data.is_file():
+        raise CannotGuess(f"{file} names the model {described.data}, which is not there. Copy MLflow's whole folder.")
     if described.flavor == "onnx":
         from foretell.inference.runtimes import onnx_guess
 
@@ -147,22 +195,34 @@ def guess(folder: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
         from foretell.inference.runtimes import joblib
 
         made = joblib.guess(data, permissions)
+    # Weights lie beside the graph, by names that it knows.
+    beside = {f"{FOLDER}/{name}": each for name, each in made.files.items() if name != made.artifact}
     artifact = f"{FOLDER}/{data.name}"
-    files = {artifact: data, f"{FOLDER}/{_MLMODEL}": described.file}
+    files = {artifact: data, f"{FOLDER}/{_MLMODEL}": described.file, **beside}
     made = replace(made, files=files, artifact=artifact)
     return replace(_with_signature(made, described), example=_example(folder, described, made))
 
 
 def _with_signature(made: Guess, described: _Model) -> Guess:
-    """The guess with the types of the signature, where the model itself knew no better."""
+    """The guess with the types of the signature, where the model itself knew no better. Raises `CannotGuess`."""
+    strange = [f"{column.name} ({column.stated})" for column in described.inputs if not column.kind]
+    if strange:
+        raise CannotGuess(
+            f"The signature has columns of types that a package can't take: {', '.join(strange)}. Log the model with "
+            "numbers, texts and truth values, or wrap it in a Python class: foretell models new model.py"
+        )
     names = [column["feature"] for column in made.options.get("columns", ())]
     if len(names) != len(described.inputs):
         return made
     properties = dict(made.features_schema["properties"])
-    for name, (_, kind) in zip(names, described.inputs, strict=True):
-        if kind and "enum" not in properties[name]:
-            properties[name] = {**properties[name], "type": kind}
-    return replace(made, features_schema={**made.features_schema, "properties": properties})
+    optional = []
+    for name, column in zip(names, described.inputs, strict=True):
+        if "enum" not in properties[name]:
+            properties[name] = {**properties[name], "type": column.kind}
+        if not column.required:
+            optional.append(name)
+    schema = {**made.features_schema, "properties": properties}
+    return replace(made, features_schema=schema, nullable=tuple(optional))
 
 
 def _example(folder: Path, described: _Model, made: Guess) -> tuple[Stage, dict[str, Any]] | None:
@@ -170,7 +230,7 @@ def _example(folder: Path, described: _Model, made: Guess) -> tuple[Stage, dict[
     if not described.example:
         return None
     try:
-        table = msgspec.json.decode((folder / described.example).read_bytes())
+        table = msgspec.json.decode(inside(folder, _text(described.example)).read_bytes())
         columns = [column.get("column") or column["feature"] for column in made.options["columns"]]
         names = [column["feature"] for column in made.options["columns"]]
         rows = table["data"] if isinstance(table, dict) else table

@@ -9,8 +9,9 @@ The manifest says how features become inputs of the graph. One float matrix, a c
       { feature = "distance" },
     ]
 
-Without `matrix` each feature is an input of its own, of shape (rows, 1) and the type that the graph declares; `columns`
-then defaults to the graph's inputs. Then how the outputs of the graph become fields of the answer:
+Without `matrix` each feature is an input of its own, of shape (rows, 1) or (rows,) and the type that the graph
+declares; `columns` then defaults to the graph's inputs. A graph that takes a fixed number of rows gets the last one
+repeated. Then how the outputs of the graph become fields of the answer:
 
     outputs = [
       { field = "probability", tensor = "probabilities", column = 1, decimals = 4 },
@@ -20,11 +21,15 @@ then defaults to the graph's inputs. Then how the outputs of the graph become fi
 `column` takes one column of a (rows, n) tensor; without it the value is the row as it is (a list, or one value when the
 tensor has one column). `decimals` rounds; `threshold` gives 1 at or above it and 0 below, after rounding, so that the
 decision never contradicts the number beside it.
+
+Weights that the graph keeps in files beside it ("external data", as torch.onnx.export writes them) stand with their
+hashes under [files] of the manifest, and are handed to the library as bytes: it opens no file itself.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
+from pathlib import PurePosixPath
 from typing import Any
 
 # Read by the library when it is first loaded. Without it, onnxruntime keeps an id of this machine in the home folder
@@ -35,15 +40,31 @@ import msgspec
 import numpy
 import onnxruntime
 
-from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, read_artifact, read_options
+from foretell.inference.package import (
+    MANIFEST,
+    InvalidField,
+    ModelPackage,
+    PackageBroken,
+    read_artifact,
+    read_file,
+    read_options,
+)
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
+from foretell.inference.runtimes.onnx_files import external_files
 
 _TENSOR_TYPES: dict[str, Any] = {
     "tensor(string)": object,
+    "tensor(float16)": numpy.float16,
     "tensor(float)": numpy.float32,
     "tensor(double)": numpy.float64,
+    "tensor(int8)": numpy.int8,
+    "tensor(int16)": numpy.int16,
     "tensor(int32)": numpy.int32,
     "tensor(int64)": numpy.int64,
+    "tensor(uint8)": numpy.uint8,
+    "tensor(uint16)": numpy.uint16,
+    "tensor(uint32)": numpy.uint32,
+    "tensor(uint64)": numpy.uint64,
     "tensor(bool)": numpy.bool_,
 }
 
@@ -87,8 +108,14 @@ class OnnxModel:
         self._columns = list(dict.fromkeys(_column_of(output) for output in options.outputs))
         self._sources = [(self._columns.index(_column_of(output)), output.threshold) for output in options.outputs]
         self._feeds = _matrix_feeds(options) if options.matrix else _named_feeds(options, session)
+        self._fixed_rows = fixed_rows(session)
 
     def predict(self, rows: list[Row]) -> list[Row]:
+        if self._fixed_rows is not None:
+            return self._answers([*rows, *rows[-1:] * (self._fixed_rows - len(rows))])[: len(rows)]
+        return self._answers(rows)
+
+    def _answers(self, rows: list[Row]) -> list[Row]:
         tensors = dict(zip(self._tensors, self._session.run(self._tensors, self._feeds(rows)), strict=True))
         columns = [_read(tensors[name], column, decimals) for name, column, decimals in self._columns]
         first, *others = [
@@ -107,8 +134,12 @@ def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> OnnxModel:
     """Check the artifact's hash and load it. Raises `PackageBroken`."""
     options = read_options(package, Options)
     content = read_artifact(package)
+    beside = PurePosixPath(package.manifest.artifact).parent
     try:
-        session = open_session(content)
+        weights = {name: read_file(package, str(beside / name)) for name in external_files(content)}
+        session = open_session(content, weights)
+    except PackageBroken:
+        raise
     except Exception as error:  # onnxruntime's errors have no ancestor of their own
         raise PackageBroken(
             f"onnxruntime cannot load the artifact: {error}", package.artifact_path, "Export the model again."
@@ -117,8 +148,11 @@ def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> OnnxModel:
     return OnnxModel(session, options)
 
 
-def open_session(content: bytes) -> Any:
-    """A session for small models on a shared machine: one thread, that sleeps when there is nothing to do."""
+def open_session(content: bytes, weights: Mapping[str, bytes] | None = None) -> Any:
+    """A session for small models on a shared machine: one thread, that sleeps when there is nothing to do.
+
+    `weights` are the files that the graph keeps weights in, by the names it has for them. No other file is opened.
+    """
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.inter_op_num_threads = 1
@@ -127,7 +161,28 @@ def open_session(content: bytes) -> Any:
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Errors come back as exceptions; the library need not print them as well, with values in them.
     settings.log_severity_level = 4
+    # A graph in memory would look for its weights in the current folder, whoever put them there.
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    if weights:
+        contents = list(weights.values())
+        settings.add_external_initializers_from_files_in_memory(list(weights), contents, list(map(len, contents)))
     return onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+
+
+def fixed_rows(session: Any) -> int | None:
+    """How many rows the graph takes, where it takes no other number."""
+    rows = {entry.shape[0] for entry in session.get_inputs() if entry.shape}
+    numbers = [size for size in rows if isinstance(size, int)]
+    return min(numbers) if numbers else None
+
+
+def integer_bounds(kind: str) -> tuple[int, int] | None:
+    """The lowest and the highest number of a type of tensor; None for types that are not of whole numbers."""
+    dtype = _TENSOR_TYPES.get(kind, object)
+    if not issubclass(dtype, numpy.integer):
+        return None
+    about = numpy.iinfo(dtype)
+    return int(about.min), int(about.max)
 
 
 def _checked(options: Options, session: Any, package: ModelPackage) -> Options:
@@ -148,6 +203,13 @@ def _checked(options: Options, session: Any, package: ModelPackage) -> Options:
             f"The graph's inputs have types that cannot be fed: {sorted(inputs.values())}",
             package.artifact_path,
             f"A matrix must be tensor(float); single inputs one of {sorted(_TENSOR_TYPES)}.",
+        )
+    fixed = fixed_rows(session)
+    if fixed is not None and package.max_batch > fixed:
+        raise PackageBroken(
+            f"The graph takes exactly {fixed} rows a call, max_batch is {package.max_batch}",
+            manifest,
+            f"Set max_batch = {fixed}, or export the model with a dynamic first dimension.",
         )
     required = set(package.features_schema.get("required", ()))
     optional = sorted(column.feature for column in options.columns if column.feature not in required)
@@ -184,18 +246,27 @@ def _matrix_feeds(options: Options) -> Callable[[list[Row]], Feeds]:
 
 
 def _named_feeds(options: Options, session: Any) -> Callable[[list[Row]], Feeds]:
-    types = {entry.name: _TENSOR_TYPES[entry.type] for entry in session.get_inputs()}
+    entries = {entry.name: entry for entry in session.get_inputs()}
     plan = [
-        (column.feature, types[column.feature], _places(column.categories) if column.categories else None)
+        (
+            column.feature,
+            _TENSOR_TYPES[entries[column.feature].type],
+            integer_bounds(entries[column.feature].type),
+            (-1,) if len(entries[column.feature].shape) == 1 else (-1, 1),
+            _places(column.categories) if column.categories else None,
+        )
         for column in options.columns
     ]
 
     def feeds(rows: list[Row]) -> Feeds:
         made: Feeds = {}
         with numpy.errstate(over="ignore"):
-            for feature, kind, places in plan:
+            for feature, kind, bounds, shape, places in plan:
                 values = [row[feature] if places is None else places[row[feature]] for row in rows]
-                made[feature] = numpy.array(values, dtype=kind).reshape(-1, 1)
+                if bounds is not None and not (bounds[0] <= min(values) and max(values) <= bounds[1]):
+                    # NumPy would raise, or take 1e300 for another number.
+                    raise InvalidField(feature, f"must be between {bounds[0]} and {bounds[1]}")
+                made[feature] = numpy.array(values, dtype=kind).reshape(shape)
         return made
 
     return feeds

@@ -3,17 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from foretell.inference.guessing import CannotGuess, Field, Guess, object_schema
+from foretell.inference.guessing import CannotGuess, Field, Guess, inside, object_schema
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
-from foretell.inference.runtimes.onnx import open_session
+from foretell.inference.runtimes.onnx import fixed_rows, integer_bounds, open_session
+from foretell.inference.runtimes.onnx_files import external_files
 
 _KINDS = {
     "tensor(string)": "string",
+    "tensor(bool)": "boolean",
+    "tensor(float16)": "number",
     "tensor(float)": "number",
     "tensor(double)": "number",
-    "tensor(int32)": "integer",
-    "tensor(int64)": "integer",
-    "tensor(bool)": "boolean",
+    **dict.fromkeys((f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)), "integer"),
 }
 #: What converters call their outputs, and what we call them.
 _FIELDS = {
@@ -27,8 +28,16 @@ _DECIMALS = 4
 
 def guess(file: Path, _: Permissions = NOTHING_MORE) -> Guess:
     """What a package of this graph looks like. Raises `CannotGuess`."""
+    content = file.read_bytes()
     try:
-        session = open_session(file.read_bytes())
+        beside = {name: inside(file.parent, name) for name in external_files(content)}
+        session = open_session(content, {name: each.read_bytes() for name, each in beside.items()})
+    except FileNotFoundError as error:
+        raise CannotGuess(
+            f"{file} keeps its weights in {error.filename}, which is not there. Copy that file, too."
+        ) from error
+    except CannotGuess:
+        raise
     except Exception as error:  # onnxruntime's errors have no ancestor of their own
         raise CannotGuess(f"onnxruntime cannot load {file}: {error}.") from error
     remarks: list[str] = []
@@ -38,8 +47,9 @@ def guess(file: Path, _: Permissions = NOTHING_MORE) -> Guess:
         features_schema=object_schema("Features", fields),
         output_schema=object_schema("Prediction", answers),
         options={**options, "outputs": outputs},
-        files={"model.onnx": file},
+        files={"model.onnx": file, **beside},
         artifact="model.onnx",
+        max_batch=min(fixed_rows(session) or 64, 64),
         remarks=tuple(remarks),
     )
 
@@ -60,10 +70,15 @@ def _features(inputs: list[Any], remarks: list[str]) -> tuple[list[Field], dict[
         if entry.type not in _KINDS or _width(entry) != 1:
             raise CannotGuess(
                 f"The input {entry.name} is {entry.type} of shape {entry.shape}. A package takes one matrix of floats, "
-                "or inputs of shape (rows, 1)."
+                f"or inputs of shape (rows, 1) or (rows,) and one of the types {', '.join(_KINDS)}."
             )
-    fields = [Field(entry.name, _KINDS[entry.type]) for entry in inputs]
+    fields = [Field(entry.name, _KINDS[entry.type], bounds=_bounds(entry.type)) for entry in inputs]
     return fields, {"columns": [{"feature": entry.name} for entry in inputs]}
+
+
+def _bounds(kind: str) -> dict[str, Any]:
+    bounds = integer_bounds(kind)
+    return {} if bounds is None else {"minimum": bounds[0], "maximum": bounds[1]}
 
 
 def _answers(outputs: list[Any]) -> tuple[list[Field], list[dict[str, Any]]]:
@@ -72,9 +87,12 @@ def _answers(outputs: list[Any]) -> tuple[list[Field], list[dict[str, Any]]]:
     for entry in outputs:
         kind = _KINDS.get(entry.type)
         if kind is None:
-            raise CannotGuess(
-                f"The output {entry.name} is {entry.type}. Convert the model with zipmap=False, so that it is a tensor."
+            remedy = (
+                "Convert the model with zipmap=False, so that it is a tensor."
+                if entry.type.startswith("seq(map(")
+                else f"A package answers with tensors of the types {', '.join(_KINDS)}: cast it to one of them."
             )
+            raise CannotGuess(f"The output {entry.name} is {entry.type}. {remedy}")
         name = _FIELDS.get(entry.name, entry.name)
         option: dict[str, Any] = {"field": name, "tensor": entry.name}
         if name == "probabilities":

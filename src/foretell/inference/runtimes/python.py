@@ -3,7 +3,8 @@
     [options]
     class = "model:Doubler"     # the class of a file of the package
 
-`artifact` and `sha256` may name a file that the class reads in `load`; its hash is checked before.
+`artifact` and `sha256` may name a file that the class reads in `load`, and [files] more of them; their hashes are
+checked before.
 """
 
 from pathlib import Path
@@ -13,8 +14,8 @@ import msgspec
 
 from foretell.inference.code import import_file, load_code
 from foretell.inference.guessing import CannotGuess, Guess
-from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, read_artifact, read_options
-from foretell.inference.python_class import NotAModel, make, schemas, step
+from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, read_artifact, read_file, read_options
+from foretell.inference.python_class import NotAModel, dump, make, schemas, step
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
 
 Row = dict[str, Any]
@@ -35,7 +36,7 @@ class PythonModel:
 
     def predict(self, rows: list[Row]) -> list[Row]:
         answers = self._predict([self._types.takes.validate_python(row) for row in rows])
-        return [self._types.gives.dump_python(answer, mode="json") for answer in answers]
+        return [dump(self._types.gives, answer) for answer in answers]
 
 
 def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> PythonModel:
@@ -43,6 +44,8 @@ def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> PythonModel:
     kind = load_class(package)
     if package.manifest.artifact:
         read_artifact(package)
+    for name in package.manifest.files:
+        read_file(package, name)
     return PythonModel(make(package, kind))
 
 
@@ -85,7 +88,7 @@ def guess(file: Path, _: Permissions = NOTHING_MORE) -> Guess:
         options={"class": entry},
         preprocessing=entry if "input" in made else None,
         files={"model.py": file},
-        remarks=("Files that the class reads belong into the folder of the package, too.",)
+        remarks=("Files that the class reads belong into the folder of the package, too, and under [files].",)
         if hasattr(kind, "load")
         else (),
     )

@@ -8,6 +8,8 @@ The manifest says how features become what the estimator takes:
       { feature = "sepal_length_cm", column = "sepal length (cm)" },     # where the names differ
     ]
     frame = true                               # as a pandas DataFrame, for estimators that pick columns by name
+    # a column that was a pandas category in training, with all its values, in the order of training:
+    #   { feature = "carrier", categories = ["AA", "UA"] }
     text = true                                # the one column is a list of texts, for vectorizers
 
 and how its methods become fields of the answer. Without `outputs` there is one, `prediction`, from `predict`:
@@ -20,8 +22,9 @@ and how its methods become fields of the answer. Without `outputs` there is one,
 """
 
 import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,7 +35,7 @@ import msgspec
 import numpy
 from threadpoolctl import ThreadpoolController
 
-from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken
+from foretell.inference.package import MANIFEST, InvalidField, ModelPackage, PackageBroken
 
 Row = dict[str, Any]
 
@@ -42,6 +45,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     feature: str
     column: str = ""
+    categories: list[Any] | None = None
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +77,7 @@ class SklearnModel:
         self._methods = {output.method: getattr(estimator, output.method) for output in options.outputs}
         self._outputs = options.outputs
         self._classes = [str(value) for value in getattr(estimator, "classes_", ())]
-        self._values = _values_for(options, features_schema)
+        self._values = _values_for(options, features_schema, missing=None if _knows_none(estimator) else numpy.nan)
         # Threads of OpenMP are counted by each thread that calls it, so a limit set once here would not hold elsewhere.
         self._threads = ThreadpoolController().select(user_api="openmp")
         ThreadpoolController().limit(limits=1, user_api="blas")
@@ -89,6 +93,9 @@ class SklearnModel:
     def _field(self, values: Any, output: Output) -> list[Any]:
         if output.column is not None:
             values = values[:, output.column]
+        elif values.ndim == 2 and values.shape[1] == 1:
+            # One target that was a column in training is one value.
+            values = values[:, 0]
         if output.decimals is not None:
             values = values.astype(numpy.float64).round(output.decimals)
         if output.classes:
@@ -120,6 +127,16 @@ def model(package: ModelPackage, estimator: Any, options: Options) -> SklearnMod
             manifest,
             "Correct `columns`.",
         )
+    trained = pandas_categories(estimator)
+    for place, column in enumerate(options.columns):
+        expected = present(trained[place]) if place in trained else None
+        if column.categories != expected:
+            raise PackageBroken(
+                f"The {type(estimator).__name__} was trained with the categories {expected} in the column "
+                f"{column.column or column.feature}, the options give {column.categories}",
+                manifest,
+                "Make the package anew: foretell models new",
+            )
     if options.frame and find_spec("pandas") is None:
         raise PackageBroken("The model picks its columns by name, which needs pandas", manifest, "Install pandas.")
     if options.text and len(options.columns) != 1:
@@ -129,22 +146,129 @@ def model(package: ModelPackage, estimator: Any, options: Options) -> SklearnMod
     return SklearnModel(estimator, options, package.features_schema)
 
 
-def _values_for(options: Options, features_schema: dict[str, Any]) -> Callable[[list[Row]], Any]:
+def steps(estimator: Any) -> list[Any]:
+    """An estimator as the steps that a row passes."""
+    if hasattr(estimator, "best_estimator_"):
+        return steps(estimator.best_estimator_)
+    return [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
+
+
+def pandas_categories(estimator: Any) -> dict[int, list[Any]]:
+    """The values of the columns, by place, that were pandas categories when the model itself was trained.
+
+    LightGBM and scikit-learn's histogram boosting make numbers of such a column by what pandas knows of it; from a
+    plain matrix they would take a category's value for its number.
+    """
+    model = steps(estimator)[0]
+    booster: Any = getattr(model, "booster_", None)
+    if getattr(booster, "pandas_categorical", None):
+        # LightGBM writes the places only into the text of the model.
+        found = re.search(r"\[categorical_feature: ([0-9,]+)\]", booster.model_to_string())
+        places = [int(place) for place in found[1].split(",")] if found else []
+        return dict(zip(places, map(list, booster.pandas_categorical), strict=True))
+    if (
+        getattr(model, "categorical_features", None) == "from_dtype"
+        and getattr(model, "is_categorical_", None) is not None
+    ):
+        encoder = model._preprocessor.named_transformers_["encoder"]
+        places = numpy.flatnonzero(model.is_categorical_).tolist()
+        return dict(zip(places, (values.tolist() for values in encoder.categories_), strict=True))
+    return {}
+
+
+def present(values: Iterable[Any]) -> list[Any]:
+    """Those of the values that are not missing: neither None nor NaN."""
+    return [value for value in values if value is not None and value == value]
+
+
+def _knows_none(part: Any) -> bool:
+    """Whether an encoder in the estimator has seen None; the others know a missing value as NaN."""
+    categories = getattr(part, "categories_", None)
+    if isinstance(categories, list) and any(value is None for values in categories for value in values):
+        return True
+    inner = [entry[1] for name in _NESTED for entry in getattr(part, name, ())]
+    inner += [getattr(part, name) for name in ("best_estimator_", "estimator_", "_preprocessor") if hasattr(part, name)]
+    return any(_knows_none(each) for each in inner if not isinstance(each, str))
+
+
+#: Where estimators keep the parts of which they are made: lists of (name, part, …).
+_NESTED = ("steps", "transformers_", "transformer_list")
+#: Beyond this a float no longer holds each whole number.
+_LARGEST_EXACT = 2**53
+_INT64 = numpy.iinfo(numpy.int64)
+
+
+def _values_for(options: Options, features_schema: dict[str, Any], *, missing: Any) -> Callable[[list[Row]], Any]:
+    """Makes of rows what the estimator takes, of one type whatever the rows hold: a batch must be like its rows.
+
+    `missing` is how the estimator knows a missing text.
+    """
     features = [column.feature for column in options.columns]
     if options.text:
         return lambda rows: [row[features[0]] for row in rows]
+    properties = features_schema.get("properties", {})
+    kinds = [_kinds(properties.get(feature, {})) for feature in features]
     if options.frame:
         from pandas import DataFrame
 
-        names = [(column.column or column.feature, column.feature) for column in options.columns]
-        return lambda rows: DataFrame({name: [row[feature] for row in rows] for name, feature in names})
-    properties = features_schema.get("properties", {})
-    numbers = all(_is_number(properties.get(feature, {})) for feature in features)
-    kind: Any = numpy.float64 if numbers else object
-    return lambda rows: numpy.array([[row[feature] for feature in features] for row in rows], dtype=kind)
+        makers = [
+            (column.column or column.feature, column.feature, _series_of(column, kind, missing))
+            for column, kind in zip(options.columns, kinds, strict=True)
+        ]
+        return lambda rows: DataFrame({name: make([row[feature] for row in rows]) for name, feature, make in makers})
+    whole = [
+        feature for feature, kind in zip(features, kinds, strict=True) if "integer" in kind and "number" not in kind
+    ]
+    if all(kind <= _NUMBERS for kind in kinds):
+        # A null among numbers becomes NaN, which is how estimators mean it.
+        def matrix(rows: list[Row]) -> Any:
+            for feature in whole:
+                _check_whole(feature, [row[feature] for row in rows], _LARGEST_EXACT)
+            return numpy.array([[row[feature] for feature in features] for row in rows], dtype=numpy.float64)
+
+        return matrix
+
+    def objects(rows: list[Row]) -> Any:
+        return numpy.array(
+            [[missing if row[feature] is None else row[feature] for feature in features] for row in rows], dtype=object
+        )
+
+    return objects
 
 
-def _is_number(schema: dict[str, Any]) -> bool:
+def _series_of(column: Column, kinds: frozenset[str], missing: Any) -> Callable[[list[Any]], Any]:
+    """Makes a column of a frame of its values."""
+    from pandas import Categorical, Series
+    from pandas import __version__ as pandas_version
+
+    if column.categories is not None:
+        return lambda values: Categorical(values, categories=column.categories)
+    if kinds == {"integer"}:
+
+        def whole(values: list[Any]) -> Any:
+            _check_whole(column.feature, values, _INT64.max)
+            return Series(values, dtype="int64")
+
+        return whole
+    if kinds == {"boolean"}:
+        return lambda values: Series(values, dtype="bool")
+    if kinds <= _NUMBERS and "boolean" not in kinds:
+        return lambda values: Series(values, dtype="float64")
+    if kinds <= {"string", "null"} and missing is not None and int(pandas_version.partition(".")[0]) >= 3:
+        return lambda values: Series(values, dtype="str")
+    return lambda values: Series([missing if value is None else value for value in values], dtype="object")
+
+
+def _check_whole(feature: str, values: list[Any], largest: int) -> None:
+    """Refuse whole numbers that would become others."""
+    if any(value is not None and not -largest <= value <= largest for value in values):
+        raise InvalidField(feature, f"must be between {-largest} and {largest}")
+
+
+_NUMBERS = frozenset({"number", "integer", "boolean", "null"})
+
+
+def _kinds(schema: dict[str, Any]) -> frozenset[str]:
+    """The types of JSON that a field may have."""
     kinds = schema.get("type", "any")
-    # A null among numbers becomes NaN, which is how estimators mean it.
-    return set([kinds] if isinstance(kinds, str) else kinds) <= {"number", "integer", "boolean", "null"}
+    return frozenset([kinds] if isinstance(kinds, str) else kinds)

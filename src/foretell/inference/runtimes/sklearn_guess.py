@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sklearn.base import OneToOneFeatureMixin, is_classifier, is_clusterer, is_outlier_detector
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline
 
 from foretell.inference.guessing import CannotGuess, Field, Guess, field_names, object_schema
+from foretell.inference.runtimes.sklearn import pandas_categories, present, steps
 
 #: More values than this are no list to choose from.
 _MOST_CHOICES = 500
 _DECIMALS = 4
+#: Whole numbers that a matrix of floats holds exactly.
+_EXACT = {"minimum": -(2**53), "maximum": 2**53}
 
 
 def guess_estimator(estimator: Any, files: dict[str, Path]) -> Guess:
@@ -22,7 +24,7 @@ def guess_estimator(estimator: Any, files: dict[str, Path]) -> Guess:
     if not hasattr(estimator, "predict"):
         raise CannotGuess(f"A {type(estimator).__name__} has no method `predict`. Store the whole pipeline.")
     remarks: list[str] = []
-    fields, options = _features(estimator, remarks)
+    fields, options, nullable = _features(estimator, remarks)
     outputs, answers = _answers(estimator)
     typical = _typical(estimator, fields)
     return Guess(
@@ -32,29 +34,31 @@ def guess_estimator(estimator: Any, files: dict[str, Path]) -> Guess:
         files=files,
         artifact=next(iter(files)),
         example=("features", typical) if typical else None,
+        nullable=tuple(nullable),
         remarks=tuple(remarks),
     )
 
 
 def _typical(estimator: Any, fields: list[Field]) -> dict[str, Any] | None:
     """The means of the training data, where the model begins with a scaler that knows them."""
-    means = getattr(_steps(estimator)[0], "mean_", None)
+    means = getattr(steps(estimator)[0], "mean_", None)
     if means is None or len(means) != len(fields):
         return None
     return {each.name: round(mean, 3) for each, mean in zip(fields, means.tolist(), strict=True)}
 
 
-def _features(estimator: Any, remarks: list[str]) -> tuple[list[Field], dict[str, Any]]:
+def _features(estimator: Any, remarks: list[str]) -> tuple[list[Field], dict[str, Any], list[str]]:
+    """The fields of the features, the options, and the fields that may be null."""
     if _takes_texts(estimator):
         text = Field("text", "string", bounds={"minLength": 1, "maxLength": 10_000})
-        return [text], {"columns": [{"feature": "text"}], "text": True}
+        return [text], {"columns": [{"feature": "text"}], "text": True}, []
     named = getattr(estimator, "feature_names_in_", None)
     if named is not None:
         columns = [str(name) for name in named]
     else:
         width = getattr(estimator, "n_features_in_", 0)
         if not width:
-            raise CannotGuess(f"The {type(estimator).__name__} does not say what it takes. Has it been trained?")
+            raise CannotGuess(_why_unknown(estimator))
         columns = [f"x{place}" for place in range(1, width + 1)]
         remarks.append(
             f"The model was trained without names of columns, so its features are called {columns[0]} to "
@@ -64,50 +68,67 @@ def _features(estimator: Any, remarks: list[str]) -> tuple[list[Field], dict[str
     special = dict(_special(estimator, columns))
     fields = []
     for column, name in zip(columns, names, strict=True):
-        kind, choices = special.get(column, ("number", ()))
-        fields.append(
-            Field(name, kind, title=column[:1].upper() + column[1:] if name != column else "", choices=choices)
-        )
+        known = special.get(column, Known("number"))
+        title = column[:1].upper() + column[1:] if name != column else ""
+        bounds = _EXACT if known.kind == "integer" and not known.choices else {}
+        fields.append(Field(name, known.kind, title=title, choices=known.choices, bounds=bounds))
+    trained = pandas_categories(estimator)
     options: dict[str, Any] = {
         "columns": [
-            {"feature": name} if name == column else {"feature": name, "column": column}
-            for column, name in zip(columns, names, strict=True)
+            {
+                "feature": name,
+                **({} if name == column else {"column": column}),
+                **({"categories": present(trained[place])} if place in trained else {}),
+            }
+            for place, (column, name) in enumerate(zip(columns, names, strict=True))
         ]
     }
-    if named is not None and any(isinstance(step, ColumnTransformer) for step in _steps(estimator)):
+    if named is not None and (trained or any(isinstance(step, ColumnTransformer) for step in steps(estimator))):
         options["frame"] = True
-    return fields, options
+    nullable = [name for column, name in zip(columns, names, strict=True) if special.get(column, Known("")).missing]
+    return fields, options, nullable
 
 
-def _steps(estimator: Any) -> list[Any]:
-    """An estimator as the steps that a row passes."""
-    if hasattr(estimator, "best_estimator_"):
-        return _steps(estimator.best_estimator_)
-    return [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+def _why_unknown(estimator: Any) -> str:
+    kind = type(estimator)
+    if kind.__module__.startswith("sklearn."):
+        return f"The {kind.__name__} does not say what it takes. Has it been trained?"
+    return (
+        f"The {kind.__name__} of {kind.__module__.partition('.')[0]} does not say how many columns it takes "
+        "(n_features_in_), as estimators of scikit-learn do. Export it as ONNX, or wrap it in a Python class: "
+        "foretell models new model.py"
+    )
 
 
 def _takes_texts(estimator: Any) -> bool:
-    first = _steps(estimator)[0]
+    first = steps(estimator)[0]
     return isinstance(first, CountVectorizer | HashingVectorizer)
 
 
-Special = tuple[str, tuple[str, Sequence[Any]]]
+class Known(NamedTuple):
+    """What a model knows of a column: its type of JSON, the values it has seen, and whether some were missing."""
+
+    kind: str
+    choices: Sequence[Any] = ()
+    missing: bool = False
 
 
-def _special(estimator: Any, columns: Sequence[str]) -> Iterator[Special]:
-    """The columns that are no plain numbers: their name, type of JSON, and the values the model has seen."""
-    for step in _steps(estimator):
+def _special(estimator: Any, columns: Sequence[str]) -> Iterator[tuple[str, Known]]:
+    """The columns that are no plain numbers, by name."""
+    for place, values in pandas_categories(estimator).items():
+        yield columns[place], _choice(values)
+    for step in steps(estimator):
         if isinstance(step, ColumnTransformer):
             for _, transformer, chosen in step.transformers_:
                 if isinstance(chosen, str) and not isinstance(transformer, str):
-                    yield chosen, ("string", ())
+                    yield chosen, Known("string")
                 elif not isinstance(transformer, str):
                     yield from _special(transformer, _chosen(chosen, columns))
             return
         categories = getattr(step, "categories_", None)
         if isinstance(categories, list) and len(categories) == len(columns):
             for column, values in zip(columns, categories, strict=True):
-                yield column, _choice(values)
+                yield column, _choice(values.tolist())
         if not isinstance(step, OneToOneFeatureMixin | SimpleImputer):
             return
 
@@ -122,10 +143,14 @@ def _chosen(chosen: Any, columns: Sequence[str]) -> list[str]:
     return [each if isinstance(each, str) else columns[int(each)] for each in picked]
 
 
-def _choice(values: Any) -> tuple[str, Sequence[Any]]:
-    """The type of JSON and the values of one category, the missing value left out."""
-    known = [value for value in values.tolist() if value is not None and value == value]
-    return _kind(known), known if len(known) <= _MOST_CHOICES else ()
+def _choice(values: list[Any]) -> Known:
+    """What the values of one category say, the missing one among them. Raises `CannotGuess`."""
+    known = present(values)
+    strange = sorted({type(value).__name__ for value in known if not isinstance(value, bool | int | float | str)})
+    if strange:
+        raise CannotGuess(f"A column has categories of the type {', '.join(strange)}, which JSON does not have.")
+    choices = known if len(known) <= _MOST_CHOICES else ()
+    return Known(_kind(known), choices, missing=len(known) < len(values))
 
 
 def _kind(values: Sequence[Any]) -> str:

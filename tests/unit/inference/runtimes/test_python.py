@@ -101,6 +101,21 @@ def test_each_row_ends_as_it_deserves(package: ModelPackage) -> None:
     }
 
 
+def test_an_answer_of_another_type_fails_its_row_without_a_word_of_it(made: Made, tmp_path: Path) -> None:
+    code = CLASS.replace('(folder / "factor.txt").read_text()', "3").replace(
+        "        return [Answer(y=",
+        "        strange = {2: None, 3: Answer.model_construct(y='a secret', by=1), 4: {'y': 1.0}}\n"
+        "        return [strange[f.x] if f.x in strange else Answer(y=f.x, by=3) for f in batch]\n"
+        "        return [Answer(y=",
+    )
+    package = made(_written(tmp_path, code))
+    rows = [{"x": number} for number in (1, 2, 3, 4, 5)]
+    # Warnings are errors in tests: pydantic's would hold the value.
+    outcomes = Engine(Registry([package])).predict(package, rows, "features")
+    failed = Failure("model_error", "The model's answer to this input does not fit its schema.")
+    assert outcomes == [{"y": 1.0, "by": 3}, failed, failed, failed, {"y": 5.0, "by": 3}]
+
+
 def test_preprocessing_needs_no_weights(made: Made, tmp_path: Path) -> None:
     file = _written(tmp_path, CLASS)
     with pytest.raises(CannotScaffold, match=r"cannot be made ready: FileNotFoundError"):
@@ -136,6 +151,20 @@ def test_types_and_schemas_that_drifted_apart_are_noticed_and_brought_together(p
         ),
         ("class Lost:\n    def predict(self, batch: 'list[Gone]') -> list[int]:\n        return batch", "Gone"),
         ("x = 1", "it has none"),
+        (
+            "class Late:\n    async def predict(self, batch: list[dict[str, int]]) -> list[dict[str, int]]: ...",
+            "Late.predict is asynchronous",
+        ),
+        (
+            "class Own: ...\nclass Odd:\n    def predict(self, batch: list[Own]) -> list[Own]: ...",
+            "Odd.predict names a type that pydantic can't check",
+        ),
+        (
+            "from typing import Any, Callable\nfrom pydantic import BaseModel\n"
+            "class Deed(BaseModel):\n    do: Callable[[], Any]\n"
+            "class Doer:\n    def predict(self, batch: list[Deed]) -> list[Deed]: ...",
+            "Doer names a type that JSON does not have",
+        ),
         ("import no_such_module", "ModuleNotFoundError"),
         ("def", "SyntaxError"),
     ],
