@@ -1,6 +1,7 @@
 """The little of HTTP that plain ASGI needs: reading a body within bounds, answering, and the operator's routes."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -20,7 +21,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 ASKED_WITHIN = "foretell.asked_within"
 
 #: Says whether one part works: returns when it does, raises what is wrong.
-Check = Callable[[], Awaitable[None]]
+Check = Callable[[], Coroutine[Any, Any, None]]
+#: A part that has not said by then that it works does not: whoever asks how we are waits only a little longer.
+_CHECK_TIMEOUT_S = 2.5
 
 
 class BodyTooLarge(ForetellError):
@@ -77,7 +80,8 @@ class Operations:
 
     `checks` maps a part to what asks it; the disks that this process writes to are looked at besides. A service is
     *healthy* when all of them pass; it is *ready* when those named in `needed_to_serve` pass; it is *live* as long as
-    `live` returns True. `details` adds fields to `/health`.
+    `live` returns True. A check that takes longer than `check_timeout_s` has not passed. `details` adds fields to
+    `/health`.
     """
 
     def __init__(
@@ -90,12 +94,15 @@ class Operations:
         needed_to_serve: Iterable[str] = (),
         live: Callable[[], bool] = lambda: True,
         details: Callable[[], dict[str, Any]] = dict,
+        check_timeout_s: float = _CHECK_TIMEOUT_S,
     ) -> None:
         self._identity = {"service": service, "instance": instance, "version": version}
         self._checks = {**(checks or {}), "disk": FOLDERS.check}
         self._needed_to_serve = frozenset(needed_to_serve)
         self._live = live
         self._details = details
+        self._check_timeout_s = check_timeout_s
+        self._asking: dict[str, asyncio.Task[None]] = {}
         metrics.UP.labels(service, instance, version).set(1)
 
     def handles(self, path: str) -> bool:
@@ -127,13 +134,29 @@ class Operations:
             await respond(send, 404, b'{"detail":"There is nothing here."}', b"application/problem+json")
 
     async def _failing(self, names: frozenset[str]) -> dict[str, str]:
-        failing = {}
-        for name in sorted(names):
-            try:
-                await self._checks[name]()
-            except Exception as error:
-                failing[name] = str(error) or type(error).__name__
-        return failing
+        ordered = sorted(names)
+        reasons = await asyncio.gather(*(self._reason(name) for name in ordered))
+        return {name: reason for name, reason in zip(ordered, reasons, strict=True) if reason is not None}
+
+    async def _reason(self, name: str) -> str | None:
+        """Why this part fails, if it does."""
+        asking = self._asking.get(name)
+        if asking is None:
+            # One at a time: asked again and again, a part that is silent would have them pile up. And never cancelled:
+            # that may cost the part a connection.
+            asking = self._asking[name] = asyncio.create_task(self._checks[name](), name=name)
+            asking.add_done_callback(self._asked)
+        done, _ = await asyncio.wait({asking}, timeout=self._check_timeout_s)
+        if not done:
+            return f"no answer within {self._check_timeout_s:g} s"
+        error = asking.exception()
+        return None if error is None else str(error) or type(error).__name__
+
+    def _asked(self, asking: "asyncio.Task[None]") -> None:
+        del self._asking[asking.get_name()]
+        if not asking.cancelled():
+            # Nobody may wait for it any more; that is no reason for a warning.
+            asking.exception()
 
     async def _answer(self, send: Send, status: int, body: dict[str, Any]) -> None:
         if not body.get("failing"):

@@ -1,5 +1,6 @@
 """Reading bodies within bounds, and the operator's routes."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -82,12 +83,18 @@ class Parts:
     def __init__(self) -> None:
         self.failing: dict[str, Exception] = {}
         self.alive = True
+        #: Set while the database answers; and how often it was asked.
+        self.database_answers = asyncio.Event()
+        self.database_answers.set()
+        self.asked = 0
 
     async def check_broker(self) -> None:
         if "broker" in self.failing:
             raise self.failing["broker"]
 
     async def check_database(self) -> None:
+        self.asked += 1
+        await self.database_answers.wait()
         if "database" in self.failing:
             raise self.failing["database"]
 
@@ -107,6 +114,7 @@ async def client(parts: Parts) -> Any:
         needed_to_serve=["database"],
         live=lambda: parts.alive,
         details=lambda: {"busy": False},
+        check_timeout_s=0.5,
     )
     transport = httpx.ASGITransport(operations)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -123,6 +131,23 @@ async def test_a_healthy_service_says_who_it_is(client: httpx.AsyncClient) -> No
     assert (live.status_code, live.json()) == (200, {"status": "alive", **_IDENTITY})
     ready = await client.get("/health/ready")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", **_IDENTITY})
+
+
+async def test_a_part_that_is_silent_fails_and_is_not_asked_again_meanwhile(
+    client: httpx.AsyncClient, parts: Parts
+) -> None:
+    parts.database_answers.clear()
+    parts.failing = {"broker": ConnectionError()}
+    for _ in range(3):
+        async with asyncio.timeout(10):
+            health = await client.get("/health")
+        # The silence of one part hides nothing of another.
+        assert health.json()["failing"] == {"broker": "ConnectionError", "database": "no answer within 0.5 s"}
+    assert parts.asked == 1
+    parts.database_answers.set()
+    await asyncio.sleep(0)
+    parts.failing = {}
+    assert (await client.get("/health")).status_code == 200
 
 
 async def test_without_a_part_that_is_needed_it_is_neither_healthy_nor_ready(
