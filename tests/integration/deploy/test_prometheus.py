@@ -55,6 +55,7 @@ async def _whole_system(folder: Path, token: str) -> AsyncIterator[tuple[System,
         FORETELL_SWEEP_INTERVAL_S="0.25",
         FORETELL_FIGURES_INTERVAL_S="0.5",
         FORETELL_AUDIT_INTERVAL_S="2",
+        FORETELL_MONITORING_DRIFT_EVERY_S="1",
     )
     for service, port in ports.items():
         system.spawn(service, port=port)
@@ -161,7 +162,7 @@ async def _until_each_has_data(asked: Asked, expressions: Mapping[str, str]) -> 
     return empty
 
 
-# Drift is looked at once a minute, and a machine may be busy.
+# Many processes, and a machine may be busy.
 @pytest.mark.timeout(600)
 async def test_every_query_of_ours_finds_something(tmp_path: Path, start_prometheus: Start) -> None:
     token, own_port = secrets.token_hex(16), free_port()
