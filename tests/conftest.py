@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -34,6 +35,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What somebody has set for an installation of their own is not meant for the tests.
 for _name in _our_settings():
     del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def _tracebacks_are_plain() -> None:
+    """Where a test does not set up logs itself: to show every variable of every frame takes seconds."""
+    if not structlog.is_configured():
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.fixture(autouse=True)

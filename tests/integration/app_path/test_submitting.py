@@ -102,7 +102,13 @@ async def test_a_key_that_comes_again_is_answered_with_the_same_prediction(app: 
 
 async def test_a_key_from_a_hundred_at_once_is_one_prediction(app: Running) -> None:
     ada, headers = await app.open_account()
-    responses = await asyncio.gather(*(_submit(app, headers, **{"Idempotency-Key": "k"}) for _ in range(100)))
+
+    async def submit_with_key() -> httpx.Response:
+        response = await _submit(app, headers, **{"Idempotency-Key": "k"})
+        # The database is slow on a machine that is busy; whoever hears that asks again.
+        return await submit_with_key() if response.status_code == 503 else response
+
+    responses = await asyncio.gather(*(submit_with_key() for _ in range(100)))
     assert {response.status_code for response in responses} <= {202, 409}
     assert len({response.json()["id"] for response in responses if response.status_code == 202}) == 1
     assert await balance_of(app.database, ada) == Balance(99, 1)
