@@ -103,8 +103,12 @@ async def test_from_processes_to_reports(whole: Whole) -> None:
     # What it did is not undone.
     throughput = (await whole.reports.get("/reports/throughput?window=1h")).json()
     assert throughput["models"][0]["tasks"] == _PREDICTIONS
-    targets = (await whole.reports.get("/prometheus/targets")).json()
-    assert victim.instance not in {target["labels"]["instance"] for target in targets}
+    # Its last word may have been on its way, and have been heard only now.
+    targets = await whole.until(
+        "/prometheus/targets",
+        lambda targets: victim.instance not in {target["labels"]["instance"] for target in targets},
+    )
+    assert targets
     for target in targets:
         # Prometheus finds what we promise.
         scraped = await whole.reports.get(f"http://{target['targets'][0]}/metrics")
