@@ -4,9 +4,12 @@ from collections.abc import Awaitable
 from time import perf_counter
 from typing import TypeVar
 
+import structlog
 from prometheus_client import Counter, Histogram
 
 from foretell.kit.metrics import LATENCY_BUCKETS_S
+
+log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 
@@ -18,11 +21,17 @@ _PUBLISH_DURATION_S = Histogram(
     buckets=LATENCY_BUCKETS_S,
 )
 #: By queue, without the installation's prefix.
-REDELIVERIES = Counter(
+_REDELIVERIES = Counter(
     "foretell_broker_redeliveries",
     "Messages received that had been delivered before: their receiver died, or gave them back.",
     ["queue"],
 )
+
+
+def note_redelivery(queue: str, message_id: str, attempts: int) -> None:
+    """Count and log a message that was delivered before."""
+    _REDELIVERIES.labels(queue).inc()
+    log.info("message_redelivered", queue=queue, message_id=message_id, attempts=attempts)
 
 
 async def measured_publish(publish: Awaitable[Answer]) -> Answer:

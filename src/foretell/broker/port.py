@@ -4,7 +4,8 @@ The promises, checked for both by one contract suite:
 
 - `publish` returns only when the message is stored durably, and raises within `timeout_s` when it can't be.
 - A message that was received and not acknowledged comes back when its receiver is gone, with `attempts` grown by
-  one; after `delivery_limit` attempts it is in the queue's dead-letter queue instead. A `requeue` counts as well.
+  one; after `delivery_limit` attempts it goes to the queue's dead-letter queue instead. A `requeue` counts as well.
+- What a consumer that was told to `stop` gives back has not been attempted: `attempts` does not grow.
 - `receive` returns what already waits (at least one message) and never waits for more.
 - Events reach every subscriber that listens at that moment. They are hints: one may be lost, nothing may depend on it.
 - A broker that restarts, cancels a consumer or loses its data is noticed; `receive` goes on by itself afterwards.
@@ -65,7 +66,7 @@ class Consumer(Protocol):
 
         Raises `BrokerUnavailable` once closed, and for nothing else. `max_messages` beyond the consumer's prefetch
         gets no more than the prefetch. Survives a lost connection: deliveries received before it are void
-        (acknowledging them does nothing; they come again).
+        (acknowledging them does nothing; they come again). Returns nothing, at once, after `stop`.
         """
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
@@ -77,8 +78,16 @@ class Consumer(Protocol):
     async def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """Give these back: to the queue with `requeue`, else to the dead-letter queue."""
 
+    async def stop(self) -> None:
+        """Take no more messages, and give back those that were not received, without counting an attempt.
+
+        What was received stays in the caller's hands until it is settled or the consumer closed; then that goes back
+        without counting an attempt too. RabbitMQ gets a fresh copy, at the end of the queue: a broker that is away or
+        takes no messages at this moment counts the attempt. Never raises. Safe to repeat.
+        """
+
     async def close(self) -> None:
-        """Stop taking messages; what is unacknowledged goes back to the queue."""
+        """Stop taking messages; what is unacknowledged goes back to the queue, and counts unless `stop` came first."""
 
 
 class Subscription(Protocol):

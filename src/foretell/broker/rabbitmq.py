@@ -114,7 +114,7 @@ class RabbitBroker:
     async def consume(self, queue: str, *, prefetch: int) -> RabbitConsumer:
         self._consuming.start()
         self._ensured.add(queue)
-        consumer = RabbitConsumer(self._consuming, self._topology, queue, prefetch=prefetch)
+        consumer = RabbitConsumer(self._consuming, self._topology, queue, prefetch=prefetch, publish=self.publish)
         self._register(consumer)
         return consumer
 

@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import structlog
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.connection import Connection
 
-from foretell.broker.measures import REDELIVERIES
+from foretell.broker.measures import note_redelivery
 from foretell.broker.port import BrokerUnavailable, Delivery
 from foretell.broker.rabbitmq_link import (
     FIRST_DELAY_S,
@@ -21,8 +21,11 @@ from foretell.broker.rabbitmq_link import (
     close_channel,
     explain,
     ready_and_consumers,
+    within,
 )
 from foretell.broker.rabbitmq_topology import Topology
+from foretell.kit.clock import uuid7
+from foretell.kit.errors import ForetellError
 from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
@@ -42,6 +45,10 @@ REFRESH_S = 30.0
 NOTICE_S = 0.5
 REFRESHED = "had nothing for a while"
 SETTLE_TIMEOUT_S = 5.0
+#: How long what a queue has sent may be on its way.
+IN_FLIGHT_S = 0.1
+#: In a copy of a message that was given back: the attempts before it. The queue counts anew.
+ATTEMPTS_BEFORE = "x-foretell-attempts"
 MAX_BUFFERED_EVENTS = 10_000
 
 
@@ -58,6 +65,7 @@ class Registration(ABC):
         self._source = source
         self._channel: AbstractChannel | None = None
         self._closed = False
+        self._stopped = False
         self._refreshing = False
         #: Told when this is closed; the broker then no longer counts on it.
         self.on_close: Callable[[Registration], None] | None = None
@@ -66,7 +74,7 @@ class Registration(ABC):
 
     @property
     def registered(self) -> bool:
-        return self._refreshing or (self._channel is not None and not self._channel.is_closed)
+        return self._stopped or self._refreshing or (self._channel is not None and not self._channel.is_closed)
 
     async def close(self) -> None:
         if self._closed:
@@ -100,7 +108,7 @@ class Registration(ABC):
 
     async def _run(self) -> None:
         delay_s = FIRST_DELAY_S
-        while True:
+        while not self._stopped:
             connection = await self._link.connection()
             try:
                 reason = await self._serve(connection)
@@ -113,7 +121,7 @@ class Registration(ABC):
                 else:
                     reason = explain(error)
             self._refreshing = reason == REFRESHED
-            if self._refreshing:
+            if self._refreshing or self._stopped:
                 continue
             log.warning("consumer_lost", consumed=self._source, reason=reason)
             await asyncio.sleep(delay_s * RANDOM.uniform(0.5, 1.0))
@@ -168,16 +176,22 @@ class _Handle(NamedTuple):
 class RabbitConsumer(Registration):
     """Keeps the promises of `port.Consumer` with `basic.consume` and a local buffer."""
 
-    def __init__(self, link: Link, topology: Topology, queue: str, *, prefetch: int) -> None:
+    def __init__(
+        self, link: Link, topology: Topology, queue: str, *, prefetch: int, publish: Callable[..., Awaitable[None]]
+    ) -> None:
+        """`publish` is the broker's: what is given back uncounted is published anew."""
         self._topology = topology
+        self._publish = publish
         self._queue = queue
         self._prefetch = prefetch
         self._limit = None if topology.is_dead_letter_queue(queue) else topology.delivery_limit
-        # In a dead-letter queue, RabbitMQ counts on: a message that was never delivered there seems to come again.
-        self._count_redelivery = REDELIVERIES.labels(queue).inc if self._limit is not None else None
         self._buffer: deque[Delivery] = deque()
-        #: Delivery tags that are ours to settle on the present channel, in the order of their arrival: ascending.
-        self._held: dict[int, None] = {}
+        #: What is ours to settle on the present channel, by delivery tag, in the order of arrival: ascending.
+        self._held: dict[int, Delivery] = {}
+        #: Whether we hold as many as we may.
+        self._full = asyncio.Event()
+        #: Nothing is settled while we leave: the next message would be sent.
+        self._settling = asyncio.Lock()
         self._received = 0
         self._consumer_tag: str | None = None
         self._silences = 0
@@ -185,13 +199,19 @@ class RabbitConsumer(Registration):
         super().__init__(link, topology.name(queue))
 
     async def receive(self, max_messages: int) -> list[Delivery]:
-        while not self._buffer:
+        while self._stopped or not self._buffer:
             if self._closed:
                 raise BrokerUnavailable(f"The consumer of {self._queue} is closed.")
+            if self._stopped:
+                return []
             await self._arrival()
         return [self._buffer.popleft() for _ in range(min(max_messages, len(self._buffer)))]
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        async with self._settling:
+            await self._acknowledge(deliveries)
+
+    async def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         tags = {tag for delivery in deliveries if (tag := self._tag_in_hand(delivery)) is not None}
         channel = self._channel
         if channel is None or not tags:
@@ -213,16 +233,71 @@ class RabbitConsumer(Registration):
         self._settled(tags)
 
     async def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
-        channel = self._channel
-        for delivery in deliveries:
-            tag = self._tag_in_hand(delivery)
-            if channel is None or tag is None:
-                continue
-            with suppress(Exception):
-                async with asyncio.timeout(SETTLE_TIMEOUT_S):
-                    # One by one, and not basic.nack: since RabbitMQ 4.3 only basic.reject counts as an attempt.
-                    await channel.basic_reject(tag, requeue=requeue, wait=False)
-            self._settled({tag})
+        async with self._settling:
+            channel = self._channel
+            for delivery in deliveries:
+                tag = self._tag_in_hand(delivery)
+                if channel is None or tag is None:
+                    continue
+                with suppress(Exception):
+                    async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                        # One by one, and not basic.nack: since RabbitMQ 4.3 only basic.reject counts as an attempt.
+                        await channel.basic_reject(tag, requeue=requeue, wait=False)
+                self._settled({tag})
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._wake()
+        await self._leave()
+        unreceived = list(self._buffer)
+        self._buffer.clear()
+        await self._give_back(unreceived)
+
+    async def close(self) -> None:
+        if self._stopped and not self._closed:
+            await self._give_back(list(self._held.values()))
+        await super().close()
+
+    async def _leave(self) -> None:
+        """Have nothing more sent to us.
+
+        What is on its way to a consumer at its cancellation, RabbitMQ keeps from us, and counts when it returns.
+        Nothing is on its way once the prefetch is reached: under load in a moment; or, but by chance, from an empty
+        queue.
+        """
+        channel, tag, self._consumer_tag = self._channel, self._consumer_tag, None
+        if channel is None or tag is None:
+            return
+        async with self._settling:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IN_FLIGHT_S):
+                    await self._full.wait()
+            with suppress(BrokerUnavailable):
+                await within(SETTLE_TIMEOUT_S, f"leave {self._queue}", channel.basic_cancel(tag))
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Replace each by a copy at the end of the queue: every return counts as an attempt."""
+        in_hand = [delivery for delivery in deliveries if self._tag_in_hand(delivery) is not None]
+        copied = await asyncio.gather(*(self._copy(delivery) for delivery in in_hand))
+        await self.acknowledge([delivery for delivery, is_safe in zip(in_hand, copied, strict=True) if is_safe])
+
+    async def _copy(self, delivery: Delivery) -> bool:
+        headers = dict(delivery.headers)
+        if delivery.attempts > 1:
+            headers[ATTEMPTS_BEFORE] = str(delivery.attempts - 1)
+        try:
+            await self._publish(
+                self._queue,
+                delivery.body,
+                message_id=delivery.message_id,
+                headers=headers,
+                timeout_s=SETTLE_TIMEOUT_S,
+            )
+        except ForetellError as error:
+            # The original goes back when the channel is closed.
+            log.warning("return_counted", consumed=self._source, reason=error.message)
+            return False
+        return True
 
     def _tag_in_hand(self, delivery: Delivery) -> int | None:
         handle = delivery.tag
@@ -232,6 +307,7 @@ class RabbitConsumer(Registration):
     def _settled(self, tags: set[int]) -> None:
         for tag in tags:
             self._held.pop(tag, None)
+        self._full.clear()
         self._idle_since = asyncio.get_running_loop().time()
 
     async def _register(self, channel: AbstractChannel) -> None:
@@ -243,6 +319,8 @@ class RabbitConsumer(Registration):
         await self._topology.declare(self._link, self._queue)
         await channel.basic_qos(prefetch_count=self._prefetch)
         self._idle_since = asyncio.get_running_loop().time()
+        if self._stopped:
+            return
         # The first message may come before the answer to basic.consume does.
         self._channel = channel
         try:
@@ -253,12 +331,15 @@ class RabbitConsumer(Registration):
             raise
 
     async def _consume(self, channel: AbstractChannel) -> None:
-        answer = await channel.basic_consume(self._topology.name(self._queue), self._on_message)
-        self._consumer_tag = answer.consumer_tag
+        # Ours, and known before the answer comes: a `stop` meanwhile cancels it right after that.
+        self._consumer_tag = tag = uuid7().hex
+        await channel.basic_consume(self._topology.name(self._queue), self._on_message, consumer_tag=tag)
 
     def _forget(self) -> None:
+        self._consumer_tag = None
         self._buffer.clear()
         self._held.clear()
+        self._full.clear()
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         channel, tag = message.channel, message.delivery_tag
@@ -266,33 +347,36 @@ class RabbitConsumer(Registration):
             return
         properties = message.header.properties
         headers: dict[str, Any] = properties.headers or {}
-        returns = headers.get("x-delivery-count")
-        attempts = returns + 1 if isinstance(returns, int) else 1
+        returns, before = headers.get("x-delivery-count"), headers.get(ATTEMPTS_BEFORE)
+        attempts = 1 + (returns if isinstance(returns, int) else 0)
+        if isinstance(before, str) and before.isdecimal():
+            attempts += int(before)
         self._received += 1
-        if attempts > 1 and self._count_redelivery is not None:
-            self._count_redelivery()
+        # In a dead-letter queue, RabbitMQ counts on: a message that was never delivered there seems to come again.
+        if attempts > 1 and self._limit is not None:
+            note_redelivery(self._queue, properties.message_id or "", attempts)
         if self._limit is not None and attempts > self._limit:
             # A queue declared by somebody else may have another limit, or none.
             with suppress(Exception):
                 await channel.basic_reject(tag, requeue=False, wait=False)
             return
-        self._held[tag] = None
-        self._buffer.append(
-            Delivery(
-                body=message.body,
-                queue=self._queue,
-                message_id=properties.message_id or "",
-                attempts=attempts,
-                # The broker's own headers begin with x- ; ours are strings.
-                headers={k: v for k, v in headers.items() if isinstance(v, str) and not k.startswith("x-")},
-                tag=_Handle(channel, tag),
-            )
+        delivery = self._held[tag] = Delivery(
+            body=message.body,
+            queue=self._queue,
+            message_id=properties.message_id or "",
+            attempts=attempts,
+            # The broker's own headers begin with x- ; ours are strings.
+            headers={k: v for k, v in headers.items() if isinstance(v, str) and not k.startswith("x-")},
+            tag=_Handle(channel, tag),
         )
+        self._buffer.append(delivery)
+        if len(self._held) >= self._prefetch:
+            self._full.set()
         self._wake()
 
     async def _stalled(self) -> str | None:
         idle_s = asyncio.get_running_loop().time() - self._idle_since
-        if self._held or idle_s < IDLE_S:
+        if self._stopped or self._held or idle_s < IDLE_S:
             return None
         received = self._received
         try:
@@ -313,14 +397,15 @@ class RabbitConsumer(Registration):
     async def _retire(self) -> str | None:
         """Leave the queue in good order before registering anew: a message on its way must not count as returned."""
         channel = self._channel
-        assert channel is not None
-        assert self._consumer_tag is not None
+        if self._stopped or channel is None or self._consumer_tag is None:
+            return None
         received = self._received
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await channel.basic_cancel(self._consumer_tag)
             if self._received == received:
                 return REFRESHED
-            await self._consume(channel)
+            if not self._stopped:
+                await self._consume(channel)
         return None
 
 

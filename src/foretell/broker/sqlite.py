@@ -192,6 +192,7 @@ class SqliteBroker:
             say.delete(connection, self.receiver, by_verdict[Verdict.DONE])
             touched = say.bury(connection, self.receiver, by_verdict[Verdict.DEAD])
             touched |= say.give_back(connection, self.receiver, self._delivery_limit, by_verdict[Verdict.AGAIN])
+            touched |= say.give_back_untouched(connection, self.receiver, by_verdict[Verdict.UNTOUCHED])
             return {source: say.listeners(connection, source) for source in touched}
 
         audiences = await self._file.write(settle, timeout_s=TIMEOUT_S, doing="settle messages")

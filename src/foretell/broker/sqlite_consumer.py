@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from foretell.broker import sqlite_statements as say
-from foretell.broker.measures import REDELIVERIES
+from foretell.broker.measures import note_redelivery
 from foretell.broker.port import BrokerUnavailable, Delivery
 
 
@@ -18,6 +18,8 @@ class Verdict(Enum):
     DONE = "done"
     AGAIN = "again"
     DEAD = "dead"
+    #: Back to its queue, as if it had never been delivered.
+    UNTOUCHED = "untouched"
 
 
 class Messages(Protocol):
@@ -67,12 +69,15 @@ class SqliteConsumer(Listener):
         self._queue = queue
         self._prefetch = prefetch
         # What is in a dead-letter queue was only looked at before.
-        self._count_redelivery = None if say.is_dead_letter_queue(queue) else REDELIVERIES.labels(queue).inc
+        self._counts_attempts = not say.is_dead_letter_queue(queue)
         #: The deliveries that are ours to settle. The identity counts: an identifier is used again, a delivery is not.
         self._held: dict[int, object] = {}
+        self._stopped = False
 
     async def receive(self, max_messages: int) -> list[Delivery]:
         while not self.closed:
+            if self._stopped:
+                return []
             self.news.clear()
             room = min(max_messages, self._prefetch - len(self._held))
             if room > 0 and (rows := await self._broker.claim(self.source, room)):
@@ -88,6 +93,11 @@ class SqliteConsumer(Listener):
         await self._broker.settle(self._take(deliveries), Verdict.AGAIN if requeue else Verdict.DEAD)
         self.news.set()
 
+    async def stop(self) -> None:
+        # Nothing is claimed before somebody receives it.
+        self._stopped = True
+        self.news.set()
+
     async def close(self) -> None:
         if self.closed:
             return
@@ -95,7 +105,7 @@ class SqliteConsumer(Listener):
         held = list(self._held)
         self._held.clear()
         self.news.set()
-        await self._broker.settle(held, Verdict.AGAIN)
+        await self._broker.settle(held, Verdict.UNTOUCHED if self._stopped else Verdict.AGAIN)
         await self._broker.unregister(self)
 
     def forget(self) -> None:
@@ -114,8 +124,8 @@ class SqliteConsumer(Listener):
 
     def _delivery(self, row: say.Row) -> Delivery:
         handle = self._held[row.id] = _Handle(row.id)
-        if row.attempts > 1 and self._count_redelivery is not None:
-            self._count_redelivery()
+        if row.attempts > 1 and self._counts_attempts:
+            note_redelivery(self._queue, row.message_id, row.attempts)
         return Delivery(
             body=row.body,
             queue=self._queue,

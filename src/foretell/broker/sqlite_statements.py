@@ -119,6 +119,21 @@ def give_back(
     return touched | bury(connection, receiver, spent)
 
 
+def give_back_untouched(connection: sqlite3.Connection, receiver: str, ids: Iterable[int]) -> set[str]:
+    """Return these messages of `receiver` to their queues without counting an attempt. Returns the queues."""
+    touched = set()
+    for number in ids:
+        touched |= {
+            queue
+            for (queue,) in connection.execute(
+                "UPDATE message SET receiver = NULL, attempts = attempts - 1 WHERE id = ? AND receiver = ?"
+                " RETURNING queue",
+                (number, receiver),
+            )
+        }
+    return touched
+
+
 def depth(connection: sqlite3.Connection, queue: str) -> QueueDepth | None:
     """The depth of `queue`; None when there is no such queue."""
     if not exists(connection, queue):

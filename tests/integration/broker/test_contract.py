@@ -6,7 +6,7 @@ import os
 import pytest
 from tests.integration.broker.conftest import PATIENCE_S, Peer, Place, nothing_comes, take, until
 
-from foretell.broker.port import Broker, BrokerUnavailable, Delivery, Unroutable
+from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery, Unroutable
 from foretell.contracts.queues import TASKS, dead_queue
 
 
@@ -327,6 +327,133 @@ async def test_prefixes_keep_installations_apart(place: Place) -> None:
     await one.publish(TASKS, b"", message_id="one")
     [delivery] = await take(consumer, 1)
     assert delivery.queue == TASKS
+
+
+# A consumer that is told to stop.
+
+
+async def test_what_a_stopped_consumer_did_not_receive_was_not_attempted(place: Place) -> None:
+    broker = await place.open()
+    for _ in range(place.delivery_limit + 2):
+        consumer = await broker.consume(TASKS, prefetch=10)
+        for name in ("one", "two", "three") if not await _ready(broker) else ():
+            await broker.publish(TASKS, b"body", message_id=name, headers={"request-id": "r1"})
+        # With RabbitMQ they are all here by now, and one of them is received.
+        assert len(await take(consumer, 1)) == 1
+        await consumer.stop()
+        await consumer.stop()
+        assert await consumer.receive(10) == []
+        await consumer.close()
+    assert (await broker.depth(dead_queue(TASKS))).ready == 0
+    everything = await take(await broker.consume(TASKS, prefetch=10), 3)
+    assert {delivery.message_id for delivery in everything} == {"one", "two", "three"}
+    assert {delivery.attempts for delivery in everything} == {1}
+    assert {delivery.body for delivery in everything} == {b"body"}
+    assert all(delivery.headers == {"request-id": "r1"} for delivery in everything)
+
+
+async def _ready(broker: Broker) -> int:
+    return (await broker.depth(TASKS)).ready
+
+
+async def test_what_is_in_hand_can_be_settled_after_a_stop(place: Place) -> None:
+    broker = await place.open()
+    consumer = await broker.consume(TASKS, prefetch=10)
+    for name in ("done", "dead", "again", "left"):
+        await broker.publish(TASKS, b"", message_id=name)
+    done, dead, again, left = await take(consumer, 4)
+    await consumer.stop()
+    await broker.publish(TASKS, b"", message_id="late")
+    await consumer.acknowledge([done])
+    await consumer.reject([dead], requeue=False)
+    await consumer.reject([again], requeue=True)
+    await consumer.close()
+    assert left.attempts == 1
+    rest = await take(await broker.consume(TASKS, prefetch=10), 3)
+    assert {delivery.message_id: delivery.attempts for delivery in rest} == {"again": 2, "left": 1, "late": 1}
+    [buried] = await take(await broker.consume(dead_queue(TASKS), prefetch=10), 1)
+    assert buried.message_id == "dead"
+
+
+async def test_attempts_before_a_stop_still_count(place: Place) -> None:
+    broker = await place.open()
+    await broker.ensure_queue(TASKS)
+    await broker.publish(TASKS, b"", message_id="poison")
+    attempts = []
+    for _ in range(place.delivery_limit):
+        polite = await broker.consume(TASKS, prefetch=1)
+        await take(polite, 1)
+        await polite.stop()
+        await polite.close()
+        dying = await broker.consume(TASKS, prefetch=1)
+        attempts += [delivery.attempts for delivery in await take(dying, 1)]
+        await dying.close()
+    assert attempts == [1, 2, 3]
+    # RabbitMQ may find out only when somebody would get it a fourth time.
+    assert await nothing_comes(await broker.consume(TASKS, prefetch=1))
+    [buried] = await take(await broker.consume(dead_queue(TASKS), prefetch=1), 1)
+    assert buried.message_id == "poison"
+
+
+async def test_a_stop_wakes_who_waits(place: Place) -> None:
+    broker = await place.open()
+    consumer = await broker.consume(TASKS, prefetch=1)
+    waiting = asyncio.create_task(consumer.receive(1))
+    await asyncio.sleep(0.05)
+    await consumer.stop()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await waiting == []
+    assert broker.connected
+    await consumer.close()
+    with pytest.raises(BrokerUnavailable):
+        await consumer.receive(1)
+
+
+async def test_a_consumer_stopped_before_it_is_registered_takes_nothing(place: Place) -> None:
+    broker = await place.open()
+    await broker.ensure_queue(TASKS)
+    await broker.publish(TASKS, b"", message_id="one")
+    for _ in range(place.delivery_limit + 1):
+        consumer = await broker.consume(TASKS, prefetch=10)
+        await consumer.stop()
+        await consumer.close()
+    [delivery] = await take(await broker.consume(TASKS, prefetch=10), 1)
+    assert (delivery.message_id, delivery.attempts) == ("one", 1)
+
+
+async def test_many_consumers_stop_at_once_under_load_and_nothing_is_attempted_twice(place: Place) -> None:
+    broker = await place.open()
+    await broker.ensure_queue(TASKS)
+    done: list[str] = []
+
+    async def work(consumer: Consumer) -> None:
+        while deliveries := await consumer.receive(5):
+            assert [delivery.attempts for delivery in deliveries] == [1] * len(deliveries)
+            await asyncio.sleep(0.001)
+            await consumer.acknowledge(deliveries)
+            done.extend(delivery.message_id for delivery in deliveries)
+
+    count = 0
+    for _ in range(2 * place.delivery_limit):
+        consumers = [await broker.consume(TASKS, prefetch=5) for _ in range(4)]
+        working = [asyncio.create_task(work(consumer)) for consumer in consumers]
+        publishes = [broker.publish(TASKS, b"", message_id=str(count + number)) for number in range(100)]
+        count += len(publishes)
+        publishing = asyncio.gather(*publishes)
+        reached = len(done) + 10
+        await until(lambda reached=reached: len(done) >= reached)  # type: ignore[misc]
+        await asyncio.gather(*(consumer.stop() for consumer in consumers))
+        await asyncio.gather(*working)
+        await asyncio.gather(*(consumer.close() for consumer in consumers))
+        await publishing
+    last = await broker.consume(TASKS, prefetch=100)
+    while len(set(done)) < count:
+        deliveries = await take(last, 1)
+        assert [delivery.attempts for delivery in deliveries] == [1]
+        await last.acknowledge(deliveries)
+        done.extend(delivery.message_id for delivery in deliveries)
+    assert sorted(done, key=int) == [str(number) for number in range(count)]
+    assert (await broker.depth(dead_queue(TASKS))).ready == 0
 
 
 async def test_a_closed_consumer_says_so(place: Place) -> None:

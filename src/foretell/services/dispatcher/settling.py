@@ -91,17 +91,18 @@ class ResultsLoop:
 
     async def run(self) -> None:
         """Settle until `stopping` is set; the batch in hand is finished first, if the database is there."""
-        stop = asyncio.create_task(self._stopping.wait())
+        leaving = asyncio.create_task(self._leave())
         try:
-            while not self._stopping.is_set():
-                receiving = asyncio.create_task(self._consumer.receive(MAX_ENVELOPES))
-                await asyncio.wait({receiving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    return
-                await self._handle(receiving.result())
+            while deliveries := await self._consumer.receive(MAX_ENVELOPES):
+                await self._handle(deliveries)
+            await leaving
         finally:
-            stop.cancel()
+            leaving.cancel()
+
+    async def _leave(self) -> None:
+        """Once told to stop, take no more: what was not received goes to the next dispatcher, uncounted."""
+        await self._stopping.wait()
+        await self._consumer.stop()
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         readable: list[tuple[Delivery, list[Ending]]] = []

@@ -110,18 +110,19 @@ class Worker:
 
     async def work(self, consumer: Consumer) -> None:
         """Handle envelopes until told to stop; the one in hand is finished first."""
-        stop = asyncio.create_task(self._stopping.wait())
+        leaving = asyncio.create_task(self._leave(consumer))
         try:
-            while not self._stopping.is_set():
-                receiving = asyncio.create_task(consumer.receive(1))
-                await asyncio.wait({receiving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    return
-                for delivery in receiving.result():
+            while deliveries := await consumer.receive(1):
+                for delivery in deliveries:
                     await self._handle(consumer, delivery)
+            await leaving
         finally:
-            stop.cancel()
+            leaving.cancel()
+
+    async def _leave(self, consumer: Consumer) -> None:
+        """Once told to stop, take no more: at once, or another envelope would follow the one in hand."""
+        await self._stopping.wait()
+        await consumer.stop()
 
     async def _handle(self, consumer: Consumer, delivery: Delivery) -> None:
         try:
@@ -146,6 +147,9 @@ class Worker:
                 with tracing.inside(traces.alone(envelope, runs)):
                     results = await self._run(envelope)
                     hung = results is None
+                    if hung:
+                        # As soon as this one is acknowledged the next would come, for nothing.
+                        await consumer.stop()
                     await self._answer(delivery.queue, envelope, results, started_at, runs)
             await consumer.acknowledge([delivery])
             if results is not None:

@@ -111,6 +111,9 @@ class ObservedConsumer:
         await self._consumer.reject(deliveries, requeue=requeue)
         self._noted.append("reject")
 
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
     async def close(self) -> None:
         await self._consumer.close()
 
