@@ -28,10 +28,17 @@ _REDELIVERIES = Counter(
 )
 
 
-def note_redelivery(queue: str, message_id: str, attempts: int) -> None:
-    """Count and log a message that was delivered before."""
-    _REDELIVERIES.labels(queue).inc()
-    log.info("message_redelivered", queue=queue, message_id=message_id, attempts=attempts)
+class Redeliveries:
+    """Counts and logs the messages of one queue that were delivered before; the count is there from the first."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._counter = _REDELIVERIES.labels(queue)
+
+    def note(self, message_id: str, attempts: int) -> None:
+        """Another one."""
+        self._counter.inc()
+        log.info("message_redelivered", queue=self._queue, message_id=message_id, attempts=attempts)
 
 
 async def measured_publish(publish: Awaitable[Answer]) -> Answer:

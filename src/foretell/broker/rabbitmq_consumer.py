@@ -11,7 +11,7 @@ import structlog
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.connection import Connection
 
-from foretell.broker.measures import note_redelivery
+from foretell.broker.measures import Redeliveries
 from foretell.broker.port import BrokerUnavailable, Delivery
 from foretell.broker.rabbitmq_link import (
     FIRST_DELAY_S,
@@ -185,6 +185,8 @@ class RabbitConsumer(Registration):
         self._queue = queue
         self._prefetch = prefetch
         self._limit = None if topology.is_dead_letter_queue(queue) else topology.delivery_limit
+        # In a dead-letter queue, RabbitMQ counts on: a message that was never delivered there seems to come again.
+        self._redeliveries = None if self._limit is None else Redeliveries(queue)
         self._buffer: deque[Delivery] = deque()
         #: What is ours to settle on the present channel, by delivery tag, in the order of arrival: ascending.
         self._held: dict[int, Delivery] = {}
@@ -352,9 +354,8 @@ class RabbitConsumer(Registration):
         if isinstance(before, str) and before.isdecimal():
             attempts += int(before)
         self._received += 1
-        # In a dead-letter queue, RabbitMQ counts on: a message that was never delivered there seems to come again.
-        if attempts > 1 and self._limit is not None:
-            note_redelivery(self._queue, properties.message_id or "", attempts)
+        if attempts > 1 and self._redeliveries is not None:
+            self._redeliveries.note(properties.message_id or "", attempts)
         if self._limit is not None and attempts > self._limit:
             # A queue declared by somebody else may have another limit, or none.
             with suppress(Exception):

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from foretell.broker import sqlite_statements as say
-from foretell.broker.measures import note_redelivery
+from foretell.broker.measures import Redeliveries
 from foretell.broker.port import BrokerUnavailable, Delivery
 
 
@@ -69,7 +69,7 @@ class SqliteConsumer(Listener):
         self._queue = queue
         self._prefetch = prefetch
         # What is in a dead-letter queue was only looked at before.
-        self._counts_attempts = not say.is_dead_letter_queue(queue)
+        self._redeliveries = None if say.is_dead_letter_queue(queue) else Redeliveries(queue)
         #: The deliveries that are ours to settle. The identity counts: an identifier is used again, a delivery is not.
         self._held: dict[int, object] = {}
         self._stopped = False
@@ -124,8 +124,8 @@ class SqliteConsumer(Listener):
 
     def _delivery(self, row: say.Row) -> Delivery:
         handle = self._held[row.id] = _Handle(row.id)
-        if row.attempts > 1 and self._counts_attempts:
-            note_redelivery(self._queue, row.message_id, row.attempts)
+        if row.attempts > 1 and self._redeliveries is not None:
+            self._redeliveries.note(row.message_id, row.attempts)
         return Delivery(
             body=row.body,
             queue=self._queue,

@@ -112,7 +112,7 @@ class Worker:
         """Handle envelopes until told to stop; the one in hand is finished first."""
         leaving = asyncio.create_task(self._leave(consumer))
         try:
-            while deliveries := await consumer.receive(1):
+            while not self._stopping.is_set() and (deliveries := await consumer.receive(1)):
                 for delivery in deliveries:
                     await self._handle(consumer, delivery)
             await leaving
