@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.inference.live import LiveRegistry
+from foretell.inference.loading import State
 from foretell.inference.package import ModelPackage, load_package
 
 _MANIFEST = """
@@ -94,3 +95,17 @@ class Doubler:
         self.batches.append(rows)
         self.threads.append(threading.current_thread().name)
         return [self.answer(row) for row in rows]
+
+
+class ModelsThatAre:
+    """To a worker, every model is as the test says."""
+
+    def __init__(self, now: State = State.READY) -> None:
+        self.now = now
+        self.under_way = False
+
+    def state(self, model: str, version: str) -> State:
+        return self.now
+
+    def reason(self, model: str, version: str) -> str:
+        return "It is bent."

@@ -95,29 +95,56 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _watch(engine: LocalEngine, names: list[str] | None = None) -> None:
-    """Show how the processes become healthy."""
+    """Show how the processes become healthy, and what they load."""
     if remarks.is_terminal:
         from rich.live import Live
 
         with Live(console=remarks, transient=True, refresh_per_second=8) as live:
             for statuses in engine.until_healthy(names):
                 live.update(_progress(statuses))
-        return
-    said: set[str] = set()
-    started = time.monotonic()
-    for statuses in engine.until_healthy(names):
-        for status in statuses:
-            if status.healthy and status.name not in said:
-                said.add(status.name)
-                remark(f"{status.name} is healthy ({time.monotonic() - started:.1f} s)")
+    else:
+        said: set[str] = set()
+        started = time.monotonic()
+        for statuses in engine.until_healthy(names):
+            for line in _lines(statuses):
+                if line not in said:
+                    said.add(line)
+                    remark(f"{line} ({time.monotonic() - started:.1f} s)")
+    _remark_on_loading(engine)
+
+
+def _lines(statuses: list[ProcessStatus]) -> Iterator[str]:
+    """How far a start is, where only what is new is shown."""
+    for status in statuses:
+        if status.healthy and not status.loading:
+            yield f"{status.name} is healthy"
+        # Those that wait for their turn are not worth a line.
+        yield from (f"{status.name} loads {model}" for model, seconds in status.loading.items() if seconds)
+
+
+def _remark_on_loading(engine: LocalEngine) -> None:
+    """Say what a start did not wait for."""
+    models = sorted({model for status in engine.status() for model in status.loading})
+    if models:
+        remark(f"Still being loaded: {', '.join(models)}. What is asked of them waits; see foretell status.")
 
 
 def _progress(statuses: list[ProcessStatus]) -> Table:
     lines = Table.grid(padding=(0, 2))
     for status in statuses:
-        mark, word = ("✓", "healthy") if status.healthy else ("…", status.state)
-        lines.add_row(Text(mark, "green" if status.healthy else "yellow"), status.name, word)
+        done = status.healthy and not status.loading
+        word = "healthy" if done else _loading(status) or status.state
+        lines.add_row(Text("✓" if done else "…", "green" if done else "yellow"), status.name, word)
     return lines
+
+
+def _loading(status: ProcessStatus) -> str:
+    """What a process loads, and how many wait for their turn."""
+    begun = [f"{model} ({duration(int(seconds))})" for model, seconds in status.loading.items() if seconds]
+    waiting = len(status.loading) - len(begun)
+    if not status.loading:
+        return ""
+    return f"loads {', '.join(begun) or 'models'}" + (f", and {waiting} more" if waiting and begun else "")
 
 
 def _already_running(engine: LocalEngine, record: EngineRecord, workers: int | None) -> None:
@@ -180,6 +207,7 @@ def up_foreground(workers: int | None) -> None:
             _launch(engine, workers)
             for _ in engine.until_healthy():
                 _print_lines(logs.new())
+            _remark_on_loading(engine)
             _introduce(engine, time.monotonic() - started)
             say("Ctrl-C stops everything.")
     # The lock is free again, so that `foretell scale` works meanwhile.
@@ -285,7 +313,7 @@ def status(engine_name: str | None, *, as_json: bool) -> None:
 
 def _health(each: ProcessStatus) -> Text:
     if each.healthy:
-        return Text("healthy", "green")
+        return Text(f"healthy, {_loading(each)}" if each.loading else "healthy", "green")
     return Text(f"unhealthy: {each.reason}" if each.reason else "", "red")
 
 

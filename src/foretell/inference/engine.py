@@ -61,7 +61,9 @@ class Engine:
         #: because its files changed, is another one.
         self._loaded: dict[int, _Loaded] = {}
         self._preprocessing: dict[int, tuple[ModelPackage, Preprocessing]] = {}
-        self._loading = threading.RLock()
+        #: A lock for each package that is being loaded: one that takes minutes must not hold up the others.
+        self._locks: dict[int, tuple[ModelPackage, threading.RLock]] = {}
+        self._changing = threading.Lock()
 
     def warm(self, name: str, version: str | None = None) -> None:
         """Load a model and make its first prediction, so that no user waits for it.
@@ -69,7 +71,10 @@ class Engine:
         A model whose package says `lazy` is loaded, so that what it lacks is known, but waits for somebody to ask it.
         Raises `ModelNotFound`, `PackageBroken`.
         """
-        package = self.registry.get(name, version)
+        self.warm_package(self.registry.get(name, version))
+
+    def warm_package(self, package: ModelPackage) -> None:
+        """The same with a package at hand. Raises `PackageBroken`."""
         if id(package) in self._loaded:
             return
         self._get(package)
@@ -100,9 +105,10 @@ class Engine:
     def keep_only(self, packages: Iterable[ModelPackage]) -> None:
         """Forget every model but those of `packages`. Calls under way are finished."""
         kept = {id(package) for package in packages}
-        with self._loading:
+        with self._changing:
             self._loaded = {key: each for key, each in self._loaded.items() if key in kept}
             self._preprocessing = {key: each for key, each in self._preprocessing.items() if key in kept}
+            self._locks = {key: each for key, each in self._locks.items() if key in kept}
 
     def preprocess(self, package: ModelPackage, payloads: Sequence[Any]) -> list[Row | Failure]:
         """Features for each payload of stage `input`, or a `Failure("invalid_input")` that names the field.
@@ -177,22 +183,32 @@ class Engine:
         loaded = self._loaded.get(id(package))
         if loaded is not None:
             return loaded
-        with self._loading:
-            if id(package) not in self._loaded:
+        with self._lock_of(package):
+            loaded = self._loaded.get(id(package))
+            if loaded is None:
                 runtime = self._load(package)
                 preprocessing = self._get_preprocessing(package)
-                self._loaded[id(package)] = _Loaded(package, runtime, preprocessing, self._watch(package))
+                loaded = _Loaded(package, runtime, preprocessing, self._watch(package))
+                with self._changing:
+                    self._loaded[id(package)] = loaded
                 log.info("model_loaded", model=package.name, version=package.version)
-            return self._loaded[id(package)]
+            return loaded
 
     def _get_preprocessing(self, package: ModelPackage) -> Preprocessing:
         known = self._preprocessing.get(id(package))
         if known is not None:
             return known[1]
-        with self._loading:
-            if id(package) not in self._preprocessing:
-                self._preprocessing[id(package)] = package, load_preprocessing(package)
-            return self._preprocessing[id(package)][1]
+        with self._lock_of(package):
+            known = self._preprocessing.get(id(package))
+            if known is None:
+                known = package, load_preprocessing(package)
+                with self._changing:
+                    self._preprocessing[id(package)] = known
+            return known[1]
+
+    def _lock_of(self, package: ModelPackage) -> threading.RLock:
+        with self._changing:
+            return self._locks.setdefault(id(package), (package, threading.RLock()))[1]
 
 
 def _where_valid(

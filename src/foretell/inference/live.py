@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -77,7 +78,9 @@ class LiveRegistry(Registry):
         self.generation = 0
         self._seen = ""
         self.refresh()
-        #: The stamp up to which this process has followed, loading included; `/health` says it as `models_stamp`.
+        #: The stamp up to which this process has begun to follow ...
+        self._noticed = self._seen
+        #: ... and up to which it has followed, loading included; `/health` says it as `models_stamp`.
         self.followed = self._seen
 
     @classmethod
@@ -149,21 +152,36 @@ class LiveRegistry(Registry):
     def _stamp(self) -> str:
         return read_stamp(self.folder)
 
-    async def watch(self, on_change: Callable[[], Awaitable[None]]) -> None:
-        """Look at the stamp until cancelled; `on_change` runs after the folders were read anew."""
+    async def watch(self, on_change: Callable[[], Awaitable[asyncio.Task[None] | None]]) -> None:
+        """Look at the stamp until cancelled; `on_change` runs after the folders were read anew.
+
+        What takes long, `on_change` returns as a task: the change is followed when that is done, and the next change
+        is noticed meanwhile.
+        """
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             try:
                 await asyncio.to_thread(self.refresh_if_told)
                 seen = self._seen
-                if seen != self.followed:
+                if seen != self._noticed:
                     log.info("models_reread", models=[f"{package.name} {package.version}" for package in self])
                     self.log_unavailable()
-                    await on_change()
-                    self.followed = seen
+                    rest = await on_change()
+                    self._noticed = seen
+                    if rest is None:
+                        self.followed = seen
+                    else:
+                        rest.add_done_callback(partial(self._end_following, seen))
             except Exception:
                 # A watch that has ended would notice nothing for the rest of the process's life.
                 log.exception("models_not_reread")
+
+    def _end_following(self, seen: str, rest: asyncio.Task[None]) -> None:
+        if not rest.cancelled() and (error := rest.exception()) is not None:
+            log.error("models_not_reread", exc_info=error)
+        elif seen == self._noticed:
+            # Else a later change is being followed, and this one with it.
+            self.followed = seen
 
     def log_unavailable(self) -> None:
         """One warning for each package that cannot be served."""

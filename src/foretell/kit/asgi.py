@@ -79,9 +79,9 @@ class Operations:
     """`/health`, `/health/live`, `/health/ready` and `/metrics`, the same for every service, as a plain ASGI app.
 
     `checks` maps a part to what asks it; the disks that this process writes to are looked at besides. A service is
-    *healthy* when all of them pass; it is *ready* when those named in `needed_to_serve` pass; it is *live* as long as
-    `live` returns True. A check that takes longer than `check_timeout_s` has not passed. `details` adds fields to
-    `/health`.
+    *healthy* when all of them pass; it is *ready* when those named in `needed_to_serve` pass, and those of
+    `until_ready`, which are no matter of health; it is *live* as long as `live` returns True. A check that takes longer
+    than `check_timeout_s` has not passed. `details` adds fields to `/health`.
     """
 
     def __init__(
@@ -92,13 +92,16 @@ class Operations:
         version: str,
         checks: dict[str, Check] | None = None,
         needed_to_serve: Iterable[str] = (),
+        until_ready: dict[str, Check] | None = None,
         live: Callable[[], bool] = lambda: True,
         details: Callable[[], dict[str, Any]] = dict,
         check_timeout_s: float = _CHECK_TIMEOUT_S,
     ) -> None:
         self._identity = {"service": service, "instance": instance, "version": version}
-        self._checks = {**(checks or {}), "disk": FOLDERS.check}
-        self._needed_to_serve = frozenset(needed_to_serve)
+        asked, until_ready = {**(checks or {}), "disk": FOLDERS.check}, until_ready or {}
+        self._checks = asked | until_ready
+        self._health = frozenset(asked)
+        self._needed_to_serve = frozenset(needed_to_serve) | until_ready.keys()
         self._live = live
         self._details = details
         self._check_timeout_s = check_timeout_s
@@ -126,7 +129,7 @@ class Operations:
                 send, 503 if failing else 200, {"status": "not ready" if failing else "ready", "failing": failing}
             )
         elif path == "/health":
-            failing = await self._failing(frozenset(self._checks))
+            failing = await self._failing(self._health)
             healthy = not failing and self._live()
             body = {"status": "healthy" if healthy else "unhealthy", "failing": failing, **self._details()}
             await self._answer(send, 200 if healthy else 503, body)

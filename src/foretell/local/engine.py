@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from foretell.kit.errors import ForetellError
@@ -25,7 +25,10 @@ MAX_WORKERS = 64
 
 _LOOPBACK = "127.0.0.1"
 _SUPERVISOR_STARTS_S = 20.0
-_HEALTHY_WITHIN_S = 120.0
+#: A start without any progress for this long has failed, ...
+_NO_PROGRESS_S = 120.0
+#: ... but where all that is left is models that load, and none was ready for this long, it is over: they go on alone.
+_STILL_LOADING_S = 600.0
 #: A process that has ended this often before it was ever healthy will not be healthy the next time.
 _HOPELESS_AFTER_STARTS = 3
 _LOOK_EVERY_S = 0.1
@@ -86,11 +89,14 @@ class LocalEngine:
         table: Iterable[Service] = SERVICES,
         serve_command: Sequence[str] = SERVE_COMMAND,
         environment: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """By `clock`, in seconds, a start finds that there is no progress."""
         self.installation = installation
         self._table = tuple(table)
         self._serve_command = tuple(serve_command)
         self._environment = environment
+        self._clock = clock
         self._supervisor = Supervisor(installation.socket)
         #: The supervisor, if it is our child: then we have to collect it when it ends.
         self._child: subprocess.Popen[bytes] | None = None
@@ -245,30 +251,38 @@ class LocalEngine:
         return child.pid
 
     def until_healthy(self, names: Iterable[str] | None = None) -> Iterator[list[ProcessStatus]]:
-        """Watch a start: yields the status of the processes (`names`, or all) until every one is healthy.
+        """Watch a start: yields the status of the processes (`names`, or all) until every one has loaded its models.
 
-        Raises `StartFailed` when one ends again and again, or is not healthy within two minutes.
+        Waits as long as there is progress. Models that load on and on are left to themselves: their processes are up,
+        and answer for the others. Raises `StartFailed` when a process ends again and again, or is not healthy and
+        nothing has happened for two minutes.
         """
         wanted = None if names is None else set(names)
-        deadline = time.monotonic() + _HEALTHY_WITHIN_S
         seen: dict[str, set[int]] = {}
         done: dict[str, ProcessStatus] = {}
+        before, progress_at = None, self._clock()
         while True:
             statuses = [
                 done.get(status.name, status)
                 for status in self.status(skip_health=done)
                 if wanted is None or status.name in wanted
             ]
-            done |= {status.name: status for status in statuses if status.healthy}
+            done |= {status.name: status for status in statuses if status.healthy and not status.loading}
             yield statuses
-            waiting = [status for status in statuses if not status.healthy]
-            if not waiting:
+            if len(done) == len(statuses):
                 return
+            now = [(status.name, status.healthy, status.state, set(status.loading)) for status in statuses]
+            if now != before:
+                before, progress_at = now, self._clock()
+            waiting = [status for status in statuses if not status.healthy]
             for status in waiting:
                 seen.setdefault(status.name, set()).update({status.pid} - {0})
             hopeless = [status for status in waiting if len(seen[status.name]) >= _HOPELESS_AFTER_STARTS]
-            if hopeless or time.monotonic() > deadline:
+            idle_s = self._clock() - progress_at
+            if hopeless or (waiting and idle_s > _NO_PROGRESS_S):
                 raise self._start_failed(hopeless or waiting, ended=bool(hopeless))
+            if not waiting and idle_s > _STILL_LOADING_S:
+                return
             time.sleep(_LOOK_EVERY_S)
 
     def _start_failed(self, failed: list[ProcessStatus], *, ended: bool) -> StartFailed:

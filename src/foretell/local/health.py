@@ -2,8 +2,9 @@
 
 import http.client
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foretell.local.installation import Program
@@ -19,6 +20,8 @@ class Health:
     healthy: bool
     #: Why it is not, in a few words.
     reason: str = ""
+    #: The models that it is still loading, and for how many seconds each; 0 for one that waits for its turn.
+    loading: Mapping[str, float] = field(default_factory=dict)
 
 
 def reachable_host(host: str) -> str:
@@ -45,7 +48,7 @@ def ask(program: Program) -> Health:
     try:
         connection.request("GET", "/health")
         response = connection.getresponse()
-        body = json.loads(response.read(65536))
+        body = json.loads(response.read(1024 * 1024))
     except TimeoutError:
         return Health(False, f"no answer within {_TIMEOUT_S:g} s")
     except OSError:
@@ -57,10 +60,16 @@ def ask(program: Program) -> Health:
     if not isinstance(body, dict) or body.get("instance", program.instance) != program.instance:
         return Health(False, f"something else answers on port {program.port}")
     if response.status == 200:
-        return Health(True)
+        return Health(True, loading=_loading(body.get("loading")))
     failing = body.get("failing")
     reason = "; ".join(f"{part}: {why}" for part, why in failing.items()) if isinstance(failing, dict) else ""
     return Health(False, reason or str(body.get("status", response.status)))
+
+
+def _loading(said: Any) -> dict[str, float]:
+    if not isinstance(said, dict):
+        return {}
+    return {str(model): float(seconds) for model, seconds in said.items() if isinstance(seconds, int | float)}
 
 
 def ask_all(programs: list[Program]) -> dict[str, Health]:

@@ -1,6 +1,7 @@
 """One line of the status table: what the supervisor says of a process, and what the process says of itself."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from foretell.local.health import Health
 from foretell.local.installation import Program
@@ -23,6 +24,8 @@ class ProcessStatus:
     port: int
     pid: int
     uptime_s: int
+    #: The models that it is still loading, and for how many seconds each; the others it answers for.
+    loading: Mapping[str, float] = field(default_factory=dict)
 
 
 _STATES = {
@@ -54,4 +57,5 @@ def status_of(program: Program, process: ProcessState, answer: Health | None) ->
         port=program.port,
         pid=process.pid,
         uptime_s=process.uptime_s,
+        loading={} if answer is None else answer.loading,
     )

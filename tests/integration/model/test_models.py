@@ -1,6 +1,9 @@
 """What is said about models and about the service."""
 
+import asyncio
 import json
+import threading
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,8 @@ async def test_models_are_listed_with_their_schemas(client: httpx.AsyncClient) -
     assert (await client.get("/models/flight-delay?version=7")).status_code == 404
 
 
-def _app(folder: Path, load: Any) -> tuple[Models, httpx.AsyncClient]:
-    models = Models(live_registry(folder), load=load)
+def _app(folder: Path, load: Any, **options: Any) -> tuple[Models, httpx.AsyncClient]:
+    models = Models(live_registry(folder), load=load, **options)
     transport = httpx.ASGITransport(build(models, ModelSettings(), "model-1"))
     return models, httpx.AsyncClient(transport=transport, base_url="http://model")
 
@@ -100,11 +103,46 @@ async def test_it_is_not_ready_before_the_models_are(tmp_path: Path) -> None:
         assert (await client.get("/v2/health/ready")).status_code == 200
 
 
+async def test_fast_models_answer_while_a_slow_one_loads(tmp_path: Path) -> None:
+    for name in ("a-slow", "doubler"):
+        write_package(tmp_path / "models", name=name)
+    gate = threading.Event()
+
+    def load(package: ModelPackage) -> Doubler:
+        if package.name == "a-slow":
+            gate.wait()
+        return Doubler()
+
+    models, client = _app(tmp_path, load, slow_after_s=0.01)
+    following = asyncio.create_task(models.follow())
+    inputs = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [4]}]}
+    async with client:
+        while (await client.post("/models/doubler/predict", json={"x": 4})).status_code == 503:
+            await asyncio.sleep(0.01)
+        assert (await client.post("/v2/models/doubler/infer", json=inputs)).status_code == 200
+        health = (await client.get("/health")).json()
+        assert (health["status"], health["models"], list(health["loading"])) == (
+            "healthy", ["doubler 1.0.0"], ["a-slow 1.0.0"],
+        )  # fmt: skip
+        for path in ("/models/a-slow/predict", "/v2/models/a-slow/infer"):
+            response = await client.post(path, json=inputs if "infer" in path else {"x": 4})
+            assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+            assert "a-slow 1.0.0 is not ready. It is being loaded." in response.text
+        assert (await client.get("/v2/models/doubler/ready")).status_code == 200
+        assert (await client.get("/v2/models/a-slow/ready")).status_code == 400
+        assert (await client.get("/health/ready")).status_code == 503
+        gate.set()
+        await following
+        assert (await client.get("/v2/models/a-slow/ready")).status_code == 200
+        assert (await client.post("/models/a-slow/predict", json={"x": 4})).json()["y"] == 8
+        assert (await client.get("/health/ready")).status_code == 200
+
+
 async def test_it_is_not_live_while_a_model_hangs(tmp_path: Path) -> None:
-    # It takes long enough to be called in a thread.
-    model = Doubler(lambda row: {"y": sum(range(200_000))})
+    model = Doubler()
     write_package(tmp_path / "models", timeout_s=0.5)
-    models, client = _app(tmp_path, lambda _: model)
+    # By this clock each call takes a second: long enough to be made in a thread.
+    models, client = _app(tmp_path, lambda _: model, clock=count().__next__)
     async with client:
         await models.follow()
         model.gate.clear()

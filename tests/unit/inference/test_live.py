@@ -148,6 +148,34 @@ async def test_the_watch_outlives_what_goes_wrong(live: LiveRegistry, make_packa
     assert seen == [["1.0.0", "2.0.0"], ["1.0.0", "2.0.0", "3.0.0"]]
 
 
+async def test_the_watch_goes_on_while_what_came_is_loaded(live: LiveRegistry, make_package: MakePackage) -> None:
+    loads: list[asyncio.Future[None]] = []
+    before = live.followed
+
+    async def on_change() -> asyncio.Task[None]:
+        load = asyncio.get_running_loop().create_future()
+        loads.append(load)
+        return asyncio.ensure_future(asyncio.wait_for(load, None))
+
+    watching = asyncio.create_task(live.watch(on_change))
+    stamps = []
+    async with asyncio.timeout(60):
+        for version in ("2.0.0", "3.0.0"):
+            make_package(version, version=version)
+            stamps.append(touch_stamp(live.folder))
+            while len(loads) < len(stamps):
+                await asyncio.sleep(0.05)
+        # Whatever the order in which they end: the first change is followed no sooner than the second.
+        loads[0].set_result(None)
+        await asyncio.sleep(0)
+        assert live.followed == before
+        loads[1].set_result(None)
+        while live.followed == before:
+            await asyncio.sleep(0.01)
+    assert live.followed == stamps[1]
+    watching.cancel()
+
+
 class _Model:
     """Answers with the number in its package's artifact."""
 

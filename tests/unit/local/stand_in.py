@@ -1,12 +1,14 @@
 """A service for tests of the engine: run as `python stand_in.py NAME`, answers /health as the real ones do.
 
-The name says what is special about it: `crash` ends at once, `stubborn` ignores SIGTERM.
+The name says what is special about it: `crash` ends at once, `stubborn` ignores SIGTERM, `loader` loads models as long
+as the file STAND_IN_LOADS is there, and `sick` is never healthy.
 """
 
 import asyncio
 import os
 import signal
 import sys
+from typing import Any
 
 import structlog
 
@@ -27,7 +29,17 @@ def main() -> None:
         if name == "stubborn":
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        await serve_http(Operations(name, instance=instance, version="test"), settings, stopping)
+
+        def details() -> dict[str, Any]:
+            loads = name == "loader" and os.path.exists(os.environ["STAND_IN_LOADS"])
+            return {"loading": {"slow 1.0.0": 75.5, "next 1.0.0": 0.0}} if loads else {}
+
+        async def check() -> None:
+            if name == "sick":
+                raise RuntimeError("a headache")
+
+        operations = Operations(name, instance=instance, version="test", checks={"head": check}, details=details)
+        await serve_http(operations, settings, stopping)
 
     run(name, settings, serve)
 

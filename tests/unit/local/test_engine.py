@@ -43,12 +43,18 @@ def table(*more: Service) -> list[Service]:
 def make_engine(tmp_path: Path) -> Iterator[MakeEngine]:
     made: list[LocalEngine] = []
 
-    def make(services: list[Service] | None = None, folder: str = "data", **environment: str) -> LocalEngine:
+    def make(
+        services: list[Service] | None = None,
+        folder: str = "data",
+        clock: Callable[[], float] = time.monotonic,
+        **environment: str,
+    ) -> LocalEngine:
         engine = LocalEngine(
             Installation(tmp_path / folder),
             table=services or table(),
             serve_command=STAND_IN,
             environment={**os.environ, **environment},
+            clock=clock,
         )
         made.append(engine)
         return engine
@@ -289,3 +295,48 @@ def test_who_is_needed_until_the_end_is_stopped_last(make_engine: MakeEngine) ->
     (told,) = [line.moment for line in lines if line.message == "stop_requested" and line.source == "ear"]
     assert ends.keys() == {"front", "hand-1", "hand-2", "ear"}
     assert all(moment <= told for source, moment in ends.items() if source != "ear")
+
+
+def test_a_start_waits_as_long_as_models_are_loaded(make_engine: MakeEngine, tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    loads.touch()
+    now = 0.0
+    engine = make_engine([Service("loader", HERE)], clock=lambda: now, STAND_IN_LOADS=str(loads))
+    engine.launch()
+    for (status,) in engine.until_healthy():
+        if status.loading:
+            assert (status.healthy, status.loading) == (True, {"slow 1.0.0": 75.5, "next 1.0.0": 0.0})
+            # Later than any process may take to start.
+            now += 100.0
+        if now >= 500.0:
+            loads.unlink(missing_ok=True)
+    assert (status.healthy, status.loading) == (True, {})
+
+
+def test_models_that_load_on_and_on_are_left_to_themselves(make_engine: MakeEngine, tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    loads.touch()
+    now = 0.0
+    engine = make_engine([Service("loader", HERE)], clock=lambda: now, STAND_IN_LOADS=str(loads))
+    engine.launch()
+    for (status,) in engine.until_healthy():
+        if status.loading:
+            now += 250.0
+    assert (status.healthy, list(status.loading)) == (True, ["slow 1.0.0", "next 1.0.0"])
+    (status,) = engine.status()
+    assert (status.state, status.healthy) == ("running", True)
+
+
+def test_a_process_that_does_not_become_healthy_fails_the_start(make_engine: MakeEngine) -> None:
+    now = 0.0
+    engine = make_engine([Service("sick", HERE)], clock=lambda: now)
+    engine.launch()
+
+    def watch() -> None:
+        nonlocal now
+        for (status,) in engine.until_healthy():
+            if "headache" in status.reason:
+                now += 100.0
+
+    with pytest.raises(StartFailed, match="sick did not start: head: a headache"):
+        watch()

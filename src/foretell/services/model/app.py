@@ -50,12 +50,22 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
         "model_service",
         instance=instance,
         version=foretell.__version__,
-        checks={"models": check_models, "calls": check_calls},
-        needed_to_serve=["models"],
+        checks={"calls": check_calls},
+        # Healthy at once, since each model answers as soon as it is loaded; ready when all were tried.
+        until_ready={"models": check_models},
         live=lambda: not models.hanging,
         details=lambda: {
             "models": [f"{status.name} {status.version}" for status in models.statuses if status.state == "READY"],
             "models_stamp": models.registry.followed,
+            "loading": models.loading,
+            "unavailable": {
+                **{package.name: package.reason for package in models.registry.unavailable},
+                **{
+                    f"{status.name} {status.version}": status.reason
+                    for status in models.statuses
+                    if status.state == "UNAVAILABLE"
+                },
+            },
         },
     )
     routes = Routes(
@@ -87,17 +97,17 @@ async def serve(settings: ModelSettings, instance: str, stopping: asyncio.Event)
     load = partial(load_runtime, permissions=settings.permissions)
     models = Models(registry, load=load, watch=observe(settings))
 
-    async def keep_up() -> None:
-        await models.follow()
-        await registry.watch(models.follow)
+    async def follow() -> asyncio.Task[None]:
+        return asyncio.create_task(models.follow())
 
-    keeping_up = asyncio.create_task(keep_up())
+    keeping_up = [asyncio.create_task(models.follow()), asyncio.create_task(registry.watch(follow))]
     try:
         application = build(models, settings, instance)
         await serve_http(application, settings, stopping, application.direct)
     finally:
-        keeping_up.cancel()
-        await asyncio.gather(keeping_up, return_exceptions=True)
+        for task in keeping_up:
+            task.cancel()
+        await asyncio.gather(*keeping_up, return_exceptions=True)
 
 
 def main() -> None:

@@ -60,14 +60,15 @@ class ModelCalls:
         *,
         load: Callable[[ModelPackage], Runtime] = load_runtime,
         watch: Watch = unwatched,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
+        """`clock` times calls. Processor time: what others do meanwhile on a busy machine is not the model's fault."""
         self.package = package
         self._engine = Engine(Registry([package]), load=load, watch=watch)
-        # Processor time: what others do meanwhile on a busy machine is not the model's fault.
         self._offloading = Offloading(
             timeout_s=package.timeout_s,
             may_run_on_loop=package.manifest.runtime in _COMPUTING,
-            clock=time.thread_time,
+            clock=clock,
         )
         self._turn = asyncio.Semaphore(1)
         self._observe_duration = RUN_DURATION_S.labels(package.name, package.version).observe

@@ -1,17 +1,20 @@
 """Which models this process serves: found in folders, loaded, unloaded and replaced while requests go on."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Literal
 
 import structlog
 
 from foretell.inference.live import LiveRegistry
+from foretell.inference.loading import SLOW_AFTER_S, side_by_side, try_to_load
 from foretell.inference.measures import show_loaded
 from foretell.inference.observing import Watch, unwatched
-from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.package import ModelPackage
 from foretell.inference.runtimes import Runtime, load_runtime
 from foretell.inference.traffic import Split
 from foretell.kit.errors import ForetellError
@@ -23,6 +26,7 @@ log = structlog.get_logger()
 
 _LOADING = "It is being loaded."
 _UNLOADED = "It was unloaded."
+_CHANGED = "It has changed meanwhile."
 
 
 class ModelNotReady(ForetellError):
@@ -31,6 +35,10 @@ class ModelNotReady(ForetellError):
     code = "model_not_ready"
     status = 503
     retry_after_s = 5.0
+
+
+class ModelLoading(ModelNotReady):
+    """The model {model} {version} is not ready. It is being loaded."""
 
 
 class ModelNotLoaded(ForetellError):
@@ -49,6 +57,13 @@ class ModelStatus:
     state: Literal["READY", "LOADING", "UNAVAILABLE"]
     #: Why it is not ready.
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    package: ModelPackage
+    since: float
+    task: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +86,41 @@ class Models:
         *,
         load: Callable[[ModelPackage], Runtime] = load_runtime,
         watch: Watch = unwatched,
+        clock: Callable[[], float] = time.thread_time,
+        slow_after_s: float = SLOW_AFTER_S,
     ) -> None:
-        """`watch` says whom to tell of the calls of a model (see inference/observing.py)."""
+        """`watch` says whom to tell of the calls of a model (see inference/observing.py); `clock` times the calls.
+
+        A load that takes longer than `slow_after_s` does not keep the next one waiting.
+        """
         self.registry = registry
         self._load = load
         self._watch = watch
+        self._clock = clock
+        self._slow_after_s = slow_after_s
         #: By name and version, the default version of a model also by its name and None.
         self._ready: dict[tuple[str, str | None], ModelCalls] = {}
         self._canaries: dict[str, _Canaries] = {}
         self._reasons: dict[tuple[str, str], str] = {}
         self._unloaded: set[str] = set()
-        self._changing = asyncio.Lock()
+        #: What is being loaded, by name and version.
+        self._under_way: dict[tuple[str, str], _UnderWay] = {}
         #: Whether each model was loaded, or could not be.
         self.all_tried = False
 
     def get(self, name: str, version: str | None = None) -> ModelCalls:
         """A model that is ready; without `version` the default one, or one that `traffic.toml` lets share its requests.
 
-        Raises `ModelNotFound` and `ModelNotReady`.
+        Raises `ModelNotFound`, `ModelLoading` and `ModelNotReady`.
         """
         if version is None and name in self._canaries:
             return self._canaries[name].draw()
         calls = self._ready.get((name, version))
         if calls is None:
             package = self.registry.get(name, version)
-            reason = self._reasons.get((name, package.version), _LOADING)
+            reason = self._reasons.get((name, package.version))
+            if reason is None:
+                raise ModelLoading(model=name, version=package.version)
             raise ModelNotReady(model=name, version=package.version, reason=reason)
         return calls
 
@@ -122,19 +147,29 @@ class Models:
         """The models with a call that is over its time and has not returned."""
         return sorted({calls.package.name for calls in self._ready.values() if calls.hangs})
 
+    @property
+    def loading(self) -> dict[str, float]:
+        """For how many seconds each version that is being loaded has been; 0 for one that waits for its turn."""
+        now = time.monotonic()
+        loading = {}
+        for status in self.statuses:
+            under_way = self._under_way.get((status.name, status.version))
+            if under_way is not None or status.state == "LOADING":
+                since = now if under_way is None else under_way.since
+                loading[f"{status.name} {status.version}"] = round(now - since, 1)
+        return loading
+
     async def follow(self) -> None:
         """Serve what the registry has now: load what is new or changed, let go what went. Never raises for a package.
 
-        What can't be loaded is logged, and says why when it is asked for; what it should replace is served on.
+        What can't be loaded is logged, and says why when it is asked for; what it should replace is served on. Returns
+        when all was tried; each is served as soon as it is loaded. May be called again before it returns.
         """
-        async with self._changing:
-            for package in self.registry:
-                if package.name not in self._unloaded:
-                    try:
-                        await self._load_package(package)
-                    except ModelNotLoaded as error:
-                        log.error("model_not_loaded", model=package.name, version=package.version, reason=error.message)
-            self._settle()
+        self._settle()
+        packages = [package for package in self.registry if package.name not in self._unloaded]
+        loads = [partial(self._begin, package) for package in packages if not self._is_served(package)]
+        await side_by_side(loads, slow_after_s=self._slow_after_s)
+        self._settle()
         self.all_tried = True
 
     async def load(self, name: str) -> None:
@@ -142,48 +177,65 @@ class Models:
 
         Raises `ModelNotFound` and `ModelNotLoaded`; then what was served goes on.
         """
-        async with self._changing:
-            await in_thread(self.registry.refresh)
-            versions = self.registry.versions(name)
-            self._unloaded.discard(name)
-            try:
-                for version in versions:
-                    await self._load_package(self.registry.get(name, version))
-            finally:
-                self._settle()
+        await in_thread(self.registry.refresh)
+        versions = self.registry.versions(name)
+        self._unloaded.discard(name)
+        try:
+            for version in versions:
+                package = self.registry.get(name, version)
+                if not self._is_served(package):
+                    await asyncio.wait({self._begin(package)})
+                    if not self._is_served(package):
+                        raise ModelNotLoaded(model=name, reason=self._reasons.get((name, version), _CHANGED))
+        finally:
+            self._settle()
 
     async def unload(self, name: str) -> None:
         """Serve no version of a model until it is loaded again; requests under way are finished.
 
         Raises `ModelNotFound`.
         """
-        async with self._changing:
-            versions = self.registry.versions(name)
-            self._unloaded.add(name)
-            self._reasons.update(((name, version), _UNLOADED) for version in versions)
-            self._settle()
-            log.info("model_unloaded", model=name)
+        versions = self.registry.versions(name)
+        self._unloaded.add(name)
+        self._reasons.update(((name, version), _UNLOADED) for version in versions)
+        self._settle()
+        log.info("model_unloaded", model=name)
+
+    def _is_served(self, package: ModelPackage) -> bool:
+        calls = self._ready.get((package.name, package.version))
+        return calls is not None and calls.package is package
+
+    def _begin(self, package: ModelPackage) -> asyncio.Task[None]:
+        key = package.name, package.version
+        under_way = self._under_way.get(key)
+        if under_way is None or under_way.package is not package:
+            self._reasons.pop(key, None)
+            task = asyncio.create_task(self._load_package(package))
+            under_way = self._under_way[key] = _UnderWay(package, time.monotonic(), task)
+        return under_way.task
 
     async def _load_package(self, package: ModelPackage) -> None:
-        key = (package.name, package.version)
-        served = self._ready.get(key)
-        if served is not None and served.package is package:
-            return
-        calls = ModelCalls(package, load=self._load, watch=self._watch)
+        key = package.name, package.version
+        calls = ModelCalls(package, load=self._load, watch=self._watch, clock=self._clock)
         try:
-            await in_thread(calls.warm)
-        except PackageBroken as error:
-            self._reasons[key] = error.message
-            raise ModelNotLoaded(model=package.name, reason=error.message) from error
-        except Exception as error:
-            # A package can bring code of its own, and that may do anything.
-            log.exception("model_not_loaded", model=package.name, version=package.version)
-            self._reasons[key] = f"Its loading failed: {type(error).__name__}."
-            raise ModelNotLoaded(model=package.name, reason=self._reasons[key]) from error
-        # At once, and not when all are loaded: somebody may be waiting for this one.
-        self._ready[key] = calls
-        self._reasons.pop(key, None)
-        self._settle()
+            why = await try_to_load(calls.warm)
+        finally:
+            is_latest = self._under_way[key].package is package
+            if is_latest:
+                del self._under_way[key]
+        if not is_latest:
+            # The package changed while it was being loaded, and another load of it is under way.
+            return
+        if why is not None:
+            log.error("model_not_loaded", model=package.name, version=package.version, reason=why.reason)
+        if package.name not in self._unloaded:
+            if why is not None:
+                self._reasons[key] = why.reason
+            else:
+                # At once, and not when all are loaded: somebody may be waiting for this one.
+                self._ready[key] = calls
+                self._reasons.pop(key, None)
+            self._settle()
 
     def _settle(self) -> None:
         """Let go what is not to be served, and settle who answers requests that name no version."""
@@ -195,6 +247,11 @@ class Models:
                 ready[name, version] = calls
                 if self.registry.default_versions[name] == version:
                     ready[name, None] = calls
+        for (name, version), calls in self._ready.items():
+            # A new default version that is still being loaded takes over when it is: until then the last one answers.
+            still_there = version is None and (name, calls.package.version) in ready
+            if still_there and (name, self.registry.default_versions[name]) not in self._reasons:
+                ready.setdefault((name, None), calls)
         canaries = {}
         for name, split in self.registry.traffic.items():
             default = ready.get((name, None))

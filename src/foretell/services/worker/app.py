@@ -13,6 +13,7 @@ from foretell.broker.port import BrokerUnavailable
 from foretell.contracts import queues
 from foretell.inference.engine import Engine
 from foretell.inference.live import LiveRegistry
+from foretell.inference.loading import Loading
 from foretell.inference.measures import show_loaded
 from foretell.inference.observing import observe
 from foretell.inference.registry import ModelNotFound
@@ -27,8 +28,6 @@ log = structlog.get_logger()
 
 #: For a model that this worker does not have: the engine says so at once.
 _UNKNOWN_MODEL_LIMIT_S = 10.0
-#: What loading a model may take, beside its first call.
-_LOADING_LIMIT_S = 120.0
 
 
 async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event) -> None:
@@ -37,22 +36,12 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
     registry.log_unavailable()
     load = partial(load_runtime, permissions=settings.permissions)
     engine = Engine(registry, load=load, watch=observe(settings))
-    broken = await asyncio.to_thread(engine.warm_all)
-    show_loaded(package for package in registry if (package.name, package.version) not in broken)
-
-    async def load_what_is_there_now() -> None:
-        nonlocal broken
-        broken = await asyncio.to_thread(engine.warm_all)
-        engine.keep_only(registry.kept)
-        show_loaded(package for package in registry if (package.name, package.version) not in broken)
 
     def time_limit_s(model: str, version: str) -> float:
         try:
-            package = registry.resolve(model, version)
+            return registry.resolve(model, version).timeout_s
         except ModelNotFound:
             return _UNKNOWN_MODEL_LIMIT_S
-        # The first task of a version that came a moment ago may find it not loaded yet.
-        return package.timeout_s + (0.0 if engine.is_loaded(model, version) else _LOADING_LIMIT_S)
 
     async with AsyncExitStack() as stack:
         broker = await connect(settings.broker_url, name=instance, prefix=settings.broker_prefix)
@@ -61,11 +50,18 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
         def shadows_of(model: str) -> list[str]:
             return registry.traffic[model].shadow if model in registry.traffic else []
 
-        shadows = Shadows(shadows_of, lambda model, version: time_limit_s(model, version) + _LOADING_LIMIT_S)
+        shadows = Shadows(shadows_of, time_limit_s)
         stack.push_async_callback(shadows.close)
+
+        def models_changed() -> None:
+            worker.models_changed()
+            show_loaded(loading.ready)
+
+        loading = Loading(engine, registry, changed=models_changed)
         worker = Worker(
             broker,
             engine,
+            loading,
             worker_id=instance,
             time_limit_s=time_limit_s,
             stopping=stopping,
@@ -81,16 +77,9 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
                 "busy": worker.busy,
                 "current_task": worker.current_task,
                 "tasks_done": worker.tasks_done,
-                "models": [
-                    f"{package.name} {package.version}"
-                    for package in registry
-                    if (package.name, package.version) not in broken
-                ],
+                "tasks_postponed": worker.postponed,
                 "models_stamp": registry.followed,
-                "unavailable": {
-                    **{package.name: package.reason for package in registry.unavailable},
-                    **{f"{name} {version}": error.message for (name, version), error in broken.items()},
-                },
+                **loading.details(),
             }
 
         operations = Operations(
@@ -105,13 +94,19 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
         consumer = await broker.consume(queues.tasks_queue(settings.worker_pool or None), prefetch=1)
         stack.push_async_callback(consumer.close)
         working = asyncio.create_task(worker.work(consumer))
-        watching = asyncio.create_task(registry.watch(load_what_is_there_now))
+        following = asyncio.create_task(loading.follow())
+
+        async def follow() -> asyncio.Task[None]:
+            return asyncio.create_task(loading.follow())
+
+        watching = asyncio.create_task(registry.watch(follow))
         try:
             # Whichever ends first, by a stop or by an error, ends the other.
             await asyncio.wait({http, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.set()
-            watching.cancel()
+            for task in (watching, following):
+                task.cancel()
             await asyncio.gather(http, working)
 
 

@@ -1,7 +1,7 @@
 """The process beside a worker in which shadow versions run: what they do to it does nothing to anybody else.
 
 It reads task envelopes from its standard input and writes results to its standard output, each with its length in
-front, and ends when its input does.
+front, and ends when its input does. Of a model that is still being loaded it has no results.
 """
 
 import os
@@ -13,16 +13,23 @@ from functools import partial
 from typing import BinaryIO
 
 import msgspec
+import structlog
 
-from foretell.contracts.messages import Result, decode_tasks, encode
+from foretell.contracts.messages import Result, TaskEnvelope, decode_tasks, encode
 from foretell.inference.engine import Engine
 from foretell.inference.live import LiveRegistry
+from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.registry import ModelNotFound
 from foretell.inference.runtimes import load_runtime
 from foretell.kit import logs, shipping
 from foretell.services.worker.settings import WorkerSettings
 
+log = structlog.get_logger()
+
 #: Bytes of the length in front of a message, most significant first.
 LENGTH_BYTES = 4
+#: What takes longer to load is left out meanwhile.
+_SLOW_AFTER_S = 5.0
 #: Shadows take what processor time nobody else wants.
 _NICE = 10
 
@@ -49,11 +56,42 @@ def main() -> None:
     )
     registry = LiveRegistry.installed(settings.models_dir, settings.data_dir)
     engine = Engine(registry, load=partial(load_runtime, permissions=settings.permissions))
+    loads = _Loads(engine)
     while (message := read_message(sys.stdin.buffer)) is not None:
         if registry.refresh_if_told():
             engine.keep_only(registry.kept)
-        answers.write(framed(encode(engine.run(decode_tasks(message)))))
+        envelope = decode_tasks(message)
+        answers.write(framed(encode([] if loads.are_under_way(envelope) else engine.run(envelope))))
         answers.flush()
+
+
+class _Loads:
+    """Loads each model in a thread, so that one that takes minutes holds up neither the worker nor the others."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        #: By the identity of their packages.
+        self._threads: dict[int, tuple[ModelPackage, threading.Thread]] = {}
+
+    def are_under_way(self, envelope: TaskEnvelope) -> bool:
+        """Whether the model of this envelope is still being loaded; begins with it, if nobody has."""
+        try:
+            package = self._engine.registry.resolve(envelope.model, envelope.version)
+        except ModelNotFound:
+            return False
+        if id(package) not in self._threads:
+            thread = threading.Thread(target=self._load, args=(package,), daemon=True)
+            self._threads[id(package)] = package, thread
+            thread.start()
+            # Most are loaded in a moment, and then nothing is left out.
+            thread.join(_SLOW_AFTER_S)
+        return self._threads[id(package)][1].is_alive()
+
+    def _load(self, package: ModelPackage) -> None:
+        try:
+            self._engine.warm_package(package)
+        except PackageBroken as error:
+            log.error("model_not_loaded", model=package.name, version=package.version, reason=error.message)
 
 
 def _end_with(parent: int) -> None:

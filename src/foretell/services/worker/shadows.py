@@ -24,6 +24,8 @@ log = structlog.get_logger()
 COMMAND = (sys.executable, "-P", "-m", "foretell.services.worker.shadow_process")
 #: After a shadow has hung or crashed, this long none is run.
 _PAUSE_S = 60.0
+#: What the process may take to start, beside its first answer. What it has not loaded yet, it says at once.
+_START_S = 120.0
 
 
 class Shadows:
@@ -73,9 +75,11 @@ class Shadows:
     async def _compare_all(self, envelope: TaskEnvelope, results: Sequence[Result], versions: Sequence[str]) -> None:
         for version in versions:
             try:
-                async with asyncio.timeout(self._limit_s(envelope.model, version)):
+                start_s = _START_S if self._process is None else 0.0
+                async with asyncio.timeout(self._limit_s(envelope.model, version) + start_s):
                     replies = await self._ask(msgspec.structs.replace(envelope, version=version))
-                _compare(envelope, version, results, replies)
+                if replies:
+                    _compare(envelope, version, results, replies)
             except Exception as error:
                 # Too late, gone, or nonsense: the process is not worth keeping, and nothing else depends on it.
                 log.error(

@@ -6,7 +6,7 @@ run again, which is harmless: a prediction is a function of its input, and only 
 
 import asyncio
 import faulthandler
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -20,18 +20,24 @@ from foretell.broker.port import Broker, Consumer, Delivery
 from foretell.contracts import queues
 from foretell.contracts.envelopes import unpack
 from foretell.contracts.messages import Failure, Result, ResultEnvelope, TaskEnvelope, decode_tasks, encode
+from foretell.inference.loading import State
 from foretell.kit import metrics, tracing
 from foretell.kit.clock import now, uuid7
 from foretell.kit.errors import ForetellError
 from foretell.kit.lifecycle import exit_at_once
 from foretell.services.worker import traces
 from foretell.services.worker.measures import BUSY, RUN_DURATION_S, TASKS
+from foretell.services.worker.postponed import HOLD_S, Held, Postponed
 
 log = structlog.get_logger()
 
 #: A model that holds the interpreter's lock can't be timed from inside it; this much later the process is ended from
 #: a thread of its own that needs no lock.
 _HARD_LIMIT_EXTRA_S = 3.0
+#: While a model is loaded, that may hold the lock for long, and the call that waits for it is not to blame.
+_HARD_LIMIT_LOADING_S = 3600.0
+#: The time limit is counted in steps of this, so that time in which nobody in this process could run counts little.
+_STEP_S = 1.0
 _RETRY_S = 1.0
 #: How long a worker that exits at once may take to say goodbye to the broker.
 _LET_GO_S = 2.0
@@ -39,6 +45,9 @@ _LET_GO_S = 2.0
 EXIT_HANGING_MODEL = 70
 #: How many splinters of a split envelope are under way to the broker at once.
 _SPLIT_IN_FLIGHT = 64
+#: In the headers of a copy: how often the message was delivered before, the times aside when it was only given back.
+#: A copy is a new message to the broker, and an input that kills its worker must not begin anew with each.
+EARLIER_ATTEMPTS = "foretell-earlier-attempts"
 
 
 class Runner(Protocol):
@@ -46,6 +55,20 @@ class Runner(Protocol):
 
     def run(self, envelope: TaskEnvelope) -> list[Result]:
         """Results in the order of the tasks. Never raises for what is in the envelope."""
+
+
+class Models(Protocol):
+    """Which models a worker can answer for."""
+
+    def state(self, model: str, version: str) -> State:
+        """How a version is here. One that nobody knows is ready: the engine says so."""
+
+    def reason(self, model: str, version: str) -> str:
+        """Why one that is `FAILED` can't be loaded."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is being loaded at this moment."""
 
 
 def _exit(status: int) -> None:
@@ -60,6 +83,12 @@ async def _let_go(consumer: Consumer) -> None:
             await consumer.close()
 
 
+def _earlier_attempts(delivery: Delivery) -> int:
+    """How often a message was delivered before it was given back as this copy."""
+    said = delivery.headers.get(EARLIER_ATTEMPTS, "") if delivery.headers else ""
+    return int(said) if said.isdecimal() and len(said) < 4 else 0
+
+
 class _Stopped(Exception):
     """We were told to stop while the broker was away."""
 
@@ -71,19 +100,23 @@ class Worker:
         self,
         broker: Broker,
         engine: Runner,
+        models: Models,
         *,
         worker_id: str,
         time_limit_s: Callable[[str, str], float],
         stopping: asyncio.Event,
+        hold_s: float = HOLD_S,
         exit_process: Callable[[int], None] = _exit,
         after_answer: Callable[[TaskEnvelope, Sequence[Result]], object] = lambda *_: None,
     ) -> None:
         """`time_limit_s(model, version)` says how long one call of a model may take.
 
+        `hold_s` is how long, at first, an envelope is held whose model is being loaded (see postponed.py).
         `after_answer` is told of envelopes and their results once these are handed back; it must not wait or raise.
         """
         self._broker = broker
         self._engine = engine
+        self._models = models
         self._worker_id = worker_id
         self._time_limit_s = time_limit_s
         self._stopping = stopping
@@ -92,7 +125,22 @@ class Worker:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self.tasks_done = 0
         self.busy = False
+        self._calling = False
         self._in_hand: tuple[TaskEnvelope, datetime] | None = None
+        self._postponed = Postponed(
+            self._give_back, lambda *version: models.state(*version) is State.LOADING, hold_s=hold_s
+        )
+
+    @property
+    def postponed(self) -> int:
+        """How many envelopes wait here for their model to be loaded."""
+        return len(self._postponed)
+
+    def models_changed(self) -> None:
+        """To be told whenever a model begins to load, is loaded, or can't be."""
+        self._postponed.models_changed()
+        if self._calling and self._models.under_way:
+            faulthandler.dump_traceback_later(_HARD_LIMIT_LOADING_S, exit=True)
 
     @property
     def current_task(self) -> dict[str, Any] | None:
@@ -111,6 +159,7 @@ class Worker:
     async def work(self, consumer: Consumer) -> None:
         """Handle envelopes until told to stop; the one in hand is finished first."""
         leaving = asyncio.create_task(self._leave(consumer))
+        giving_back = asyncio.create_task(self._postponed.run())
         try:
             while not self._stopping.is_set() and (deliveries := await consumer.receive(1)):
                 for delivery in deliveries:
@@ -118,6 +167,10 @@ class Worker:
             await leaving
         finally:
             leaving.cancel()
+            giving_back.cancel()
+            await asyncio.gather(giving_back, return_exceptions=True)
+            with suppress(_Stopped):
+                await self._postponed.give_back_all()
 
     async def _leave(self, consumer: Consumer) -> None:
         """Once told to stop, take no more: at once, or another envelope would follow the one in hand."""
@@ -131,21 +184,33 @@ class Worker:
             log.error("task_envelope_rejected", message_id=delivery.message_id, reason=str(error)[:300])
             await consumer.reject([delivery], requeue=False)
             return
+        attempts = delivery.attempts + _earlier_attempts(delivery)
+        if attempts > queues.DELIVERY_LIMIT:
+            log.error("task_envelope_rejected", message_id=delivery.message_id, reason=f"delivered {attempts} times")
+            await consumer.reject([delivery], requeue=False)
+            return
+        state = self._models.state(envelope.model, envelope.version)
+        alone = len(envelope.tasks) == 1
+        if state is State.LOADING and (alone or attempts == 1):
+            held = Held(envelope.model, envelope.version, delivery.queue, delivery.body, attempts)
+            await self._postponed.hold(held)
+            await consumer.acknowledge([delivery])
+            return
         self.busy = True
         self._in_hand = envelope, now()
         BUSY.set(1)
         hung = False
         results: Sequence[Result] | None = None
         try:
-            if delivery.attempts > 1 and len(envelope.tasks) > 1:
+            if attempts > 1 and not alone:
                 # Somebody died with this in hand. If one of the inputs did it, let it be alone next time.
-                log.warning("envelope_split", tasks=len(envelope.tasks), attempts=delivery.attempts)
+                log.warning("envelope_split", tasks=len(envelope.tasks), attempts=attempts)
                 await self._split(delivery.queue, envelope)
             else:
                 started_at = now()
                 runs = traces.begin(envelope, delivery.queue, self._worker_id)
                 with tracing.inside(traces.alone(envelope, runs)):
-                    results = await self._run(envelope)
+                    results = self._refused(envelope) if state is State.FAILED else await self._run(envelope)
                     hung = results is None
                     if hung:
                         # As soon as this one is acknowledged the next would come, for nothing.
@@ -163,21 +228,38 @@ class Worker:
             BUSY.set(0)
             if hung:
                 # The thread with the hanging model can't be ended, only left behind together with its process.
+                with suppress(_Stopped, TimeoutError):
+                    async with asyncio.timeout(_LET_GO_S):
+                        await self._postponed.give_back_all()
                 await _let_go(consumer)
                 self._exit_process(EXIT_HANGING_MODEL)
+
+    def _refused(self, envelope: TaskEnvelope) -> Sequence[Result]:
+        """What becomes of the tasks of a model that can't be loaded."""
+        reason = self._models.reason(envelope.model, envelope.version)
+        log.error("tasks_refused", model=envelope.model, version=envelope.version, tasks=len(envelope.tasks))
+        message = f"The model {envelope.model} {envelope.version} could not be loaded on this worker. {reason}"
+        return [Result(task.id, error=Failure("model_error", message)) for task in envelope.tasks]
 
     async def _run(self, envelope: TaskEnvelope) -> Sequence[Result] | None:
         """The results of the tasks; None when the model did not answer within its time limit."""
         limit_s = self._time_limit_s(envelope.model, envelope.version)
         metrics.BATCH_ITEMS.labels("worker").observe(len(envelope.tasks))
-        faulthandler.dump_traceback_later(limit_s + _HARD_LIMIT_EXTRA_S, exit=True)
+        hard_limit_s = _HARD_LIMIT_LOADING_S if self._models.under_way else limit_s + _HARD_LIMIT_EXTRA_S
+        faulthandler.dump_traceback_later(hard_limit_s, exit=True)
         running = asyncio.get_running_loop().run_in_executor(
             self._thread, copy_context().run, self._engine.run, envelope
         )
+        self._calling = True
+        left_s, done = limit_s, False
         try:
             with RUN_DURATION_S.labels(envelope.model, envelope.version).time():
-                done, _ = await asyncio.wait({running}, timeout=limit_s)
+                while not done and left_s > 0:
+                    await asyncio.wait({running}, timeout=min(left_s, _STEP_S))
+                    done = running.done()
+                    left_s -= _STEP_S
         finally:
+            self._calling = False
             faulthandler.cancel_dump_traceback_later()
         if done:
             return running.result()
@@ -231,11 +313,15 @@ class Worker:
         for start in range(0, len(bodies), _SPLIT_IN_FLIGHT):
             await asyncio.gather(*(self._publish(queue, body) for body in bodies[start : start + _SPLIT_IN_FLIGHT]))
 
-    async def _publish(self, queue: str, body: bytes) -> None:
+    async def _give_back(self, held: Held) -> None:
+        """Publish a copy of what this worker can't answer yet."""
+        await self._publish(held.queue, held.body, {EARLIER_ATTEMPTS: str(held.attempts - 1)})
+
+    async def _publish(self, queue: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Publish, however long it takes until the broker can take it. Raises `_Stopped` when told to stop before."""
         while True:
             try:
-                await self._broker.publish(queue, body, message_id=uuid7().hex)
+                await self._broker.publish(queue, body, message_id=uuid7().hex, headers=headers)
             except ForetellError as error:
                 log.warning("publish_failed", queue=queue, reason=error.message)
                 if self._stopping.is_set():

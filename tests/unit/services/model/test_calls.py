@@ -1,6 +1,8 @@
 """Calls of a model: shared by single rows, off the event loop when they take long, bounded in time."""
 
 import asyncio
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,13 @@ from foretell.kit.offloading import in_thread
 from foretell.services.model.calls import ModelCalls, ModelHangs, ModelTimeout
 
 
-def _calls(folder: Path, model: Doubler, **options: Any) -> ModelCalls:
-    return ModelCalls(package(folder, **options), load=lambda _: model)
+def _at_once() -> float:
+    """A clock by which nothing takes any time, whatever the machine does."""
+    return 0.0
+
+
+def _calls(folder: Path, model: Doubler, *, clock: Callable[[], float] = _at_once, **options: Any) -> ModelCalls:
+    return ModelCalls(package(folder, **options), load=lambda _: model, clock=clock)
 
 
 async def test_single_rows_of_one_turn_share_a_call(tmp_path: Path) -> None:
@@ -70,13 +77,10 @@ async def test_a_fast_model_is_called_on_the_event_loop(tmp_path: Path) -> None:
     assert model.threads == ["MainThread"]
 
 
-def _compute_long(row: dict[str, Any]) -> dict[str, Any]:
-    return {"y": sum(range(200_000)) * 0 + row["x"] * 2}
-
-
 async def test_a_slow_model_is_called_in_a_thread(tmp_path: Path) -> None:
-    model = Doubler(_compute_long)
-    calls = _calls(tmp_path, model)
+    model = Doubler()
+    # By this clock each call takes a second.
+    calls = _calls(tmp_path, model, clock=count().__next__)
     await in_thread(calls.warm)
     # Its time was learnt by one row, four calls of it; larger batches can only take longer.
     assert [len(batch) for batch in model.batches] == [1] * 4

@@ -1,6 +1,9 @@
 """Which models are served: loaded, unloaded, replaced, and listed with a reason when they can't be."""
 
+import asyncio
 import random
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from tests.model_packages import Doubler, live_registry, write_package
 from foretell.inference.package import ModelPackage, PackageBroken
 from foretell.inference.registry import ModelNotFound
 from foretell.inference.runtimes import Runtime
-from foretell.services.model.models import ModelNotLoaded, ModelNotReady, Models
+from foretell.services.model.models import ModelLoading, ModelNotLoaded, ModelNotReady, Models
 
 
 class Loader:
@@ -18,8 +21,13 @@ class Loader:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.loaded: list[str] = []
+        #: Versions that are loaded once `gate` is set.
+        self.slow: set[str] = set()
+        self.gate = threading.Event()
 
     def __call__(self, package: ModelPackage) -> Runtime:
+        if package.version in self.slow:
+            self.gate.wait()
         if self.error:
             raise self.error
         self.loaded.append(package.version)
@@ -27,14 +35,71 @@ class Loader:
 
 
 @pytest.fixture
-def loader() -> Loader:
-    return Loader()
+def loader() -> Iterator[Loader]:
+    loader = Loader()
+    yield loader
+    # Threads that hang would keep the tests from ending.
+    loader.gate.set()
 
 
 @pytest.fixture
 def models(tmp_path: Path, loader: Loader) -> Models:
     write_package(tmp_path / "models")
-    return Models(live_registry(tmp_path), load=loader)
+    return Models(live_registry(tmp_path), load=loader, slow_after_s=0.01)
+
+
+async def test_a_new_version_that_loads_for_long_stops_nobody(models: Models, loader: Loader, tmp_path: Path) -> None:
+    await models.follow()
+    served = models.get("doubler")
+    loader.slow = {"2.0.0"}
+    write_package(tmp_path / "models", version="2.0.0")
+    models.registry.refresh()
+    following = asyncio.create_task(models.follow())
+    while not models.loading:
+        await asyncio.sleep(0.01)
+    # It is the default version now, but the last one answers until it is loaded.
+    assert models.registry.default_versions["doubler"] == "2.0.0"
+    assert models.get("doubler") is served
+    with pytest.raises(ModelLoading, match=r"2\.0\.0 is not ready\. It is being loaded"):
+        models.get("doubler", "2.0.0")
+    # Others come and go meanwhile.
+    write_package(tmp_path / "models", name="other")
+    await models.load("other")
+    assert models.get("other").package.name == "other"
+    await models.unload("other")
+    assert list(models.loading) == ["doubler 2.0.0"]
+    loader.gate.set()
+    await following
+    assert models.get("doubler").package.version == "2.0.0"
+    assert models.loading == {}
+
+
+async def test_what_was_unloaded_while_it_was_loaded_is_not_served(models: Models, loader: Loader) -> None:
+    loader.slow = {"1.0.0"}
+    following = asyncio.create_task(models.follow())
+    while not models.loading:
+        await asyncio.sleep(0.01)
+    await models.unload("doubler")
+    loader.gate.set()
+    await following
+    with pytest.raises(ModelNotReady, match="It was unloaded"):
+        models.get("doubler")
+
+
+async def test_a_package_that_changes_while_it_is_loaded_is_loaded_anew(
+    models: Models, loader: Loader, tmp_path: Path
+) -> None:
+    loader.slow = {"1.0.0"}
+    first = asyncio.create_task(models.follow())
+    while not models.loading:
+        await asyncio.sleep(0.01)
+    write_package(tmp_path / "models", max_batch=4)
+    models.registry.refresh()
+    second = asyncio.create_task(models.follow())
+    await asyncio.sleep(0)
+    loader.gate.set()
+    await asyncio.gather(first, second)
+    assert models.get("doubler").package.max_batch == 4
 
 
 async def test_a_model_is_loading_until_it_is_loaded(models: Models) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import structlog
 from structlog.testing import capture_logs
+from tests.model_packages import ModelsThatAre
 from tests.tracers import TRACE_ID, TRACEPARENT, noted
 
 from foretell.broker.connect import connect
@@ -69,7 +70,14 @@ class Bench:
 
     async def results(self, envelopes: int = 1) -> list[ResultEnvelope]:
         stopping = asyncio.Event()
-        worker = Worker(self.broker, self.engine, worker_id="worker-7", time_limit_s=lambda *_: 60.0, stopping=stopping)
+        worker = Worker(
+            self.broker,
+            self.engine,
+            ModelsThatAre(),
+            worker_id="worker-7",
+            time_limit_s=lambda *_: 60.0,
+            stopping=stopping,
+        )
         consumer = await self.broker.consume(queues.TASKS, prefetch=1)
         working = asyncio.create_task(worker.work(consumer))
         listener = await self.broker.consume(queues.RESULTS, prefetch=64)
@@ -180,6 +188,7 @@ async def test_runs_that_hang_end_as_such(bench: Bench) -> None:
         worker = Worker(
             bench.broker,
             engine,
+            ModelsThatAre(),
             worker_id="worker-7",
             time_limit_s=lambda *_: 0.05,
             stopping=stopping,

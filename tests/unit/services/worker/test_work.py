@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from tests.model_packages import ModelsThatAre
 
 from foretell.broker.connect import connect
 from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery
@@ -25,6 +27,7 @@ from foretell.contracts.messages import (
     decode_tasks,
     encode,
 )
+from foretell.inference.loading import State
 from foretell.kit.clock import now, uuid7
 from foretell.services.worker.work import EXIT_HANGING_MODEL, Worker
 
@@ -58,6 +61,17 @@ class Engine:
         if bytes(task.payload) == b'"fail"':
             return Result(task.id, error=Failure("model_error", "The model failed on this input."))
         return Result(task.id, output=task.payload)
+
+
+class Changing(ModelsThatAre):
+    """Each model is as `states` says, by name; those that it does not name are ready."""
+
+    def __init__(self, **states: State) -> None:
+        super().__init__()
+        self.states = states
+
+    def state(self, model: str, version: str) -> State:
+        return self.states.get(model, State.READY)
 
 
 class Observed:
@@ -138,16 +152,19 @@ def engine() -> Iterator[Engine]:
 class Bench:
     """A worker at work, and what goes in and comes out."""
 
-    def __init__(self, broker: Observed, engine: Engine, *, time_limit_s: float = 60.0) -> None:
+    def __init__(self, broker: Observed, engine: Engine, *, time_limit_s: float = 60.0, hold_s: float = 3600.0) -> None:
         self.broker = broker
         self.engine = engine
         self.stopping = asyncio.Event()
         self.exits: list[int] = []
+        self.models = Changing()
         self.worker = Worker(
             broker,
             engine,
+            self.models,
             worker_id="worker-7",
             time_limit_s=lambda model, version: time_limit_s,
+            hold_s=hold_s,
             stopping=self.stopping,
             exit_process=self._exit,
         )
@@ -168,9 +185,9 @@ class Bench:
             await asyncio.wait({working})
             await consumer.close()
 
-    async def put(self, *payloads: str) -> list[UUID]:
+    async def put(self, *payloads: str, model: str = "echo") -> list[UUID]:
         """Publish one envelope, with a task for each payload."""
-        envelope = envelope_of(*payloads)
+        envelope = envelope_of(*payloads, model=model)
         await self.broker.publish(queues.TASKS, encode(envelope), message_id=uuid7().hex)
         self.broker.noted.clear()
         return [task.id for task in envelope.tasks]
@@ -192,9 +209,9 @@ class Bench:
         return depth.ready, depth.unacknowledged
 
 
-def envelope_of(*payloads: str) -> TaskEnvelope:
+def envelope_of(*payloads: str, model: str = "echo") -> TaskEnvelope:
     tasks = [Task(uuid7(), "input", msgspec.Raw(msgspec.json.encode(payload))) for payload in payloads]
-    return TaskEnvelope(model="echo", version="1.0.0", published_at=_PUBLISHED_AT, tasks=tasks)
+    return TaskEnvelope(model=model, version="1.0.0", published_at=_PUBLISHED_AT, tasks=tasks)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -379,6 +396,125 @@ async def test_told_to_stop_with_a_model_that_hangs_and_a_broker_that_is_away_it
             await working
     assert bench.exits == [70]
     assert await bench.depth(queues.TASKS) == (1, 0)
+
+
+# A model that is being loaded.
+
+
+async def _takes(broker: Observed, count: int) -> list[Delivery]:
+    consumer = await broker.consume(queues.TASKS, prefetch=count)
+    taken: list[Delivery] = []
+    while len(taken) < count:
+        taken += await consumer.receive(count)
+    await consumer.acknowledge(taken)
+    await consumer.close()
+    return taken
+
+
+async def test_what_is_being_loaded_is_held_and_others_are_run(broker: Observed, engine: Engine) -> None:
+    bench = Bench(broker, engine)
+    bench.models.states["slow"] = State.LOADING
+    slow = [await bench.put("a", model="slow"), await bench.put("b", model="slow")]
+    fast = await bench.put("c")
+    async with bench.working():
+        await bench.results(1)
+        assert engine.runs == [fast]
+        await _until(lambda: bench.worker.postponed == 2)
+        assert not bench.worker.busy
+        bench.models.states["slow"] = State.READY
+        bench.worker.models_changed()
+        await bench.results(2)
+    assert sorted(engine.runs[1:]) == sorted(slow)
+    assert bench.worker.postponed == 0
+    assert await bench.depth(queues.TASKS) == (0, 0)
+
+
+async def test_what_is_held_goes_back_after_a_while_for_somebody_who_has_the_model(
+    broker: Observed, engine: Engine
+) -> None:
+    bench = Bench(broker, engine, hold_s=0.05)
+    bench.models.states["slow"] = State.LOADING
+    ids = await bench.put("a", "b", model="slow")
+    async with bench.working():
+        await _until(lambda: broker.noted.count("publish ml_tasks") >= 2)
+    other = Bench(broker, engine)
+    async with other.working():
+        (answer,) = await other.results(1)
+    # Whole and once, however often it was given back.
+    assert engine.runs == [ids]
+    assert [result.id for result in answer.results] == ids
+    assert answer.published_at == _PUBLISHED_AT
+
+
+async def test_told_to_stop_it_gives_back_what_it_holds(broker: Observed, engine: Engine) -> None:
+    bench = Bench(broker, engine)
+    bench.models.states["slow"] = State.LOADING
+    ids = [await bench.put("a", model="slow"), await bench.put("b", model="slow")]
+    async with bench.working():
+        await _until(lambda: bench.worker.postponed == 2)
+    copies = await _takes(broker, 2)
+    assert [[task.id for task in decode_tasks(copy.body).tasks] for copy in copies] == ids
+    # It is no fault of theirs: nothing counts towards the delivery limit.
+    assert [copy.attempts for copy in copies] == [1, 1]
+
+
+async def test_a_model_that_hangs_does_not_take_along_what_is_held(broker: Observed, engine: Engine) -> None:
+    bench = Bench(broker, engine, time_limit_s=0.1)
+    bench.models.states["slow"] = State.LOADING
+    ids = await bench.put("a", model="slow")
+    await bench.put("hang")
+    async with bench.working() as working:
+        with pytest.raises(Exited):
+            await working
+    (copy,) = await _takes(broker, 1)
+    assert [task.id for task in decode_tasks(copy.body).tasks] == ids
+
+
+async def test_to_be_held_does_not_save_an_input_that_kills_its_worker(broker: Observed, engine: Engine) -> None:
+    """A copy is a new message to the broker; how often its worker died is not forgotten with it."""
+    await Bench(broker, engine).put("a", model="slow")
+    died = 0
+    while (await broker.depth(queues.TASKS)).ready:
+        # Somebody takes it and dies; the worker that comes next is still loading, and gives it back.
+        await _redeliver(broker)
+        died += 1
+        bench = Bench(broker, engine, hold_s=0.01)
+        bench.models.states["slow"] = State.LOADING
+        async with bench.working():
+            await _until(lambda: any("publish" in note or "reject" in note for note in broker.noted))
+        broker.noted.clear()
+    assert died == queues.DELIVERY_LIMIT
+    assert await bench.depth(queues.dead_queue(queues.TASKS)) == (1, 0)
+    assert engine.runs == []
+
+
+async def test_tasks_of_a_model_that_cannot_be_loaded_fail_and_say_why(broker: Observed, engine: Engine) -> None:
+    bench = Bench(broker, engine)
+    bench.models.states["bent"] = State.LOADING
+    ids = await bench.put("a", "b", model="bent")
+    async with bench.working():
+        await _until(lambda: bench.worker.postponed == 1)
+        bench.models.states["bent"] = State.FAILED
+        bench.worker.models_changed()
+        (answer,) = await bench.results(1)
+    failure = Failure("model_error", "The model bent 1.0.0 could not be loaded on this worker. It is bent.")
+    assert {result.id: result.error for result in answer.results} == dict.fromkeys(ids, failure)
+    assert engine.runs == []
+
+
+async def test_time_in_which_nobody_could_run_is_not_the_models_fault(broker: Observed, engine: Engine) -> None:
+    """A model that is loaded beside the call may keep the interpreter's lock for longer than the call may take."""
+    bench = Bench(broker, engine, time_limit_s=1.5)
+    engine.wait_in_every_run = True
+    await bench.put("a")
+    async with bench.working():
+        await asyncio.to_thread(engine.entered.wait)
+        # Nothing in this process can look at the clock meanwhile, nor can the call go on.
+        threading.Timer(2.0, engine.released.set).start()
+        time.sleep(2.0)
+        (answer,) = await bench.results(1)
+    assert answer.results[0].error is None
+    assert bench.exits == []
 
 
 # The end.

@@ -5,6 +5,7 @@ ever compressed: the client's asynchronous half can't read it.
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from foretell.kit.errors import ForetellError
 from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls
-from foretell.services.model.models import ModelNotReady, Models
+from foretell.services.model.models import ModelLoading, ModelNotReady, Models
 from foretell.services.model.tensors import Tensor
 
 PREFIX = "/v2"
@@ -51,12 +52,15 @@ class RowFailed(Failed):
 
 def error_answer(error: ForetellError, _: str) -> Answer:
     """`error` as clients of the protocol expect it."""
-    # Not ready is a 400 here, whatever it is elsewhere.
-    status = 400 if isinstance(error, ModelNotReady) or error.status == 422 else error.status
+    # Not ready is a 400 here, whatever it is elsewhere; but what is being loaded will be ready without anybody's doing.
+    not_ready = isinstance(error, ModelNotReady) and not isinstance(error, ModelLoading)
+    status = 400 if not_ready or error.status == 422 else error.status
     text = error.message
     if status == 500 and not isinstance(error, Failed):
         text = "Something went wrong on our side. It was logged under the X-Request-ID of this answer."
     headers = [(b"www-authenticate", b'Bearer realm="foretell"')] if status == 401 else []
+    if status == 503 and error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % ceil(error.retry_after_s)))
     return json_answer(v2.Error(text), status, headers)
 
 
@@ -114,7 +118,10 @@ class OpenInference:
 
     async def model_ready(self, request: Request) -> Answer:
         """Whether a model can be asked."""
-        return json_answer({"name": self._calls(request).package.name, "ready": True})
+        try:
+            return json_answer({"name": self._calls(request).package.name, "ready": True})
+        except ModelLoading as error:
+            return json_answer(v2.Error(error.message), 400)
 
     async def model_config(self, request: Request) -> Answer:
         """The same as `model_metadata` in the words of Triton's extension for model configurations."""
