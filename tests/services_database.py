@@ -167,6 +167,13 @@ def _migrated_postgresql(postgresql_url: str) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture
+def postgresql_with_tables(postgresql_url: str, _migrated_postgresql: str) -> Iterator[str]:
+    """The URL of a migrated database without rows that is the test's own."""
+    with _new_postgresql(postgresql_url, _migrated_postgresql) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated file that others are copied from."""

@@ -8,42 +8,63 @@ from uuid import UUID
 from foretell.domain.predictions.store import Earlier, Ending, Submission
 from foretell.kit.drivers import PostgresqlDriver
 
+# Statistics are always late, and a plan is kept for long: made while a table was empty, it meets millions of rows. So
+# these statements leave the planner no choice in what grows with history or with the batch:
+# - A row is found by a look-up of its own, `LATERAL (... ORDER BY key LIMIT 1)`. That can't be turned into another kind
+#   of join, and only the index of that key has this order. A range from the key to the key and not an equality: what
+#   equals a constant needs no order, and then all indexes look alike on a table that is believed to be empty.
+# - What changes rows names them by `= ANY (ARRAY[key])` or such a range, which allows a nested loop only, from the few
+#   to the table. It gives the user, too, so that each of the two indexes that begin with one of them will do.
+# - That a prediction is queued is asked for as `finished_at IS NULL`, which a CHECK makes the same: `status = 'queued'`
+#   allows `ix_predictions_queued`, which looks cheap and may hold half a million dead entries.
+# - Nothing that a batch consists of is joined with itself: for ten rows, which is the planner's guess, it nests loops.
+
 # Wallets are locked first and in user order, by settlement too, so that two batches never wait for each other.
 # Under READ COMMITTED, `FOR UPDATE` reads the newest wallet even if it had to wait for it. What becomes of the wallet
 # is reckoned from that reading: `SET available = available - total` would first try the wallet as it was when the
 # statement began, and where others have given credits back meanwhile, the table's check refuses the whole batch.
+# Each item names its payer by the place in the array of users, which is sorted.
 _ACCEPT = """
 WITH item AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[],
-        $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[]
+        $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::integer[]
     ) WITH ORDINALITY AS item (
-        id, user_id, model, version, pool, stage, input, price, created_at, expires_at, key, hash, position
+        id, user_id, model, version, pool, stage, input, price, created_at, expires_at, key, hash, payer, position
     )
-), wallet AS MATERIALIZED (
-    SELECT user_id, available, held FROM wallets
-    WHERE user_id IN (SELECT user_id FROM item) ORDER BY user_id FOR UPDATE
+), purse AS MATERIALIZED (
+    SELECT coalesce(wallet.available, -1) AS available
+    FROM unnest($14::uuid[]) AS payer (user_id) LEFT JOIN LATERAL (
+        SELECT available FROM wallets WHERE user_id = payer.user_id LIMIT 1 FOR UPDATE
+    ) wallet ON true
 ), fresh AS (
     SELECT item.*, sum(price) OVER (PARTITION BY user_id ORDER BY position) AS running_price
-    FROM item
-    WHERE key IS NULL OR NOT EXISTS (
-        SELECT FROM predictions p WHERE p.user_id = item.user_id AND p.idempotency_key = item.key
-    )
+    FROM item LEFT JOIN LATERAL (
+        SELECT p.id FROM predictions p
+        WHERE p.user_id = item.user_id AND p.idempotency_key >= item.key AND p.idempotency_key <= item.key
+        ORDER BY p.idempotency_key LIMIT 1
+    ) earlier ON true
+    WHERE earlier.id IS NULL
 ), accepted AS (
     INSERT INTO predictions (
         id, user_id, model, version, pool, stage, input, price_credits, status, created_at, expires_at,
         idempotency_key, request_hash
     )
     SELECT id, user_id, model, version, pool, stage, input::json, price, 'queued', created_at, expires_at, key, hash
-    FROM fresh JOIN wallet USING (user_id)
-    WHERE running_price <= available
+    FROM fresh
+    WHERE running_price <= (ARRAY(SELECT available FROM purse))[payer]
     ORDER BY position
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id, user_id, price_credits, created_at
+), spent AS (
+    SELECT user_id, sum(price_credits) AS total FROM accepted GROUP BY user_id
+), wallet AS MATERIALIZED (
+    SELECT spent.*, wallet.* FROM spent CROSS JOIN LATERAL (
+        SELECT available, held FROM wallets WHERE user_id = spent.user_id LIMIT 1 FOR UPDATE
+    ) wallet
 ), held AS (
     UPDATE wallets SET available = wallet.available - total, held = wallet.held + total
-    FROM (SELECT user_id, sum(price_credits) AS total FROM accepted GROUP BY user_id) spent JOIN wallet USING (user_id)
-    WHERE wallets.user_id = spent.user_id
+    FROM wallet WHERE wallets.user_id = ANY (ARRAY[wallet.user_id])
 ), entered AS (
     INSERT INTO ledger (user_id, kind, amount, prediction_id, created_at)
     SELECT user_id, 'hold', price_credits, id, created_at FROM accepted
@@ -52,54 +73,63 @@ SELECT id FROM accepted
 """
 
 _EARLIER = """
-SELECT p.user_id, p.idempotency_key, p.id, p.request_hash, p.status
-FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key)
-JOIN predictions p ON p.user_id = asked.user_id AND p.idempotency_key = asked.key
+SELECT asked.user_id, asked.key, earlier.id, earlier.request_hash, earlier.status
+FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key) CROSS JOIN LATERAL (
+    SELECT p.id, p.request_hash, p.status FROM predictions p
+    WHERE p.user_id = asked.user_id AND p.idempotency_key >= asked.key AND p.idempotency_key <= asked.key
+    ORDER BY p.idempotency_key LIMIT 1
+) earlier
 """
 
 _AVAILABLE = "SELECT user_id, available FROM wallets WHERE user_id = ANY($1::uuid[])"
 
 # Rows that settlement holds at this moment are passed over: settlement writes published_at itself.
 _MARK_PUBLISHED = """
-UPDATE predictions SET published_at = $2
-WHERE id IN (
-    SELECT id FROM predictions
-    WHERE id = ANY($1::uuid[]) AND status = 'queued'
-    ORDER BY id FOR UPDATE SKIP LOCKED
+WITH found AS MATERIALIZED (
+    SELECT prediction.* FROM unnest($1::uuid[]) AS published (id) CROSS JOIN LATERAL (
+        SELECT p.id, p.user_id, p.finished_at FROM predictions p
+        WHERE p.id >= published.id AND p.id <= published.id ORDER BY p.id LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) prediction
 )
+UPDATE predictions p SET published_at = $2
+FROM found
+WHERE found.finished_at IS NULL AND p.finished_at IS NULL
+    AND p.user_id = ANY (ARRAY[found.user_id]) AND p.id >= found.id AND p.id <= found.id
 """
 
-# Predictions are locked in the order of their ids and wallets in the order of users, so that two dispatchers that got
-# the same results wait for each other instead of deadlocking; the one that comes second finds nothing queued.
+# Predictions are locked in the order of the endings, which is that of their ids, and wallets in the order of users, so
+# that two dispatchers that got the same results wait for each other instead of deadlocking; the one that comes second
+# finds nothing queued.
 _SETTLE = """
-WITH ending AS (
-    SELECT * FROM unnest(
+WITH ending AS MATERIALIZED (
+    SELECT ending.*, prediction.user_id FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[]
-    ) AS ending (id, output, error_code, error_message, worker_id, published_at, started_at)
-), claimed AS MATERIALIZED (
-    SELECT p.id FROM predictions p
-    WHERE p.id = ANY($1::uuid[]) AND p.status = 'queued'
-    ORDER BY p.id FOR UPDATE
+    ) AS ending (id, output, error_code, error_message, worker_id, published_at, started_at) CROSS JOIN LATERAL (
+        SELECT p.user_id, p.finished_at FROM predictions p
+        WHERE p.id >= ending.id AND p.id <= ending.id ORDER BY p.id LIMIT 1
+    ) prediction
+    WHERE prediction.finished_at IS NULL
 ), settled AS (
     UPDATE predictions p SET
         status = CASE WHEN ending.error_code IS NULL THEN 'succeeded' ELSE 'failed' END,
         output = ending.output::json, error_code = ending.error_code, error_message = ending.error_message,
         worker_id = ending.worker_id, started_at = ending.started_at, finished_at = $8,
         published_at = coalesce(p.published_at, ending.published_at)
-    FROM claimed JOIN ending USING (id)
-    WHERE p.id = claimed.id AND p.status = 'queued'
+    FROM ending
+    WHERE p.finished_at IS NULL
+        AND p.user_id = ANY (ARRAY[ending.user_id]) AND p.id >= ending.id AND p.id <= ending.id
     RETURNING p.id, p.user_id, p.price_credits, p.status
+), spent AS (
+    SELECT user_id, sum(price_credits) AS total,
+        coalesce(sum(price_credits) FILTER (WHERE status <> 'succeeded'), 0) AS returned
+    FROM settled GROUP BY user_id ORDER BY user_id
 ), wallet AS MATERIALIZED (
-    SELECT user_id, available, held FROM wallets
-    WHERE user_id IN (SELECT user_id FROM settled) ORDER BY user_id FOR UPDATE
+    SELECT spent.*, wallet.* FROM spent CROSS JOIN LATERAL (
+        SELECT available, held FROM wallets WHERE user_id = spent.user_id LIMIT 1 FOR UPDATE
+    ) wallet
 ), resolved AS (
     UPDATE wallets SET held = wallet.held - total, available = wallet.available + returned
-    FROM (
-        SELECT user_id, sum(price_credits) AS total,
-            coalesce(sum(price_credits) FILTER (WHERE status <> 'succeeded'), 0) AS returned
-        FROM settled GROUP BY user_id
-    ) spent JOIN wallet USING (user_id)
-    WHERE wallets.user_id = spent.user_id
+    FROM wallet WHERE wallets.user_id = ANY (ARRAY[wallet.user_id])
 ), entered AS (
     INSERT INTO ledger (user_id, kind, amount, prediction_id, created_at)
     SELECT user_id, CASE status WHEN 'succeeded' THEN 'capture' ELSE 'release' END, price_credits, id, $8
@@ -116,6 +146,8 @@ class PostgresqlStore:
         self._driver = driver
 
     async def accept(self, submissions: Sequence[Submission]) -> Collection[UUID]:
+        users = sorted({s.user_id for s in submissions})
+        place = {user_id: number for number, user_id in enumerate(users, start=1)}
         columns: list[list[Any]] = [
             [s.id for s in submissions],
             [s.user_id for s in submissions],
@@ -129,6 +161,8 @@ class PostgresqlStore:
             [s.expires_at for s in submissions],
             [s.idempotency_key for s in submissions],
             [s.request_hash for s in submissions],
+            [place[s.user_id] for s in submissions],
+            users,
         ]
         rows = await self._driver.run(lambda connection: connection.fetch(_ACCEPT, *columns))
         return {row[0] for row in rows}
@@ -150,9 +184,10 @@ class PostgresqlStore:
         )
 
     async def mark_published(self, ids: Sequence[UUID], published_at: datetime) -> None:
-        await self._driver.run(lambda connection: connection.execute(_MARK_PUBLISHED, ids, published_at))
+        await self._driver.run(lambda connection: connection.execute(_MARK_PUBLISHED, sorted(ids), published_at))
 
     async def settle(self, endings: Sequence[Ending], finished_at: datetime) -> Collection[UUID]:
+        endings = sorted(endings, key=lambda ending: ending.id)
         columns: list[list[Any]] = [
             [e.id for e in endings],
             [None if e.output is None else e.output.decode() for e in endings],
