@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
 from foretell.client.calls import Call
-from foretell.kit.errors import ForetellError
+from foretell.kit.errors import ForetellError, Outcome
 from foretell.kit.randomness import RANDOM
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
-#: These mean that nothing was done yet.
+#: These mean that nothing was done yet, unless their `outcome` is "unknown".
 _NOT_TAKEN = (429, 503)
 #: A proxy says these, and does not know whether something was done.
 _UNKNOWN = (502, 504)
@@ -33,12 +33,20 @@ class ApiError(ForetellError):
     def __init__(self, status_code: int, problem: dict[str, Any], *, retry_after_s: float | None = None) -> None:
         self.status_code = status_code
         self.problem_code = str(problem.get("code") or f"http_{status_code}")
+        #: Whether what was asked for happened: "not_done", or "unknown" if it may have. A refusal is "not_done".
+        self.outcome: Outcome = _outcome(status_code, problem)
         #: What is wrong with each field, as mappings with `detail` and `pointer`.
         self.errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
         message = str(problem.get("detail") or problem.get("title") or f"The API answered with status {status_code}.")
         if self.errors:
             message = f"The request does not fit: {'; '.join(map(_sentence, self.errors))}."
         super().__init__(message, retry_after_s=retry_after_s)
+
+
+def _outcome(status_code: int, problem: dict[str, Any]) -> Outcome:
+    if problem.get("outcome") in ("not_done", "unknown"):
+        return cast(Outcome, problem["outcome"])
+    return "not_done" if status_code < 500 or status_code in _NOT_TAKEN else "unknown"
 
 
 def _sentence(error: dict[str, Any]) -> str:
@@ -54,10 +62,10 @@ class NotEnded(ForetellError):
     status = 504
 
 
-Outcome = httpx.Response | httpx.TransportError
+Reply = httpx.Response | httpx.TransportError
 
 
-def value_of(outcome: Outcome, url: str) -> Any:
+def value_of(outcome: Reply, url: str) -> Any:
     """The body of a good answer, None without one. Raises `ApiError`, `Unreachable`."""
     if isinstance(outcome, httpx.TransportError):
         raise Unreachable(url=url, reason=str(outcome) or type(outcome).__name__) from outcome
@@ -99,7 +107,7 @@ class Attempts:
         self._deadline = clock() + retry_for_s
         self._pause_s = _FIRST_PAUSE_S
 
-    def pause_after(self, outcome: Outcome) -> float | None:
+    def pause_after(self, outcome: Reply) -> float | None:
         """Seconds to wait before the next attempt; None when `outcome` is what the caller gets."""
         if not self._worth_repeating(outcome):
             return None
@@ -109,14 +117,12 @@ class Attempts:
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
         return pause_s if self._clock() + pause_s <= self._deadline else None
 
-    def _worth_repeating(self, outcome: Outcome) -> bool:
+    def _worth_repeating(self, outcome: Reply) -> bool:
         if isinstance(outcome, (httpx.ConnectError, httpx.ConnectTimeout)):
             return True
         if isinstance(outcome, httpx.TransportError):
             return self._call.repeatable
-        if outcome.status_code in _NOT_TAKEN:
-            return True
-        if outcome.status_code in _UNKNOWN:
-            return self._call.repeatable
+        if outcome.status_code in (*_NOT_TAKEN, *_UNKNOWN):
+            return self._call.repeatable or _outcome(outcome.status_code, _problem(outcome)) == "not_done"
         # The first attempt with this key is still under way: its answer is ours.
         return outcome.status_code == 409 and _problem(outcome).get("code") == "idempotency_key_in_flight"

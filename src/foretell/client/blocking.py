@@ -8,7 +8,7 @@ from typing import Any, Self
 import httpx
 
 from foretell.client import calls
-from foretell.client.answers import Attempts, NotEnded, Outcome, value_of
+from foretell.client.answers import Attempts, NotEnded, Reply, value_of
 from foretell.client.calls import Call
 from foretell.client.connection import looking_pauses_s, request_of, settings_of
 
@@ -17,8 +17,9 @@ class Client:
     """The API of one Foretell, for one user. Not for several threads at once.
 
     Answers are the API's JSON as mappings; `contracts/http.py` says what is in them. Every method raises `ApiError`
-    for a problem and `Unreachable`. What the API turns away with 429 or 503, and what got no answer and may be
-    repeated, is tried again for `retry_for_s` seconds, a prediction always with the same Idempotency-Key.
+    for a problem and `Unreachable`. What the API turns away with 429 or 503, and what got no answer or an unknown
+    outcome and may be repeated, is tried again for `retry_for_s` seconds, a prediction always with the same
+    Idempotency-Key. `ApiError.outcome` says of a call that failed whether it may have been done.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Client:
     def _send(self, call: Call) -> Any:
         attempts = Attempts(call, self._retry_for_s)
         while True:
-            outcome: Outcome
+            outcome: Reply
             try:
                 outcome = self._http.request(**request_of(call))
             except httpx.TransportError as error:

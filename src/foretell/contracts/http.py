@@ -63,6 +63,13 @@ class Problem(BaseModel):
     detail: str = Field(examples=["There is no such prediction."])
     code: str = Field(examples=["not_found"])
     instance: str | None = Field(default=None, description="Path of the request")
+    outcome: Literal["not_done", "unknown"] | None = Field(
+        default=None,
+        description=(
+            "With a status of 5xx: `not_done` when nothing of what was asked for happened, so that it can be asked for "
+            "again; `unknown` when it may have happened: look first, or ask again with the same Idempotency-Key."
+        ),
+    )
     errors: list[FieldProblem] | None = Field(default=None, description="Each field that does not fit")
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from functools import partial
+from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from foretell.kit.errors import Overloaded
@@ -25,6 +26,8 @@ class _Entry(NamedTuple, Generic[Item, Outcome]):
     receive: Callable[[Outcome | BaseException], None]
     #: Whether nobody wants it any more.
     given_up: Callable[[], bool]
+    #: When it came, by the event loop's clock.
+    since: float
 
 
 class Batcher(Generic[Item, Outcome]):
@@ -32,7 +35,8 @@ class Batcher(Generic[Item, Outcome]):
 
     `handle` gets between 1 and `max_batch` items and returns one outcome per item, in order. An outcome that is an
     exception is raised to the caller of that item alone; an exception *raised* by `handle` reaches every caller of
-    the batch. With more than `max_waiting` items in the queue, `submit` raises `Overloaded`.
+    the batch. With more than `max_waiting` items in the queue, `submit` raises `Overloaded`; so does an item that has
+    waited for longer than `patience_s` when its turn comes, and nothing is done with it.
 
     A caller who is cancelled gives up only the answer: an item that waits is dropped, one that is under way is
     handled to its end.
@@ -45,6 +49,7 @@ class Batcher(Generic[Item, Outcome]):
         max_batch: int,
         max_waiting: int = 10_000,
         concurrency: int = 1,
+        patience_s: float = inf,
         gather: bool = False,
         observe_size: Callable[[int], None] | None = None,
     ) -> None:
@@ -57,6 +62,7 @@ class Batcher(Generic[Item, Outcome]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._concurrency = concurrency
+        self._patience_s = patience_s
         self._gather = gather
         self._observe_size = observe_size
         self._waiting: deque[_Entry[Item, Outcome]] = deque()
@@ -70,7 +76,7 @@ class Batcher(Generic[Item, Outcome]):
     def enqueue(self, item: Item) -> "asyncio.Future[Outcome]":
         """Queue `item` and return the future of its outcome. Raises `Overloaded`."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._put(_Entry(item, partial(_settle, future), future.cancelled))
+        self._put(_Entry(item, partial(_settle, future), future.cancelled, future.get_loop().time()))
         return future
 
     def enqueue_for(self, receive: Callable[[Outcome | BaseException], None], item: Item) -> None:
@@ -78,7 +84,7 @@ class Batcher(Generic[Item, Outcome]):
 
         For where a future and a turn of the event loop would cost more than the item does. Raises `Overloaded`.
         """
-        self._put(_Entry(item, receive, _never))
+        self._put(_Entry(item, receive, _never, asyncio.get_running_loop().time()))
 
     def _put(self, entry: _Entry[Item, Outcome]) -> None:
         if len(self._waiting) >= self._max_waiting:
@@ -115,13 +121,18 @@ class Batcher(Generic[Item, Outcome]):
                 await self._until_none_comes()
             batch: list[Item] = []
             receivers: list[Callable[[Outcome | BaseException], None]] = []
+            too_late: list[Callable[[Outcome | BaseException], None]] = []
+            still_in_time = asyncio.get_running_loop().time() - self._patience_s
             while self._waiting and len(batch) < self._max_batch:
-                item, receive, given_up = self._waiting.popleft()
-                if not given_up():
+                item, receive, given_up, since = self._waiting.popleft()
+                if since < still_in_time:
+                    too_late.append(receive)
+                elif not given_up():
                     batch.append(item)
                     receivers.append(receive)
+            _hand_out([Overloaded() for _ in too_late], too_late)
             if not batch:
-                return
+                continue
             if self._observe_size is not None:
                 self._observe_size(len(batch))
             try:

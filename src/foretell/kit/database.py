@@ -5,7 +5,7 @@ straight to the driver: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +24,17 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from foretell.kit import connections
 from foretell.kit.clock import now
 from foretell.kit.disk import FOLDERS
-from foretell.kit.drivers import STATEMENT_TIMEOUT_S, PostgresqlDriver, SqliteDriver, is_away, unavailable
+from foretell.kit.drivers import (
+    CONNECT_TIMEOUT_S,
+    STATEMENT_TIMEOUT_S,
+    PostgresqlConnection,
+    PostgresqlDriver,
+    SqliteDriver,
+    is_away,
+    is_read_only,
+    is_refusal,
+    unavailable,
+)
 from foretell.kit.errors import Misconfigured
 
 #: Every table of the product hangs on this, named alike on both databases so that migrations can find constraints.
@@ -89,8 +99,23 @@ def _sqlite_pragmas(durable: bool) -> tuple[str, ...]:
     )
 
 
-def _postgresql_session(application: str, schema: str | None, durable: bool) -> dict[str, str]:
-    session = {"application_name": application}
+#: How long a transaction may take, in statements that take as long as they may: long ones are made of many.
+_STATEMENTS = 5
+#: How long a connection may take to be given back, and at least how long a commit may take, when time is up.
+_END_TIMEOUT_S = 1.0
+#: A transaction of ours waits for nobody but the database. One that nobody goes on with is of a process that hangs or
+#: is cut off, and it may hold what others wait for.
+_IDLE_TIMEOUT_S = 10.0
+
+
+def _postgresql_session(
+    application: str, schema: str | None, durable: bool, statement_timeout_s: float
+) -> dict[str, str]:
+    session = {
+        "application_name": application,
+        "statement_timeout": str(round(statement_timeout_s * 1000)),
+        "idle_in_transaction_session_timeout": str(round(max(_IDLE_TIMEOUT_S, statement_timeout_s) * 1000)),
+    }
     if schema is not None:
         session["search_path"] = schema
     if not durable:
@@ -116,13 +141,16 @@ class Database:
         application: str = "foretell",
         pool_size: int = 5,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+        transaction_timeout_s: float | None = None,
         schema: str | None = None,
         durable: bool = True,
     ) -> None:
         """`url` is `postgresql://…` or `sqlite:///PATH` (three slashes: relative). Connects at first use.
 
-        `statement_timeout_s` is for long reports; what a user waits for keeps the default. `schema`: where on
-        PostgreSQL the tables are; SQLite has no schemas. Not `durable`: a power cut may cost the last commits, a
+        A statement that takes longer than `statement_timeout_s` is ended, on PostgreSQL by the server. A transaction on
+        PostgreSQL that has taken `transaction_timeout_s`, with the wait for its connection, is not committed; without
+        one, it may take as long as some statements. `schema`: where on PostgreSQL the tables are; SQLite has no
+        schemas. Not `durable`: a power cut may cost the last commits, a
         killed process none, and commits wait for no disk.
         """
         self._url = url
@@ -130,6 +158,8 @@ class Database:
         self._schema = schema
         self._durable = durable
         self._folder: Path | None = None
+        self._transaction_timeout_s = transaction_timeout_s or _STATEMENTS * statement_timeout_s
+        self._ending: set[asyncio.Task[None]] = set()
         try:
             parsed = make_url(url.replace("postgres://", "postgresql://", 1))
         except ArgumentError:
@@ -137,25 +167,27 @@ class Database:
             raise Misconfigured("FORETELL_DATABASE_URL is no URL: postgresql://… or sqlite:///PATH is needed") from None
         self.driver: PostgresqlDriver | SqliteDriver
         self.engine: AsyncEngine
-        session = _postgresql_session(application, schema, durable)
+        session = _postgresql_session(application, schema, durable, statement_timeout_s)
         if parsed.drivername == "postgresql":
             self.dialect = "postgresql"
             self.engine = create_async_engine(
                 parsed.set(drivername="postgresql+asyncpg"),
                 pool_size=pool_size,
                 max_overflow=pool_size,
-                pool_timeout=STATEMENT_TIMEOUT_S,
+                pool_timeout=CONNECT_TIMEOUT_S,
                 pool_pre_ping=True,
                 # An error's text must not show passwords' hashes and inputs: errors are logged.
                 hide_parameters=True,
                 connect_args={
-                    "timeout": STATEMENT_TIMEOUT_S,
-                    "command_timeout": statement_timeout_s,
+                    "timeout": CONNECT_TIMEOUT_S,
+                    "connection_class": PostgresqlConnection,
                     "server_settings": {**session, **_OTHER_SETTINGS},
                 },
             )
             address = parsed.render_as_string(hide_password=False)
-            self.driver = PostgresqlDriver(address, size=pool_size, session=session)
+            self.driver = PostgresqlDriver(
+                address, size=pool_size, session=session, statement_timeout_s=statement_timeout_s
+            )
         elif parsed.drivername == "sqlite" and parsed.database:
             self.dialect = "sqlite"
             path = Path(parsed.database)
@@ -165,7 +197,7 @@ class Database:
             pragmas = _sqlite_pragmas(durable)
             self.engine = create_async_engine(
                 parsed.set(drivername="sqlite+aiosqlite"),
-                pool_timeout=STATEMENT_TIMEOUT_S,
+                pool_timeout=CONNECT_TIMEOUT_S,
                 hide_parameters=True,
                 async_creator=partial(_open_sqlite, path, pragmas, statement_timeout_s),
             )
@@ -190,17 +222,30 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes: committed at the end, rolled back on an exception. Raises `Unavailable`."""
+        """A transaction that writes: committed at the end, rolled back on an exception.
+
+        Raises `Unavailable`, and `MayBeDone` when the database does not say whether it was committed. Whoever is
+        cancelled during the commit gives up only the answer.
+        """
+        deadline = self._deadline()
+        connection = await self._connect(deadline)
         try:
-            asked_at = perf_counter()
-            async with self.engine.connect() as connection:
-                connections.waited_since(asked_at)
-                async with connection.begin():
-                    yield connection
-        except Exception as error:
-            if is_away(error):
-                raise unavailable(error) from error
+            async with asyncio.timeout_at(deadline):
+                await connection.begin()
+                yield connection
+        except BaseException as error:
+            await self._give_up(connection, error, writes=True)
             raise
+        committing = self._in_background(self._commit(connection))
+        await asyncio.wait({committing}, timeout=self._left_s(deadline))
+        if not committing.done():
+            # It keeps its connection: see `PostgresqlDriver`.
+            raise unavailable(TimeoutError("the server does not answer a commit"), may_be_done=True)
+        failure = committing.exception()
+        if failure is not None:
+            if is_away(failure):
+                raise unavailable(failure, may_be_done=not is_refusal(failure)) from failure
+            raise failure
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -208,15 +253,76 @@ class Database:
         options: dict[str, Any] = {"foretell_reads_only": True}
         if self.dialect == "postgresql":
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        deadline = self._deadline()
+        connection = await self._connect(deadline)
         try:
-            asked_at = perf_counter()
-            async with self.engine.connect() as connection:
-                connections.waited_since(asked_at)
+            async with asyncio.timeout_at(deadline):
                 yield await connection.execution_options(**options)
+        except BaseException as error:
+            await self._give_up(connection, error, writes=False)
+            raise
+        await asyncio.shield(self._in_background(self._close(connection)))
+
+    def _deadline(self) -> float | None:
+        # A file answers, and its thread can't be stopped half-way.
+        if self.dialect == "sqlite":
+            return None
+        return asyncio.get_running_loop().time() + self._transaction_timeout_s
+
+    @staticmethod
+    def _left_s(deadline: float | None) -> float | None:
+        return None if deadline is None else max(deadline - asyncio.get_running_loop().time(), _END_TIMEOUT_S)
+
+    async def _connect(self, deadline: float | None) -> AsyncConnection:
+        asked_at = perf_counter()
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await self.engine.connect()
         except Exception as error:
             if is_away(error):
                 raise unavailable(error) from error
             raise
+        connections.waited_since(asked_at)
+        return connection
+
+    async def _commit(self, connection: AsyncConnection) -> None:
+        committed = False
+        try:
+            await connection.commit()
+            committed = True
+        finally:
+            # On SQLite, a transaction whose commit failed is still open.
+            await self._close(connection, discard=not committed)
+
+    async def _give_up(self, connection: AsyncConnection, error: BaseException, *, writes: bool) -> None:
+        """Give back the connection of a transaction that failed before its commit. Raises `Unavailable` if so it is."""
+        wrote_to_reader = writes and is_read_only(error)
+        await asyncio.shield(self._in_background(self._close(connection, discard=wrote_to_reader)))
+        if wrote_to_reader or is_away(error):
+            raise unavailable(error) from error
+
+    async def _close(self, connection: AsyncConnection, *, discard: bool = False) -> None:
+        try:
+            async with asyncio.timeout(None if self.dialect == "sqlite" else _END_TIMEOUT_S):
+                if discard:
+                    await connection.invalidate()
+                await connection.close()
+        except Exception as error:
+            # Then it is not given back but thrown away, and whoever comes next gets a new one.
+            if not is_away(error):
+                raise
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._ending.discard(task)
+        if not task.cancelled():
+            # Nobody may be left who waits for it; that is no reason for a warning.
+            task.exception()
 
     async def ping(self) -> None:
         """Ask for nothing. Raises `Unavailable`."""

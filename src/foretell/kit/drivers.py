@@ -17,14 +17,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from foretell.kit import connections
 from foretell.kit.disk import FOLDERS
-from foretell.kit.errors import NoRoom, Unavailable
+from foretell.kit.errors import MayBeDone, NoRoom, Unavailable
 
 log = structlog.get_logger()
 
 Returned = TypeVar("Returned")
 
-#: No statement of ours takes this long on a healthy database; a longer one means that it is stuck or gone.
+#: No statement of ours takes this long on a healthy database; a longer one means that it is stuck or gone. The server
+#: itself ends it then (`statement_timeout`), and says so: it was not done.
 STATEMENT_TIMEOUT_S = 4.0
+#: A server that works says that within this time. One that says nothing stands still, or is not to be reached, or
+#: waits for a synchronous standby; then nobody can know what became of the statement.
+ANSWER_MARGIN_S = 0.5
+CONNECT_TIMEOUT_S = 4.0
+_CLOSE_TIMEOUT_S = 0.5
 _SQLITE_BUSY_S = 4.0
 
 
@@ -57,9 +63,28 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, _AWAY)
 
 
-def unavailable(error: BaseException) -> Unavailable:
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server itself says that it did not do the statement, and not merely that the connection ends."""
+    cause = _as_raised(error)
+    return isinstance(cause, asyncpg.PostgresError) and getattr(cause, "severity_en", None) == "ERROR"
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether a write came to a server that only reads: a standby, or a primary that became one."""
+    return isinstance(_as_raised(error), asyncpg.ReadOnlySQLTransactionError)
+
+
+def _as_raised(error: BaseException) -> BaseException | None:
+    """The driver's own error, without what SQLAlchemy wraps around it."""
+    return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def unavailable(error: BaseException, *, may_be_done: bool = False) -> Unavailable:
     """What callers are told of an error that `is_away`; the error itself goes to the log."""
-    log.warning("database_unavailable", reason=f"{type(error).__name__}: {error}"[:300])
+    reason = f"{type(error).__name__}: {error}"[:300]
+    log.warning("database_unavailable", reason=reason, outcome="unknown" if may_be_done else "not_done")
+    if may_be_done:
+        return MayBeDone(part="database")
     return NoRoom(part="database") if _says_no_room(error) else Unavailable(part="database")
 
 
@@ -84,16 +109,33 @@ async def _leave_session(connection: Any) -> None:
     """Nothing to undo."""
 
 
-class PostgresqlDriver:
-    """A small asyncpg pool for the hot statements."""
+class PostgresqlConnection(asyncpg.Connection):  # type: ignore[misc]
+    """One that never takes long to close: whoever closes it in haste has a user waiting."""
 
-    def __init__(self, url: str, *, size: int, session: dict[str, str]) -> None:
+    async def close(self, *, timeout: float | None = None) -> None:
+        """As asyncpg's. A statement that is under way is canceled in the server."""
+        await super().close(timeout=timeout and min(timeout, _CLOSE_TIMEOUT_S))
+
+
+class PostgresqlDriver:
+    """A small asyncpg pool for the hot statements.
+
+    A connection whose server does not answer keeps its place in the pool until it does or the connection breaks: so
+    there are never more than `size` in the server, whatever they wait for there. To cancel the statement would be no
+    help: the server does that itself in time. All that it lets go on is the wait of a commit for a synchronous
+    standby, and one that is canceled there is committed on one machine alone, for everybody to see.
+    """
+
+    def __init__(self, url: str, *, size: int, session: dict[str, str], statement_timeout_s: float) -> None:
         """`session` are settings of every connection."""
         self._url = url
         self._size = size
         self._session = session
+        self._acquire_within_s = min(statement_timeout_s, CONNECT_TIMEOUT_S)
+        self._answer_within_s = statement_timeout_s + ANSWER_MARGIN_S
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._working: set[asyncio.Task[Any]] = set()
 
     async def _opened(self) -> asyncpg.Pool:
         async with self._opening:
@@ -102,7 +144,8 @@ class PostgresqlDriver:
                     self._url,
                     min_size=1,
                     max_size=self._size,
-                    timeout=STATEMENT_TIMEOUT_S,
+                    timeout=CONNECT_TIMEOUT_S,
+                    connection_class=PostgresqlConnection,
                     server_settings={**self._session, **_HOT_SETTINGS},
                     # asyncpg would send a statement after each use to undo what sessions can change. Ours change
                     # nothing, and it is a round trip per batch.
@@ -111,32 +154,34 @@ class PostgresqlDriver:
             return self._pool
 
     async def run(self, work: Callable[[Any], Awaitable[Returned]]) -> Returned:
-        """Run `work(connection)`, each of whose statements is a transaction of its own.
+        """Run `work(connection)`: one statement, or one transaction.
 
-        Raises `Unavailable` when the database is away or does not answer within `STATEMENT_TIMEOUT_S`.
+        Raises `Unavailable` when the database is away or refuses, and `MayBeDone` when it does not say. A caller who
+        is cancelled gives up only the answer: what the server was asked for is done to its end.
         """
-        connection = None
-        pool = self._pool
         try:
-            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
-                if pool is None:
-                    pool = await self._opened()
+            async with asyncio.timeout(self._acquire_within_s):
+                pool = self._pool or await self._opened()
                 asked_at = perf_counter()
                 connection = await pool.acquire()
                 connections.waited_since(asked_at)
-                return await work(connection)
-        except BaseException as error:
-            if connection is not None and (is_away(error) or isinstance(error, asyncio.CancelledError)):
-                # Its state is unknown, and asking politely may hang as the statement did.
-                # A connection that the server closed under us is out of our hands already, and says so.
-                with suppress(asyncpg.InterfaceError):
-                    connection.terminate()
+        except Exception as error:
             if is_away(error):
                 raise unavailable(error) from error
             raise
-        finally:
-            if connection is not None and pool is not None:
-                await pool.release(connection)
+        working = asyncio.create_task(_work(pool, connection, work))
+        self._working.add(working)
+        working.add_done_callback(self._worked)
+        await asyncio.wait({working}, timeout=self._answer_within_s)
+        if not working.done():
+            raise unavailable(TimeoutError("the server does not answer"), may_be_done=True)
+        return working.result()
+
+    def _worked(self, working: "asyncio.Task[Any]") -> None:
+        self._working.discard(working)
+        if not working.cancelled():
+            # Nobody may be left who waits for it; that is no reason for a warning.
+            working.exception()
 
     def in_use_and_idle(self) -> tuple[int, int]:
         """How many are in use and how many idle."""
@@ -153,6 +198,22 @@ class PostgresqlDriver:
                     await self._pool.close()
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 self._pool.terminate()
+
+
+async def _work(pool: asyncpg.Pool, connection: Any, work: Callable[[Any], Awaitable[Returned]]) -> Returned:
+    try:
+        return await work(connection)
+    except BaseException as error:
+        away, refused = is_away(error) or is_read_only(error), is_refusal(error)
+        if is_read_only(error) or (not refused and (away or not isinstance(error, Exception))):
+            # Its state is unknown, or another server is wanted now. One that was closed under us says so, and is gone.
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+        if away:
+            raise unavailable(error, may_be_done=not refused) from error
+        raise
+    finally:
+        await pool.release(connection)
 
 
 class SqliteDriver:

@@ -1,6 +1,9 @@
 """The ancestor of every error that Foretell explains to somebody."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+#: What is known of what was asked for, when it ended with an error of ours: it did not happen, or it may have.
+Outcome = Literal["not_done", "unknown"]
 
 
 class ForetellError(Exception):
@@ -12,6 +15,8 @@ class ForetellError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+    #: For an error with status 5xx: whether what was asked for may have happened all the same.
+    outcome: Outcome = "unknown"
     retry_after_s: float | None = None
     #: What `WWW-Authenticate` says besides the scheme, where the status is 401 (RFC 6750).
     challenge: ClassVar[str] = ""
@@ -30,14 +35,16 @@ class Overloaded(ForetellError):
 
     code = "overloaded"
     status = 503
+    outcome: Outcome = "not_done"
     retry_after_s = 1.0
 
 
 class Unavailable(ForetellError):
-    """A part that is needed for this is away: {part}. Try again shortly."""
+    """A part that is needed for this is away: {part}. Nothing was done; try again shortly."""
 
     code = "unavailable"
     status = 503
+    outcome: Outcome = "not_done"
     retry_after_s = 2.0
 
 
@@ -46,6 +53,12 @@ class NoRoom(Unavailable):
 
     code = "disk_full"
     retry_after_s = 10.0
+
+
+class MayBeDone(Unavailable):
+    """The {part} did not say whether it was done. Look before you ask again, or use the same Idempotency-Key."""
+
+    outcome = "unknown"
 
 
 class Misconfigured(ForetellError):

@@ -18,7 +18,7 @@ CONTENT_TYPE = b"application/problem+json"
 MAX_ERRORS = 50
 
 _TYPE = "urn:problem-type:foretell:"
-_RESERVED = frozenset({"type", "title", "status", "detail", "code", "instance"})
+_RESERVED = frozenset({"type", "title", "status", "detail", "code", "instance", "outcome"})
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -73,11 +73,14 @@ def pointer(*path: str | int) -> str:
     return "#" + "".join("/" + quote(str(step).replace("~", "~0").replace("/", "~1"), safe="~") for step in path)
 
 
-def problem_bytes(error: ForetellError, instance: str | None = None) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def problem_bytes(
+    error: ForetellError, instance: str | None = None, *, reads_only: bool = False
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers (content type and length among them) and body of the answer that explains `error`.
 
-    `instance` is the path of the request. An error with status 500 is nobody's business but the operator's, unless it
-    is a `Failed`: the caller logs it, the answer says nothing.
+    `instance` is the path of the request; one that `reads_only` asked for nothing to be done. With a status of 5xx,
+    `outcome` says whether what was asked for may have happened. An error with status 500 is nobody's business but the
+    operator's, unless it is a `Failed`: the caller logs it, the answer says nothing.
     """
     if error.status == 500 and not isinstance(error, Failed):
         error = InternalError()
@@ -88,6 +91,8 @@ def problem_bytes(error: ForetellError, instance: str | None = None) -> tuple[in
         "detail": error.message,
         "code": error.code,
     }
+    if error.status >= 500:
+        body["outcome"] = "not_done" if reads_only else error.outcome
     if instance is not None:
         body["instance"] = quote(instance)
     body.update((name, value) for name, value in error.details.items() if name not in _RESERVED)

@@ -120,6 +120,19 @@ async def test_turned_away_means_again_with_the_same_key_and_not_earlier_than_as
     assert script.pauses_s[1] >= 7
 
 
+async def test_what_may_be_done_is_tried_again_only_where_twice_is_once(call: InOneWay) -> None:
+    unknown = {"status": 503, "code": "unavailable", "outcome": "unknown", "detail": "Look before you ask again."}
+    script = Script(httpx.Response(503, json=unknown), httpx.Response(200, json=SUCCEEDED))
+    assert await call(script, "submit", "m", {}) == SUCCEEDED
+    script = Script(httpx.Response(503, json=unknown))
+    with pytest.raises(ApiError, match="Look before you ask again") as caught:
+        await call(script, "register", "ada", "a long pass phrase")
+    assert caught.value.outcome == "unknown"
+    not_done = unknown | {"outcome": "not_done"}
+    script = Script(httpx.Response(503, json=not_done), httpx.Response(201, json={"username": "ada"}))
+    assert await call(script, "register", "ada", "a long pass phrase") == {"username": "ada"}
+
+
 @pytest.mark.parametrize(("status", "code"), [(402, "not_enough_credits"), (409, "already_finished"), (500, "x")])
 async def test_a_refusal_is_not_tried_again(call: InOneWay, status: int, code: str) -> None:
     script = Script(problem(status, code))

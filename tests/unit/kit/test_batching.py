@@ -288,3 +288,17 @@ async def test_a_receiver_that_fails_takes_nobody_with_it() -> None:
     assert await batcher.submit(2) == 20
     assert [str(context["exception"]) for context in failures] == ["no hands"]
     assert await batcher.submit(3) == 30
+
+
+async def test_what_waited_too_long_is_turned_away_and_never_handled() -> None:
+    station = Station(is_open=False)
+    batcher = Batcher(station, max_batch=10, patience_s=0.001)
+    first = batcher.enqueue(1)
+    await _until_under_way(station)
+    late = batcher.enqueue(2)
+    await asyncio.sleep(0.01)
+    station.open.set()
+    with pytest.raises(Overloaded) as error:
+        await late
+    assert (await first, error.value.outcome) == (10, "not_done")
+    assert station.batches == [[1]]

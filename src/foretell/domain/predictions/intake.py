@@ -7,7 +7,7 @@ from uuid import UUID
 from foretell.contracts.messages import Status
 from foretell.domain.errors import IdempotencyKeyInFlight, IdempotencyKeyReused, NotEnoughCredits, NotFound
 from foretell.domain.predictions.store import Earlier, Store, Submission
-from foretell.kit.errors import ForetellError, Overloaded
+from foretell.kit.errors import ForetellError, MayBeDone, Overloaded, Unavailable
 
 # Every pass accepts or refuses at least one submission of each user, unless others spend the same credits meanwhile.
 _MOST_PASSES = 20
@@ -26,7 +26,8 @@ async def accept(store: Store, submissions: Sequence[Submission]) -> list[Receip
     """Accept a batch; one outcome per submission, in order: a receipt, or the error for that caller alone.
 
     Errors: `NotEnoughCredits`, `IdempotencyKeyReused`, `IdempotencyKeyInFlight`, `NotFound` for a user who is not
-    there, `Overloaded` when too many spend the same credits at once. Raises `Unavailable` for all.
+    there, `Overloaded` when too many spend the same credits at once, `Unavailable` when the database is away, and
+    `MayBeDone` when it does not say whether it accepted.
     """
     outcomes: dict[UUID, Receipt | ForetellError] = {}
     first_with_key: dict[tuple[UUID, str], Submission] = {}
@@ -39,6 +40,24 @@ async def accept(store: Store, submissions: Sequence[Submission]) -> list[Receip
                 repeated.append(submission)
                 continue
         pending.append(submission)
+    left_out: ForetellError | None = None
+    try:
+        await _accept_in_passes(store, pending, outcomes)
+    except Unavailable as error:
+        # What earlier passes took in stands, whatever became of this one.
+        left_out = error
+    for submission in pending:
+        # Without an error, others are at the same key or the same last credits right now.
+        busy = IdempotencyKeyInFlight() if submission.idempotency_key else Overloaded()
+        outcomes.setdefault(submission.id, left_out or busy)
+    await _repeat(store, repeated, first_with_key, outcomes)
+    return [outcomes[submission.id] for submission in submissions]
+
+
+async def _accept_in_passes(
+    store: Store, submissions: Sequence[Submission], outcomes: dict[UUID, Receipt | ForetellError]
+) -> None:
+    pending = list(submissions)
     for _ in range(_MOST_PASSES):
         accepted = await store.accept(pending)
         for submission in pending:
@@ -47,12 +66,17 @@ async def accept(store: Store, submissions: Sequence[Submission]) -> list[Receip
         refused = [submission for submission in pending if submission.id not in accepted]
         pending = await _refuse(store, refused, outcomes) if refused else []
         if not pending:
-            break
-    for submission in pending:
-        # Still neither in nor refused: others are at the same key or the same last credits right now.
-        outcomes.setdefault(submission.id, IdempotencyKeyInFlight() if submission.idempotency_key else Overloaded())
-    await _repeat(store, repeated, first_with_key, outcomes)
-    return [outcomes[submission.id] for submission in submissions]
+            return
+
+
+async def _explain(
+    store: Store, refused: Sequence[Submission]
+) -> tuple[Mapping[tuple[UUID, str], Earlier], Mapping[UUID, int]]:
+    try:
+        return await store.explain(refused)
+    except MayBeDone as error:
+        # It only looks.
+        raise Unavailable(part="database") from error
 
 
 async def _refuse(
@@ -62,7 +86,7 @@ async def _refuse(
 
     That is what the user can pay after all: it stood behind something too expensive in its batch.
     """
-    earlier, available = await store.explain(refused)
+    earlier, available = await _explain(store, refused)
     again = []
     for submission in refused:
         known = earlier.get((submission.user_id, submission.idempotency_key)) if submission.idempotency_key else None
@@ -105,7 +129,11 @@ async def _repeat(
     if not others:
         return
     # Not compared with the first: if that was refused, the key may stand for the very request of these.
-    earlier, _ = await store.explain(others)
+    try:
+        earlier, _ = await _explain(store, others)
+    except Unavailable as error:
+        outcomes.update((submission.id, error) for submission in others)
+        return
     for submission in others:
         known = earlier.get((submission.user_id, submission.idempotency_key or ""))
         outcomes[submission.id] = IdempotencyKeyInFlight() if known is None else _replay(submission, known)

@@ -41,6 +41,11 @@ log = structlog.get_logger()
 
 #: Submissions that one transaction may accept.
 _MAX_BATCH = 256
+#: Everybody hears within 5 s, whatever the database does: who waits for a batch to end, then for their own, ...
+_STATEMENT_TIMEOUT_S = 2.0
+_INTAKE_PATIENCE_S = 2.0
+#: ... and who waits for a connection and some statements.
+_TRANSACTION_TIMEOUT_S = 3.0
 #: More than this many that wait for the database are more than it can take in time: 503, try again.
 _MAX_WAITING = 4_000
 
@@ -68,7 +73,12 @@ class App:
 async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -> None:
     """Run the app until `stopping` is set."""
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, application=instance)
+        database = Database(
+            settings.database_url,
+            application=instance,
+            statement_timeout_s=_STATEMENT_TIMEOUT_S,
+            transaction_timeout_s=_TRANSACTION_TIMEOUT_S,
+        )
         stack.push_async_callback(database.close)
         passwords = Passwords()
         await migrate_when_possible(database, stopping)
@@ -106,6 +116,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             accept_batch,
             max_batch=_MAX_BATCH,
             max_waiting=_MAX_WAITING,
+            patience_s=_INTAKE_PATIENCE_S,
             observe_size=metrics.BATCH_ITEMS.labels("intake").observe,
         )
         hot = submit.Submit(

@@ -23,6 +23,9 @@ from foretell.kit.problems import (
 
 log = structlog.get_logger()
 
+#: RFC 9110: these ask for nothing to be done.
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
 
 class NotAcceptable(ForetellError):
     """The request was refused: {reason}."""
@@ -33,7 +36,8 @@ class NotAcceptable(ForetellError):
 
 def problem_response(error: ForetellError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
     """The same as a response, with `headers` besides."""
-    status, own_headers, content = problem_bytes(error, request.url.path)
+    reads_only = request.method in _SAFE_METHODS
+    status, own_headers, content = problem_bytes(error, request.url.path, reads_only=reads_only)
     response = Response(content, status)
     response.raw_headers = [*own_headers, *(_encode(name, value) for name, value in (headers or {}).items())]
     return response

@@ -26,7 +26,7 @@ from foretell.kit.asgi import JSON
 from foretell.kit.batching import Batcher
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
-from foretell.kit.errors import ForetellError
+from foretell.kit.errors import ForetellError, MayBeDone, Unavailable
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, HotRoute, Request, answered, bytes_answer
 from foretell.kit.tracing import TraceContext
@@ -223,8 +223,12 @@ class Submit:
 
     async def _repeat(self, user_id: UUID, prediction_id: UUID) -> Reply:
         """The prediction that was made when the key came first: what a retry after a lost answer asks for."""
-        async with self._database.snapshot() as connection:
-            view = await history.find(connection, user_id, prediction_id)
+        try:
+            async with self._database.snapshot() as connection:
+                view = await history.find(connection, user_id, prediction_id)
+        except Unavailable as error:
+            # Nothing was done now, but what was asked for was done before.
+            raise MayBeDone(part="database") from error
         answer = prediction_of(view)
         replayed = (b"idempotency-replayed", b"true")
         return Reply(200 if view.finished_at else 202, answer, [_location(view.id), replayed])

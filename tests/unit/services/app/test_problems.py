@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from foretell.domain import errors
 from foretell.domain.errors import InvalidCredentials, NotEnoughCredits, TooManyAttempts
-from foretell.kit.errors import ForetellError, Misconfigured, Unavailable
+from foretell.kit.errors import ForetellError, MayBeDone, Misconfigured, Unavailable
 from foretell.kit.problems import InvalidRequest, pointer, problem_bytes
 from foretell.services.app import problems
 
@@ -61,6 +61,15 @@ def test_every_error_of_the_domain_has_its_own_code_and_a_status_for_callers() -
     found.remove(ForetellError)
     assert len({error.code for error in found}) == len(found)
     assert all(400 <= error.status < 500 for error in found)
+
+
+def test_an_answer_of_5xx_says_whether_it_may_be_done() -> None:
+    assert _problem(Unavailable(part="database"))[2]["outcome"] == "not_done"
+    assert _problem(MayBeDone(part="database"))[2]["outcome"] == "unknown"
+    assert _problem(MayBeDone(part="database"))[2]["code"] == Unavailable.code
+    assert _problem(Misconfigured("secret"))[2]["outcome"] == "unknown"
+    assert "outcome" not in _problem(NotEnoughCredits(price=3, available=2))[2]
+    assert json.loads(problem_bytes(Misconfigured(), "/here", reads_only=True)[2])["outcome"] == "not_done"
 
 
 def test_pointers_escape_what_has_a_meaning() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from foretell.kit.clock import unix_ns
 from foretell.kit.database import from_microseconds
+from foretell.kit.errors import MayBeDone, Unavailable
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.rows import LogRow, SampleRow, room_of
 
@@ -39,10 +40,15 @@ class Writer:
         self._next_seq = 0
 
     async def write(self, logs: Sequence[LogRow], samples: Sequence[SampleRow]) -> None:
-        """Return when they are committed. Raises `Unavailable`; then some of them may be."""
+        """Return when they are committed. Raises `Unavailable`, and `MayBeDone` when some of them may be."""
         for start in range(0, max(len(logs), len(samples)), MAX_ROWS):
             end = start + MAX_ROWS
-            await self._write(logs[start:end], samples[start:end])
+            try:
+                await self._write(logs[start:end], samples[start:end])
+            except Unavailable as error:
+                if start:
+                    raise MayBeDone(part="database") from error
+                raise
 
     async def _write(self, logs: Sequence[LogRow], samples: Sequence[SampleRow]) -> None:
         numbers = self._numbers(len(logs) + len(samples))
