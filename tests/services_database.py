@@ -221,6 +221,25 @@ def private_postgresql() -> Iterator[PrivatePostgresql]:
         server.remove()
 
 
+@contextlib.asynccontextmanager
+async def without_standby(url: str) -> AsyncIterator[None]:
+    """Inside, commits on this private server wait for a synchronous standby that is not there."""
+    operator = await asyncpg.connect(url)
+    try:
+        await operator.execute("CREATE TABLE IF NOT EXISTS committed (at timestamptz)")
+        await operator.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        await operator.execute("SELECT pg_reload_conf()")
+        with contextlib.suppress(TimeoutError):
+            while True:
+                await operator.execute("INSERT INTO committed VALUES (now())", timeout=1)
+        yield
+    finally:
+        await operator.execute("SET synchronous_commit = local")
+        await operator.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await operator.execute("SELECT pg_reload_conf()")
+        await operator.close()
+
+
 def run_aside(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end in another thread, so that it can be done inside and outside of an event loop."""
     with ThreadPoolExecutor(1) as thread:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.faults.callers import FAULT_SECONDS, REQUEST_TIMEOUT_S, authorized, new_callers
 from tests.faults.promises import assert_promises_kept
-from tests.services_database import PrivatePostgresql
+from tests.services_database import PrivatePostgresql, without_standby
 from tests.services_system import Backends
 from tests.system import FLIGHT, System
 
@@ -36,19 +36,6 @@ async def _locked_wallets(url: str) -> AsyncIterator[None]:
         async with owner.transaction():
             await owner.execute("LOCK TABLE wallets")
             yield
-    finally:
-        await owner.close()
-
-
-@contextlib.asynccontextmanager
-async def _without_its_standby(url: str) -> AsyncIterator[None]:
-    owner = await asyncpg.connect(url)
-    try:
-        await owner.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        await owner.execute("SELECT pg_reload_conf()")
-        yield
-        await owner.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        await owner.execute("SELECT pg_reload_conf()")
     finally:
         await owner.close()
 
@@ -114,7 +101,7 @@ async def test_the_synchronous_standby_is_missing(
         callers = await new_callers(system)
         async with client, callers.calling():
             await callers.progress(50)
-            async with _without_its_standby(private_postgresql.url):
+            async with without_standby(private_postgresql.url):
                 counting = asyncio.create_task(_most_connections(private_postgresql.url))
                 first = await _ask_once(client, **{"Idempotency-Key": "one"})
                 again = await _ask_once(client, **{"Idempotency-Key": "one"})
