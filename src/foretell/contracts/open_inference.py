@@ -18,6 +18,14 @@ Shape = Annotated[list[int], Meta(description="-1 stands for any number of rows"
 Parameters = dict[str, Any]
 
 
+#: What a request may say of a tensor. Ours have one or two dimensions; more digits than this are no size.
+_MOST_DIMENSIONS = 8
+_LARGEST_DIMENSION = 2**31 - 1
+Dimension = Annotated[int, Meta(ge=0, le=_LARGEST_DIMENSION)]
+#: More tensors than a model has features or fields help nobody.
+_MOST_TENSORS = 10_000
+
+
 class TensorMetadata(msgspec.Struct, frozen=True):
     """One input or output of a model."""
 
@@ -48,7 +56,7 @@ class InferInput(msgspec.Struct, frozen=True):
     """One tensor of a request: `data` in rows (nested or flat), or bytes behind the JSON."""
 
     name: str
-    shape: list[Annotated[int, Meta(ge=0)]]
+    shape: Annotated[list[Dimension], Meta(max_length=_MOST_DIMENSIONS)]
     datatype: str
     parameters: Parameters = {}
     data: Any = None
@@ -64,10 +72,10 @@ class RequestedOutput(msgspec.Struct, frozen=True):
 class InferRequest(msgspec.Struct, frozen=True):
     """What is to be predicted: a tensor for each feature, all of them with as many rows."""
 
-    inputs: Annotated[list[InferInput], Meta(min_length=1)]
+    inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MOST_TENSORS)]
     id: str | None = None
     parameters: Parameters = {}
-    outputs: list[RequestedOutput] = []
+    outputs: Annotated[list[RequestedOutput], Meta(max_length=_MOST_TENSORS)] = []
 
 
 class InferOutput(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -129,13 +137,20 @@ def pack_texts(texts: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def unpack_texts(content: memoryview) -> list[bytes]:
-    """The elements of a tensor of datatype BYTES. Raises `ValueError` when a length leads beyond the end."""
+def unpack_texts(content: memoryview, count: int) -> list[bytes]:
+    """The `count` elements of a tensor of datatype BYTES.
+
+    Raises `ValueError` when a length leads beyond the end, or when there are more or fewer.
+    """
     elements, place, end = [], 0, len(content)
     while place < end:
+        if len(elements) == count:
+            raise ValueError(f"it has more than the {count} elements of its shape")
         begin = place + 4
         place = begin + (struct.unpack_from("<I", content, place)[0] if begin <= end else 4)
         if place > end:
             raise ValueError("the lengths of its elements lead beyond its end")
         elements.append(bytes(content[begin:place]))
+    if len(elements) < count:
+        raise ValueError(f"it has {len(elements)} elements and its shape {count}")
     return elements

@@ -58,6 +58,10 @@ class Request(ABC):
         except ValueError:
             raise InvalidRequest([{"detail": "The query can't be read.", "parameter": ""}]) from None
 
+    def query_value(self, name: str) -> str | None:
+        """One parameter of the query; an empty one is absent. Raises `InvalidRequest`."""
+        return self.query().get(name) or None
+
     @abstractmethod
     async def body(self) -> bytes:
         """The whole body. Raises `BodyTooLarge` and `ClientGone`."""

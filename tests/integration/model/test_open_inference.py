@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from foretell.services.model.app import build
 from foretell.services.model.models import Models
+from foretell.services.model.settings import ModelSettings
 
 INFER = "/v2/models/flight-delay/infer"
 
@@ -37,6 +39,48 @@ async def test_json_tensors_come_back_as_json(client: httpx.AsyncClient) -> None
             {"name": "probability", "datatype": "FP64", "shape": [2], "data": [0.1052, 0.1052]},
         ],
     }
+
+
+async def test_more_than_can_be_meant_is_refused_before_any_work(client: httpx.AsyncClient) -> None:
+    huge = 10**17
+
+    async def refused(words: str, **changes: Any) -> None:
+        response = await client.post(INFER, json=_inputs() | changes)
+        assert response.status_code == 400, response.text
+        assert words in response.json()["error"]
+
+    def shaped(*shape: int) -> list[dict[str, Any]]:
+        return [given | {"shape": list(shape)} for given in _inputs()["inputs"]]
+
+    await refused("length <= 8", inputs=shaped(*[1] * 5_000))
+    await refused("2147483647", inputs=shaped(huge))
+    await refused("2147483647", inputs=shaped(1, huge))
+    await refused("its shape is", inputs=shaped(1, 0))
+    await refused("its shape is", inputs=shaped(1, 2**31 - 1))
+    await refused("is asked for twice", outputs=[{"name": "probability"}] * 3000)
+    await refused("length <= 10000", outputs=[{"name": "probability"}] * 10_001)
+    digits = json.dumps(_inputs()).replace("[1]", f"[{'9' * 4000}]").encode()
+    response = await client.post(INFER, content=digits)
+    assert response.status_code == 400, response.text
+
+
+async def test_an_answer_has_a_bound(models: Models) -> None:
+    settings = ModelSettings(max_answer_bytes=1024)
+    transport = httpx.ASGITransport(build(models, settings, "model-1"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+        assert (await client.post(INFER, json=_inputs(60))).status_code == 200
+        for parameters in ({}, {"binary_data_output": True}):
+            response = await client.post(INFER, json=_inputs(100) | {"parameters": parameters})
+            assert response.status_code == 400
+            assert "Ask for fewer than 100 rows" in response.json()["error"]
+
+
+async def test_an_empty_version_is_none(client: httpx.AsyncClient) -> None:
+    flight = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
+    for path in ("/models/flight-delay/predict?version=", "/models/flight-delay/predict"):
+        response = await client.post(path, json=flight)
+        assert (response.status_code, response.json()["model_version"]) == (200, "1.0.0")
+    assert (await client.get("/models/flight-delay?version=")).status_code == 200
 
 
 async def test_a_version_may_be_named(client: httpx.AsyncClient) -> None:

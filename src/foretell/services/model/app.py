@@ -72,7 +72,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
         [
             *Predictions(models, max_rows=settings.max_rows).routes,
             *ModelList(models).routes,
-            *OpenInference(models, max_rows=settings.max_rows).routes,
+            *OpenInference(models, max_rows=settings.max_rows, max_answer_bytes=settings.max_answer_bytes).routes,
             *Repository(models, admin_token=settings.admin_token.get_secret_value()).routes,
             Route("GET", "/openapi.json", show_openapi),
         ],

@@ -16,6 +16,7 @@ class ModelSettings(InferenceSettings):
     #: Bounds of one request: tensors are large, and so are batches.
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     max_rows: int = Field(default=10_000, ge=1)
+    max_answer_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
 
     @model_validator(mode="after")
     def _token_is_no_guess(self) -> "ModelSettings":

@@ -56,10 +56,10 @@ class Tensor:
         if given.datatype not in accepted:
             raise self._invalid(f"its datatype is {self.datatype}, not {given.datatype[:20]}")
         rows = given.shape[0] if given.shape else 0
-        columns = prod(given.shape[1:])
-        if len(given.shape) > 2 or not rows or (self.width is None and columns != 1):
-            raise self._invalid(f"its shape is {self.metadata.shape} with at least one row, not {given.shape[:9]}")
-        values = self._from_json(given) if binary is None else self._from_binary(given, binary)
+        columns = prod(given.shape[1:2])
+        if len(given.shape) > 2 or not rows or columns != (self.width or 1):
+            raise self._invalid(f"its shape is {self.metadata.shape} with at least one row, not {given.shape}")
+        values = self._from_json(given) if binary is None else self._from_binary(given, binary, rows * columns)
         if len(values) != rows * columns:
             raise self._invalid(f"its shape {given.shape} needs {rows * columns} elements, it has {len(values)}")
         if self.holds_json:
@@ -96,17 +96,17 @@ class Tensor:
             raise self._invalid(f"its data don't fit the datatype {given.datatype}")
         return values
 
-    def _from_binary(self, given: InferInput, binary: memoryview) -> list[Any]:
+    def _from_binary(self, given: InferInput, binary: memoryview, count: int) -> list[Any]:
         if given.datatype == "BYTES":
             try:
-                return [element.decode() for element in unpack_texts(binary)]
+                return [element.decode() for element in unpack_texts(binary, count)]
             except UnicodeDecodeError:
                 raise self._invalid("its texts must be UTF-8") from None
             except ValueError as error:
                 raise self._invalid(str(error)) from None
         dtype = numpy.dtype(_DTYPES[given.datatype])
-        if len(binary) % dtype.itemsize:
-            raise self._invalid(f"its {len(binary)} bytes are no whole number of {given.datatype}")
+        if len(binary) != (needed := count * dtype.itemsize):
+            raise self._invalid(f"its shape {given.shape} needs {needed} bytes of {given.datatype}, not {len(binary)}")
         values: list[Any] = numpy.frombuffer(binary, dtype.newbyteorder("<")).tolist()
         return values
 
@@ -118,6 +118,15 @@ class Tensor:
 
     def _invalid(self, reason: str) -> InvalidTensor:
         return InvalidTensor(name=self.name, reason=reason)
+
+
+def size_of(output: InferOutput, content: bytes) -> int:
+    """About how many bytes a tensor has in an answer. Numbers in JSON are short; texts are as long as they are."""
+    if not isinstance(output.data, list):
+        return len(content)
+    if output.datatype == "BYTES":
+        return sum(map(len, output.data))
+    return 8 * len(output.data)
 
 
 _JSON_KINDS: dict[str, tuple[type, ...]] = {"BYTES": (str,), "BOOL": (bool,), "numbers": (int, float)}

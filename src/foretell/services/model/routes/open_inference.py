@@ -18,7 +18,7 @@ from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls
 from foretell.services.model.models import ModelLoading, ModelNotReady, Models
-from foretell.services.model.tensors import Tensor
+from foretell.services.model.tensors import Tensor, size_of
 
 PREFIX = "/v2"
 
@@ -34,6 +34,14 @@ class InvalidInference(ForetellError):
     """This is no request for an inference: {reason}."""
 
     code = "invalid_inference_request"
+    status = 400
+
+
+class AnswerTooLarge(ForetellError):
+    """The answer would be larger than the {max_bytes} bytes that are allowed. Ask for fewer than {rows} rows at once,
+    or for fewer outputs."""
+
+    code = "answer_too_large"
     status = 400
 
 
@@ -65,11 +73,15 @@ def error_answer(error: ForetellError, _: str) -> Answer:
 
 
 class OpenInference:
-    """The protocol's routes, those of the repository aside. `max_rows` bounds what one request may ask for."""
+    """The protocol's routes, those of the repository aside.
 
-    def __init__(self, models: Models, *, max_rows: int) -> None:
+    `max_rows` bounds what one request may ask for, `max_answer_bytes` what it may get.
+    """
+
+    def __init__(self, models: Models, *, max_rows: int, max_answer_bytes: int) -> None:
         self._models = models
         self._max_rows = max_rows
+        self._max_answer_bytes = max_answer_bytes
 
     @property
     def routes(self) -> list[Route]:
@@ -155,7 +167,13 @@ class OpenInference:
                 refused = outcome.code == "invalid_input"
                 raise (RowRefused if refused else RowFailed)(row=number, reason=outcome.message)
             outputs.append(outcome)
-        made = [tensor.output(outputs, binary=binary) for tensor, binary in wanted]
+        made: list[tuple[v2.InferOutput, bytes]] = []
+        room = self._max_answer_bytes
+        for tensor, binary in wanted:
+            made.append(tensor.output(outputs, binary=binary))
+            room -= size_of(*made[-1])
+            if room < 0:
+                raise AnswerTooLarge(max_bytes=self._max_answer_bytes, rows=len(rows))
         package = calls.package
         head = encode(
             v2.InferResponse(package.name, package.version, outputs=[output for output, _ in made], id=asked.id)
@@ -244,12 +262,14 @@ def _wanted(asked: v2.InferRequest, calls: ModelCalls) -> list[tuple[Tensor, boo
     by_default = asked.parameters.get("binary_data_output") is True
     if not asked.outputs:
         return [(tensor, by_default) for tensor in calls.signature.outputs.values()]
+    left = dict(calls.signature.outputs)
     wanted = []
     for output in asked.outputs:
-        tensor = calls.signature.outputs.get(output.name)
+        tensor = left.pop(output.name, None)
         if tensor is None:
             names = ", ".join(calls.signature.outputs)
-            raise InvalidInference(reason=f"the outputs are {names}; {output.name[:60]!r} is none of them")
+            why = "is asked for twice" if output.name in calls.signature.outputs else "is none of them"
+            raise InvalidInference(reason=f"the outputs are {names}; {output.name[:60]!r} {why}")
         wanted.append((tensor, output.parameters.get("binary_data", by_default) is True))
     return wanted
 

@@ -62,7 +62,7 @@ class Predictions:
     def predict(self, request: Request, body: bytes) -> Pending | Coroutine[Any, Any, Answer]:
         """One value or a list of them, as features or as raw input; see `openapi.py`."""
         value, stage, path = _unwrap(decode(body))
-        calls = self._models.get(request.parameters["name"], request.query().get("version"))
+        calls = self._models.get(request.parameters["name"], request.query_value("version"))
         if type(value) is list:
             return self._predict_many(calls, self._bounded(value, path), stage, path)
 

@@ -55,7 +55,7 @@ class Features:
 
     async def preprocess(self, request: Request) -> Answer:
         """One input of any model, or a list of them."""
-        preprocessor = self._preprocessors.get(request.parameters["name"], request.query().get("version"))
+        preprocessor = self._preprocessors.get(request.parameters["name"], request.query_value("version"))
         value = _read(await request.body())
         one_or_many = self._many if isinstance(value, list) else self._one
         return json_answer(await one_or_many(preprocessor, value))

@@ -28,7 +28,7 @@ class ModelList:
 
     async def show(self, request: Request) -> Answer:
         """One version of a model."""
-        return json_answer(self._described(request.parameters["name"], request.query().get("version")))
+        return json_answer(self._described(request.parameters["name"], request.query_value("version")))
 
     def _described(self, name: str, version: str | None = None) -> dict[str, Any]:
         preprocessor = self._preprocessors.get(name, version)
