@@ -45,19 +45,18 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise BodyTooLarge(max_bytes=max_bytes)
         return body
-    parts = [body]
-    size = len(body)
+    # Not a list of parts: of small ones, it would be many times as large as the body.
+    whole = bytearray(body)
     while message["type"] == "http.request" and message.get("more_body"):
-        if size > max_bytes:
+        if len(whole) > max_bytes:
             raise BodyTooLarge(max_bytes=max_bytes)
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        whole += message.get("body", b"")
     if message["type"] != "http.request":
         raise ClientGone
-    if size > max_bytes:
+    if len(whole) > max_bytes:
         raise BodyTooLarge(max_bytes=max_bytes)
-    return b"".join(parts)
+    return bytes(whole)
 
 
 async def respond(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()) -> None:

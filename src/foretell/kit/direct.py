@@ -3,7 +3,7 @@
 uvicorn makes a scope, an event and a task for every request, and an answer goes through two messages and three
 functions: twice the time that the parser and the system need. A route on which speed depends gets its request here as
 soon as its last byte is there, and its answer is written as one piece of bytes. Connections, parsing and the order of
-pipelined requests stay uvicorn's. So does every request that is anything but plain (`_NOT_PLAIN`): the same handler
+pipelined requests stay uvicorn's. So does every request that is anything but plain (`_LOOKED_AT`): the same handler
 answers it as an ASGI app.
 """
 
@@ -15,11 +15,12 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from foretell.kit.asgi import BodyTooLarge
-from foretell.kit.joined_writes import HttpProtocol
+from foretell.kit.connection_bounds import BoundedProtocol
 from foretell.kit.routing import Answer, Header, Paths, Request
 
-#: Headers that ask for more than an answer. A trace is followed by whoever surrounds the ASGI app.
-_NOT_PLAIN = frozenset({b"expect", b"upgrade", b"traceparent"})
+#: Headers that ask for more than an answer (a trace is followed by whoever surrounds the ASGI app), and the one that
+#: must not be there twice.
+_LOOKED_AT = frozenset({b"expect", b"upgrade", b"traceparent", b"host"})
 
 
 class _Deaf:
@@ -36,7 +37,7 @@ class Exchange(Request):
     """One request, read as a whole, and its answer. For uvicorn's protocol it is what a cycle of ASGI is."""
 
     __slots__ = (
-        "_max_body_bytes", "_protocol", "body_parts", "disconnected", "keep_alive", "message_event",
+        "_max_body_bytes", "_protocol", "content", "disconnected", "keep_alive", "message_event",
         "response_complete", "room",
     )  # fmt: skip
 
@@ -48,7 +49,8 @@ class Exchange(Request):
         self._max_body_bytes = max_body_bytes
         #: How many more bytes the body may have; below zero it is too large.
         self.room = max_body_bytes
-        self.body_parts: list[bytes] = []
+        #: Grows in place once it comes in several parts: a list of small ones would be many times as large.
+        self.content: bytes | bytearray = b""
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
@@ -62,7 +64,7 @@ class Exchange(Request):
         """The same, without waiting: it is there. Raises `BodyTooLarge`."""
         if self.room < 0:
             raise BodyTooLarge(max_bytes=self._max_body_bytes)
-        return self.body_parts[0] if len(self.body_parts) == 1 else b"".join(self.body_parts)
+        return bytes(self.content)
 
     def send(self, answer: Answer, *headers: Header) -> None:
         """Write the answer, and `headers` with it, unless the client has gone."""
@@ -112,7 +114,7 @@ class DirectRoutes:
         return self._paths.find(address.decode("ascii")) if found is None and _is_plain(address) else found
 
 
-class DirectProtocol(HttpProtocol):
+class DirectProtocol(BoundedProtocol):
     """uvicorn's protocol, which leaves plain requests for `routes` to those."""
 
     def __init__(self, *args: Any, routes: DirectRoutes, **kwargs: Any) -> None:
@@ -137,12 +139,16 @@ class DirectProtocol(HttpProtocol):
         self._route = None
         self._plain = True
         self._resting = False
+        self.begin_request()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the request."""
         name = name.lower()
-        if name in _NOT_PLAIN:
-            self._plain = False
+        if name in _LOOKED_AT:
+            if name == b"host":
+                self._hosts += 1
+            else:
+                self._plain = False
             self.expect_100_continue = self.expect_100_continue or (
                 name == b"expect" and value.lower() == b"100-continue"
             )
@@ -150,6 +156,7 @@ class DirectProtocol(HttpProtocol):
 
     def on_headers_complete(self) -> None:
         """The request's head is there: now it is known who answers."""
+        self.end_head()
         if (
             self._plain
             and (self.cycle is None or self.cycle.response_complete)
@@ -172,19 +179,26 @@ class DirectProtocol(HttpProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
+        self.count_body(len(body))
         if self._route is None:
             super().on_body(body)
             return
         exchange = cast(Exchange, self.cycle)
         if exchange.room >= 0:
             exchange.room -= len(body)
-            exchange.body_parts.append(body)
+            if not exchange.content:
+                exchange.content = body
+            else:
+                if type(exchange.content) is bytes:
+                    exchange.content = bytearray(exchange.content)
+                exchange.content += body
             if exchange.room < 0:
                 # Refused at once; what still comes is not kept.
                 self._respond(exchange)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        self.end_request()
         if self._route is None:
             super().on_message_complete()
             return

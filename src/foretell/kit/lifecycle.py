@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import uvicorn
 from foretell.kit import logs, shipping, trace_export, tracing
 from foretell.kit.asgi import Application
 from foretell.kit.clock import uuid7
+from foretell.kit.connection_bounds import Bounds, Intake
 from foretell.kit.direct import DirectProtocol, DirectRoutes
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.heartbeats import Pulse
@@ -35,6 +37,8 @@ log = structlog.get_logger()
 
 _NO_ROUTES = DirectRoutes()
 _LAST_WORDS_S = 0.5
+#: Databases, brokers, models, libraries: what a process has open beside its clients' connections.
+_OTHER_FILES = 256
 #: How long a stop waits until the last spans are sent.
 _LAST_SPANS_S = 3.0
 
@@ -140,6 +144,16 @@ def listen(host: str, port: int, setting: str = "FORETELL_PORT") -> socket.socke
     return listener
 
 
+def _within_open_files(connections: int) -> int:
+    """As many of `connections` as this process may have open beside its other files; raises the limit if it can."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - _OTHER_FILES))
+
+
 async def serve_http(
     app: Application,
     settings: ServiceSettings,
@@ -151,10 +165,19 @@ async def serve_http(
     `direct` are routes that are answered past ASGI, unless a request needs more; `app` has them too.
     """
     listener = listen(settings.host, settings.port)
+    intake = Intake(
+        Bounds(
+            head_bytes=settings.max_head_bytes,
+            head_s=settings.head_timeout_s,
+            body_s=settings.body_timeout_s,
+            connections=_within_open_files(settings.max_connections),
+            bytes_under_way=settings.max_bytes_under_way,
+        )
+    )
     server = _Server(
         uvicorn.Config(
             app,
-            http=cast(Any, partial(DirectProtocol, routes=direct)),
+            http=cast(Any, partial(DirectProtocol, routes=direct, intake=intake)),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -173,7 +196,7 @@ async def serve_http(
         await stopping.wait()
         server.should_exit = True
 
-    watcher = asyncio.create_task(stop_with_us())
+    watchers = [asyncio.create_task(stop_with_us()), asyncio.create_task(intake.watch())]
     host, port = listener.getsockname()[:2]
     log.info("service_listening", server_address=host, port=port)
     shipper = shipping.current()
@@ -186,5 +209,6 @@ async def serve_http(
     finally:
         if pulse is not None:
             pulse.served()
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         listener.close()

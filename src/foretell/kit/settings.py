@@ -34,6 +34,12 @@ class ServiceSettings(BaseSettings):
     instance: str = ""
     #: How long a stop may take before what is left is cut off.
     stop_grace_s: float = Field(default=20.0, gt=0)
+    #: Bounds of what a connection may take before anything is known of it (see kit/connection_bounds.py).
+    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
+    head_timeout_s: float = Field(default=20.0, gt=0)
+    body_timeout_s: float = Field(default=120.0, gt=0)
+    max_connections: int = Field(default=4096, ge=1)
+    max_bytes_under_way: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024)
     #: Where logs and heartbeats are sent, `http://HOST:PORT`; nothing is sent without it.
     monitoring_url: str = ""
     #: What the monitoring service wants to see; empty if it wants nothing.

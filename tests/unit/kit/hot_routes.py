@@ -119,13 +119,14 @@ class Server:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path) -> AsyncIterator[Server]:
+async def running(tmp_path: Path, **bounds: Any) -> AsyncIterator[Server]:
+    """A server on a port; `bounds` are settings of it."""
     server, stopping = Server(), asyncio.Event()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         server.port = probe.getsockname()[1]
     application = server.application()
-    settings = ServiceSettings(data_dir=tmp_path, port=server.port, stop_grace_s=5)
+    settings = ServiceSettings(data_dir=tmp_path, port=server.port, stop_grace_s=5, **bounds)
     serving = asyncio.create_task(serve_http(application, settings, stopping, application.direct))
     try:
         async with asyncio.timeout(PATIENCE_S):

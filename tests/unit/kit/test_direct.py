@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from tests.unit.kit.hot_routes import MAX_BODY_BYTES, PATIENCE_S, Connection, Server, post, running
 
+from foretell.kit.connection_bounds import Bounds, Intake
 from foretell.kit.direct import DirectProtocol
 
 
@@ -193,7 +194,7 @@ async def impatient(server: Server, timeout_s: float) -> AsyncIterator[int]:
     application = server.application()
     config = uvicorn.Config(
         application,
-        http=partial(DirectProtocol, routes=application.direct),  # type: ignore[arg-type]
+        http=partial(DirectProtocol, routes=application.direct, intake=Intake(Bounds())),  # type: ignore[arg-type]
         log_config=None,
         lifespan="off",
         timeout_keep_alive=timeout_s,  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""Heads, bodies, time and connections have bounds, on hot routes and through ASGI; what is refused is said once."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.unit.kit.hot_routes import Connection, Server, post, running
+
+from foretell.kit.asgi import Message, read_body
+from foretell.kit.direct import Exchange
+
+WAYS = pytest.mark.parametrize("path", ["/echo", "/cold"], ids=["direct", "asgi"])
+HEAD_BYTES = 4096
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Connection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.close()
+
+
+async def refused(connection: Connection, status: int, code: bytes) -> None:
+    """The next answer is this refusal, and the last one."""
+    answered, headers, body = await connection.answer()
+    assert (answered, headers["connection"]) == (status, "close")
+    assert code in body
+    assert await connection.ended()
+
+
+@WAYS
+@pytest.mark.parametrize("lines", [1, 50])
+async def test_a_head_has_a_bound_and_one_below_it_is_taken(tmp_path: Path, path: str, lines: int) -> None:
+    async with running(tmp_path, max_head_bytes=HEAD_BYTES) as server, connected(server) as connection:
+        await connection.say(post(path, b"fits", "X: " + "x" * (HEAD_BYTES - 200)))
+        assert (await connection.answer())[0] == 200
+        await connection.say(post(path, b"does not", *(["X: " + "x" * (HEAD_BYTES // lines)] * lines)))
+        await refused(connection, 431, b"head_too_large")
+
+
+async def test_a_head_without_an_end_is_refused_as_it_comes(tmp_path: Path) -> None:
+    async with running(tmp_path, max_head_bytes=HEAD_BYTES) as server:
+        for beginning, status, code in (
+            (b"POST /echo HTTP/1.1\r\nHost: a\r\nX: ", 431, b"head_too_large"),
+            (b"POST /", 414, b"address_too_long"),
+        ):
+            async with connected(server) as connection:
+                await connection.say(beginning, b"x" * HEAD_BYTES, b"x" * 1000)
+                await refused(connection, status, code)
+        async with connected(server) as connection:
+            await connection.say(post("/echo", b"others go on"))
+            assert (await connection.answer())[0] == 200
+
+
+@WAYS
+async def test_two_hosts_are_one_too_many(tmp_path: Path, path: str) -> None:
+    async with running(tmp_path) as server, connected(server) as connection:
+        await connection.say(post(path, b"whose?", "Host: other"))
+        await refused(connection, 400, b"several_hosts")
+
+
+@WAYS
+async def test_a_slow_sender_is_not_waited_for(tmp_path: Path, path: str) -> None:
+    async with running(tmp_path, head_timeout_s=0.2, body_timeout_s=0.2) as server:
+        async with connected(server) as silent:
+            assert await silent.ended()
+        async with connected(server) as slow:
+            await slow.say(b"POST /echo HTTP/1.1\r\nHost: ")
+            await refused(slow, 408, b"request_too_slow")
+        async with connected(server) as slow:
+            await slow.say(post(path, b"0123456789")[:-5])
+            await refused(slow, 408, b"request_too_slow")
+
+
+@WAYS
+async def test_an_answer_that_takes_long_is_waited_for(tmp_path: Path, path: str) -> None:
+    async with running(tmp_path, head_timeout_s=0.1, body_timeout_s=0.1) as server, connected(server) as connection:
+        await connection.say(post("/wait"))
+        await server.begun.wait()
+        await asyncio.sleep(0.5)
+        server.may_go_on.set()
+        assert await connection.value() == "waited"
+        # A rest between two requests is no slowness.
+        await asyncio.sleep(0.5)
+        await connection.say(post(path, b"again"))
+        assert (await connection.answer())[0] == 200
+
+
+async def test_connections_have_a_bound(tmp_path: Path) -> None:
+    async with running(tmp_path, max_connections=3) as server:
+
+        async def ask(connection: Connection) -> int:
+            await connection.say(post("/echo", b"in"))
+            return (await connection.answer())[0]
+
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(connected(server)) for _ in range(6)]
+            statuses = [await ask(connection) for connection in opened]
+            # The connection with which the test saw that the server listens may still have been there.
+            assert statuses.count(200) in (2, 3)
+            assert set(statuses) == {200, 503}
+        while True:
+            async with connected(server) as connection:
+                if await ask(connection) == 200:
+                    break
+
+
+@WAYS
+async def test_large_bodies_under_way_have_a_bound_together(tmp_path: Path, path: str) -> None:
+    # The routes take 100,000 bytes; eleven such bodies are more than the bound.
+    body = b"x" * 99_000
+    async with running(tmp_path, max_bytes_under_way=1024 * 1024) as server:
+        uploads = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(11)]
+        answers = [asyncio.create_task(reader.read()) for reader, _ in uploads]
+        for _, writer in uploads:
+            writer.write(post(path, body)[:-10])
+            await writer.drain()
+        done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        assert {b"too_much_under_way" in task.result() for task in done} == {True}
+        async with connected(server) as small:
+            await small.say(post(path, b"small ones pass"))
+            assert (await small.answer())[0] == 200
+        for _, writer in uploads:
+            writer.close()
+        await asyncio.gather(*answers, return_exceptions=True)
+        async with connected(server) as whole:
+            await whole.say(post(path, body))
+            assert (await whole.answer())[0] == 200
+
+
+async def test_what_a_client_sent_before_it_hung_up_is_let_go_at_once(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with running(tmp_path) as server:
+            for _ in range(5):
+                async with connected(server) as connection:
+                    await connection.say(post("/echo", b"x" * 90_000)[:-10])
+            while kept := [each for each in gc.get_objects() if isinstance(each, Exchange) and len(each.content)]:
+                # Without a collection: what is still referenced would wait for one.
+                await asyncio.sleep(0.01)
+            assert kept == []
+    finally:
+        gc.enable()
+
+
+async def test_a_body_in_small_pieces_takes_no_more_room_than_it_has() -> None:
+    pieces = [b"ab"] * 1000
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
+
+    assert await read_body(receive, 2000) == b"ab" * 1000
