@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from foretell.kit.errors import ForetellError
@@ -15,7 +16,7 @@ from foretell.kit.joined_writes import HttpProtocol
 from foretell.kit.problems import problem_bytes
 
 #: Bodies of up to this are not counted: they come in one piece and are answered at once.
-_SMALL_BODY_BYTES = 64 * 1024
+SMALL_BODY_BYTES = 64 * 1024
 #: How often connections are looked at.
 _LOOK_EVERY_S = 1.0
 
@@ -84,15 +85,17 @@ class Intake:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.bytes_under_way = 0
+        #: The event loop's time at the last look: asking the clock for each request would cost more than its bounds.
+        self.moment = asyncio.get_running_loop().time()
         self._connections: set[Any] = set()
 
     async def watch(self) -> None:
         """Close connections that are over their time, for ever."""
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, self.bounds.head_s, self.bounds.body_s))
-            moment = asyncio.get_running_loop().time()
+            self.moment = asyncio.get_running_loop().time()
             for connection in list(self._connections):
-                connection.close_if_overdue(moment)
+                connection.close_if_overdue(self.moment)
 
     def add(self, connection: "BoundedProtocol") -> bool:
         """Take a connection in; False when there are too many."""
@@ -104,23 +107,26 @@ class Intake:
         self._connections.discard(connection)
 
 
+#: What a connection is receiving. Plain numbers: an enumeration takes as long as all the rest of it.
+RESTING, HEAD, BODY = range(3)
+
+
 class BoundedProtocol(HttpProtocol):
     """uvicorn's protocol, within the bounds of an `Intake`."""
 
     def __init__(self, *args: Any, intake: Intake, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._intake = intake
-        self._bounds = intake.bounds
+        self.intake = intake
+        self.bounds = intake.bounds
         #: Why the connection is being closed, once it is.
         self._refusal: ForetellError | None = None
-        self._in_head = True
-        #: Whether the last byte of a request is still to come.
-        self._receiving = True
-        self._receiving_since = self.loop.time()
+        #: What is being received: a head is from the first byte of a connection on, later from that of each request.
+        self.phase = HEAD
+        self.receiving_since = self.intake.moment
         #: Bytes that came while a head was not complete.
-        self._head_bytes = 0
-        self._hosts = 0
-        self._body_bytes = 0
+        self.head_bytes = 0
+        self.hosts = 0
+        self.body_bytes = 0
         #: How much of the body is counted among what is under way.
         self._counted_bytes = 0
         self._unread_since: float | None = None
@@ -128,76 +134,72 @@ class BoundedProtocol(HttpProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        if not self._intake.add(self):
+        if not self.intake.add(self):
             self.refuse(TooManyConnections())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and so is what it had sent of a request that nobody will answer."""
-        self._intake.discard(self)
-        self._forget_body()
+        self.intake.discard(self)
+        self.forget_body()
         super().connection_lost(exc)
         cycle: Any = self.cycle
-        if self._receiving and cycle is not None:
+        if self.phase == BODY and cycle is not None:
             cycle.content = cycle.body = b""
         # Whoever is at the request holds it; we would only keep it alive, and it us.
         self.cycle = None  # type: ignore[assignment]
         self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes came."""
+        """Some bytes came. As uvicorn's, without upgrades; to call that would be one more call for each request."""
         if self._refusal is not None:
             return
-        if self._in_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > self._bounds.head_bytes:
+        if self.phase != BODY:
+            self.head_bytes += len(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+            return
+        if self.phase == HEAD and self.head_bytes > self.bounds.head_bytes:
             self.refuse(self._too_large())
 
-    def begin_request(self) -> None:
-        """The first byte of a request is there."""
-        self._receiving = True
-        self._receiving_since = self.loop.time()
-        self._hosts = 0
+    # A subclass calls these where it gets to know of it; what most requests need of them stands there, not here.
 
-    def end_head(self) -> None:
-        """The head is complete. Raises what is wrong with it, which ends the parsing."""
-        self._in_head = False
-        if self._head_bytes > self._bounds.head_bytes and self._exact_head_bytes() > self._bounds.head_bytes:
+    def check_head(self) -> None:
+        """The head is complete, and perhaps too large or wrong. Raises what it is, which ends the parsing."""
+        too_large = self.head_bytes > self.bounds.head_bytes and self._exact_head_bytes() > self.bounds.head_bytes
+        if too_large:
             self._refusal = self._too_large()
-        elif self._hosts > 1:
+        elif self.hosts > 1:
             self._refusal = SeveralHosts()
-        self._head_bytes = 0
         if self._refusal is not None:
             raise self._refusal
 
-    def end_request(self) -> None:
-        """The last byte of a request is there."""
-        self._in_head = True
-        self._receiving = False
-        if self._body_bytes:
-            self._forget_body()
-
-    def count_body(self, length: int) -> None:
-        """A part of a body is there. Raises `TooMuchUnderWay`, which ends the parsing."""
-        self._body_bytes += length
-        if self._body_bytes <= _SMALL_BODY_BYTES:
-            return
-        counted = self._body_bytes - self._counted_bytes
+    def count_body(self) -> None:
+        """More than a small body is there, `body_bytes` of it. Raises `TooMuchUnderWay`, which ends the parsing."""
+        counted = self.body_bytes - self._counted_bytes
         self._counted_bytes += counted
-        self._intake.bytes_under_way += counted
-        if self._intake.bytes_under_way > self._bounds.bytes_under_way:
+        self.intake.bytes_under_way += counted
+        if self.intake.bytes_under_way > self.bounds.bytes_under_way:
             self._refusal = TooMuchUnderWay()
             raise self._refusal
 
-    def _forget_body(self) -> None:
-        self._intake.bytes_under_way -= self._counted_bytes
-        self._body_bytes = self._counted_bytes = 0
+    def forget_body(self) -> None:
+        """The body is complete, or will never be."""
+        self.intake.bytes_under_way -= self._counted_bytes
+        self.body_bytes = self._counted_bytes = 0
 
     def _exact_head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _too_large(self) -> ForetellError:
-        limit = self._bounds.head_bytes
+        limit = self.bounds.head_bytes
         # Before the first header, all that came is the address.
         return HeadTooLarge(max_bytes=limit) if self.headers else AddressTooLong(max_bytes=limit)
 
@@ -229,14 +231,15 @@ class BoundedProtocol(HttpProtocol):
 
     def close_if_overdue(self, moment: float) -> None:
         """Close the connection when a request, or the reading of an answer, takes too long."""
-        if self._unread_since is not None and moment - self._unread_since > self._bounds.body_s:
+        if self._unread_since is not None and moment - self._unread_since > self.bounds.body_s:
             self.transport.abort()
-        if not self._receiving or self.transport.is_closing() or self.flow.read_paused:
+        if self.phase == RESTING or self.transport.is_closing() or self.flow.read_paused:
             return
-        limit_s = self._bounds.head_s if self._in_head else self._bounds.head_s + self._bounds.body_s
-        if moment - self._receiving_since <= limit_s:
+        in_head = self.phase == HEAD
+        limit_s = self.bounds.head_s if in_head else self.bounds.head_s + self.bounds.body_s
+        if moment - self.receiving_since <= limit_s:
             return
-        if self._in_head and not self._head_bytes:
+        if in_head and not self.head_bytes:
             # Who has said nothing is told nothing.
             self.transport.close()
         elif self.cycle is not None and getattr(self.cycle, "response_started", False):

@@ -15,7 +15,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from foretell.kit.asgi import BodyTooLarge
-from foretell.kit.connection_bounds import BoundedProtocol
+from foretell.kit.connection_bounds import BODY, HEAD, RESTING, SMALL_BODY_BYTES, BoundedProtocol
 from foretell.kit.routing import Answer, Header, Paths, Request
 
 #: Headers that ask for more than an answer (a trace is followed by whoever surrounds the ASGI app), and the one that
@@ -139,14 +139,16 @@ class DirectProtocol(BoundedProtocol):
         self._route = None
         self._plain = True
         self._resting = False
-        self.begin_request()
+        self.phase = HEAD
+        self.receiving_since = self.intake.moment
+        self.hosts = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the request."""
         name = name.lower()
         if name in _LOOKED_AT:
             if name == b"host":
-                self._hosts += 1
+                self.hosts += 1
             else:
                 self._plain = False
             self.expect_100_continue = self.expect_100_continue or (
@@ -156,7 +158,10 @@ class DirectProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         """The request's head is there: now it is known who answers."""
-        self.end_head()
+        self.phase = BODY
+        if self.head_bytes > self.bounds.head_bytes or self.hosts > 1:
+            self.check_head()
+        self.head_bytes = 0
         if (
             self._plain
             and (self.cycle is None or self.cycle.response_complete)
@@ -179,7 +184,9 @@ class DirectProtocol(BoundedProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        self.count_body(len(body))
+        self.body_bytes += len(body)
+        if self.body_bytes > SMALL_BODY_BYTES:
+            self.count_body()
         if self._route is None:
             super().on_body(body)
             return
@@ -198,7 +205,10 @@ class DirectProtocol(BoundedProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self.end_request()
+        self.phase = RESTING
+        if self.body_bytes > SMALL_BODY_BYTES:
+            self.forget_body()
+        self.body_bytes = 0
         if self._route is None:
             super().on_message_complete()
             return
