@@ -142,7 +142,8 @@ def unpack_texts(content: memoryview, count: int) -> list[bytes]:
 
     Raises `ValueError` when a length leads beyond the end, or when there are more or fewer.
     """
-    elements, place, end = [], 0, len(content)
+    elements: list[bytes] = []
+    place, end = 0, len(content)
     while place < end:
         if len(elements) == count:
             raise ValueError(f"it has more than the {count} elements of its shape")
