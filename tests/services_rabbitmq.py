@@ -30,22 +30,26 @@ from foretell.contracts import queues
 
 _USUAL_URL = "amqp://guest:guest@127.0.0.1:5672/"
 _PATIENCE_S = 60.0
+#: What `strict_rabbitmq` takes at most.
+STRICT_BYTES = 64 * 1024
 
 
 class PrivateRabbitMQ:
     """A RabbitMQ server of our own, with its own files, ports and node name, started and ended at will."""
 
-    def __init__(self, programs: Path, *, address: str = "127.0.0.1") -> None:
-        """`address`: another than the loopback's only where nobody else gets to, since everybody may come in."""
+    def __init__(self, programs: Path, *settings: str, address: str = "127.0.0.1") -> None:
+        """`settings` are more lines of rabbitmq.conf.
+
+        `address`: another than the loopback's only where nobody else gets to, since everybody may come in.
+        """
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-rabbitmq-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.port, distribution_port, epmd_port = _free_ports(3)
         self.url = f"amqp://guest:guest@{address}:{self.port}/"
         self._data = self._folder / "data"
-        (self._folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = {address}:{self.port}\ndisk_free_limit.absolute = 1MB\nloopback_users = none\n"
-        )
+        first = [f"listeners.tcp.1 = {address}:{self.port}", "disk_free_limit.absolute = 1MB", "loopback_users = none"]
+        (self._folder / "rabbitmq.conf").write_text("\n".join([*first, *settings, ""]))
         (self._folder / "enabled_plugins").write_text("[].\n")
         (self._folder / "rabbitmq-env.conf").write_text("")
         self._environment = {
@@ -221,6 +225,17 @@ def private_rabbitmq(
             server.remove()
         else:
             _spare_rabbitmq.append(server)
+
+
+@pytest.fixture(scope="session")
+def strict_rabbitmq() -> Iterator[PrivateRabbitMQ]:
+    """A running server that refuses messages of more than `STRICT_BYTES`. Use a prefix, and don't kill it."""
+    server = PrivateRabbitMQ(rabbitmq_programs(), f"max_message_size = {STRICT_BYTES}")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture

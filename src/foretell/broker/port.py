@@ -33,6 +33,13 @@ class Unroutable(ForetellError):
     status = 503
 
 
+class MessageRefused(ForetellError):
+    """The broker refuses a message of {size_bytes} bytes, now and always."""
+
+    code = "message_refused"
+    status = 413
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One message in the hands of one receiver, until it is acknowledged or rejected."""
@@ -113,13 +120,20 @@ class Broker(Protocol):
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 5.0,
     ) -> None:
-        """Store `body` durably in `queue`. Raises `BrokerUnavailable` or `Unroutable`, within `timeout_s`."""
+        """Store `body` durably in `queue`, within `timeout_s`.
+
+        Raises `BrokerUnavailable` or `Unroutable`; and `MessageRefused` when it is too large for this broker, so that
+        to try again is of no use. A refusal disturbs no other message.
+        """
 
     async def consume(self, queue: str, *, prefetch: int) -> Consumer:
         """Begin to take messages from `queue`, holding at most `prefetch` unacknowledged ones."""
 
     async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
-        """Tell every subscriber. Raises `BrokerUnavailable` within `timeout_s`; nobody listening is no error."""
+        """Tell every subscriber. Raises `BrokerUnavailable` within `timeout_s`; nobody listening is no error.
+
+        One that is too large for the broker raises `MessageRefused`, or is lost in silence.
+        """
 
     def subscribe(self, routing_key: str) -> Subscription:
         """The bodies of the events with exactly this key, across reconnects, from the moment that `connected` is true.

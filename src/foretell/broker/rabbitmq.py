@@ -5,16 +5,17 @@ acknowledgements on the same connection would be held up with it.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from aiormq.abc import AbstractChannel
 from aiormq.channel import Channel
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from foretell.broker.measures import measured_publish
-from foretell.broker.port import BrokerUnavailable, QueueDepth, Unroutable
+from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Unroutable
 from foretell.broker.rabbitmq_consumer import NOTICE_S, RabbitConsumer, RabbitSubscription, Registration
 from foretell.broker.rabbitmq_link import Link, close_channel, ready_and_consumers, within
 from foretell.broker.rabbitmq_topology import Topology
@@ -34,6 +35,12 @@ class RabbitBroker:
         self._consuming = Link(url, name=f"{name} consumes")
         self._topology = Topology(prefix, delivery_limit)
         self._lane = _Lane(self._publishing)
+        # RabbitMQ closes the channel for a message that is too large, and with it fails all that are under way there.
+        # On a channel of its own, one at a time, who is refused is refused for itself.
+        self._lane_for_one = _Lane(self._publishing)
+        self._turn = asyncio.Lock()
+        #: The size of the smallest message that was refused.
+        self._refused_bytes = sys.maxsize
         # Events are hints: a confirm for each would cost the broker a message and the publisher a round trip.
         self._event_lane = _Lane(self._publishing, confirms=False, prepare=self._declare_events)
         self._ensured: set[str] = set()
@@ -78,10 +85,18 @@ class RabbitBroker:
     async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
         name = self._topology.name(queue)
         returns = refusals = 0
+        alone = len(body) >= self._refused_bytes
         while True:
+            publish = self._publish_alone if alone else self._lane.publish
             try:
-                await self._lane.publish(body, exchange="", routing_key=name, properties=properties, mandatory=True)
+                await publish(body, exchange="", routing_key=name, properties=properties, mandatory=True)
                 return
+            except ChannelPreconditionFailed:
+                if alone:
+                    self._refused_bytes = min(self._refused_bytes, len(body))
+                    raise MessageRefused(size_bytes=len(body)) from None
+                alone = True
+                continue
             except PublishError:
                 returns += 1
                 if queue not in self._ensured or returns == 3:
@@ -100,7 +115,17 @@ class RabbitBroker:
             else:
                 await self._topology.declare(self._publishing, queue)
 
+    async def _publish_alone(
+        self, body: bytes, *, exchange: str, routing_key: str, properties: Basic.Properties, mandatory: bool
+    ) -> None:
+        async with self._turn:
+            await self._lane_for_one.publish(
+                body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=mandatory
+            )
+
     async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+        if len(body) >= self._refused_bytes:
+            raise MessageRefused(size_bytes=len(body))
         # Not mandatory: an event that nobody listens to is no error, and must not come back.
         work = self._event_lane.publish(
             body,
@@ -148,7 +173,7 @@ class RabbitBroker:
 
     async def close(self) -> None:
         await asyncio.gather(*(registration.close() for registration in list(self._registrations)))
-        await asyncio.gather(self._lane.close(), self._event_lane.close())
+        await asyncio.gather(self._lane.close(), self._lane_for_one.close(), self._event_lane.close())
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
     def _register(self, registration: Registration) -> None:

@@ -18,9 +18,10 @@ import structlog
 from foretell.broker import sqlite_bells as bells
 from foretell.broker import sqlite_statements as say
 from foretell.broker.measures import measured_publish
-from foretell.broker.port import BrokerUnavailable, QueueDepth, Unroutable
+from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Unroutable
 from foretell.broker.sqlite_consumer import Listener, SqliteConsumer, SqliteSubscription, Verdict
 from foretell.broker.sqlite_file import BrokerFile, path_of
+from foretell.contracts import queues
 
 log = structlog.get_logger()
 
@@ -29,6 +30,11 @@ PULSE_S = 0.25
 LEASE_S = 30.0
 RENEW_S = 5.0
 TIMEOUT_S = 5.0
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > queues.MAX_MESSAGE_BYTES:
+        raise MessageRefused(size_bytes=len(body))
 
 
 class SqliteBroker:
@@ -72,6 +78,7 @@ class SqliteBroker:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 5.0,
     ) -> None:
+        _check_size(body)
         name = self._prefix + queue
 
         def insert(connection: sqlite3.Connection) -> list[str]:
@@ -86,6 +93,7 @@ class SqliteBroker:
         self._ring(name, await measured_publish(storing))
 
     async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+        _check_size(body)
         source = self._event_source(routing_key)
         doing = f"publish the event {routing_key}"
         audience = await self._file.read_patiently(

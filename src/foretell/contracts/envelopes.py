@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from foretell.contracts import queues
-from foretell.contracts.messages import Stage, Task, TaskEnvelope, encode
+from foretell.contracts.messages import Result, ResultEnvelope, Stage, Task, TaskEnvelope, encode
 from foretell.kit.tracing import TraceContext
 
 
@@ -88,3 +88,22 @@ def _parcel(chunk: list[Outgoing], published_at: datetime, traces: Mapping[UUID,
 def unpack(envelope: TaskEnvelope) -> list[TaskEnvelope]:
     """An envelope of its own for every task."""
     return [msgspec.structs.replace(envelope, tasks=[task]) for task in envelope.tasks]
+
+
+# What a result costs in an envelope besides its output: id, punctuation, a code, a trace.
+_RESULT_OVERHEAD_BYTES = 300
+
+
+def pack_results(answer: ResultEnvelope) -> Iterator[ResultEnvelope]:
+    """`answer` in envelopes of up to `MAX_ENVELOPE_BYTES` each (one larger result goes alone)."""
+    chunk: list[Result] = []
+    size = 0
+    for result in answer.results:
+        payload = result.output if isinstance(result.output, msgspec.Raw) else None
+        result_bytes = _RESULT_OVERHEAD_BYTES + (0 if payload is None else len(bytes(payload)))
+        if chunk and size + result_bytes > queues.MAX_ENVELOPE_BYTES:
+            yield msgspec.structs.replace(answer, results=chunk)
+            chunk, size = [], 0
+        chunk.append(result)
+        size += result_bytes
+    yield msgspec.structs.replace(answer, results=chunk)

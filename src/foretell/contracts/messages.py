@@ -14,7 +14,9 @@ from foretell.kit.tracing import TraceContext
 #: What the payload of a task is: raw fields, or features that need no preprocessing.
 Stage = Literal["input", "features"]
 
-FailureCode = Literal["invalid_input", "model_error", "timeout", "expired", "undeliverable"]
+FailureCode = Literal[
+    "invalid_input", "model_error", "timeout", "expired", "undeliverable", "input_too_large", "output_too_large"
+]
 Outcome = Literal["succeeded", "failed"]
 Status = Literal["queued", "succeeded", "failed", "canceled"]
 
@@ -46,6 +48,11 @@ class Failure(msgspec.Struct, frozen=True):
 
     code: FailureCode
     message: str
+
+
+#: Of a prediction that the broker takes no message of, or whose answer the worker may not send or the broker not take.
+INPUT_TOO_LARGE = Failure("input_too_large", "The input is too large to be sent to a worker.")
+OUTPUT_TOO_LARGE = Failure("output_too_large", "The model's answer is larger than this installation allows.")
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,6 +11,10 @@ PREDICTION_FINISHED = "prediction.finished"
 MAX_ENVELOPE_TASKS = 256
 #: ... and at most this many bytes, unless one task alone is larger.
 MAX_ENVELOPE_BYTES = 256 * 1024
+#: At most this many bytes of outputs in one event, unless one alone is larger.
+MAX_EVENT_BYTES = 1024 * 1024
+#: What the embedded broker takes at most, as RabbitMQ 4 does unless it is told otherwise (`max_message_size`).
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: After this many deliveries without an acknowledgement a message goes to the dead-letter queue.
 DELIVERY_LIMIT = 3
 

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import structlog
 
-from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery
+from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery, MessageRefused
 from foretell.contracts import queues
 from foretell.contracts.messages import Failure, Finished, FinishedEvent, ResultEnvelope, decode_results, encode
 from foretell.domain.predictions.settlement import settle
@@ -73,12 +73,27 @@ class Settler:
         )
         if settlements:
             traces.end(finished, settlements)
-        try:
-            await self._broker.publish_event(queues.PREDICTION_FINISHED, encode(FinishedEvent(finished)))
-        except BrokerUnavailable:
-            # Whoever waits looks into the database by and by.
-            EVENTS_LOST.inc()
+        for event in _events(finished):
+            try:
+                await self._broker.publish_event(queues.PREDICTION_FINISHED, encode(event))
+            except (BrokerUnavailable, MessageRefused):
+                # Whoever waits looks into the database by and by.
+                EVENTS_LOST.inc()
         return finished
+
+
+def _events(finished: Sequence[Finished]) -> Iterator[FinishedEvent]:
+    """Events of up to `MAX_EVENT_BYTES` of outputs each (one larger output goes alone)."""
+    chunk: list[Finished] = []
+    size = 0
+    for prediction in finished:
+        output = len(bytes(prediction.output)) if isinstance(prediction.output, msgspec.Raw) else 0
+        if chunk and size + output > queues.MAX_EVENT_BYTES:
+            yield FinishedEvent(chunk)
+            chunk, size = [], 0
+        chunk.append(prediction)
+        size += output
+    yield FinishedEvent(chunk)
 
 
 class ResultsLoop:

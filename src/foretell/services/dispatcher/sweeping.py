@@ -4,15 +4,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 
-from foretell.broker.port import Broker, Consumer, Delivery
+from foretell.broker.port import Broker, Consumer, Delivery, MessageRefused
 from foretell.contracts import queues
 from foretell.contracts.envelopes import pack
-from foretell.contracts.messages import Failure, decode_results, decode_tasks
+from foretell.contracts.messages import INPUT_TOO_LARGE, Failure, decode_results, decode_tasks
 from foretell.domain.accounts import refresh_tokens
 from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.store import Ending, Store
@@ -174,12 +174,17 @@ class Sweeper:
 
     async def _put_back(self, dead: str, consumer: Consumer, garbage: Sequence[Delivery]) -> None:
         """Leave a copy of each at the end of the queue: to hand them back would count as a delivery."""
-        copies = (
-            self._broker.publish(dead, delivery.body, message_id=uuid7().hex, headers=delivery.headers)
-            for delivery in garbage
-        )
-        await asyncio.gather(*copies)
-        await consumer.acknowledge(garbage)
+
+        async def copy(delivery: Delivery) -> bool:
+            try:
+                await self._broker.publish(dead, delivery.body, message_id=uuid7().hex, headers=delivery.headers)
+            except MessageRefused:
+                # Larger than what the broker takes by now. It stays where it is.
+                return False
+            return True
+
+        copied = await asyncio.gather(*map(copy, garbage))
+        await consumer.acknowledge([delivery for delivery, is_safe in zip(garbage, copied, strict=True) if is_safe])
 
     async def _settle_dead(
         self,
@@ -210,8 +215,25 @@ class Sweeper:
         log.info("predictions_swept", reason=reason, count=len(found))
         published_at = now()
         for parcel in pack(found, published_at):
-            await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
-            await self._store.mark_published(parcel.ids, published_at)
+            try:
+                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
+            except MessageRefused as error:
+                log.warning("tasks_refused", queue=parcel.queue, tasks=len(parcel.ids), reason=error.message)
+                refused = set(parcel.ids)
+                await self._publish_apart([queued for queued in found if queued.id in refused], published_at)
+            else:
+                await self._store.mark_published(parcel.ids, published_at)
+
+    async def _publish_apart(self, refused: Sequence[Queued], published_at: datetime) -> None:
+        """Publish each of these alone; those that the broker refuses even so have failed."""
+        for queued in refused:
+            (parcel,) = pack([queued], published_at)
+            try:
+                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
+            except MessageRefused:
+                await self._settler.settle([Ending(queued.id, error=INPUT_TOO_LARGE)])
+            else:
+                await self._store.mark_published(parcel.ids, published_at)
 
 
 @dataclass(slots=True)

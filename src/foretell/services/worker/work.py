@@ -16,10 +16,19 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from foretell.broker.port import Broker, Consumer, Delivery
+from foretell.broker.port import Broker, Consumer, Delivery, MessageRefused
 from foretell.contracts import queues
-from foretell.contracts.envelopes import unpack
-from foretell.contracts.messages import Failure, Result, ResultEnvelope, TaskEnvelope, decode_tasks, encode
+from foretell.contracts.envelopes import pack_results, unpack
+from foretell.contracts.messages import (
+    INPUT_TOO_LARGE,
+    OUTPUT_TOO_LARGE,
+    Failure,
+    Result,
+    ResultEnvelope,
+    TaskEnvelope,
+    decode_tasks,
+    encode,
+)
 from foretell.inference.loading import State
 from foretell.kit import metrics, tracing
 from foretell.kit.clock import now, uuid7
@@ -89,6 +98,10 @@ def _earlier_attempts(delivery: Delivery) -> int:
     return int(said) if said.isdecimal() and len(said) < 4 else 0
 
 
+def _too_large(result: Result) -> Result:
+    return msgspec.structs.replace(result, output=msgspec.UNSET, error=OUTPUT_TOO_LARGE)
+
+
 class _Stopped(Exception):
     """We were told to stop while the broker was away."""
 
@@ -106,6 +119,7 @@ class Worker:
         time_limit_s: Callable[[str, str], float],
         stopping: asyncio.Event,
         hold_s: float = HOLD_S,
+        max_output_bytes: int = 4 * 1024 * 1024,
         exit_process: Callable[[int], None] = _exit,
         after_answer: Callable[[TaskEnvelope, Sequence[Result]], object] = lambda *_: None,
     ) -> None:
@@ -120,6 +134,7 @@ class Worker:
         self._worker_id = worker_id
         self._time_limit_s = time_limit_s
         self._stopping = stopping
+        self._max_output_bytes = max_output_bytes
         self._exit_process = exit_process
         self._after_answer = after_answer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -283,6 +298,7 @@ class Worker:
             limit_s = self._time_limit_s(envelope.model, envelope.version)
             failure = Failure("timeout", f"The model did not answer within {limit_s:g} seconds.")
             results = [Result(envelope.tasks[0].id, error=failure)]
+        results = [self._bounded(result) for result in results]
         answer = ResultEnvelope(
             model=envelope.model,
             version=envelope.version,
@@ -292,7 +308,8 @@ class Worker:
             finished_at=now(),
             results=traces.handed_on(results, runs),
         )
-        await self._publish(queues.RESULTS, encode(answer))
+        for part in pack_results(answer):
+            await self._hand_over(part)
         failed = sum(result.error is not None for result in results)
         TASKS.labels(envelope.model, envelope.version, "succeeded").inc(len(results) - failed)
         TASKS.labels(envelope.model, envelope.version, "failed").inc(failed)
@@ -307,21 +324,63 @@ class Worker:
         )
         traces.end(envelope, results, runs)
 
+    def _bounded(self, result: Result) -> Result:
+        if isinstance(result.output, msgspec.Raw) and len(bytes(result.output)) > self._max_output_bytes:
+            return _too_large(result)
+        return result
+
+    async def _hand_over(self, answer: ResultEnvelope) -> None:
+        """Publish results. What the broker refuses goes in halves; who is refused alone, has failed."""
+        try:
+            await self._publish(queues.RESULTS, encode(answer))
+        except MessageRefused as error:
+            log.warning("results_refused", results=len(answer.results), reason=error.message)
+            if len(answer.results) > 1:
+                middle = len(answer.results) // 2
+                for half in (answer.results[:middle], answer.results[middle:]):
+                    await self._hand_over(msgspec.structs.replace(answer, results=half))
+            elif answer.results[0].error is None:
+                await self._hand_over(msgspec.structs.replace(answer, results=[_too_large(answer.results[0])]))
+            else:
+                # A broker that takes not even this gets nothing done. The prediction expires.
+                log.error("result_dropped", prediction_id=answer.results[0].id, reason=error.message)
+
     async def _split(self, queue: str, envelope: TaskEnvelope) -> None:
         """Publish every task of `envelope` in an envelope of its own."""
-        bodies = [encode(single) for single in unpack(envelope)]
-        for start in range(0, len(bodies), _SPLIT_IN_FLIGHT):
-            await asyncio.gather(*(self._publish(queue, body) for body in bodies[start : start + _SPLIT_IN_FLIGHT]))
+        singles = unpack(envelope)
+        for start in range(0, len(singles), _SPLIT_IN_FLIGHT):
+            await asyncio.gather(*(self._send_on(queue, one) for one in singles[start : start + _SPLIT_IN_FLIGHT]))
+
+    async def _send_on(self, queue: str, single: TaskEnvelope) -> None:
+        """Publish one task; one that the broker refuses has failed."""
+        try:
+            await self._publish(queue, encode(single))
+        except MessageRefused as error:
+            log.warning("task_refused", prediction_id=single.tasks[0].id, reason=error.message)
+            at = now()
+            result = Result(single.tasks[0].id, error=INPUT_TOO_LARGE)
+            await self._hand_over(
+                ResultEnvelope(single.model, single.version, self._worker_id, single.published_at, at, at, [result])
+            )
 
     async def _give_back(self, held: Held) -> None:
         """Publish a copy of what this worker can't answer yet."""
-        await self._publish(held.queue, held.body, {EARLIER_ATTEMPTS: str(held.attempts - 1)})
+        try:
+            await self._publish(held.queue, held.body, {EARLIER_ATTEMPTS: str(held.attempts - 1)})
+        except MessageRefused:
+            # The broker took it once; now its bound is another.
+            await self._split(held.queue, decode_tasks(held.body))
 
     async def _publish(self, queue: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Publish, however long it takes until the broker can take it. Raises `_Stopped` when told to stop before."""
+        """Publish, however long it takes until the broker can take it.
+
+        Raises `_Stopped` when told to stop before, and `MessageRefused`.
+        """
         while True:
             try:
                 await self._broker.publish(queue, body, message_id=uuid7().hex, headers=headers)
+            except MessageRefused:
+                raise
             except ForetellError as error:
                 log.warning("publish_failed", queue=queue, reason=error.message)
                 if self._stopping.is_set():

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from foretell.broker.connect import connect
-from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery, Unroutable
+from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery, MessageRefused, Unroutable
 from foretell.contracts import queues
 from foretell.contracts.messages import ResultEnvelope, TaskEnvelope, decode_results, decode_tasks
 from foretell.kit.clock import uuid7
@@ -202,7 +202,7 @@ async def _settled(broker: Broker, queue: str, count: int, handle: Callable[[Del
                 await asyncio.gather(*map(handle, deliveries))
                 await consumer.acknowledge(deliveries)
                 settled += len(deliveries)
-    except (BrokerUnavailable, Unroutable) as error:
+    except (BrokerUnavailable, MessageRefused, Unroutable) as error:
         log.warning("dead_letters_cut_short", queue=queue, messages=settled, reason=error.message)
         raise CutShort(moved=settled) from error
     return settled
