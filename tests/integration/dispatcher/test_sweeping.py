@@ -101,6 +101,25 @@ async def test_very_many_are_published_in_envelopes(store: Store, broker: Watche
     assert len(broker.published) <= 6
 
 
+async def test_what_the_broker_refuses_fails_for_free_and_the_others_go_on(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    large = b'"' + b"x" * 2000 + b'"'
+    before = await balance_of(database, ada)
+    ids = await accepted(store, *(submission(ada, age_s=60, payload=large if n == 2 else b"{}") for n in range(5)))
+    broker.most_bytes = 1500
+    await sweeper.publish_forgotten()
+    assert sorted(task.id for one in await _tasks(broker) for task in one.tasks) == sorted(set(ids) - {ids[2]})
+    assert await statuses_of(database, ids) == ["queued", "queued", "failed", "queued", "queued"]
+    refused = await view_of(database, ada, ids[2])
+    assert refused.error is not None
+    assert refused.error.code == "input_too_large"
+    assert (await balance_of(database, ada)).held == before.held + 4
+    # It is not tried for ever.
+    await sweeper.publish_forgotten()
+    assert await _tasks(broker) == []
+
+
 # What was lost.
 
 
@@ -254,6 +273,18 @@ async def test_garbage_stays_where_it_is_and_is_looked_at_once(
         await sweeper.bury_dead_letters()
     assert await statuses_of(database, [identifier]) == ["failed"]
     assert len(broker.published) == 10
+    assert sorted(await broker.take_all(_DEAD_TASKS)) == sorted(garbage)
+
+
+async def test_garbage_that_is_too_large_by_now_stays_and_is_in_nobodys_way(
+    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    (identifier,) = await accepted(store, submission(ada))
+    garbage = [b"small", b"x" * 5000]
+    await broker.put(_DEAD_TASKS, *garbage, _task(identifier))
+    broker.most_bytes = 1000
+    await sweeper.bury_dead_letters()
+    await sweeper.bury_dead_letters()
     assert sorted(await broker.take_all(_DEAD_TASKS)) == sorted(garbage)
 
 

@@ -1,22 +1,24 @@
 """A broker that is watched, and results as workers send them."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from foretell.broker.port import Broker, BrokerUnavailable
+from foretell.broker.port import Broker, BrokerUnavailable, MessageRefused
 from foretell.contracts.messages import Failure, Result, ResultEnvelope
 from foretell.kit.clock import now, uuid7
 
 
 class Watched:
-    """A broker that counts what is published where, and may be away for publishing."""
+    """A broker that counts what is published where, and may be away for publishing, or refuse what is too large."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self.published: list[str] = []
         self.away = False
+        self.most_bytes = sys.maxsize
 
     async def publish(
         self,
@@ -29,6 +31,8 @@ class Watched:
     ) -> None:
         if self.away:
             raise BrokerUnavailable
+        if len(body) > self.most_bytes:
+            raise MessageRefused(size_bytes=len(body))
         await self._broker.publish(queue, body, message_id=message_id, headers=headers, timeout_s=timeout_s)
         self.published.append(queue)
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.contracts import queues
-from foretell.contracts.envelopes import Parcel, pack, unpack
-from foretell.contracts.messages import Stage, TaskEnvelope, decode_tasks
+from foretell.contracts.envelopes import Parcel, pack, pack_results, unpack
+from foretell.contracts.messages import Result, ResultEnvelope, Stage, TaskEnvelope, decode_tasks, encode
 from foretell.kit.tracing import TraceContext
 
 _NOW = datetime(2025, 11, 16, 9, 30, tzinfo=UTC)
@@ -148,3 +149,22 @@ def test_the_names_of_queues() -> None:
     assert queues.tasks_queue(None) == queues.tasks_queue("") == "ml_tasks"
     assert queues.tasks_queue("gpu") == "ml_tasks.gpu"
     assert queues.dead_queue(queues.RESULTS) == "ml_results.dead"
+
+
+def _answer(sizes: list[int]) -> ResultEnvelope:
+    results = [Result(uuid4(), output=msgspec.Raw(b'"' + b"x" * size + b'"')) for size in sizes]
+    return ResultEnvelope("flight-delay", "1.0.0", "worker-7", _NOW, _NOW, _NOW, results)
+
+
+@given(st.lists(st.sampled_from([2, 90_000, 300_000]), min_size=1, max_size=20))
+def test_results_are_bounded_as_tasks_are_and_none_is_lost(sizes: list[int]) -> None:
+    answer = _answer(sizes)
+    parts = list(pack_results(answer))
+    assert [result for part in parts for result in part.results] == answer.results
+    for part in parts:
+        assert len(encode(part)) <= queues.MAX_ENVELOPE_BYTES or len(part.results) == 1
+        assert msgspec.structs.replace(part, results=[]) == msgspec.structs.replace(answer, results=[])
+
+
+def test_results_that_fit_stay_together() -> None:
+    assert len(list(pack_results(_answer([500] * 256)))) == 1
