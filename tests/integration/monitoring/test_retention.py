@@ -76,6 +76,27 @@ async def test_what_is_older_than_it_may_be_goes(service: Watching) -> None:
     ]
 
 
+async def test_a_clock_that_goes_ahead_makes_nothing_old_at_once(service: Watching) -> None:
+    at, passed_s = now(), 0.0
+    oldest, newest = at - timedelta(days=13, hours=23, minutes=50), at
+    await Writer(service.database).write([log_row(oldest), log_row(newest)], [])
+    await arrived_long_ago(service)
+    retention = Retention(service.database, MonitoringSettings(), clock=lambda: at, elapsed_s=lambda: passed_s)
+    await retention.tidy(asyncio.Event())
+    at += timedelta(days=365)
+    passed_s += 20
+    await retention.tidy(asyncio.Event())
+    assert await count(service, tables.logs) == 2
+    # A day in an hour, at most.
+    passed_s += 60
+    await retention.tidy(asyncio.Event())
+    assert await count(service, tables.logs) == 1
+    at -= timedelta(days=365)
+    passed_s += 3600
+    await retention.tidy(asyncio.Event())
+    assert await count(service, tables.logs) == 1
+
+
 async def test_an_old_record_that_came_in_lately_stays(service: Watching) -> None:
     await Writer(service.database).write([log_row(now() - timedelta(days=400))], [])
     await tidy(service)

@@ -22,6 +22,9 @@ from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 _LOOK_EVERY_S = 1.0
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+#: What arrives later than this was not long on its way: its sender's clock is behind.
+_LONGEST_WAY_S = 3600
+_LATEST = datetime(2999, 12, 31, tzinfo=UTC)
 _LARGEST = 2**53
 _names = Names()
 
@@ -34,8 +37,8 @@ class Heartbeats:
 
     async def take(self, request: Request) -> Answer:
         """Keep what an instance says of itself."""
-        heartbeat = read_heartbeat(await request.body())
         moment = now()
+        heartbeat = by_our_clock(read_heartbeat(await request.body()), moment)
         async with self._database.transaction() as connection:
             instance_id = await instances.record(connection, heartbeat, moment)
             if heartbeat.metrics:
@@ -76,6 +79,32 @@ def read_heartbeat(body: bytes) -> Heartbeat:
     return heartbeat
 
 
+def by_our_clock(heartbeat: Heartbeat, moment: datetime) -> Heartbeat:
+    """`heartbeat`, which came at `moment`, with our times where its sender's clock is wrong, which it is told to be.
+
+    Refused, it would be missed, and all that is wrong with it is its clock. Its start, by which we know it, stays.
+    """
+    ahead_s = (heartbeat.at - moment).total_seconds()
+    if -_LONGEST_WAY_S <= ahead_s <= MAX_AHEAD_S:
+        return heartbeat
+    direction = "ahead of" if ahead_s > 0 else "behind"
+    failing = heartbeat.health.get("failing")
+    clock = {"clock": f"{abs(ahead_s):.0f} s {direction} the monitoring service's"}
+    return msgspec.structs.replace(
+        heartbeat,
+        at=moment,
+        health={
+            **heartbeat.health,
+            "status": "unhealthy",
+            "failing": {**(failing if isinstance(failing, dict) else {}), **clock},
+        },
+        observations=[
+            msgspec.structs.replace(seen, since=moment - max(seen.until - seen.since, timedelta()), until=moment)
+            for seen in heartbeat.observations
+        ],
+    )
+
+
 def _faults(heartbeat: Heartbeat) -> list[tuple[tuple[str | int, ...], str]]:
     """Paths and what is wrong there: what could not be stored, or would make reports of it nonsense."""
     faults: list[tuple[tuple[str | int, ...], str]] = []
@@ -92,8 +121,8 @@ def _faults(heartbeat: Heartbeat) -> list[tuple[tuple[str | int, ...], str]]:
     def check_moment(value: datetime, *path: str | int) -> None:
         if value.tzinfo is None:
             faults.append((path, "must have a zone"))
-        elif not _EARLIEST <= value <= now() + timedelta(seconds=MAX_AHEAD_S):
-            faults.append((path, f"must not be before 1970 or more than {MAX_AHEAD_S} s in the future"))
+        elif not _EARLIEST <= value <= _LATEST:
+            faults.append((path, "must be from 1970 to 2999"))
 
     for name in ("service", "instance", "version", "hostname"):
         check_name(getattr(heartbeat, name), name)

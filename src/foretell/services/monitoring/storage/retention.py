@@ -43,6 +43,10 @@ _SPARE = 0.05
 #: What a row with a body takes besides.
 _BODY_OVERHEAD = 150
 
+#: However far the clock goes ahead, records get older at most so many times as fast as time passes: a clock that is a
+#: year ahead for an hour costs the oldest day.
+_FASTEST = 24
+
 _MINUTE = timedelta(minutes=1)
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,13 +68,24 @@ class Retention:
     """Keeps the database as small as the settings want it."""
 
     def __init__(
-        self, database: MonitoringDatabase, settings: MonitoringSettings, *, every_s: float = _EVERY_S
+        self,
+        database: MonitoringDatabase,
+        settings: MonitoringSettings,
+        *,
+        every_s: float = _EVERY_S,
+        clock: Callable[[], datetime] = now,
+        elapsed_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Looks every `every_s`. `elapsed_s` is a clock that nobody sets."""
         self._database = database
         self._keep = timedelta(days=settings.monitoring_keep_days)
         self._max_bytes = settings.monitoring_max_bytes
         self._every_s = every_s
         self._thinned_until = _FIRST
+        self._clock = clock
+        self._elapsed_s = elapsed_s
+        self._looked_at: datetime | None = None
+        self._looked_s = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Tidy up now and then."""
@@ -81,15 +96,23 @@ class Retention:
 
     async def tidy(self, stopping: asyncio.Event) -> None:
         """Once. Comes back early when `stopping` is set."""
-        removed = await self._remove_old(stopping)
-        await self._thin(now() - _THIN_AFTER, stopping)
+        at = self._moment()
+        removed = await self._remove_old(at - self._keep, stopping)
+        await self._thin(at - _THIN_AFTER, stopping)
         removed += await self._shrink(stopping)
         if removed:
             log.info("records_removed", rows=removed)
 
-    async def _remove_old(self, stopping: asyncio.Event) -> int:
-        """Remove what is older than it may be. A record with an old time that came in lately stays like others."""
-        until = now() - self._keep
+    def _moment(self) -> datetime:
+        """The current moment, or one before it where the clock went ahead faster than it may."""
+        at, elapsed_s = self._clock(), self._elapsed_s()
+        if self._looked_at is not None:
+            at = min(at, self._looked_at + timedelta(seconds=_FASTEST * (elapsed_s - self._looked_s)))
+        self._looked_at, self._looked_s = at, elapsed_s
+        return at
+
+    async def _remove_old(self, until: datetime, stopping: asyncio.Event) -> int:
+        """Remove what is before `until`. A record with an old time that came in lately stays like others."""
         arrived = to_microseconds(until)
         removed = 0
         for table in (logs, samples):
