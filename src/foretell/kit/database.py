@@ -26,6 +26,7 @@ from foretell.kit.clock import now
 from foretell.kit.disk import FOLDERS
 from foretell.kit.drivers import (
     CONNECT_TIMEOUT_S,
+    SERVER_NOTICES,
     STATEMENT_TIMEOUT_S,
     PostgresqlConnection,
     PostgresqlDriver,
@@ -115,6 +116,7 @@ def _postgresql_session(
         "application_name": application,
         "statement_timeout": str(round(statement_timeout_s * 1000)),
         "idle_in_transaction_session_timeout": str(round(max(_IDLE_TIMEOUT_S, statement_timeout_s) * 1000)),
+        **SERVER_NOTICES,
     }
     if schema is not None:
         session["search_path"] = schema

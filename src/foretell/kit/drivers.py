@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,11 +110,48 @@ async def _leave_session(connection: Any) -> None:
     """Nothing to undo."""
 
 
+#: How long a connection lives on without a sign of life from the other machine, idle or not. Left to itself, TCP waits
+#: for a quarter of an hour, or for two when it was idle: so long a server that is back would seem to be away, and the
+#: server would keep connections, and what is locked in them, for clients that are gone.
+_CUT_OFF_AFTER_S = 15
+_FIRST_PROBE_S, _PROBE_EVERY_S = 5, 5
+#: The same at the server's end, as settings of a session. Over a Unix socket it ignores them.
+SERVER_NOTICES = {
+    "tcp_keepalives_idle": str(_FIRST_PROBE_S),
+    "tcp_keepalives_interval": str(_PROBE_EVERY_S),
+    "tcp_keepalives_count": str((_CUT_OFF_AFTER_S - _FIRST_PROBE_S) // _PROBE_EVERY_S),
+    "tcp_user_timeout": str(_CUT_OFF_AFTER_S * 1000),
+}
+
+
+def _break_when_cut_off(connected: socket.socket) -> None:
+    if connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _FIRST_PROBE_S),
+        ("TCP_KEEPINTVL", _PROBE_EVERY_S),
+        ("TCP_KEEPCNT", (_CUT_OFF_AFTER_S - _FIRST_PROBE_S) // _PROBE_EVERY_S),
+        ("TCP_USER_TIMEOUT", _CUT_OFF_AFTER_S * 1000),
+    ):
+        # macOS has not all of them.
+        option = getattr(socket, name, None)
+        if option is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class PostgresqlConnection(asyncpg.Connection):  # type: ignore[misc]
-    """One that never takes long to close: whoever closes it in haste has a user waiting."""
+    """One that breaks when its server is not to be reached, and never takes long to close."""
+
+    def __init__(self, protocol: Any, transport: Any, *details: Any) -> None:
+        super().__init__(protocol, transport, *details)
+        _break_when_cut_off(transport.get_extra_info("socket"))
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """As asyncpg's. A statement that is under way is canceled in the server."""
+        """As asyncpg's. A statement that is under way is canceled in the server.
+
+        Whoever closes in haste has a user waiting.
+        """
         await super().close(timeout=timeout and min(timeout, _CLOSE_TIMEOUT_S))
 
 

@@ -1,6 +1,7 @@
 """Connections to databases are counted as they are, and waits for them."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -94,3 +95,30 @@ async def test_what_a_scrape_finds_does_not_depend_on_who_forgot_to_close(fresh_
         await database.close()
     del database
     assert _connections() == before
+
+
+async def test_both_ends_of_a_connection_find_out_that_they_are_cut_off(fresh_postgresql: str) -> None:
+    database = Database(fresh_postgresql)
+    settings = "SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp_%'"
+
+    async def look(connection: Any) -> tuple[dict[str, str], int, int]:
+        told = {name: setting for name, setting in await connection.fetch(settings)}
+        ours = connection._transport.get_extra_info("socket")
+        keeps_asking = ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return told, keeps_asking, ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    try:
+        assert isinstance(database.driver, PostgresqlDriver)
+        of_driver = await database.driver.run(look)
+        async with database.snapshot() as connection:
+            raw = await connection.get_raw_connection()
+            of_engine = await look(raw.driver_connection)
+    finally:
+        await database.close()
+    assert of_driver == of_engine
+    told, keeps_asking, unanswered_ms = of_engine
+    assert keeps_asking == 1
+    assert 0 < unanswered_ms <= 15_000
+    assert 0 < int(told["tcp_user_timeout"]) <= 15_000
+    idle, every, count = (int(told[f"tcp_keepalives_{name}"]) for name in ("idle", "interval", "count"))
+    assert 0 < idle + every * count <= 15
