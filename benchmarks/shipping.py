@@ -140,11 +140,11 @@ async def running_side(kind: str, *, workers: int, url: str) -> AsyncIterator[Si
         database = Database(database_url, statement_timeout_s=60)
         stack.push_async_callback(database.close)
 
-        async def count_ended() -> int:
+        async def count_queued() -> int:
             async with database.snapshot() as connection:
-                return await history.count_ended(connection, user_id)
+                return await history.count_queued(connection, user_id)
 
-        yield Side(system, Measured(system.url, token, ORDER, count_ended, {}))
+        yield Side(system, Measured(system.url, token, ORDER, count_queued, {}))
 
 
 @contextmanager

@@ -89,13 +89,13 @@ async def measure_pair(kind: str, *, seconds: float, workers: int) -> dict[str, 
         database = Database(database_url, statement_timeout_s=60)
         stack.push_async_callback(database.close)
 
-        async def count_ended() -> int:
+        async def count_queued() -> int:
             async with database.snapshot() as connection:
-                return await history.count_ended(connection, user_id)
+                return await history.count_queued(connection, user_id)
 
         processes = {running.instance: running.process.pid for running in system.alive()}
         processes |= servers_of(kind) | {"load": os.getpid()}
-        measured = Measured(system.url, token, ORDER, count_ended, processes)
+        measured = Measured(system.url, token, ORDER, count_queued, processes)
         await measured.warm_up()
         report: dict[str, Any] = {"pair": kind, "throughput": [], "latency": []}
         report["latency"].append(asdict(await measured.latency(clients=1, seconds=seconds / 6)))

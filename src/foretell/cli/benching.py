@@ -49,11 +49,11 @@ async def _bench(*, clients: int, seconds: float) -> None:
     try:
         async with _temporary_user(url, database) as (user_id, token):
 
-            async def count_ended() -> int:
+            async def count_queued() -> int:
                 async with database.snapshot() as connection:
-                    return await history.count_ended(connection, user_id)
+                    return await history.count_queued(connection, user_id)
 
-            measured = Measured(url, token, _ORDER, count_ended, processes)
+            measured = Measured(url, token, _ORDER, count_queued, processes)
             remark("Warming up …")
             await measured.warm_up()
             remark(f"One client that waits for each result, {seconds / 2:g} s …")

@@ -13,8 +13,8 @@ import psutil
 from foretell.client.load import Load, put_load, request
 from foretell.kit.clock import uuid7
 
-#: How many predictions have ended, of the user that makes the load.
-CountEnded = Callable[[], Awaitable[int]]
+#: How many predictions are queued, of the user that makes the load.
+CountQueued = Callable[[], Awaitable[int]]
 
 _WARM_UP_S = 2.0
 _DRAIN_S = 60.0
@@ -65,14 +65,14 @@ class Measured:
         url: str,
         token: str,
         order: Mapping[str, Any],
-        count_ended: CountEnded,
+        count_queued: CountQueued,
         processes: Mapping[str, int],
     ) -> None:
         """`order` is the body of a submission; `processes` are ids by name, to account for."""
         self._url = url
         self._token = token
         self._body = json.dumps(order).encode()
-        self._count_ended = count_ended
+        self._count_queued = count_queued
         self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
 
     def _request(self, wait: bool) -> bytes:
@@ -93,12 +93,12 @@ class Measured:
     async def throughput(self, *, clients: int, seconds: float) -> Throughput:
         """Submit as fast as it goes, and wait afterwards until everything has ended."""
         used_before = self._cpu_s()
-        ended_before = await self._count_ended()
+        queued_before = await self._count_queued()
         load = await put_load(self._url, clients=clients, seconds=seconds, next_request=lambda: self._request(False))
         accepted = load.statuses.get(202, 0)
-        ended = await self._count_ended() - ended_before
+        ended = accepted + queued_before - await self._count_queued()
         finished_at = time.perf_counter()
-        while (left := accepted - (await self._count_ended() - ended_before)) > 0:
+        while (left := await self._count_queued()) > 0:
             if time.perf_counter() - finished_at > _DRAIN_S:
                 break
             await asyncio.sleep(0.02)

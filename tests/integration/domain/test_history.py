@@ -1,11 +1,8 @@
 """Looking at predictions: one's own, newest first, to the letter."""
 
-import re
-from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
 
 from foretell.domain.accounts.identity import User
 from foretell.domain.errors import NotFound
@@ -139,30 +136,3 @@ async def test_a_status_that_is_none_finds_nothing_and_breaks_nothing(
 ) -> None:
     async with database.snapshot() as connection:
         assert await history.page(connection, anna.id, limit=50, status=status) == []  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("status", ["failed", "canceled"])
-async def test_what_is_few_among_many_is_found_by_its_own_index(
-    database: Database, predicting: Predicting, anna: User, status: str
-) -> None:
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
-    async with database.snapshot() as connection:
-        await history.page(connection, anna.id, limit=50, status=status)  # type: ignore[arg-type]
-    event.remove(database.engine.sync_engine, "before_cursor_execute", note)
-    [statement] = [statement for statement in statements if "FROM predictions" in statement]
-    async with database.transaction() as connection:
-        if database.dialect == "sqlite":
-            parameters = iter([f"'{anna.id.hex}'", "50", "0"])
-            explain = "EXPLAIN QUERY PLAN " + re.sub(r"\?", lambda _: next(parameters), statement)
-        else:
-            # An empty table is scanned whatever indexes it has.
-            await connection.execute(text("SET LOCAL enable_seqscan = off"))
-            explain = "EXPLAIN " + re.sub(r"\$\d+::UUID", f"'{anna.id}'", statement)
-            explain = re.sub(r"\$\d+(::\w+)?", "50", explain)
-        plan = "\n".join(str(tuple(row)) for row in await connection.exec_driver_sql(explain))
-    assert "ix_predictions_exceptional" in plan

@@ -221,7 +221,7 @@ async def _rows_at_0001(connection: Any) -> None:
 
 
 #: How to fill a database of each revision; a new revision adds its own.
-_ROWS_AT = {"0001": _rows_at_0001}
+_ROWS_AT = {"0001": _rows_at_0001, "0003": _rows_at_0001}
 
 
 async def _rows(connection: Any) -> dict[str, list[tuple[str, ...]]]:

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Text, cast, func, literal, select, text
+from sqlalchemy import Text, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.messages import Failure, Status
 from foretell.domain.errors import NotFound
-from foretell.domain.paging import newest_of
+from foretell.domain.predictions.pages import newest_ids
 from foretell.domain.predictions.tables import predictions
 
 
@@ -69,22 +69,13 @@ async def page(
     model: str | None = None,
 ) -> list[PredictionView]:
     """Up to `limit` predictions of a user, newest first; those before `before_id`, the last id of the page before."""
-    query = newest_of(connection, select(*VIEW_COLUMNS), predictions, user_id, limit=limit, before_id=before_id)
-    if model is not None:
-        query = query.where(predictions.c.model == model)
-    if status is not None:
-        # Written into the statement, not bound: neither database uses a partial index for a parameter.
-        query = query.where(predictions.c.status == literal(status, Text, literal_execute=True))
-    if status in ("failed", "canceled") and connection.dialect.name == "sqlite":
-        # The words of that index: SQLite does not see by itself that one of the two implies them, and PostgreSQL,
-        # which does, would take them for another condition and expect fewer rows.
-        query = query.where(text("status IN ('failed', 'canceled')"))
-    return [view_of(row) for row in (await connection.execute(query)).mappings()]
+    ids = await newest_ids(connection, user_id, limit=limit, before_id=before_id, status=status, model=model)
+    return sorted(await find_many(connection, ids), key=lambda view: view.id, reverse=True)
 
 
-async def count_ended(connection: AsyncConnection, user_id: UUID) -> int:
-    """How many of a user's predictions have ended."""
-    query = select(func.count()).where(predictions.c.user_id == user_id, predictions.c.finished_at.is_not(None))
+async def count_queued(connection: AsyncConnection, user_id: UUID) -> int:
+    """How many of a user's predictions are queued. Reads each of them, and none that has ended."""
+    query = select(func.count()).where(predictions.c.user_id == user_id, text("coalesce(status, '') = 'queued'"))
     return int((await connection.execute(query)).scalar_one())
 
 

@@ -10,7 +10,10 @@ _Verbatim = JSON(none_as_null=True).with_variant(Text(), "sqlite")
 
 _QUEUED = text("status = 'queued'")
 _HAS_KEY = text("idempotency_key IS NOT NULL")
-_EXCEPTIONAL = text("status IN ('failed', 'canceled')")
+_ENDED = text("status <> 'queued'")
+# The same as _QUEUED in words that PostgreSQL takes for something else: statements on what one user has queued must not
+# go through what everybody has, nor the others through the users, when statistics say that both are next to nothing.
+_QUEUED_OF_USER = text("coalesce(status, '') = 'queued'")
 
 predictions = Table(
     "predictions",
@@ -44,17 +47,17 @@ predictions = Table(
     CheckConstraint("(status = 'queued') = (finished_at IS NULL)", name="finished_when_ended"),
     CheckConstraint("(status = 'succeeded') = (output IS NOT NULL)", name="output_when_succeeded"),
     CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="error_when_failed"),
-    Index("ix_predictions_user_id_id", "user_id", "id"),
-    # The sweeps look only at what is queued, and a user's queued, failed or canceled ones are few among many.
-    Index("ix_predictions_queued", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
+    # The lists of a user (pages.py). What is queued stands apart: it leaves its index soon.
+    Index("ix_predictions_ended", "user_id", "status", "model", "id", postgresql_where=_ENDED, sqlite_where=_ENDED),
     Index(
-        "ix_predictions_exceptional",
+        "ix_predictions_queued_of_user",
         "user_id",
-        "status",
         "id",
-        postgresql_where=_EXCEPTIONAL,
-        sqlite_where=_EXCEPTIONAL,
+        postgresql_where=_QUEUED_OF_USER,
+        sqlite_where=_QUEUED_OF_USER,
     ),
+    # The sweeps look only at what is queued.
+    Index("ix_predictions_queued", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
     Index(
         "uq_predictions_idempotency_key",
         "user_id",

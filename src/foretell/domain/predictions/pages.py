@@ -1,0 +1,94 @@
+"""Which predictions stand on a page of somebody's history, found by reading about as many index entries as it has rows.
+
+Neither filters nor the length of a history nor statistics may change that. So each statement asks for a range of one
+index in an order that only this index has. What has ended is indexed by (user_id, status, model, id): where a status or
+a model is not asked for, the page is the newest of the newest of each. What is queued has an index of its own, since it
+leaves it soon, and what left lies in PostgreSQL's index until the next vacuum: of the queued ones, only those are
+looked for that are new enough to be on the page.
+"""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+from uuid import UUID
+
+from sqlalchemy import Uuid, bindparam, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.contracts.messages import Status
+
+_LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+_STATUSES_OF_ENDED = tuple(status for status in get_args(Status) if status != "queued")
+
+# From one (status, model) of an owner to the next: a look-up each, however many predictions lie between.
+_KINDS_OF_EVERY_MODEL = """
+    SELECT status, CAST('' AS TEXT) FROM asked
+    UNION ALL
+    SELECT kind.status, (
+        SELECT p.model FROM predictions p
+        WHERE p.status <> 'queued' AND p.user_id = :owner AND p.status = kind.status AND p.model > kind.model
+        ORDER BY p.model LIMIT 1
+    ) FROM kind WHERE kind.model IS NOT NULL
+"""
+_KINDS_OF_ONE_MODEL = "SELECT status, CAST(:model AS TEXT) FROM asked"
+# By model and id, although there is only one model: of what equals a constant, PostgreSQL knows that it needs no order,
+# and the ids alone it may go through from the highest down, everybody's.
+_NEWEST_OF_KIND = """
+    SELECT p.id FROM predictions p
+    WHERE p.status <> 'queued' AND p.user_id = :owner AND p.status = kind.status
+        AND p.model >= kind.model AND (p.model, p.id) < (kind.model, :before)
+    ORDER BY p.model DESC, p.id DESC LIMIT :limit
+"""
+_ENDED = """
+WITH RECURSIVE asked (status) AS (VALUES {statuses}), kind (status, model) AS ({kinds})
+SELECT newest.id FROM kind CROSS JOIN {newest} ORDER BY newest.id DESC LIMIT :limit
+"""
+_NEWEST = {
+    "postgresql": f"LATERAL ({_NEWEST_OF_KIND}) newest",
+    # It has no LATERAL, but looks such a list up anew for each row on the left.
+    "sqlite": f"predictions newest ON newest.id IN ({_NEWEST_OF_KIND})",
+}
+_QUEUED = """
+SELECT p.id FROM predictions p
+WHERE coalesce(p.status, '') = 'queued' AND {mine} AND p.id > :after AND p.id < :before {model}
+ORDER BY p.user_id DESC, p.id DESC LIMIT :limit
+"""
+# Not an equality on PostgreSQL, for the same reason.
+_MINE = {"postgresql": "p.user_id = ANY (ARRAY[:owner])", "sqlite": "p.user_id = :owner"}
+
+
+async def newest_ids(
+    connection: AsyncConnection,
+    user_id: UUID,
+    *,
+    limit: int,
+    before_id: UUID | None,
+    status: Status | None,
+    model: str | None,
+) -> list[UUID]:
+    """The ids of the page that `history.page` shows, newest first."""
+    asked: dict[str, Any] = {"owner": user_id, "before": before_id or _HIGHEST, "limit": limit}
+    if model is not None:
+        asked["model"] = model
+    ended: list[UUID] = []
+    queued: list[UUID] = []
+    if status != "queued":
+        statuses = _STATUSES_OF_ENDED if status is None else (status,)
+        named = {f"status_{place}": each for place, each in enumerate(statuses)}
+        statement = _ENDED.format(
+            statuses=", ".join(f"(CAST(:{name} AS TEXT))" for name in named),
+            kinds=_KINDS_OF_EVERY_MODEL if model is None else _KINDS_OF_ONE_MODEL,
+            newest=_NEWEST[connection.dialect.name],
+        )
+        ended = await _ids(connection, statement, asked | named)
+    if status in (None, "queued"):
+        model_asked = "" if model is None else "AND p.model = :model"
+        statement = _QUEUED.format(mine=_MINE[connection.dialect.name], model=model_asked)
+        after = ended[-1] if len(ended) == limit else _LOWEST
+        queued = await _ids(connection, statement, asked | {"after": after})
+    return sorted(ended + queued, reverse=True)[:limit]
+
+
+async def _ids(connection: AsyncConnection, statement: str, values: Mapping[str, Any]) -> list[UUID]:
+    bound = [bindparam(name, value, Uuid() if isinstance(value, UUID) else None) for name, value in values.items()]
+    query = text(statement).bindparams(*bound).columns(id=Uuid())
+    return list((await connection.execute(query)).scalars())
