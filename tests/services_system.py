@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 
 from foretell.contracts import queues
 from tests.faults.faulty_model import write_faulty_model
+from tests.fork_server import ForkServer
 from tests.services_database import run_aside
 from tests.system import System
 
@@ -31,6 +32,17 @@ SWEEPS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "faults: kills, stops and misleads real processes, and takes its time")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """Have the processes of every system started quickly."""
+    System.fork_server = ForkServer()
+    try:
+        yield
+    finally:
+        System.fork_server.close()
+        System.fork_server = None
 
 
 @dataclass(frozen=True)

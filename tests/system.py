@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 
 import httpx
@@ -28,6 +29,7 @@ from foretell.domain.predictions.audit import Finding, audit
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
+from tests.fork_server import Forked, ForkServer
 
 _START_S = 60.0
 _STOP_S = 30.0
@@ -52,12 +54,15 @@ class Running:
     instance: str
     host: str
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     started_at: float = field(default_factory=time.monotonic)
 
 
 class System:
     """App, dispatcher and workers, started and ended by us; the broker and the database are given."""
+
+    #: What starts processes in a small part of the time; benchmarks start them as users do.
+    fork_server: ClassVar[ForkServer | None] = None
 
     def __init__(
         self, folder: Path, *, database_url: str, broker_url: str, broker_prefix: str = "", **environment: str
@@ -112,19 +117,26 @@ class System:
         number = self._numbers[service] = self._numbers.get(service, 0) + 1
         instance = f"{service}-{number}"
         port = port or (self.app_port if service == "app" else free_port())
-        with (self.folder / f"{instance}.log").open("ab") as output:
-            command = [sys.executable, "-c", f"from foretell.services.{service}.app import main; main()"]
-            process = subprocess.Popen(
-                [*self.launcher_of(service), *command],
-                env=dict(self.environment(service, instance, port)),
+        process = self._launch(service, self.environment(service, instance, port), self.folder / f"{instance}.log")
+        running = Running(service, instance, self.host_of(service), port, process)
+        self.processes.append(running)
+        return running
+
+    def _launch(self, service: str, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes] | Forked":
+        launcher = self.launcher_of(service)
+        # What the linker is told counts only at the start of a program.
+        if self.fork_server is not None and not launcher and "LD_PRELOAD" not in environment:
+            return self.fork_server.start(service, environment=environment, output=log, folder=self.folder)
+        command = [sys.executable, "-c", f"from foretell.services.{service}.app import main; main()"]
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [*launcher, *command],
+                env=dict(environment),
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
                 start_new_session=True,
             )
-        running = Running(service, instance, self.host_of(service), port, process)
-        self.processes.append(running)
-        return running
 
     async def start(self, *, workers: int = 3) -> None:
         """Start everything and wait until it is healthy."""

@@ -13,8 +13,8 @@ from foretell.local.virtual_environment import RUNTIME_LOCK, TEST_LOCK, VirtualE
 
 ROOT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
-#: Two tests at a time, a file of tests to one process, those first that come first: the slow ones.
-_TESTING = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
+#: More than cores, since tests wait much; a file of tests to one process, in their order: the slow ones come first.
+_TESTING = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
 
 #: Runs a command in place of this process, or (in the menu) below it, and returns its exit status.
 Execute = Callable[[list[str]], int]
