@@ -20,6 +20,9 @@ _ASK_EVERY_S = 0.25
 class PartitionedSystem(System):
     """App, dispatcher and workers on a leg each; the monitoring service, as a server, at the hub."""
 
+    #: A fork would be in the network of whoever forks it, and not in that of whoever starts it.
+    fork_server = None
+
     def __init__(
         self, folder: Path, network: Network, *, monitoring_port: int, database_url: str, broker_url: str
     ) -> None:
