@@ -97,9 +97,11 @@ def backends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def module_system(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The system of `system`, without the promise that it is whole."""
-    system = backends.system(tmp_path_factory.mktemp("system"))
+def module_system(
+    request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """The system of `system`, without the promise that it is whole. The module's `SETTINGS` are the system's."""
+    system = backends.system(tmp_path_factory.mktemp("system"), **getattr(request.module, "SETTINGS", {}))
     try:
         # Its processes belong to no event loop, so it may be started in one and used in others.
         run_aside(system.start(workers=2))
