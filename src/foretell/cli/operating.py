@@ -3,9 +3,13 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
+
+from rich.status import Status
 
 from foretell.cli.output import count, print_json, remarks, say, show, table
 from foretell.domain.accounts import registration
@@ -14,13 +18,16 @@ from foretell.domain.accounts.passwords import Passwords, check_password
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
 from foretell.domain.migrations.run import migrate
-from foretell.domain.predictions.audit import Finding
+from foretell.domain.predictions.audit import Finding, Progress
 from foretell.domain.predictions.audit import audit as find_what_is_wrong
 from foretell.kit.database import Database
-from foretell.kit.errors import ForetellError
+from foretell.kit.errors import ForetellError, Unavailable
 from foretell.local.installation import Installation
 
+#: For one step of an audit, which takes about a second per million predictions.
 _AUDIT_TIMEOUT_S = 1800.0
+#: Processes that PostgreSQL may take for an audit besides its own.
+_AUDIT_WORKERS = 4
 _PAGE = 500
 
 
@@ -28,6 +35,13 @@ class NoDatabase(ForetellError):
     """There is no database at {place} yet. Start Foretell once, or set FORETELL_DATABASE_URL."""
 
     code = "no_database"
+
+
+class AuditTooLong(ForetellError):
+    """A step of the audit did not end within {minutes} minutes. Nothing was found wrong, and nothing proved: try when
+    the database is less busy, or on a copy of it."""
+
+    code = "audit_too_long"
 
 
 class NoPassword(ForetellError):
@@ -192,17 +206,28 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
 def audit(*, as_json: bool) -> None:
     """Prove that states and money fit together; ends the process with 1 when they do not."""
     findings: list[Finding] = []
+    tell: Callable[[Progress], None] = _no_progress
 
     async def work(database: Database) -> None:
         patient = database.with_statement_timeout(_AUDIT_TIMEOUT_S)
+        started = time.monotonic()
         try:
             async with patient.snapshot() as connection:
-                findings.extend(await find_what_is_wrong(connection))
+                workers = min(os.cpu_count() or 1, _AUDIT_WORKERS)
+                findings.extend(await find_what_is_wrong(connection, parallel_workers=workers, tell=tell))
+        except Unavailable as error:
+            if time.monotonic() - started >= _AUDIT_TIMEOUT_S:
+                raise AuditTooLong(minutes=round(_AUDIT_TIMEOUT_S / 60)) from error
+            raise
         finally:
             await patient.close()
 
-    with remarks.status("Looking through every prediction and every movement …"):
+    if as_json:
         _with_database(work)
+    else:
+        with remarks.status("Looking through every prediction and every movement …") as status:
+            tell = partial(_show_progress, status)
+            _with_database(work)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     elif not findings:
@@ -211,6 +236,15 @@ def audit(*, as_json: bool) -> None:
         _show_findings(findings)
     if findings:
         sys.exit(1)
+
+
+def _no_progress(_: Progress) -> None:
+    """For programs."""
+
+
+def _show_progress(status: Status, progress: Progress) -> None:
+    rows = "" if progress.rows is None else f" ({progress.rows:,} rows in all)"
+    status.update(f"Step {progress.step} of {progress.steps}: {progress.doing}{rows} …")
 
 
 def _show_findings(findings: list[Finding]) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from foretell.domain.accounts.identity import User
 from foretell.domain.credits import ledger
-from foretell.domain.predictions.audit import CHECKS, Finding, audit
+from foretell.domain.predictions.audit import STEPS, Finding, Progress, audit
+from foretell.domain.predictions.audit_checks import CHECKS
 from foretell.domain.predictions.cancellation import cancel
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
@@ -69,6 +70,10 @@ async def plant(database: Database, url: str, *statements: str) -> None:
                 connection.execute(f"DROP TRIGGER {name}")
             for [name] in indexes:
                 connection.execute(f"DROP INDEX {name}")
+            # The only way to be rid of its primary key.
+            connection.execute("CREATE TABLE kept AS SELECT * FROM predictions")
+            connection.execute("DROP TABLE predictions")
+            connection.execute("ALTER TABLE kept RENAME TO predictions")
             for statement in statements:
                 assert connection.execute(statement).rowcount > 0, statement
         return
@@ -80,6 +85,7 @@ async def plant(database: Database, url: str, *statements: str) -> None:
             "WHERE contype IN ('c', 'f') AND connamespace = 'public'::regnamespace"
         ):
             await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+        await connection.execute("ALTER TABLE predictions DROP CONSTRAINT pk_predictions")
         for index in ("hold", "capture_or_release", "reference"):
             await connection.execute(f"DROP INDEX uq_ledger_{index}")
         await connection.execute("DROP INDEX uq_predictions_idempotency_key")
@@ -217,6 +223,8 @@ FAULTS: list[Fault] = [
      {"prediction_fits_status"}, "queued"),
     ("a negative price", ["UPDATE predictions SET price_credits = -2 WHERE id = {succeeded}"],
      {"price_not_negative", "ledger_matches_prediction"}, "succeeded"),
+    ("one prediction, twice", ["INSERT INTO predictions SELECT * FROM predictions WHERE id = {succeeded}"],
+     {"prediction_stands_once", "idempotency_key_used_once"}, "succeeded"),
     ("one key, two predictions", [f"{_COPY} WHERE id = {{succeeded}}"],
      {"idempotency_key_used_once", "ledger_fits_status"}, "missing"),
 ]  # fmt: skip
@@ -274,6 +282,22 @@ async def test_the_audit_sees_one_moment(database: Database, predicting: Predict
         assert await connection.scalar(text("SELECT count(*) FROM predictions")) == before
     await predicting.succeed(prediction_id)
     assert await findings(database) == []
+
+
+async def test_an_audit_says_how_far_it_is(database: Database, clean: History) -> None:
+    told: list[Progress] = []
+    async with database.snapshot() as connection:
+        assert await audit(connection, parallel_workers=2, tell=told.append) == []
+    steps = range(1, len(STEPS) + 1)
+    assert [(progress.step, progress.steps) for progress in told] == [(each, len(STEPS)) for each in steps]
+    assert len({progress.doing for progress in told}) == len(STEPS)
+    # Four predictions; their holds and what became of three, two grants, a top-up, an adjustment and a refund.
+    assert told[0].rows is None
+    assert told[-1].rows == 4 + 7 + 5
+
+
+def test_every_check_is_made_once() -> None:
+    assert sorted(check.name for step in STEPS for check in step.checks) == sorted(check.name for check in CHECKS)
 
 
 async def test_postgresql_is_not_audited_while_it_changes(fresh_postgresql: str) -> None:
