@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,21 +46,16 @@ class PartitionedSystem(System):
         await super().start(workers=workers)
 
 
-@dataclass(frozen=True)
-class Told:
-    """What one process said at one moment; `status` is 0 when it did not answer in time."""
-
-    status: int
-    failing: frozenset[str]
-
-
 @dataclass
 class HealthWatch:
     """What every process of a system answers to `GET /health`, all the time."""
 
     system: System
     timeout_s: float
-    told: dict[str, list[Told]] = field(default_factory=dict)
+    #: What fails, as each instance said last.
+    failing: dict[str, set[str]] = field(default_factory=dict)
+    #: How often somebody did not answer within `timeout_s`.
+    unanswered: int = 0
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -73,30 +68,20 @@ class HealthWatch:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def all_say(self, services: Collection[str], failing: Collection[str], *, timeout_s: float) -> float:
+    async def all_say(self, services: Collection[str], failing: set[str], *, timeout_s: float) -> float:
         """Wait until every process of these services says that exactly this fails; return when that was, monotonic."""
         wanted = [running.instance for running in self.system.alive() if running.service in services]
         async with asyncio.timeout(timeout_s):
-            while any(self._last(instance) != failing for instance in wanted):
+            while any(self.failing.get(instance) != failing for instance in wanted):
                 await asyncio.sleep(_ASK_EVERY_S / 5)
         return time.monotonic()
 
-    def _last(self, instance: str) -> Collection[str] | None:
-        told = self.told.get(instance)
-        return told[-1].failing if told else None
-
-    def told_by_service(self) -> Iterator[tuple[str, Told]]:
-        """Everything that was said, and by which service."""
-        services = {running.instance: running.service for running in self.system.processes}
-        return ((services[instance], told) for instance, all_told in self.told.items() for told in all_told)
-
     async def _ask_on(self, running: Running) -> None:
-        told = self.told[running.instance] = []
         async with httpx.AsyncClient(timeout=self.timeout_s) as client:
             while True:
                 try:
                     answer = await client.get(f"http://{running.host}:{running.port}/health")
-                    told.append(Told(answer.status_code, frozenset(answer.json().get("failing", ()))))
+                    self.failing[running.instance] = set(answer.json().get("failing", ()))
                 except httpx.TransportError:
-                    told.append(Told(0, frozenset()))
+                    self.unanswered += 1
                 await asyncio.sleep(_ASK_EVERY_S)
