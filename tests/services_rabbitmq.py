@@ -37,8 +37,14 @@ STRICT_BYTES = 64 * 1024
 class PrivateRabbitMQ:
     """A RabbitMQ server of our own, with its own files, ports and node name, started and ended at will."""
 
-    def __init__(self, programs: Path, *settings: str, address: str = "127.0.0.1") -> None:
-        """`settings` are more lines of rabbitmq.conf.
+    def __init__(
+        self,
+        programs: Path,
+        *settings: str,
+        address: str = "127.0.0.1",
+        beside: "PrivateRabbitMQ | None" = None,
+    ) -> None:
+        """`settings` are more lines of rabbitmq.conf. `beside` is a running node, with which this one makes a cluster.
 
         `address`: another than the loopback's only where nobody else gets to, since everybody may come in.
         """
@@ -46,6 +52,17 @@ class PrivateRabbitMQ:
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-rabbitmq-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.port, distribution_port, epmd_port = _free_ports(3)
+        self.node = f"foretell-{secrets.token_hex(4)}@localhost"
+        if beside is not None:
+            epmd_port = int(beside._environment["ERL_EPMD_PORT"])
+            shutil.copy(beside._folder / ".erlang.cookie", self._folder)
+            settings = (
+                *settings,
+                "cluster_formation.peer_discovery_backend = classic_config",
+                "cluster_formation.randomized_startup_delay_range.min = 0",
+                "cluster_formation.randomized_startup_delay_range.max = 1",
+                f"cluster_formation.classic_config.nodes.1 = {beside.node}",
+            )
         self.url = f"amqp://guest:guest@{address}:{self.port}/"
         self._data = self._folder / "data"
         first = [f"listeners.tcp.1 = {address}:{self.port}", "disk_free_limit.absolute = 1MB", "loopback_users = none"]
@@ -58,7 +75,7 @@ class PrivateRabbitMQ:
             "HOME": str(self._folder),
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"foretell-{secrets.token_hex(4)}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(distribution_port),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
@@ -71,11 +88,7 @@ class PrivateRabbitMQ:
             ),
         }
         # Erlang's name server; without one of our own the node would leave a daemon behind.
-        self._epmd = subprocess.Popen(
-            [_epmd(programs), "-port", str(epmd_port), "-address", "127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._epmd = None if beside is not None else _name_server(_epmd(programs), epmd_port)
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -139,8 +152,9 @@ class PrivateRabbitMQ:
         if self._process is not None:
             self.resume()
             self.kill()
-        self._epmd.kill()
-        self._epmd.wait()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def log_tail(self) -> str:
@@ -239,6 +253,21 @@ def strict_rabbitmq() -> Iterator[PrivateRabbitMQ]:
 
 
 @pytest.fixture
+def rabbitmq_cluster() -> Iterator[list[PrivateRabbitMQ]]:
+    """Three running nodes of one cluster, all of which the test may kill but the name server of the first."""
+    nodes = [PrivateRabbitMQ(rabbitmq_programs())]
+    try:
+        nodes[0].start()
+        nodes += [PrivateRabbitMQ(rabbitmq_programs(), beside=nodes[0]) for _ in range(2)]
+        for node in nodes[1:]:
+            node.start()
+        yield nodes
+    finally:
+        for node in reversed(nodes):
+            node.remove()
+
+
+@pytest.fixture
 def private_prefix() -> str:
     """A prefix for the queues of one test on `private_rabbitmq`."""
     return f"test-{secrets.token_hex(6)}."
@@ -319,6 +348,12 @@ def _epmd(programs: Path) -> str:
     if found is None:
         _missing(f"This test starts RabbitMQ from {programs} and does not find Erlang's epmd on the PATH.")
     return found
+
+
+def _name_server(program: str, port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [program, "-port", str(port), "-address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def _free_ports(count: int) -> list[int]:

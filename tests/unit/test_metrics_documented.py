@@ -37,6 +37,7 @@ _UNITLESS = {
     "foretell_drift_psi",
     "foretell_drift_status",
     "foretell_alerts",
+    "foretell_broker_trouble",
 }
 #: Labels whose values are few, and set by the operator or by us: never by a user, and no identifiers.
 _BOUNDED = {

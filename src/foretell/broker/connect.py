@@ -1,12 +1,13 @@
 """Choose the broker by its URL."""
 
+from foretell.broker.health import show
 from foretell.broker.port import Broker
 from foretell.contracts import queues
 from foretell.kit.errors import Misconfigured
 
 
 async def connect(url: str, *, name: str, prefix: str = "", delivery_limit: int = queues.DELIVERY_LIMIT) -> Broker:
-    """Open the broker at `url`: `amqp://…` is RabbitMQ, `sqlite:///PATH` the embedded one.
+    """Open the broker at `url`: `amqp://…` is RabbitMQ (one node or several), `sqlite:///PATH` the embedded one.
 
     `name` says who connects (shown in RabbitMQ's connection list). `prefix` is put before every queue and exchange
     name, so that several installations, or tests, can share one broker. Does not wait for a RabbitMQ that is away:
@@ -15,9 +16,13 @@ async def connect(url: str, *, name: str, prefix: str = "", delivery_limit: int 
     if url.startswith(("amqp://", "amqps://")):
         from foretell.broker.rabbitmq import RabbitBroker
 
-        return await RabbitBroker.open(url, name=name, prefix=prefix, delivery_limit=delivery_limit)
+        rabbitmq = await RabbitBroker.open(url, name=name, prefix=prefix, delivery_limit=delivery_limit)
+        show(rabbitmq)
+        return rabbitmq
     if url.startswith("sqlite:///"):
         from foretell.broker.sqlite import SqliteBroker
 
-        return await SqliteBroker.open(url, name=name, prefix=prefix, delivery_limit=delivery_limit)
+        embedded = await SqliteBroker.open(url, name=name, prefix=prefix, delivery_limit=delivery_limit)
+        show(embedded)
+        return embedded
     raise Misconfigured(f"FORETELL_BROKER_URL must begin with amqp:// or sqlite:///, not {url.split(':')[0]}://")

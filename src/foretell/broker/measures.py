@@ -7,6 +7,8 @@ from typing import TypeVar
 import structlog
 from prometheus_client import Counter, Histogram
 
+from foretell.broker.health import Publishes
+from foretell.broker.port import BrokerUnavailable
 from foretell.kit.metrics import LATENCY_BUCKETS_S
 
 log = structlog.get_logger()
@@ -41,14 +43,19 @@ class Redeliveries:
         log.info("message_redelivered", queue=self._queue, message_id=message_id, attempts=attempts)
 
 
-async def measured_publish(publish: Awaitable[Answer]) -> Answer:
+async def measured_publish(publish: Awaitable[Answer], publishes: Publishes) -> Answer:
     """Await `publish`, which returns when the message is stored and raises when it is not; count and time it."""
     started = perf_counter()
     try:
         answer = await publish
+    except BrokerUnavailable as error:
+        _FAILED.inc()
+        publishes.failed(error.message)
+        raise
     except Exception:
         _FAILED.inc()
         raise
     _CONFIRMED.inc()
+    publishes.succeeded()
     _PUBLISH_DURATION_S.observe(perf_counter() - started)
     return answer

@@ -13,7 +13,7 @@ The promises, checked for both by one contract suite:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from foretell.kit.errors import ForetellError
 
@@ -53,6 +53,19 @@ class Delivery:
     headers: Mapping[str, str]
     #: The adapter's own handle.
     tag: object = field(repr=False, compare=False)
+
+
+Reason = Literal["away", "alarm", "no_leader", "unregistered", "publish_failing"]
+TROUBLES: tuple[Reason, ...] = get_args(Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a broker."""
+
+    reason: Reason
+    #: For the operator; never a password.
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +170,10 @@ class Broker(Protocol):
     @property
     def connected(self) -> bool:
         """Whether the connection stands and every consumer is registered *and* progressing."""
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What is wrong at this moment, though `connected` may be true: an alarm, publishes that fail in a row."""
 
     async def close(self) -> None:
         """Let go of everything. What is published stays; what is unacknowledged goes back."""

@@ -14,10 +14,12 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 from pamqp.commands import Basic
 
+from foretell.broker.health import Publishes
 from foretell.broker.measures import measured_publish
-from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Unroutable
-from foretell.broker.rabbitmq_consumer import NOTICE_S, RabbitConsumer, RabbitSubscription, Registration
+from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Trouble, Unroutable
+from foretell.broker.rabbitmq_consumer import RabbitConsumer, RabbitSubscription
 from foretell.broker.rabbitmq_link import Link, close_channel, ready_and_consumers, within
+from foretell.broker.rabbitmq_registration import NOTICE_S, Registration
 from foretell.broker.rabbitmq_topology import Topology
 from foretell.contracts import queues
 
@@ -43,6 +45,7 @@ class RabbitBroker:
         self._refused_bytes = sys.maxsize
         # Events are hints: a confirm for each would cost the broker a message and the publisher a round trip.
         self._event_lane = _Lane(self._publishing, confirms=False, prepare=self._declare_events)
+        self._publishes = Publishes()
         self._ensured: set[str] = set()
         self._in_flight: dict[str, asyncio.Future[None]] = {}
         self._registrations: list[Registration] = []
@@ -69,7 +72,7 @@ class RabbitBroker:
             headers=dict(headers) if headers else None,
         )
         sending = self._publish(queue, body, properties, message_id)
-        await measured_publish(within(timeout_s, f"publish to {queue}", sending))
+        await measured_publish(within(timeout_s, f"publish to {queue}", sending), self._publishes)
 
     async def _publish(self, queue: str, body: bytes, properties: Basic.Properties, message_id: str) -> None:
         # A message that no queue takes is returned by its id, so that an id may be in flight only once.
@@ -168,8 +171,19 @@ class RabbitBroker:
 
     @property
     def connected(self) -> bool:
-        links = [self._publishing] + ([self._consuming] if self._consuming.started else [])
-        return all(link.up for link in links) and all(each.registered for each in self._registrations)
+        return all(link.up for link in self._links) and all(each.registered for each in self._registrations)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        if not all(link.up for link in self._links):
+            return Trouble("away", "RabbitMQ is not reached.")
+        if any(link.blocked for link in self._links):
+            return Trouble("alarm", "RabbitMQ is in alarm (its disk or memory) and takes no messages.")
+        return next((found for each in self._registrations if (found := each.trouble)), self._publishes.trouble)
+
+    @property
+    def _links(self) -> list[Link]:
+        return [self._publishing] + ([self._consuming] if self._consuming.started else [])
 
     async def close(self) -> None:
         await asyncio.gather(*(registration.close() for registration in list(self._registrations)))

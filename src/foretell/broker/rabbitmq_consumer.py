@@ -1,7 +1,6 @@
-"""Consumers at RabbitMQ: registered again whenever they are lost, and checked for progress."""
+"""What is consumed at RabbitMQ: messages of a queue, and events."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -9,161 +8,37 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.connection import Connection
 
 from foretell.broker.measures import Redeliveries
 from foretell.broker.port import BrokerUnavailable, Delivery
 from foretell.broker.rabbitmq_link import (
-    FIRST_DELAY_S,
-    MAX_DELAY_S,
     Link,
-    cancelled_by_caller,
-    close_channel,
     explain,
     ready_and_consumers,
     within,
 )
+from foretell.broker.rabbitmq_registration import REFRESHED, Registration
 from foretell.broker.rabbitmq_topology import Topology
 from foretell.kit.clock import uuid7
 from foretell.kit.errors import ForetellError
-from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
 
-REGISTER_TIMEOUT_S = 20.0
 #: A queue that is there and says nothing to a consumer for this long, again and again, has no leader. It may have lost
 #: it for good, with most of its nodes, or because RabbitMQ 3.10 was killed in the second after its declaration.
 SILENCE_S = 6.0
 SILENCES = 2
-CHECK_INTERVAL_S = 5.0
 #: A consumer that held and received nothing for this long, while messages are ready, has been forgotten.
 IDLE_S = 10.0
 #: A consumer that has had nothing at all for this long registers anew, for what no question can tell: RabbitMQ may
 #: count it as a consumer of a queue that was deleted and declared again, and hand it messages that never arrive.
 REFRESH_S = 30.0
-#: How long it takes until everybody has noticed that a queue is gone.
-NOTICE_S = 0.5
-REFRESHED = "had nothing for a while"
 SETTLE_TIMEOUT_S = 5.0
 #: How long what a queue has sent may be on its way.
 IN_FLIGHT_S = 0.1
 #: In a copy of a message that was given back: the attempts before it. The queue counts anew.
 ATTEMPTS_BEFORE = "x-foretell-attempts"
 MAX_BUFFERED_EVENTS = 10_000
-
-
-class Registration(ABC):
-    """A consumer at the broker, as one task that registers it and notices when it is gone.
-
-    RabbitMQ can cancel a consumer (its queue was deleted) or forget it while the connection stays up; the client
-    library then goes on in silence. So besides listening for a closed channel and a cancellation, `_stalled` is asked
-    now and then.
-    """
-
-    def __init__(self, link: Link, source: str) -> None:
-        self._link = link
-        self._source = source
-        self._channel: AbstractChannel | None = None
-        self._closed = False
-        self._stopped = False
-        self._refreshing = False
-        #: Told when this is closed; the broker then no longer counts on it.
-        self.on_close: Callable[[Registration], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._task = asyncio.create_task(self._run(), name=f"rabbitmq consumer of {source}")
-
-    @property
-    def registered(self) -> bool:
-        return self._stopped or self._refreshing or (self._channel is not None and not self._channel.is_closed)
-
-    async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self.on_close is not None:
-            self.on_close(self)
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        self._wake()
-
-    @abstractmethod
-    async def _register(self, channel: AbstractChannel) -> None:
-        """Declare what is needed and begin to consume."""
-
-    @abstractmethod
-    def _forget(self) -> None:
-        """The channel is gone, and with it everything that was received and not settled."""
-
-    async def _stalled(self) -> str | None:
-        """Why this should be registered anew, though nothing says that it is lost; None when all is well."""
-        return None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _arrival(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    async def _run(self) -> None:
-        delay_s = FIRST_DELAY_S
-        while not self._stopped:
-            connection = await self._link.connection()
-            try:
-                reason = await self._serve(connection)
-                delay_s = FIRST_DELAY_S
-            except (Exception, asyncio.CancelledError) as error:
-                if cancelled_by_caller():
-                    raise asyncio.CancelledError from None
-                if isinstance(error, TimeoutError):
-                    reason = "not registered in time: has the queue a leader?"
-                else:
-                    reason = explain(error)
-            self._refreshing = reason == REFRESHED
-            if self._refreshing or self._stopped:
-                continue
-            log.warning("consumer_lost", consumed=self._source, reason=reason)
-            await asyncio.sleep(delay_s * RANDOM.uniform(0.5, 1.0))
-            delay_s = min(delay_s * 2, MAX_DELAY_S)
-
-    async def _serve(self, connection: Connection) -> str:
-        """Register, and return why the registration ended. Raises whatever prevents it."""
-        cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        def on_cancel(_: object) -> None:
-            if not cancelled.done():
-                cancelled.set_result("cancelled by the broker")
-
-        channel: AbstractChannel | None = None
-        try:
-            async with asyncio.timeout(REGISTER_TIMEOUT_S):
-                # An unbounded frame buffer: what arrives together is handed out together. The prefetch bounds it.
-                channel = await connection.channel(publisher_confirms=False, frame_buffer_size=0)
-                channel.on_consumer_cancel_callbacks.add(on_cancel)
-                await self._register(channel)
-            self._channel = channel
-            if not self._refreshing:
-                log.info("consumer_registered", consumed=self._source)
-            self._refreshing = False
-            closing = channel.closing
-            while True:
-                await asyncio.wait([closing, cancelled], timeout=CHECK_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
-                if cancelled.done():
-                    # Not before the others have noticed: who declares the queue at once gets them lost.
-                    await asyncio.sleep(NOTICE_S)
-                    return cancelled.result()
-                if closing.done():
-                    error = None if closing.cancelled() else closing.exception()
-                    return "the channel was closed" if error is None else explain(error)
-                if (reason := await self._stalled()) is not None:
-                    return reason
-        finally:
-            self._channel = None
-            self._forget()
-            if channel is not None:
-                # What is unacknowledged goes back to the queue with the channel.
-                await close_channel(channel)
 
 
 class _Handle(NamedTuple):
@@ -315,6 +190,10 @@ class RabbitConsumer(Registration):
     async def _register(self, channel: AbstractChannel) -> None:
         # Whatever goes wrong in another way is no silence in a row.
         silences, self._silences = self._silences, 0
+        if silences == SILENCES and self._link.has_several_hosts:
+            # A cluster: a quorum may come back, so nothing is given up. Perhaps another node knows the queue's leader.
+            self._link.renew(f"{self._source} has no leader")
+            raise BrokerUnavailable(f"{self._source} has no leader: asking another node.")
         if silences == SILENCES:
             silences = 0
             await self._topology.rebuild(self._link, self._queue)
@@ -330,7 +209,9 @@ class RabbitConsumer(Registration):
                 await self._consume(channel)
         except TimeoutError:
             self._silences = silences + 1
+            self._leaderless = True
             raise
+        self._leaderless = False
 
     async def _consume(self, channel: AbstractChannel) -> None:
         # Ours, and known before the answer comes: a `stop` meanwhile cancels it right after that.

@@ -17,7 +17,8 @@ from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity
 from yarl import URL
 
 from foretell.broker.port import BrokerUnavailable
-from foretell.kit.errors import ForetellError, Misconfigured
+from foretell.broker.rabbitmq_address import addresses
+from foretell.kit.errors import ForetellError
 from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
@@ -105,21 +106,33 @@ class Link:
     """One connection at a time, from `start` until `close`."""
 
     def __init__(self, url: str, *, name: str) -> None:
-        try:
-            self._url = URL(url)
-            if not self._url.host:
-                raise ValueError
-        except ValueError:
-            # The URL itself is not shown: it may hold a password.
-            raise Misconfigured("FORETELL_BROKER_URL is not a URL like amqp://USER:PASSWORD@HOST:5672/VHOST") from None
-        self._url = self._url.update_query(name=name)
-        if "heartbeat" not in self._url.query:
-            self._url = self._url.update_query(heartbeat=str(HEARTBEAT_S))
+        self._urls = [each.update_query(name=name) for each in addresses(url)]
+        if "heartbeat" not in self._urls[0].query:
+            self._urls = [each.update_query(heartbeat=str(HEARTBEAT_S)) for each in self._urls]
+        #: Which host is asked at this moment; after each failure, the next.
+        self._turn = 0
         self._name = name
+        #: Whether the broker has said that it is in alarm, and reads nothing from us.
+        self.blocked = False
+        self._renewal: asyncio.Future[str] | None = None
         self._connection: Connection | None = None
         self._transport = _AbortableTransport()
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_several_hosts(self) -> bool:
+        """Whether this is a cluster."""
+        return len(self._urls) > 1
+
+    @property
+    def _url(self) -> URL:
+        return self._urls[self._turn % len(self._urls)]
+
+    def renew(self, reason: str) -> None:
+        """Give the present connection up and take another one, to the next host where there are several."""
+        if self._renewal is not None and not self._renewal.done():
+            self._renewal.set_result(reason)
 
     def start(self) -> None:
         """Begin to connect, in the background. Safe to repeat."""
@@ -175,11 +188,13 @@ class Link:
                         reason=explain(error),
                     )
                 failures += 1
+                self._turn += 1
                 # The jitter keeps the processes of an installation from returning all in the same instant.
                 await asyncio.sleep(delay_s * RANDOM.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, MAX_DELAY_S)
                 continue
             delay_s, failures = FIRST_DELAY_S, 0
+            self.blocked = False
             self._up.set()
             log.info("broker_connected", connection=self._name, server_address=self._url.host)
             try:
@@ -190,6 +205,7 @@ class Link:
             finally:
                 self._up.clear()
             log.warning("broker_lost", connection=self._name, server_address=self._url.host, reason=reason)
+            self._turn += 1
             await self._abort(self._connection)
             # A broker that accepts connections and drops them at once must not make this loop spin.
             await asyncio.sleep(FIRST_DELAY_S)
@@ -204,8 +220,12 @@ class Link:
     async def _watch(self, connection: Connection) -> str:
         """Return why `connection` is of no more use, when it is."""
         closing = connection.closing
+        renewal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._renewal = renewal
         while True:
-            await asyncio.wait([closing], timeout=PROBE_INTERVAL_S)
+            await asyncio.wait([closing, renewal], timeout=PROBE_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+            if renewal.done():
+                return renewal.result()
             if closing.done():
                 error = None if closing.cancelled() else closing.exception()
                 return "closed" if error is None else explain(error)
@@ -236,8 +256,10 @@ class Link:
                 await connection.ready()
         except TimeoutError:
             log.warning("broker_blocked", connection=self._name, server_address=self._url.host)
-            return True
-        return False
+            self.blocked = True
+        else:
+            self.blocked = False
+        return self.blocked
 
     async def _disconnect(self, connection: Connection) -> None:
         with suppress(Exception):

@@ -17,8 +17,9 @@ import structlog
 
 from foretell.broker import sqlite_bells as bells
 from foretell.broker import sqlite_statements as say
+from foretell.broker.health import Publishes
 from foretell.broker.measures import measured_publish
-from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Unroutable
+from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Trouble, Unroutable
 from foretell.broker.sqlite_consumer import Listener, SqliteConsumer, SqliteSubscription, Verdict
 from foretell.broker.sqlite_file import BrokerFile, path_of
 from foretell.contracts import queues
@@ -46,6 +47,7 @@ class SqliteBroker:
         self._prefix = prefix
         self._delivery_limit = delivery_limit
         self._ensured: set[str] = set()
+        self._publishes = Publishes()
         self._listeners: list[Listener] = []
         self._numbers = 0
         #: What becomes of messages in our hands; what a locked file or a full disk holds up goes with the next pulse.
@@ -90,7 +92,7 @@ class SqliteBroker:
             return say.listeners(connection, name)
 
         storing = self._file.write(insert, timeout_s=timeout_s, doing=f"publish to {queue}")
-        self._ring(name, await measured_publish(storing))
+        self._ring(name, await measured_publish(storing, self._publishes))
 
     async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
         _check_size(body)
@@ -138,6 +140,15 @@ class SqliteBroker:
     @property
     def connected(self) -> bool:
         return self._file.healthy and all(listener.registered for listener in self._listeners)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        if not self._file.healthy:
+            return Trouble("away", f"The embedded broker {self._file.path} can't be used.")
+        for listener in self._listeners:
+            if not listener.registered:
+                return Trouble("unregistered", f"Nobody listens to {listener.source} here yet.")
+        return self._publishes.trouble
 
     async def close(self) -> None:
         for listener in list(self._listeners):

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.broker.conftest import PATIENCE_S, Place, nothing_comes, take, until
 from tests.services_rabbitmq import PrivateRabbitMQ
 
-from foretell.broker import rabbitmq_consumer, rabbitmq_link
+from foretell.broker import health, rabbitmq_consumer, rabbitmq_link, rabbitmq_registration
 from foretell.broker.port import Broker, BrokerUnavailable, Consumer
 from foretell.broker.rabbitmq import RabbitBroker
 from foretell.contracts.queues import TASKS, dead_queue
@@ -26,7 +26,7 @@ async def private_place(private_rabbitmq: PrivateRabbitMQ, private_prefix: str) 
 @pytest.fixture
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let consumers ask more often whether they have been forgotten, for tests that wait for it."""
-    monkeypatch.setattr(rabbitmq_consumer, "CHECK_INTERVAL_S", 0.5)
+    monkeypatch.setattr(rabbitmq_registration, "CHECK_INTERVAL_S", 0.5)
     monkeypatch.setattr(rabbitmq_consumer, "IDLE_S", 1.0)
     monkeypatch.setattr(rabbitmq_consumer, "REFRESH_S", 3.0)
 
@@ -291,8 +291,9 @@ async def test_closing_does_not_wait_for_a_stopped_broker(
 
 
 async def test_a_broker_in_alarm_takes_nothing_and_still_lets_consumers_work(
-    private_rabbitmq: PrivateRabbitMQ, private_place: Place
+    private_rabbitmq: PrivateRabbitMQ, private_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rabbitmq_link, "PROBE_INTERVAL_S", 0.5)
     broker = await private_place.open()
     consumer = await broker.consume(TASKS, prefetch=1)
     await until(lambda: broker.connected)
@@ -307,12 +308,16 @@ async def test_a_broker_in_alarm_takes_nothing_and_still_lets_consumers_work(
 
     with pytest.raises(BrokerUnavailable):
         await publish_without_end()
+    await until(lambda: broker.trouble is not None and broker.trouble.reason == "alarm")
+    with pytest.raises(BrokerUnavailable, match="in alarm"):
+        await health.check(broker)
     for number in range(3):
         [delivery] = await take(consumer, 1)
         assert delivery.message_id == str(number)
         await consumer.acknowledge([delivery])
     await asyncio.to_thread(private_rabbitmq.control, "set_disk_free_limit", "1MB")
     await publish_at_last(broker, "after")
+    await until(lambda: broker.trouble is None)
     names: set[str] = set()
     while "after" not in names:
         [delivery] = await take(consumer, 1)

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
 import foretell
+from foretell.broker import health
 from foretell.broker.connect import connect
-from foretell.broker.port import Broker, BrokerUnavailable
+from foretell.broker.port import Broker
 from foretell.contracts import queues
 from foretell.domain.accounts import authentication, registration
 from foretell.domain.accounts.passwords import Passwords
@@ -149,15 +151,11 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
 
 
 def _operations(instance: str, database: Database, broker: Broker, registry: LiveRegistry) -> Operations:
-    async def check_broker() -> None:
-        if not broker.connected:
-            raise BrokerUnavailable
-
     return Operations(
         "app",
         instance=instance,
         version=foretell.__version__,
-        checks={"database": database.ping, "broker": check_broker},
+        checks={"database": database.ping, "broker": partial(health.check, broker)},
         # Without the broker, submissions are accepted all the same: they wait in the database.
         needed_to_serve=["database"],
         details=lambda: {"models_stamp": registry.followed},

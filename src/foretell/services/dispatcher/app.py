@@ -2,10 +2,12 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import foretell
+from foretell.broker import health
 from foretell.broker.connect import connect
-from foretell.broker.port import Broker, BrokerUnavailable
+from foretell.broker.port import Broker
 from foretell.contracts import queues
 from foretell.domain.migrations.run import migrate_when_possible
 from foretell.domain.predictions.opening import open_store
@@ -26,15 +28,11 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
         broker = await connect(settings.broker_url, name=instance, prefix=settings.broker_prefix)
         stack.push_async_callback(broker.close)
 
-        async def check_broker() -> None:
-            if not broker.connected:
-                raise BrokerUnavailable
-
         operations = Operations(
             "dispatcher",
             instance=instance,
             version=foretell.__version__,
-            checks={"broker": check_broker, "database": database.ping},
+            checks={"broker": partial(health.check, broker), "database": database.ping},
             needed_to_serve=["broker", "database"],
         )
         http = asyncio.create_task(serve_http(operations, settings, stopping))

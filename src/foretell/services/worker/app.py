@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 
 import foretell
+from foretell.broker import health
 from foretell.broker.connect import connect
-from foretell.broker.port import BrokerUnavailable
 from foretell.contracts import queues
 from foretell.inference.engine import Engine
 from foretell.inference.live import LiveRegistry
@@ -69,10 +69,6 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
             after_answer=shadows.offer,
         )
 
-        async def check_broker() -> None:
-            if not broker.connected:
-                raise BrokerUnavailable
-
         def details() -> dict[str, Any]:
             return {
                 "busy": worker.busy,
@@ -87,7 +83,7 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
             "ml_worker",
             instance=instance,
             version=foretell.__version__,
-            checks={"broker": check_broker},
+            checks={"broker": partial(health.check, broker)},
             needed_to_serve=["broker"],
             details=details,
         )
