@@ -97,7 +97,20 @@ class FinishedEvent(msgspec.Struct, frozen=True):
     predictions: list[Finished]
 
 
+class TasksKept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Body of `tasks.kept`: tasks that a worker has in hand for longer than a moment. Said again with every pulse."""
+
+    worker_id: str
+    ids: list[UUID]
+    #: `held`: it has them, and the broker knows. `alone`: it has them, and to the broker they are done, so that nobody
+    #: but whoever hears this notices when it dies. `returned`: it has them no more, the broker has.
+    state: Literal["held", "alone", "returned"]
+    #: How many deliveries counted before, if somebody has to publish a copy.
+    earlier_attempts: int = 0
+
+
 encode = msgspec.json.Encoder().encode
 decode_tasks = msgspec.json.Decoder(TaskEnvelope).decode
 decode_results = msgspec.json.Decoder(ResultEnvelope).decode
 decode_finished = msgspec.json.Decoder(FinishedEvent).decode
+decode_kept = msgspec.json.Decoder(TasksKept).decode

@@ -6,6 +6,8 @@ EVENTS = "ml_events"
 
 #: Routing key of the event that says how predictions ended.
 PREDICTION_FINISHED = "prediction.finished"
+#: Routing key of the event by which a worker says which tasks it keeps for long.
+TASKS_KEPT = "tasks.kept"
 
 #: At most this many tasks in one envelope ...
 MAX_ENVELOPE_TASKS = 256
@@ -17,6 +19,14 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: After this many deliveries without an acknowledgement a message goes to the dead-letter queue.
 DELIVERY_LIMIT = 3
+#: In the headers of a copy of a task: how many deliveries of it count that were before. A copy is a new message to the
+#: broker, and an input that kills its worker must not begin anew with each.
+EARLIER_ATTEMPTS = "foretell-earlier-attempts"
+#: A run that is this many pulses (`FORETELL_TASK_PULSE_S`) long is acknowledged: from then on its worker's word is its
+#: lease ...
+PULSES_UNTIL_RELEASED = 4
+#: ... which has run out after this many pulses without a word.
+PULSES_OF_SILENCE = 3
 
 
 def tasks_queue(pool: str | None) -> str:

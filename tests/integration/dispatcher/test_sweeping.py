@@ -1,6 +1,8 @@
 """Each sweep does what it says, and no more."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from tests.tracers import TRACEPARENT, noted
 
 from foretell.broker.port import Delivery
 from foretell.contracts import queues
-from foretell.contracts.messages import Result, Task, TaskEnvelope, decode_tasks, encode
+from foretell.contracts.messages import Result, Task, TaskEnvelope, TasksKept, decode_tasks, encode
 from foretell.domain.credits.ledger import Balance
 from foretell.domain.predictions.settlement import settle
 from foretell.domain.predictions.store import Store
@@ -21,6 +23,7 @@ from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError
 from foretell.kit.tracing import TraceContext
+from foretell.services.dispatcher.in_hand import InHand
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import Settler
 from foretell.services.dispatcher.sweeping import Sweeper
@@ -30,17 +33,54 @@ pytestmark = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=
 
 _DEAD_TASKS = queues.dead_queue(queues.TASKS)
 _DEAD_RESULTS = queues.dead_queue(queues.RESULTS)
+PULSE_S = 4.0
 
 
-def make_sweeper(database: Database, store: Store, broker: Watched, **settings: float) -> Sweeper:
+def make_sweeper(
+    database: Database,
+    store: Store,
+    broker: Watched,
+    in_hand: InHand | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **settings: float,
+) -> Sweeper:
     # The database and broker of the settings are not those that are used.
-    own = DispatcherSettings.model_validate({"sweep_interval_s": 0.01, "worker_pools": ("gpu",), **settings})
-    return Sweeper(database, store, broker, Settler(store, broker), own)
+    given = {"sweep_interval_s": 0.01, "worker_pools": ("gpu",), "task_pulse_s": PULSE_S, **settings}
+    own = DispatcherSettings.model_validate(given)
+    settler = Settler(store, broker)
+    return Sweeper(database, store, broker, settler, in_hand or InHand(PULSE_S), own, clock=clock)
+
+
+class Clock:
+    """Stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def sweeper(database: Database, store: Store, broker: Watched) -> Sweeper:
-    return make_sweeper(database, store, broker)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def in_hand(clock: Clock) -> InHand:
+    return InHand(PULSE_S, clock=clock)
+
+
+@pytest.fixture
+def sweeper(database: Database, store: Store, broker: Watched, in_hand: InHand, clock: Clock) -> Sweeper:
+    return make_sweeper(database, store, broker, in_hand, clock)
+
+
+async def _look_twice(sweeper: Sweeper, clock: Clock) -> None:
+    """What seems to be lost is lost when it still seems so two pulses later."""
+    await sweeper.publish_lost()
+    clock.now += 2 * PULSE_S
+    await sweeper.publish_lost()
 
 
 async def _tasks(broker: Watched, queue: str = queues.TASKS) -> list[TaskEnvelope]:
@@ -124,42 +164,142 @@ async def test_what_the_broker_refuses_fails_for_free_and_the_others_go_on(
 
 
 async def test_what_was_published_long_ago_is_published_again_when_nothing_waits(
-    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    store: Store, broker: Watched, sweeper: Sweeper, clock: Clock, ada: UUID
 ) -> None:
     lost, recent = await accepted(store, submission(ada, age_s=61), submission(ada, age_s=61))
     await _mark(store, lost, published_s_ago=60)
     await _mark(store, recent, published_s_ago=5)
-    await sweeper.publish_lost()
+    await _look_twice(sweeper, clock)
     assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
     # It is young again.
-    await sweeper.publish_lost()
+    await _look_twice(sweeper, clock)
     assert broker.published == [queues.TASKS]
 
 
 @pytest.mark.parametrize("queue", [queues.TASKS, queues.RESULTS])
 async def test_what_may_still_wait_in_a_queue_is_not_lost(
-    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID, queue: str
+    store: Store, broker: Watched, sweeper: Sweeper, clock: Clock, ada: UUID, queue: str
 ) -> None:
     (identifier,) = await accepted(store, submission(ada, age_s=61))
     await _mark(store, identifier, published_s_ago=60)
     await broker.put(queue, b"something")
-    await sweeper.publish_lost()
+    await _look_twice(sweeper, clock)
     assert broker.published == []
     await broker.take_all(queue)
-    await sweeper.publish_lost()
+    await _look_twice(sweeper, clock)
     assert broker.published == [queues.TASKS]
 
 
 async def test_a_pool_that_nobody_serves_does_not_hide_what_another_lost(
-    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    store: Store, broker: Watched, sweeper: Sweeper, clock: Clock, ada: UUID
 ) -> None:
     stuck = await accepted(store, *(submission(ada, age_s=70, pool="gpu") for _ in range(1001)))
     (lost,) = await accepted(store, submission(ada, age_s=65))
     await store.mark_published([*stuck, lost], now() - timedelta(seconds=60))
     await broker.put("ml_tasks.gpu", b"the first of many")
-    await sweeper.publish_lost()
+    await _look_twice(sweeper, clock)
     assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
     assert await broker.ready("ml_tasks.gpu") == 1
+
+
+async def test_nothing_is_lost_at_first_sight(
+    store: Store, broker: Watched, sweeper: Sweeper, clock: Clock, ada: UUID
+) -> None:
+    """It may be in the hands of a worker that has not yet spoken of it, or on its way from one to the next."""
+    (identifier,) = await accepted(store, submission(ada, age_s=61))
+    await _mark(store, identifier, published_s_ago=60)
+    await sweeper.publish_lost()
+    clock.now += 2 * PULSE_S - 0.1
+    await sweeper.publish_lost()
+    assert broker.published == []
+    # While something waits nothing can be said; and it may have been taken the moment before the next look.
+    await broker.put(queues.TASKS, b"something")
+    await sweeper.publish_lost()
+    clock.now += 0.2
+    await broker.take_all(queues.TASKS)
+    await sweeper.publish_lost()
+    assert broker.published == []
+    await sweeper.publish_lost()
+    assert broker.published == [queues.TASKS]
+
+
+async def test_what_a_worker_has_in_hand_is_not_lost(
+    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
+) -> None:
+    kept, lost = await accepted(store, submission(ada, age_s=61), submission(ada, age_s=61))
+    await store.mark_published([kept, lost], now() - timedelta(seconds=60))
+    await sweeper.publish_lost()
+    for _ in range(10):
+        in_hand.hear(TasksKept("worker-1", [kept], "held"))
+        clock.now += PULSE_S
+        await sweeper.publish_lost()
+        await sweeper.publish_abandoned()
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
+    # It falls silent, and the broker has lost it.
+    for _ in range(queues.PULSES_OF_SILENCE + 1):
+        clock.now += PULSE_S
+        await sweeper.publish_lost()
+    assert broker.published == [queues.TASKS]
+    await _look_twice(sweeper, clock)
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [kept]
+
+
+async def test_very_many_in_hand_do_not_hide_what_was_lost(
+    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
+) -> None:
+    kept = await accepted(store, *(submission(ada, age_s=70) for _ in range(1001)))
+    (lost,) = await accepted(store, submission(ada, age_s=65))
+    await store.mark_published([*kept, lost], now() - timedelta(seconds=60))
+    in_hand.hear(TasksKept("worker-1", kept, "held"))
+    await _look_twice(sweeper, clock)
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
+
+
+async def test_what_a_worker_had_alone_is_published_again_when_it_falls_silent(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
+) -> None:
+    first, second, ended, returned = await accepted(store, *(submission(ada, age_s=61) for _ in range(4)))
+    await store.mark_published([first, second, ended, returned], now() - timedelta(seconds=60))
+    in_hand.hear(TasksKept("worker-1", [first, second, ended, returned], "alone", 2))
+    in_hand.hear(TasksKept("worker-1", [returned], "returned"))
+    await settle(store, [succeeded(ended)])
+    clock.now += queues.PULSES_OF_SILENCE * PULSE_S
+    await sweeper.publish_abandoned()
+    assert broker.published == []
+    clock.now += 0.1
+    # Its result may be on its way.
+    await broker.put(queues.RESULTS, b"something")
+    await sweeper.publish_abandoned()
+    assert broker.published == []
+    await broker.take_all(queues.RESULTS)
+    # No empty queue is needed: to the broker they were done.
+    await broker.put(queues.TASKS, b"something")
+    await sweeper.publish_abandoned()
+    consumer = await broker.consume(queues.TASKS, prefetch=10)
+    _, *copies = await consumer.receive(10)
+    await consumer.close()
+    # Each alone, since one of them may have ended the worker; and it is not forgotten how often that has happened.
+    assert sorted(decode_tasks(copy.body).tasks[0].id for copy in copies) == sorted([first, second])
+    assert [copy.headers for copy in copies] == [{queues.EARLIER_ATTEMPTS: "2"}] * 2
+    await sweeper.publish_abandoned()
+    assert len(broker.published) == 2
+
+
+async def test_silence_says_nothing_while_nothing_can_be_heard(
+    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
+) -> None:
+    (identifier,) = await accepted(store, submission(ada, age_s=61))
+    await _mark(store, identifier, published_s_ago=60)
+    in_hand.hear(TasksKept("worker-1", [identifier], "alone"))
+    # The dispatcher stood still, or the broker was away.
+    clock.now += 100 * PULSE_S
+    in_hand.look(connected=True)
+    await sweeper.publish_abandoned()
+    clock.now += 5.0
+    in_hand.look(connected=False)
+    clock.now += queues.PULSES_OF_SILENCE * PULSE_S
+    await sweeper.publish_abandoned()
+    assert broker.published == []
 
 
 # What expired.

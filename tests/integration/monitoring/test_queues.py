@@ -24,6 +24,7 @@ from foretell.domain.migrations.run import migrate
 from foretell.domain.predictions.opening import open_store
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
+from foretell.services.dispatcher.in_hand import InHand
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import Settler
 from foretell.services.dispatcher.sweeping import Sweeper
@@ -355,7 +356,7 @@ async def test_the_dispatcher_and_the_operator_do_not_disturb_one_another(post: 
         await migrate(database)
         store = open_store(database)
         settings = DispatcherSettings(sweep_interval_s=0.05)
-        sweeper = Sweeper(database, store, post.broker, Settler(store, post.broker), settings)
+        sweeper = Sweeper(database, store, post.broker, Settler(store, post.broker), InHand(5.0), settings)
         stopping = asyncio.Event()
         sweeping = asyncio.create_task(sweeper.run(stopping))
         await post.kill(*(b"garbage %d" % number for number in range(20)))

@@ -46,13 +46,14 @@ async def lost(
     after: timedelta,
     limit: int,
     except_pools: Collection[str | None] = (),
+    beyond: UUID | None = None,
 ) -> Sequence[Queued]:
     """The oldest that should have ended by `at`: `after` since they were published, and twice as long each time.
 
-    Those of `except_pools` are passed over.
+    Those of `except_pools` are passed over, and those up to `beyond`.
 
-    A worker may still be at it: a model may take an hour, and a broker does not say what is in whose hands. Without
-    the doubling, such a prediction would be published again and again, and run in every worker at once.
+    A worker may still be at it: a model may take an hour, and says so only to whoever listens. Without the doubling,
+    such a prediction would be published again and again, and run in every worker at once.
     """
     columns = predictions.c
     published = columns.published_at
@@ -60,7 +61,16 @@ async def lost(
     overdue = ((published < at - after) & waited_as_long_again) | (published > at + _FUTURE)
     if except_pools:
         overdue &= func.coalesce(columns.pool, "").not_in([pool or "" for pool in except_pools])
+    if beyond is not None:
+        overdue &= columns.id > beyond
     return await _queued(connection, overdue, limit)
+
+
+async def still_queued(connection: AsyncConnection, ids: Collection[UUID], *, before: datetime) -> Sequence[Queued]:
+    """Those of `ids` that have not ended, and that nobody has published again since that moment."""
+    columns = predictions.c
+    published = columns.published_at.is_(None) | (columns.published_at < literal(before, Moment()))
+    return await _queued(connection, columns.id.in_(ids) & published, len(ids))
 
 
 async def expired(connection: AsyncConnection, moment: datetime, *, limit: int) -> Sequence[UUID]:

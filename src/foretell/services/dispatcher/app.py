@@ -15,6 +15,7 @@ from foretell.kit.asgi import Operations
 from foretell.kit.database import Database
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.dispatcher.figures import Figures
+from foretell.services.dispatcher.in_hand import InHand
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import MAX_ENVELOPES, ResultsLoop, Settler
 from foretell.services.dispatcher.sweeping import Sweeper
@@ -50,7 +51,9 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
     await migrate_when_possible(database, stopping)
     store = open_store(database)
     settler = Settler(store, broker)
-    sweeper = Sweeper(database, store, broker, settler, settings)
+    in_hand = InHand(settings.task_pulse_s)
+    listening = asyncio.create_task(in_hand.listen(broker.subscribe(queues.TASKS_KEPT)))
+    sweeper = Sweeper(database, store, broker, settler, in_hand, settings)
     consumer = await broker.consume(queues.RESULTS, prefetch=MAX_ENVELOPES)
     try:
         await asyncio.gather(
@@ -59,6 +62,8 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
             Figures(database, settings).run(stopping),
         )
     finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
         await consumer.close()
 
 

@@ -27,7 +27,7 @@ _PREDICTION_DURATION_S = Histogram(
     buckets=(*LATENCY_BUCKETS_S, 300.0, 1800.0),
 )
 SWEPT = Counter("foretell_predictions_swept", "Predictions that a sweep picked up, by reason.", ["reason"])
-for _reason in ("forgotten", "lost", "expired"):
+for _reason in ("forgotten", "lost", "abandoned", "expired"):
     # There from the start, so that the first one is seen as an increase.
     SWEPT.labels(_reason)
 EVENTS_LOST = Counter(

@@ -15,6 +15,9 @@ class DispatcherSettings(ServiceSettings):
     #: A published prediction that has not ended after this long, while its queue is empty, is published again; the
     #: next time after twice as long, and so on.
     lost_after_s: float = Field(default=30.0, gt=0)
+    #: How often workers say which tasks they keep for long. What one kept is published again after three times this
+    #: without a word.
+    task_pulse_s: float = Field(default=5.0, gt=0)
     #: How often, at most, the figures of the operator are looked up: what waits, what was earned. On a large database
     #: they are looked up less often, so that they take a hundredth of one connection's time.
     figures_interval_s: float = Field(default=5.0, gt=0)

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -21,6 +23,7 @@ from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database, server_time
 from foretell.kit.errors import ForetellError
 from foretell.services.dispatcher import traces
+from foretell.services.dispatcher.in_hand import InHand
 from foretell.services.dispatcher.measures import DEAD_LETTERS, QUEUE_READY, SWEPT
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import Settler, endings_of
@@ -45,12 +48,24 @@ class Sweeper:
     """Looks again and again for predictions that need a push. Harmless in any number of dispatchers."""
 
     def __init__(
-        self, database: Database, store: Store, broker: Broker, settler: Settler, settings: DispatcherSettings
+        self,
+        database: Database,
+        store: Store,
+        broker: Broker,
+        settler: Settler,
+        in_hand: InHand,
+        settings: DispatcherSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._store = store
         self._broker = broker
         self._settler = settler
+        self._in_hand = in_hand
+        self._clock = clock
+        #: What seems to be lost.
+        self._suspected: dict[UUID, _Suspected] = {}
         self._settings = settings
         self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
         #: How many unreadable messages were left lying in each dead-letter queue ...
@@ -65,8 +80,10 @@ class Sweeper:
             for sweep in (
                 self.publish_forgotten,
                 self.expire,
-                self.publish_lost,
+                # Before the next: what is dead is not lost.
                 self.bury_dead_letters,
+                self.publish_lost,
+                self.publish_abandoned,
                 self.forget_refresh_tokens,
             ):
                 try:
@@ -91,20 +108,58 @@ class Sweeper:
                 return
 
     async def publish_lost(self) -> None:
-        """Publish again what was published long ago and has not ended although no message waits: the broker lost it."""
+        """Publish again what was published long ago and has not ended although no message waits: the broker lost it.
+
+        Unless a worker has it in hand. Workers say so of what runs for longer than one pulse, and of what comes to a
+        second one; so what still seems to be lost two pulses later, and at the look before too, is.
+        """
+        self._in_hand.look(connected=self._broker.connected)
         at, after = now(), timedelta(seconds=self._settings.lost_after_s)
         # Asked once per sweep: what we publish ourselves does not make a queue busy.
         empty: dict[str | None, bool] = {}
+        suspected: dict[UUID, _Suspected] = {}
+        beyond: UUID | None = None
+        patience_s = 2 * self._settings.task_pulse_s
         while True:
             busy = [pool for pool, is_empty in empty.items() if not is_empty]
             async with self._database.snapshot() as connection:
-                overdue = await sweeps.lost(connection, at, after=after, limit=_LIMIT, except_pools=busy)
+                overdue = await sweeps.lost(connection, at, after=after, limit=_LIMIT, except_pools=busy, beyond=beyond)
             for pool in {prediction.pool for prediction in overdue} - empty.keys():
                 results_wait = (await self._broker.depth(queues.RESULTS)).ready
                 empty[pool] = not results_wait and not (await self._broker.depth(queues.tasks_queue(pool))).ready
-            await self._publish([prediction for prediction in overdue if empty[prediction.pool]], "lost")
+            free = [each for each in overdue if empty[each.pool] and each.id not in self._in_hand]
+            lost = []
+            for each in free:
+                before = self._suspected.get(each.id)
+                suspected[each.id] = _Suspected(each.pool, self._clock() if before is None else before.since, True)
+                if before is not None and before.at_last_look and self._clock() - before.since >= patience_s:
+                    lost.append(each)
+            await self._publish(lost, "lost")
             if len(overdue) < _LIMIT:
-                return
+                break
+            beyond = overdue[-1].id
+        # While messages wait, nothing can be said of the others.
+        still = {
+            identifier: each._replace(at_last_look=False)
+            for identifier, each in self._suspected.items()
+            if not empty.get(each.pool, True)
+        }
+        self._suspected = still | suspected
+
+    async def publish_abandoned(self) -> None:
+        """Publish again what a worker kept alone, and of which it says nothing any more: it died, most likely."""
+        abandoned = dict(list(self._in_hand.abandoned.items())[:_LIMIT])
+        if not abandoned or (await self._broker.depth(queues.RESULTS)).ready:
+            return
+        before = now() - timedelta(seconds=queues.PULSES_OF_SILENCE * self._settings.task_pulse_s)
+        async with self._database.snapshot() as connection:
+            left = await sweeps.still_queued(connection, list(abandoned), before=before)
+        for prediction in left:
+            # Each alone, since one of them may have ended its worker, and with how often that has happened.
+            headers = {queues.EARLIER_ATTEMPTS: str(abandoned[prediction.id])}
+            await self._publish([prediction], "abandoned", headers)
+            self._in_hand.forget([prediction.id])
+        self._in_hand.forget(abandoned)
 
     async def expire(self) -> None:
         """End what no worker has taken in time, by our clock and the database's; the credits come back.
@@ -208,7 +263,7 @@ class Sweeper:
         await consumer.acknowledge([delivery for delivery, _ in readable])
         return []
 
-    async def _publish(self, found: Sequence[Queued], reason: str) -> None:
+    async def _publish(self, found: Sequence[Queued], reason: str, headers: Mapping[str, str] | None = None) -> None:
         if not found:
             return
         SWEPT.labels(reason).inc(len(found))
@@ -216,7 +271,7 @@ class Sweeper:
         published_at = now()
         for parcel in pack(found, published_at):
             try:
-                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
+                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex, headers=headers)
             except MessageRefused as error:
                 log.warning("tasks_refused", queue=parcel.queue, tasks=len(parcel.ids), reason=error.message)
                 refused = set(parcel.ids)
@@ -234,6 +289,14 @@ class Sweeper:
                 await self._settler.settle([Ending(queued.id, error=INPUT_TOO_LARGE)])
             else:
                 await self._store.mark_published(parcel.ids, published_at)
+
+
+class _Suspected(NamedTuple):
+    """What seems to be lost."""
+
+    pool: str | None
+    since: float
+    at_last_look: bool
 
 
 @dataclass(slots=True)

@@ -64,6 +64,7 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
             loading,
             worker_id=instance,
             time_limit_s=time_limit_s,
+            pulse_s=settings.task_pulse_s,
             stopping=stopping,
             max_output_bytes=settings.max_output_bytes,
             after_answer=shadows.offer,

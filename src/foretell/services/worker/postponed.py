@@ -3,13 +3,17 @@
 A worker must not sit on them, since another one may have the model loaded; nor give them back at once, or it would get
 them again the next moment, over and over. So it holds each for a short time, while it takes others, and then gives a
 fresh copy back: a return would count towards the delivery limit. What is held is acknowledged, so that the broker
-hands out the next one.
+hands out the next one, and kept by the worker's word (see keeping.py).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from foretell.services.worker.keeping import Word
 
 #: How long an envelope is held at first, and at most: the longer a model has been loading, the longer it may take.
 HOLD_S = 1.0
@@ -31,8 +35,10 @@ class Held:
     version: str
     queue: str
     body: bytes
-    #: How often it was delivered, the times aside when we gave it back.
-    attempts: int
+    #: Of its tasks.
+    ids: list[UUID]
+    #: How many deliveries counted before this one, which does not.
+    earlier_attempts: int
 
 
 class Postponed:
@@ -42,13 +48,20 @@ class Postponed:
         self,
         give_back: Callable[[Held], Awaitable[None]],
         is_loading: Callable[[str, str], bool],
+        word: Word,
         *,
+        pulse_s: float,
         hold_s: float = HOLD_S,
         max_bytes: int = MAX_HELD_BYTES,
     ) -> None:
-        """`give_back` publishes a fresh copy; `is_loading(model, version)` says whether it makes sense to wait."""
+        """`give_back` publishes a fresh copy; `is_loading(model, version)` says whether it makes sense to wait.
+
+        What is held is spoken of with every pulse, since the broker no longer knows of it (see keeping.py).
+        """
         self._give_back = give_back
         self._is_loading = is_loading
+        self._word = word
+        self._pulse_s = pulse_s
         self._hold_s = hold_s
         self._max_bytes = max_bytes
         #: When each goes back, in the order of their arrival.
@@ -57,6 +70,9 @@ class Postponed:
         #: Since when envelopes have waited here, by model and version.
         self._since: dict[tuple[str, str], float] = {}
         self._news = asyncio.Event()
+        #: What was not spoken of yet, and when the rest was.
+        self._unsaid: list[Held] = []
+        self._said_at = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -77,12 +93,14 @@ class Postponed:
             self._news.set()
         self._held[held] = now + max(self._hold_s, min(waited_s / 4, MAX_HOLD_S))
         self._bytes += len(held.body)
+        self._unsaid.append(held)
 
     async def run(self) -> None:
         """Give back what is due, until cancelled. Raises what `give_back` raises."""
         while True:
             await self._news.wait()
             await self._give_back_due()
+            await self._speak()
             self._news.clear()
             if self._held:
                 with suppress(TimeoutError):
@@ -100,6 +118,18 @@ class Postponed:
         due = [held for held, at in self._held.items() if at <= now or (held.model, held.version) not in loading]
         await self._give_all(due)
 
+    async def _speak(self) -> None:
+        now = asyncio.get_running_loop().time()
+        new, self._unsaid = self._unsaid, []
+        if now - self._said_at > self._pulse_s:
+            new, self._said_at = list(self._held), now
+        await self._say([held for held in new if held in self._held], "alone")
+
+    async def _say(self, some: list[Held], state: Literal["alone", "returned"]) -> None:
+        for earlier_attempts in {held.earlier_attempts for held in some}:
+            ids = [each for held in some if held.earlier_attempts == earlier_attempts for each in held.ids]
+            await self._word.say(ids, state, earlier_attempts=earlier_attempts)
+
     async def _give_all(self, due: list[Held]) -> None:
         for start in range(0, len(due), _IN_FLIGHT):
             some = due[start : start + _IN_FLIGHT]
@@ -108,3 +138,4 @@ class Postponed:
             for held in some:
                 del self._held[held]
                 self._bytes -= len(held.body)
+            await self._say(some, "returned")

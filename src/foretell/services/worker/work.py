@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import structlog
@@ -35,6 +35,7 @@ from foretell.kit.clock import now, uuid7
 from foretell.kit.errors import ForetellError
 from foretell.kit.lifecycle import exit_at_once
 from foretell.services.worker import traces
+from foretell.services.worker.keeping import Run, Word
 from foretell.services.worker.measures import BUSY, RUN_DURATION_S, TASKS
 from foretell.services.worker.postponed import HOLD_S, Held, Postponed
 
@@ -54,9 +55,8 @@ _LET_GO_S = 2.0
 EXIT_HANGING_MODEL = 70
 #: How many splinters of a split envelope are under way to the broker at once.
 _SPLIT_IN_FLIGHT = 64
-#: In the headers of a copy: how often the message was delivered before, the times aside when it was only given back.
-#: A copy is a new message to the broker, and an input that kills its worker must not begin anew with each.
-EARLIER_ATTEMPTS = "foretell-earlier-attempts"
+#: How many envelopes a worker remembers to have answered.
+_REMEMBERED = 1000
 
 
 class Runner(Protocol):
@@ -94,7 +94,7 @@ async def _let_go(consumer: Consumer) -> None:
 
 def _earlier_attempts(delivery: Delivery) -> int:
     """How often a message was delivered before it was given back as this copy."""
-    said = delivery.headers.get(EARLIER_ATTEMPTS, "") if delivery.headers else ""
+    said = delivery.headers.get(queues.EARLIER_ATTEMPTS, "") if delivery.headers else ""
     return int(said) if said.isdecimal() and len(said) < 4 else 0
 
 
@@ -118,6 +118,7 @@ class Worker:
         worker_id: str,
         time_limit_s: Callable[[str, str], float],
         stopping: asyncio.Event,
+        pulse_s: float = 5.0,
         hold_s: float = HOLD_S,
         max_output_bytes: int = 4 * 1024 * 1024,
         exit_process: Callable[[int], None] = _exit,
@@ -125,6 +126,7 @@ class Worker:
     ) -> None:
         """`time_limit_s(model, version)` says how long one call of a model may take.
 
+        `pulse_s` is how often it says which tasks it keeps for long (see keeping.py).
         `hold_s` is how long, at first, an envelope is held whose model is being loaded (see postponed.py).
         `after_answer` is told of envelopes and their results once these are handed back; it must not wait or raise.
         """
@@ -135,6 +137,11 @@ class Worker:
         self._time_limit_s = time_limit_s
         self._stopping = stopping
         self._max_output_bytes = max_output_bytes
+        self._pulse_s = pulse_s
+        self._word = Word(broker, worker_id)
+        #: The last envelopes that were answered, by the identifiers of their messages.
+        self._answered: dict[str, None] = {}
+        self._consumer: Consumer | None = None
         self._exit_process = exit_process
         self._after_answer = after_answer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -143,7 +150,11 @@ class Worker:
         self._calling = False
         self._in_hand: tuple[TaskEnvelope, datetime] | None = None
         self._postponed = Postponed(
-            self._give_back, lambda *version: models.state(*version) is State.LOADING, hold_s=hold_s
+            self._give_back,
+            lambda *version: models.state(*version) is State.LOADING,
+            self._word,
+            pulse_s=pulse_s,
+            hold_s=hold_s,
         )
 
     @property
@@ -173,12 +184,16 @@ class Worker:
 
     async def work(self, consumer: Consumer) -> None:
         """Handle envelopes until told to stop; the one in hand is finished first."""
-        leaving = asyncio.create_task(self._leave(consumer))
+        self._consumer = consumer
+        leaving = asyncio.create_task(self._leave())
         giving_back = asyncio.create_task(self._postponed.run())
         try:
-            while not self._stopping.is_set() and (deliveries := await consumer.receive(1)):
+            while not self._stopping.is_set() and (deliveries := await self._consumer.receive(1)):
                 for delivery in deliveries:
-                    await self._handle(consumer, delivery)
+                    released = await self._handle(self._consumer, delivery)
+                    if released and not self._stopping.is_set():
+                        await self._consumer.close()
+                        self._consumer = await self._broker.consume(delivery.queue, prefetch=1)
             await leaving
         finally:
             leaving.cancel()
@@ -186,35 +201,45 @@ class Worker:
             await asyncio.gather(giving_back, return_exceptions=True)
             with suppress(_Stopped):
                 await self._postponed.give_back_all()
+            if self._consumer is not consumer:
+                await self._consumer.close()
 
-    async def _leave(self, consumer: Consumer) -> None:
+    async def _leave(self) -> None:
         """Once told to stop, take no more: at once, or another envelope would follow the one in hand."""
         await self._stopping.wait()
-        await consumer.stop()
+        assert self._consumer is not None
+        await self._consumer.stop()
 
-    async def _handle(self, consumer: Consumer, delivery: Delivery) -> None:
+    async def _handle(self, consumer: Consumer, delivery: Delivery) -> bool:
+        """Answer one delivery; whether it was released on the way, so that this consumer gets nothing more."""
         try:
             envelope = decode_tasks(delivery.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.error("task_envelope_rejected", message_id=delivery.message_id, reason=str(error)[:300])
             await consumer.reject([delivery], requeue=False)
-            return
+            return False
+        if delivery.message_id in self._answered:
+            # Our acknowledgement did not arrive.
+            log.info("redelivery_acknowledged", message_id=delivery.message_id, tasks=len(envelope.tasks))
+            await consumer.acknowledge([delivery])
+            return False
         attempts = delivery.attempts + _earlier_attempts(delivery)
         if attempts > queues.DELIVERY_LIMIT:
             log.error("task_envelope_rejected", message_id=delivery.message_id, reason=f"delivered {attempts} times")
             await consumer.reject([delivery], requeue=False)
-            return
+            return False
         state = self._models.state(envelope.model, envelope.version)
         alone = len(envelope.tasks) == 1
         if state is State.LOADING and (alone or attempts == 1):
-            held = Held(envelope.model, envelope.version, delivery.queue, delivery.body, attempts)
+            ids = [task.id for task in envelope.tasks]
+            held = Held(envelope.model, envelope.version, delivery.queue, delivery.body, ids, attempts - 1)
             await self._postponed.hold(held)
             await consumer.acknowledge([delivery])
-            return
+            return False
         self.busy = True
         self._in_hand = envelope, now()
         BUSY.set(1)
-        hung = False
+        hung = released = False
         results: Sequence[Result] | None = None
         try:
             if attempts > 1 and not alone:
@@ -225,12 +250,23 @@ class Worker:
                 started_at = now()
                 runs = traces.begin(envelope, delivery.queue, self._worker_id)
                 with tracing.inside(traces.alone(envelope, runs)):
-                    results = self._refused(envelope) if state is State.FAILED else await self._run(envelope)
+                    if state is State.FAILED:
+                        results = self._refused(envelope)
+                    else:
+                        run = await self._begin_run(consumer, delivery, envelope, attempts)
+                        try:
+                            results = await self._run(envelope)
+                        finally:
+                            await run.end()
+                            released = run.released
                     hung = results is None
-                    if hung:
+                    if hung or released:
                         # As soon as this one is acknowledged the next would come, for nothing.
                         await consumer.stop()
                     await self._answer(delivery.queue, envelope, results, started_at, runs)
+                    if released and hung and not alone:
+                        await self._word.say([task.id for task in envelope.tasks], "returned")
+            self._remember(delivery)
             await consumer.acknowledge([delivery])
             if results is not None:
                 self._after_answer(envelope, results)
@@ -248,6 +284,30 @@ class Worker:
                         await self._postponed.give_back_all()
                 await _let_go(consumer)
                 self._exit_process(EXIT_HANGING_MODEL)
+        return released
+
+    def _remember(self, delivery: Delivery) -> None:
+        if delivery.message_id:
+            self._answered[delivery.message_id] = None
+        if len(self._answered) > _REMEMBERED:
+            del self._answered[next(iter(self._answered))]
+
+    async def _begin_run(self, consumer: Consumer, delivery: Delivery, envelope: TaskEnvelope, attempts: int) -> Run:
+        ids = [task.id for task in envelope.tasks]
+
+        async def say(state: Literal["held", "alone"]) -> None:
+            # The tasks of an envelope are published one by one if this worker dies, and count from the beginning then.
+            await self._word.say(ids, state, earlier_attempts=attempts if len(ids) == 1 else 0)
+
+        async def release() -> None:
+            log.info("run_released", model=envelope.model, version=envelope.version, tasks=len(ids))
+            await consumer.stop()
+            await consumer.acknowledge([delivery])
+
+        if attempts > 1:
+            # Whoever had it before has died: a sweep that takes it for lost would send it on to others meanwhile.
+            await say("held")
+        return Run(say, release, pulse_s=self._pulse_s)
 
     def _refused(self, envelope: TaskEnvelope) -> Sequence[Result]:
         """What becomes of the tasks of a model that can't be loaded."""
@@ -366,7 +426,7 @@ class Worker:
     async def _give_back(self, held: Held) -> None:
         """Publish a copy of what this worker can't answer yet."""
         try:
-            await self._publish(held.queue, held.body, {EARLIER_ATTEMPTS: str(held.attempts - 1)})
+            await self._publish(held.queue, held.body, {queues.EARLIER_ATTEMPTS: str(held.earlier_attempts)})
         except MessageRefused:
             # The broker took it once; now its bound is another.
             await self._split(held.queue, decode_tasks(held.body))

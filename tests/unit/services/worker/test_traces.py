@@ -75,6 +75,7 @@ class Bench:
             self.engine,
             ModelsThatAre(),
             worker_id="worker-7",
+            pulse_s=3600.0,
             time_limit_s=lambda *_: 60.0,
             stopping=stopping,
         )
@@ -190,6 +191,7 @@ async def test_runs_that_hang_end_as_such(bench: Bench) -> None:
             engine,
             ModelsThatAre(),
             worker_id="worker-7",
+            pulse_s=3600.0,
             time_limit_s=lambda *_: 0.05,
             stopping=stopping,
             exit_process=lambda status: stopping.set(),

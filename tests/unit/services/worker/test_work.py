@@ -23,6 +23,8 @@ from foretell.contracts.messages import (
     ResultEnvelope,
     Task,
     TaskEnvelope,
+    TasksKept,
+    decode_kept,
     decode_results,
     decode_tasks,
     encode,
@@ -149,10 +151,29 @@ def engine() -> Iterator[Engine]:
     engine.released.set()
 
 
+class Deaf(ObservedConsumer):
+    """A consumer whose acknowledgements do not arrive."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__(consumer, [])
+        self.missed = 0
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        self.missed += 1
+
+
 class Bench:
     """A worker at work, and what goes in and comes out."""
 
-    def __init__(self, broker: Observed, engine: Engine, *, time_limit_s: float = 60.0, hold_s: float = 3600.0) -> None:
+    def __init__(
+        self,
+        broker: Observed,
+        engine: Engine,
+        *,
+        time_limit_s: float = 60.0,
+        hold_s: float = 3600.0,
+        pulse_s: float = 3600.0,
+    ) -> None:
         self.broker = broker
         self.engine = engine
         self.stopping = asyncio.Event()
@@ -163,6 +184,7 @@ class Bench:
             engine,
             self.models,
             worker_id="worker-7",
+            pulse_s=pulse_s,
             time_limit_s=lambda model, version: time_limit_s,
             hold_s=hold_s,
             stopping=self.stopping,
@@ -515,6 +537,150 @@ async def test_time_in_which_nobody_could_run_is_not_the_models_fault(broker: Ob
         (answer,) = await bench.results(1)
     assert answer.results[0].error is None
     assert bench.exits == []
+
+
+# What takes long, and what comes again.
+
+
+class Heard:
+    """What is said of tasks that a worker keeps, by state."""
+
+    def __init__(self, broker: Observed) -> None:
+        self.said: list[TasksKept] = []
+        self._events = broker.subscribe(queues.TASKS_KEPT)
+        self._task = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        async for body in self._events:
+            self.said.append(decode_kept(body))
+
+    @property
+    def states(self) -> list[str]:
+        return [each.state for each in self.said]
+
+    async def close(self) -> None:
+        await self._events.aclose()
+        await self._task
+
+
+@pytest.fixture
+async def heard(broker: Observed) -> AsyncIterator[Heard]:
+    heard = Heard(broker)
+    while not broker.connected:
+        await asyncio.sleep(0.01)
+    yield heard
+    await heard.close()
+
+
+async def test_a_short_run_is_not_spoken_of(broker: Observed, engine: Engine, heard: Heard) -> None:
+    bench = Bench(broker, engine)
+    await bench.put("a")
+    async with bench.working():
+        await bench.results(1)
+    assert heard.said == []
+
+
+async def test_a_long_run_is_acknowledged_while_it_lasts_and_nothing_is_taken_meanwhile(
+    broker: Observed, engine: Engine, heard: Heard
+) -> None:
+    bench = Bench(broker, engine, pulse_s=0.02)
+    engine.wait_in_every_run = True
+    ids = await bench.put("a", "b")
+    async with bench.working():
+        await _until(lambda: "acknowledge" in broker.noted)
+        assert await bench.depth(queues.TASKS) == (0, 0)
+        next_ids = await bench.put("c")
+        await _until(lambda: heard.states.count("alone") > 3)
+        # Somebody else may have it.
+        assert await bench.depth(queues.TASKS) == (1, 0)
+        said = list(heard.said)
+        engine.released.set()
+        answers = await bench.results(2)
+        await _until(lambda: not bench.worker.busy)
+    assert engine.runs == [ids, next_ids]
+    assert [[result.id for result in answer.results] for answer in answers] == [ids, next_ids]
+    assert [each.state for each in said[:4]] == ["held", "held", "held", "alone"]
+    assert {(each.worker_id, *each.ids) for each in said} == {("worker-7", *ids)}
+    assert await bench.depth(queues.TASKS) == (0, 0)
+
+
+async def test_told_to_stop_during_a_long_run_it_answers_and_ends(
+    broker: Observed, engine: Engine, heard: Heard
+) -> None:
+    bench = Bench(broker, engine, pulse_s=0.02)
+    engine.wait_in_every_run = True
+    await bench.put("a")
+    async with bench.working() as working:
+        await _until(lambda: "alone" in heard.states)
+        bench.stopping.set()
+        await bench.put("b")
+        engine.released.set()
+        await bench.results(1)
+        await working
+    assert await bench.depth(queues.TASKS) == (1, 0)
+
+
+async def test_many_that_hang_after_they_were_released_are_given_back(
+    broker: Observed, engine: Engine, heard: Heard
+) -> None:
+    bench = Bench(broker, engine, pulse_s=0.02, time_limit_s=1.0)
+    ids = await bench.put("a", "hang")
+    async with bench.working() as working:
+        with pytest.raises(Exited):
+            await working
+    assert heard.states[-2:] == ["alone", "returned"]
+    copies = await _takes(broker, 2)
+    assert sorted(task.id for copy in copies for task in decode_tasks(copy.body).tasks) == sorted(ids)
+
+
+async def test_a_task_that_comes_to_a_second_worker_is_spoken_of_at_once(
+    broker: Observed, engine: Engine, heard: Heard
+) -> None:
+    bench = Bench(broker, engine)
+    ids = await bench.put("a")
+    await _redeliver(broker)
+    async with bench.working():
+        await bench.results(1)
+        await _until(lambda: bool(heard.said))
+    # If it kills this one too, the next copy says how often that has happened.
+    assert heard.said == [TasksKept("worker-7", ids, "held", 2)]
+
+
+async def test_what_was_answered_a_moment_ago_is_not_run_again(broker: Observed, engine: Engine) -> None:
+    bench = Bench(broker, engine)
+    await bench.put("a")
+    consumer = await broker.consume(queues.TASKS, prefetch=1)
+    deaf = Deaf(consumer)
+    working = asyncio.create_task(bench.worker.work(deaf))
+    await bench.results(1)
+    await _until(lambda: deaf.missed == 1)
+    # Its acknowledgement is lost, with the connection: so it comes again.
+    await consumer.close()
+    working.cancel()
+    await asyncio.wait({working})
+    async with bench.working():
+        await _until(lambda: "acknowledge" in broker.noted)
+    assert len(engine.runs) == 1
+    assert await bench.depth(queues.TASKS) == (0, 0)
+    assert await bench.depth(queues.RESULTS) == (0, 0)
+
+
+async def test_what_is_held_until_its_model_is_loaded_is_spoken_of(
+    broker: Observed, engine: Engine, heard: Heard
+) -> None:
+    bench = Bench(broker, engine, pulse_s=0.01)
+    bench.models.states["slow"] = State.LOADING
+    ids = await bench.put("a", "b", model="slow")
+    async with bench.working():
+        await _until(lambda: len(heard.said) > 1)
+        bench.models.states["slow"] = State.READY
+        bench.worker.models_changed()
+        await bench.results(1)
+        await _until(lambda: "returned" in heard.states)
+    # What follows is said of its run.
+    until = heard.states.index("returned")
+    assert heard.said[:until] == [TasksKept("worker-7", ids, "alone", 0)] * until
+    assert heard.said[until] == TasksKept("worker-7", ids, "returned", 0)
 
 
 # The end.

@@ -1,0 +1,91 @@
+"""What workers say they have in hand: see docs/decisions/0014.
+
+Nothing depends on hearing it: a dispatcher that has heard nothing, because it has just started say, publishes a task
+again that its worker still has. It then runs twice and is settled once.
+"""
+
+import time
+from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from foretell.contracts import queues
+from foretell.contracts.messages import TasksKept, decode_kept
+
+log = structlog.get_logger()
+
+
+#: After a pause of this length between two sweeps we may have missed what was said.
+_STOOD_STILL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    heard_at: float
+    alone: bool
+    earlier_attempts: int
+
+
+class InHand:
+    """The tasks that workers keep for longer than a moment, as far as they were heard."""
+
+    def __init__(self, pulse_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Workers speak every `pulse_s`, by `clock`."""
+        self._pulse_s = pulse_s
+        self._clock = clock
+        self._kept: dict[UUID, _Kept] = {}
+        self._looked_at = clock()
+
+    async def listen(self, events: AsyncIterable[bytes]) -> None:
+        """Hear what is said, until the subscription ends."""
+        async for body in events:
+            try:
+                self.hear(decode_kept(body))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                log.warning("event_rejected", routing_key=queues.TASKS_KEPT, reason=str(error)[:300])
+
+    def hear(self, said: TasksKept) -> None:
+        """A worker has said something."""
+        if said.state == "returned":
+            self.forget(said.ids)
+            return
+        kept = _Kept(self._clock(), said.state == "alone", said.earlier_attempts)
+        self._kept.update(dict.fromkeys(said.ids, kept))
+
+    def look(self, *, connected: bool) -> None:
+        """To be called with every sweep. While nothing can be heard, silence says nothing."""
+        now = self._clock()
+        if not connected or now - self._looked_at > _STOOD_STILL_S:
+            # We were cut off, or stood still ourselves.
+            self._kept = {
+                identifier: _Kept(now, kept.alone, kept.earlier_attempts) for identifier, kept in self._kept.items()
+            }
+        self._looked_at = now
+        self._kept = {
+            identifier: kept for identifier, kept in self._kept.items() if kept.alone or not self._is_silent(kept)
+        }
+
+    def __contains__(self, identifier: UUID) -> bool:
+        """Whether a worker has this one in hand, as far as we know."""
+        kept = self._kept.get(identifier)
+        return kept is not None and not self._is_silent(kept)
+
+    @property
+    def abandoned(self) -> Mapping[UUID, int]:
+        """Those that a worker had alone and of which it says nothing any more; with the attempts that count."""
+        return {
+            identifier: kept.earlier_attempts
+            for identifier, kept in self._kept.items()
+            if kept.alone and self._is_silent(kept)
+        }
+
+    def forget(self, ids: Collection[UUID]) -> None:
+        """These are nobody's any more."""
+        for identifier in ids:
+            self._kept.pop(identifier, None)
+
+    def _is_silent(self, kept: _Kept) -> bool:
+        return self._clock() - kept.heard_at > queues.PULSES_OF_SILENCE * self._pulse_s

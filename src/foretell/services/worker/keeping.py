@@ -1,0 +1,83 @@
+"""Says which tasks this worker keeps for longer than a moment, so that nobody starts them a second time.
+
+A broker is patient with what is not acknowledged only for so long (RabbitMQ's `consumer_timeout`), and then hands it to
+somebody else while it still runs. So a long run is acknowledged while it lasts; from then on the worker's word is its
+lease: it is repeated with every pulse, and a dispatcher that hears it no more publishes the task again. See
+docs/decisions/0014.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Literal
+from uuid import UUID
+
+from foretell.broker.port import Broker
+from foretell.contracts import queues
+from foretell.contracts.messages import TasksKept, encode
+from foretell.kit.errors import ForetellError
+
+#: More are said in several events.
+_IDS_IN_EVENT = 1000
+
+
+class Word:
+    """What a worker says of the tasks that it keeps."""
+
+    def __init__(self, broker: Broker, worker_id: str) -> None:
+        self._broker = broker
+        self._worker_id = worker_id
+
+    async def say(
+        self, ids: Sequence[UUID], state: Literal["held", "alone", "returned"], *, earlier_attempts: int = 0
+    ) -> None:
+        """Tell every dispatcher. Never raises: it is a hint, and said again."""
+        for start in range(0, len(ids), _IDS_IN_EVENT):
+            some = list(ids[start : start + _IDS_IN_EVENT])
+            event = TasksKept(self._worker_id, some, state, earlier_attempts)
+            with suppress(ForetellError):
+                await self._broker.publish_event(queues.TASKS_KEPT, encode(event))
+
+
+class Run:
+    """One run of a model. A short one costs a timer; a long one is spoken of, and released when it is very long."""
+
+    def __init__(
+        self,
+        say: Callable[[Literal["held", "alone"]], Awaitable[None]],
+        release: Callable[[], Awaitable[None]],
+        *,
+        pulse_s: float,
+    ) -> None:
+        """`release` has the broker send nothing more to us and acknowledges what is run."""
+        self._say = say
+        self._release = release
+        self._pulse_s = pulse_s
+        self._pulses = 0
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(pulse_s, self._begin)
+
+    @property
+    def released(self) -> bool:
+        """Whether the broker was told, or is being told, that the tasks are done."""
+        return self._pulses >= queues.PULSES_UNTIL_RELEASED
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._speak())
+
+    async def _speak(self) -> None:
+        while True:
+            self._pulses += 1
+            if self._pulses == queues.PULSES_UNTIL_RELEASED:
+                # First the word, then the release: there is no moment without a lease.
+                await self._say("alone")
+                await self._release()
+            await self._say("alone" if self.released else "held")
+            await asyncio.sleep(self._pulse_s)
+
+    async def end(self) -> None:
+        """The run is over: nothing more is said of it."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
