@@ -228,7 +228,7 @@ def _shown(ms: list[float]) -> str:
 async def audited(database: Database, predictions: int, which: str) -> None:
     started = time.perf_counter()
     async with database.snapshot() as connection:
-        findings = await audit(connection)
+        findings = await audit(connection, parallel_workers=4)
     assert not findings, findings
     seconds = time.perf_counter() - started
     print(f"{database.dialect}, {which}: audit {seconds / predictions * 1e6:.2f} s a million predictions")
