@@ -1,10 +1,11 @@
-"""Starts services by forking a process that has imported them, since importing is most of what a start costs.
+"""Starts a service by forking a process that has imported it, since importing is most of what a start costs.
 
 A service that is started so is a process like any other: its environment, folder, output, session and signals are its
 own. `tests/e2e/test_local_engine.py` starts services as users do.
 
 Run as a program, this is the process that forks. Over a socket it takes what to start, a JSON object a line, and says
-which process that is and, later, how each one ended.
+which process that is and, later, how each one ended. Each service has one of its own: a process also shows the
+metrics of whatever was imported in it.
 """
 
 import gc
@@ -18,28 +19,28 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_SERVICES = ("app", "dispatcher", "worker")
-#: What they import only once they run. Not onnxruntime: it starts a thread, which a fork would miss at its end.
+#: What is imported only once a service runs. Not onnxruntime: it starts a thread, which a fork would miss at its end.
 _MORE = ("uvloop",)
 
 
 class ForkServer:
-    """The tests' end: starts services, and knows how they ended. Its process is there from the first start on."""
+    """The tests' end: starts a service, and knows how it ended. Its process is there from the first start on."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
+        self._service = service
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._statuses: dict[int, int] = {}
 
-    def start(self, service: str, *, environment: Mapping[str, str], output: Path, folder: Path) -> "Forked":
-        """Start a service in `folder` that writes to the end of `output`."""
-        order = {"service": service, "environment": dict(environment), "output": str(output), "folder": str(folder)}
+    def start(self, *, environment: Mapping[str, str], output: Path, folder: Path) -> "Forked":
+        """Start one more, in `folder`; it writes to the end of `output`."""
+        order = {"environment": dict(environment), "output": str(output), "folder": str(folder)}
         with self._lock:
             if self._process is None:
                 self._open()
@@ -71,7 +72,7 @@ class ForkServer:
         self._lines = self._socket.makefile("w", encoding="utf-8")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, self._service, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -128,8 +129,8 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _serve(control: socket.socket) -> Callable[[], None]:
-    """Fork what is asked for until nobody asks any more; returns, in each child, what it has to run."""
+def _serve(control: socket.socket) -> bool:
+    """Fork whenever asked to, until nobody asks any more; returns whether this is one of the children."""
     waking, waker = os.pipe()
     for end in (waking, waker):
         os.set_blocking(end, False)
@@ -148,10 +149,11 @@ def _serve(control: socket.socket) -> Callable[[], None]:
             if not line:
                 for pid in children:
                     os.kill(pid, signal.SIGKILL)
-                return sys.exit
+                return False
             pid = os.fork()
             if pid == 0:
-                return _become(json.loads(line))
+                _become(json.loads(line))
+                return True
             children.add(pid)
             control.sendall(json.dumps({"started": pid}).encode() + b"\n")
 
@@ -166,8 +168,8 @@ def _ended(children: set[int]) -> list[tuple[int, int]]:
     return ended
 
 
-def _become(order: dict[str, Any]) -> Callable[[], None]:
-    """Be a process of its own; returns what it runs."""
+def _become(order: dict[str, Any]) -> None:
+    """Be a process of its own."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -178,16 +180,15 @@ def _become(order: dict[str, Any]) -> Callable[[], None]:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    main: Callable[[], None] = import_module(f"foretell.services.{order['service']}.app").main
-    return main
 
 
 if __name__ == "__main__":
     # That forking and threads do not go together is meant for threads of Python; numpy's look after themselves.
     warnings.simplefilter("ignore", DeprecationWarning)
-    for name in (*(f"foretell.services.{service}.app" for service in _SERVICES), *_MORE):
+    service = import_module(f"foretell.services.{sys.argv[1]}.app")
+    for name in _MORE:
         import_module(name)
     gc.collect()
     gc.freeze()
-    run = _serve(socket.socket(fileno=int(sys.argv[1])))
-    run()
+    if _serve(socket.socket(fileno=int(sys.argv[2]))):
+        service.main()

@@ -35,14 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fork_server() -> Iterator[None]:
+def _fork_servers() -> Iterator[None]:
     """Have the processes of every system started quickly."""
-    System.fork_server = ForkServer()
+    servers = {service: ForkServer(service) for service in ("app", "dispatcher", "worker")}
+    System.fork_servers = servers
     try:
         yield
     finally:
-        System.fork_server.close()
-        System.fork_server = None
+        for server in servers.values():
+            server.close()
+        System.fork_servers = {}
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ class Running:
 class System:
     """App, dispatcher and workers, started and ended by us; the broker and the database are given."""
 
-    #: What starts processes in a small part of the time; benchmarks start them as users do.
-    fork_server: ClassVar[ForkServer | None] = None
+    #: What starts a service in a small part of the time; benchmarks start all as users do.
+    fork_servers: ClassVar[Mapping[str, ForkServer]] = {}
 
     def __init__(
         self, folder: Path, *, database_url: str, broker_url: str, broker_prefix: str = "", **environment: str
@@ -125,8 +125,8 @@ class System:
     def _launch(self, service: str, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes] | Forked":
         launcher = self.launcher_of(service)
         # What the linker is told counts only at the start of a program.
-        if self.fork_server is not None and not launcher and "LD_PRELOAD" not in environment:
-            return self.fork_server.start(service, environment=environment, output=log, folder=self.folder)
+        if service in self.fork_servers and not launcher and "LD_PRELOAD" not in environment:
+            return self.fork_servers[service].start(environment=environment, output=log, folder=self.folder)
         command = [sys.executable, "-c", f"from foretell.services.{service}.app import main; main()"]
         with log.open("ab") as output:
             return subprocess.Popen(

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
+from tests.fork_server import ForkServer
 from tests.network import HUB_ADDRESS, Network
 from tests.system import Running, System
 
@@ -21,7 +23,7 @@ class PartitionedSystem(System):
     """App, dispatcher and workers on a leg each; the monitoring service, as a server, at the hub."""
 
     #: A fork would be in the network of whoever forks it, and not in that of whoever starts it.
-    fork_server = None
+    fork_servers: ClassVar[Mapping[str, ForkServer]] = {}
 
     def __init__(
         self, folder: Path, network: Network, *, monitoring_port: int, database_url: str, broker_url: str
