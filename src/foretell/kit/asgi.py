@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from hmac import compare_digest
 from typing import Any
 
 import msgspec
@@ -72,6 +73,17 @@ async def respond(send: Send, status: int, body: bytes, content_type: bytes, hea
 
 
 JSON = b"application/json"
+_METRICS_CLOSED = (
+    b'{"detail":"This needs the token of the monitoring service: Authorization: Bearer TOKEN.","status":401}'
+)
+
+
+def shows_token(scope: Scope, expected: bytes) -> bool:
+    """Whether a request shows this token, `Authorization: Bearer TOKEN`. Nobody shows an empty one."""
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, token = given.partition(b" ")
+    # Compared whatever the scheme is, and in constant time: how long it takes says nothing of the token.
+    return compare_digest(token.strip(), expected) and scheme.lower() == b"bearer" and expected != b""
 
 
 class Operations:
@@ -80,7 +92,8 @@ class Operations:
     `checks` maps a part to what asks it; the disks that this process writes to are looked at besides. A service is
     *healthy* when all of them pass; it is *ready* when those named in `needed_to_serve` pass, and those of
     `until_ready`, which are no matter of health; it is *live* as long as `live` returns True. A check that takes longer
-    than `check_timeout_s` has not passed. `details` adds fields to `/health`.
+    than `check_timeout_s` has not passed. `details` adds fields to `/health`. With
+    `metrics_token`, whoever reads `/metrics` must show it; an empty one is nobody's.
     """
 
     def __init__(
@@ -95,6 +108,7 @@ class Operations:
         live: Callable[[], bool] = lambda: True,
         details: Callable[[], dict[str, Any]] = dict,
         check_timeout_s: float = _CHECK_TIMEOUT_S,
+        metrics_token: str | None = None,
     ) -> None:
         self._identity = {"service": service, "instance": instance, "version": version}
         asked, until_ready = {**(checks or {}), "disk": FOLDERS.check}, until_ready or {}
@@ -104,6 +118,7 @@ class Operations:
         self._live = live
         self._details = details
         self._check_timeout_s = check_timeout_s
+        self._metrics_token = None if metrics_token is None else metrics_token.encode()
         self._asking: dict[str, asyncio.Task[None]] = {}
         metrics.UP.labels(service, instance, version).set(1)
 
@@ -117,6 +132,8 @@ class Operations:
         path = scope["path"]
         if scope["method"] not in ("GET", "HEAD"):
             await respond(send, 405, b'{"detail":"Only GET."}', b"application/problem+json", [(b"allow", b"GET, HEAD")])
+        elif path == "/metrics" and self._metrics_token is not None and not shows_token(scope, self._metrics_token):
+            await respond(send, 401, _METRICS_CLOSED, b"application/problem+json", [(b"www-authenticate", b"Bearer")])
         elif path == "/metrics":
             await respond(send, 200, metrics.render(), metrics.CONTENT_TYPE.encode())
         elif path == "/health/live":

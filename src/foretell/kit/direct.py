@@ -18,9 +18,9 @@ from foretell.kit.asgi import BodyTooLarge
 from foretell.kit.connection_bounds import BODY, HEAD, RESTING, SMALL_BODY_BYTES, BoundedProtocol
 from foretell.kit.routing import Answer, Header, Paths, Request
 
-#: Headers that ask for more than an answer (a trace is followed by whoever surrounds the ASGI app), and the one that
-#: must not be there twice.
-_LOOKED_AT = frozenset({b"expect", b"upgrade", b"traceparent", b"host"})
+#: Headers that ask for more than an answer, and the one that must not be there twice. A trace is followed, and another
+#: page's origin refused, by whoever surrounds the ASGI app.
+_LOOKED_AT = frozenset({b"expect", b"upgrade", b"traceparent", b"origin", b"host"})
 
 
 class _Deaf:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from foretell.kit.connection_bounds import Bounds, Intake
 from foretell.kit.direct import DirectProtocol, DirectRoutes
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.heartbeats import Pulse
+from foretell.kit.private_folder import keep_private
 from foretell.kit.settings import ServiceSettings
 
 
@@ -55,6 +56,11 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     seconds, ends the process at once.
     """
     instance = instance_of(service, settings)
+    # What a service writes is its installation's, and nobody else's on this machine.
+    os.umask(0o077)
+    with suppress(OSError):
+        # Where it can't be made, whoever needs it says so; workers and the services without data need none.
+        keep_private(settings.data_dir)
     shipper = shipping.start(settings)
     writer = logs.configure(service, instance, settings.log_level, ship=None if shipper is None else shipper.take_lines)
     trace_export.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")

@@ -70,12 +70,15 @@ class Request(ABC):
 class AsgiRequest(Request):
     """One that comes through ASGI."""
 
-    __slots__ = ("_max_body_bytes", "_receive")
+    __slots__ = ("_max_body_bytes", "_receive", "peer")
 
     def __init__(
         self, scope: Scope, receive: Receive, max_body_bytes: int, parameters: Mapping[str, str] = _NO_PARAMETERS
     ) -> None:
         super().__init__(scope["headers"], scope["query_string"], parameters)
+        client = scope.get("client")
+        #: The address that is connected to us.
+        self.peer: str = client[0] if client else ""
         self._receive = receive
         self._max_body_bytes = max_body_bytes
 

@@ -9,6 +9,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foretell.kit.errors import Misconfigured
 
+#: What examples, templates and tired people write where a secret should stand.
+_PLACEHOLDERS = ("change", "secret", "example", "default", "foretell", "insecure", "password", "test", "your")
+#: A random secret of sixteen characters or more has at least so many different ones.
+_FEWEST_CHARACTERS = 8
+
 
 class ServiceSettings(BaseSettings):
     """What every service knows. Field `database_url` is read from `FORETELL_DATABASE_URL`, and so on."""
@@ -69,6 +74,20 @@ class ServiceSettings(BaseSettings):
     def production(self) -> bool:
         """Whether default secrets and default passwords are refused."""
         return self.environment == "production"
+
+    @property
+    def metrics_token(self) -> str | None:
+        """What whoever reads `/metrics` must show; None when everybody may. An empty one is nobody's."""
+        return self.monitoring_token.get_secret_value() if self.production else None
+
+    def check_secret(self, setting: str, secret: str, shortest: int) -> None:
+        """Refuse a secret that is short, not ASCII, or one that examples have or a person made up. Raises."""
+        if len(secret) < shortest:
+            raise self.refuse(setting, f"has {len(secret)} characters; it needs at least {shortest}.")
+        if not secret.isascii():
+            raise self.refuse(setting, "must be ASCII.")
+        if len(set(secret)) < _FEWEST_CHARACTERS or any(word in secret.lower() for word in _PLACEHOLDERS):
+            raise self.refuse(setting, "is a placeholder or easy to guess; set a random one of your own.")
 
     def refuse(self, setting: str, why: str) -> Misconfigured:
         """The error that names one setting by its environment variable."""

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from foretell.kit.errors import ForetellError
+from foretell.kit.private_folder import keep_private
 
 _FORMAT = 1
 #: `sockaddr_un` holds 104 bytes on macOS and 108 on Linux, and supervisord binds to `SOCKET.PID` first.
@@ -89,8 +90,8 @@ class Installation:
     def prepare(self) -> None:
         """Make the folders. Raises `FolderUnusable`."""
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            self.logs_dir.mkdir(exist_ok=True)
+            keep_private(self.data_dir)
+            self.logs_dir.mkdir(mode=0o700, exist_ok=True)
             self.run_dir.mkdir(mode=0o700, exist_ok=True)
             self.run_dir.chmod(0o700)
             if self.socket.parent != self.run_dir:

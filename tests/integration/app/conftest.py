@@ -12,7 +12,7 @@ import pytest
 
 from foretell.domain.accounts import registration
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.throttle import LoginThrottle
+from foretell.domain.accounts.throttle import LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.predictions.intake import Receipt, accept
 from foretell.domain.predictions.opening import open_store
@@ -40,6 +40,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         passwords=Passwords(),
         access_tokens=access_tokens,
         throttle=LoginThrottle(),
+        signups=SignupThrottle(settings.signups_per_address),
         authenticator=Authenticator(database, access_tokens),
         waiting=Waiting(database),
         stopping=asyncio.Event(),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -48,6 +49,22 @@ async def test_a_new_user_can_log_in_and_has_the_signup_grant(client: httpx.Asyn
 
 async def test_a_name_that_is_taken_is_a_conflict(client: httpx.AsyncClient, eve: str, is_problem: IsProblem) -> None:
     is_problem(await client.post("/users", json={"username": eve.upper(), "password": PASSWORD}), 409, "username_taken")
+
+
+async def test_an_address_makes_no_more_accounts_than_the_operator_allows(
+    database: Database, tmp_path: Path, is_problem: IsProblem
+) -> None:
+    state = make_state(AppSettings(data_dir=tmp_path, signups_per_address=2), database)
+    async with client_of(state) as client:
+        for name in ("one", "two"):
+            assert (await client.post("/users", json={"username": name, "password": PASSWORD})).status_code == 201
+        # What is wrong at once is not counted, and costs no hash.
+        is_problem(await client.post("/users", json={"username": "three", "password": "x"}), 422, "invalid_request")
+        refused = await client.post("/users", json={"username": "three", "password": PASSWORD})
+        is_problem(refused, 429, "too_many_attempts")
+        assert int(refused.headers["retry-after"]) > 40_000
+        assert (await log_in(client, "one")).status_code == 200
+    state.passwords.close()
 
 
 _BODIES_THAT_DO_NOT_FIT: list[object] = [

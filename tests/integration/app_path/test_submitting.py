@@ -203,3 +203,18 @@ async def test_who_waits_while_the_app_stops_has_a_promise(app: Running) -> None
     app.stopping.set()
     response = await waiting
     assert (response.status_code, response.json()["status"]) == (202, "queued")
+
+
+async def test_the_escape_of_nul_is_refused_and_its_six_characters_are_not(app: Running) -> None:
+    _, headers = await app.open_account()
+
+    async def status_of(text: bytes) -> int:
+        body = b'{"model": "sentiment", "input": {"text": "%s"}}' % text
+        return (await app.client.post(PATH, content=body, headers=headers)).status_code
+
+    assert await status_of(rb"a\\u0000b") == 202
+    assert await status_of(rb"a\\\\\\u0000b \n") == 202
+    assert await status_of(rb"a\u0000b") == 422
+    assert await status_of(rb"\u0000") == 422
+    assert await status_of(rb"a\\\u0000b") == 422
+    assert await status_of(rb"\\u0000 \u0000") == 422

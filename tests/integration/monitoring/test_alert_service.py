@@ -68,7 +68,7 @@ async def service_of(url: str, folder: Path, **settings: Any) -> AsyncIterator[S
         surroundings = Surroundings(known, database, "monitoring-1")
         app = build([alerts.part(surroundings)], surroundings)
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://monitoring") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as client:
             yield Service(client, database)
     finally:
         await database.close()

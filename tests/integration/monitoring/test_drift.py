@@ -97,7 +97,7 @@ async def world(empty_database_url: str, tmp_path: Path) -> AsyncIterator[World]
         surroundings = Surroundings(settings, database, "monitoring-1")
         parts: list[Part] = [heartbeats.part(surroundings), drift.part(surroundings)]
         transport = httpx.ASGITransport(build(parts, surroundings))
-        async with httpx.AsyncClient(transport=transport, base_url="http://monitoring") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as client:
             yield World(folder, database, client)
     finally:
         await database.close()

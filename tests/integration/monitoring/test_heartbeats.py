@@ -91,6 +91,13 @@ async def test_one_whose_clock_is_wrong_is_there_and_is_told_so(service: Watchin
     assert [each.state for each in await listed(service)] == ["healthy"]
 
 
+async def test_where_an_instance_is_nobody_else_can_say(service: Watching) -> None:
+    # Prometheus is sent to these addresses.
+    await send(service, address="10.9.9.9:8000")
+    await send(service, instance="app-2", address="nowhere")
+    assert [instance.address for instance in await listed(service)] == ["127.0.0.1:8000", ""]
+
+
 async def test_one_that_says_goodbye_has_stopped_and_a_late_heartbeat_does_not_bring_it_back(service: Watching) -> None:
     await send(service)
     await send(service, goodbye=True)

@@ -246,7 +246,7 @@ async def test_states_of_services(watched: Watching, began: datetime) -> None:
     }
     found = {item["instance"]: item for service in report["services"] for item in service["instances"]}
     assert found["app-1"]["failing"] == {"broker": "It is away."}
-    assert found["app-1"]["address"] == "10.0.0.1:1"
+    assert found["app-1"]["address"] == "127.0.0.1:1"
     assert found["app-1"]["version"] == "1.2.3"
     assert found["app-1"]["uptime_s"] == pytest.approx(3600, abs=60)
     assert {name: item["state"] for name, item in found.items()} == {

@@ -108,7 +108,7 @@ async def test_when_too_much_waits_senders_are_told_to_come_back(tmp_path: Path,
         await migrate(database)
         surroundings = Surroundings(settings, database, "monitoring-1")
         transport = httpx.ASGITransport(build(parts_of(surroundings), surroundings))
-        async with httpx.AsyncClient(transport=transport, base_url="http://monitoring") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as client:
             hold = asyncio.Event()
             reading = asyncio.Event()
 
@@ -137,7 +137,7 @@ async def test_a_full_disk_is_a_503_and_over_when_there_is_room_again(tmp_path: 
         await service.database.driver.run(lambda connection: connection.execute("PRAGMA max_page_count=1"))  # type: ignore[union-attr, arg-type, return-value, attr-defined]
         large = [record("x" * 10_000) for _ in range(100)]
         answer = await service.client.post("/logs", json=large)
-        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert (answer.status_code, answer.json()["code"]) == (503, "disk_full")
         assert "retry-after" in answer.headers
         assert len(await service.get("/reports/logs")) == 1
         await service.database.driver.run(lambda connection: connection.execute("PRAGMA max_page_count=1000000"))  # type: ignore[union-attr, arg-type, return-value, attr-defined]

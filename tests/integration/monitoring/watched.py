@@ -56,7 +56,7 @@ async def watching(
         surroundings = Surroundings(settings, database, "monitoring-1")
         app = build(parts_of(surroundings), surroundings)
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://monitoring") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as client:
             yield Watching(client, database)
     finally:
         await database.close()

@@ -86,6 +86,17 @@ async def test_callers_who_give_up_do_not_make_room_before_the_work_is_done() ->
     passwords.close()
 
 
+async def test_who_logs_in_does_not_wait_behind_those_who_register() -> None:
+    passwords = Passwords(max_parallel=1, max_waiting=100)
+    hashing = [asyncio.create_task(passwords.hash("x" * 8)) for _ in range(30)]
+    await asyncio.sleep(0)
+    assert await passwords.verify(None, "x" * 8) is False
+    assert not all(task.done() for task in hashing)
+    outcomes = await asyncio.gather(*hashing, return_exceptions=True)
+    assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) == 30 - 21
+    passwords.close()
+
+
 @pytest.mark.parametrize("password", ["12345678", "пароль-пароль", "x" * 1024])
 def test_allowed_passwords(password: str) -> None:
     check_password(password)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from foretell.domain.accounts.throttle import Allowance, LoginThrottle
+from foretell.domain.accounts.throttle import Allowance, LoginThrottle, SignupThrottle
 from foretell.domain.errors import TooManyAttempts
 
 
@@ -151,3 +151,18 @@ def test_memory_is_bounded_and_an_account_under_attack_is_not_forgotten(throttle
 
 def test_names_and_addresses_that_are_none_are_counted_too(throttle: LoginThrottle) -> None:
     assert attempts_until_refused(throttle, "\0" * 100_000, "unknown") == 5
+
+
+def test_an_address_may_ask_for_so_many_accounts_a_day() -> None:
+    at = 0.0
+    throttle = SignupThrottle(3, clock=lambda: at)
+    for _ in range(3):
+        throttle.attempt("192.0.2.1")
+    with pytest.raises(TooManyAttempts) as refused:
+        throttle.attempt("192.0.2.1")
+    assert refused.value.details["wait_s"] == 28_800
+    throttle.attempt("192.0.2.2")
+    at += 28_800
+    throttle.attempt("192.0.2.1")
+    for _ in range(1000):
+        SignupThrottle(0).attempt("192.0.2.1")

@@ -215,3 +215,23 @@ async def test_what_is_no_http_is_passed_over() -> None:
         raise AssertionError("nothing is received or sent")
 
     await Operations("app", instance="app-1", version="1")({"type": "lifespan"}, fail, fail)
+
+
+@pytest.mark.parametrize(
+    ("token", "shown", "status"),
+    [
+        (None, None, 200),
+        ("k3Jq8ZpW0xYvT5nB", None, 401),
+        ("k3Jq8ZpW0xYvT5nB", "Bearer k3Jq8ZpW0xYvT5nB", 200),
+        ("k3Jq8ZpW0xYvT5nB", "Basic k3Jq8ZpW0xYvT5nB", 401),
+        ("k3Jq8ZpW0xYvT5nB", "Bearer wrong", 401),
+        ("", "Bearer ", 401),
+        ("", None, 401),
+    ],
+)
+async def test_metrics_are_for_whoever_shows_the_token(token: str | None, shown: str | None, status: int) -> None:
+    operations = Operations("app", instance="app-1", version="1", metrics_token=token)
+    headers = {} if shown is None else {"Authorization": shown}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(operations), base_url="http://app") as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == status
+        assert (await client.get("/health/live")).status_code == 200

@@ -50,11 +50,38 @@ def _unmatchable_hash() -> str:
     return f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}${salt}${digest}"
 
 
-class Passwords:
-    """Hashes and verifies passwords in at most `max_parallel` threads (19 MiB of memory each).
+class _Lane:
+    """A few threads and a bounded queue before them."""
 
-    With `max_waiting` passwords in the queue, `hash` and `verify` raise `Overloaded`: a flood of log-ins must not
-    eat the cores, and an answer that comes after a minute is none.
+    def __init__(self, name: str, max_parallel: int, max_waiting: int) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=max_parallel, thread_name_prefix=name)
+        self._max_pending = max_parallel + max_waiting
+        self._pending = 0
+
+    async def run(self, work: Callable[[], Returned]) -> Returned:
+        """What `work` returns. Raises `Overloaded` when too many wait."""
+        if self._pending >= self._max_pending:
+            raise Overloaded
+        self._pending += 1
+        future = self._threads.submit(work)
+        # Counted when the thread is done with it, not when a caller gives up: the work goes on without them.
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._one_done))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _one_done(self) -> None:
+        self._pending -= 1
+
+
+class Passwords:
+    """Hashes and verifies passwords (argon2id, 19 MiB of memory each) beside the event loop.
+
+    Verifying has a lane of at most `max_parallel` threads, hashing one of a single thread: however many register, who
+    logs in does not wait behind them. With `max_waiting` passwords before a lane (a fifth of that before hashing),
+    `verify` and `hash` raise `Overloaded`: a flood must not eat the cores, and an answer after a minute is none.
     """
 
     def __init__(self, *, max_parallel: int = 2, max_waiting: int = 100) -> None:
@@ -65,9 +92,8 @@ class Passwords:
             hash_len=_HASH_BYTES,
             salt_len=_SALT_BYTES,
         )
-        self._threads = ThreadPoolExecutor(max_workers=max_parallel, thread_name_prefix="argon2")
-        self._max_pending = max_parallel + max_waiting
-        self._pending = 0
+        self._verifying = _Lane("argon2-verify", max_parallel, max_waiting)
+        self._hashing = _Lane("argon2-hash", 1, max(1, max_waiting // 5))
         self._nobodys_hash = _unmatchable_hash()
 
     async def hash(self, password: str) -> str:
@@ -78,7 +104,7 @@ class Passwords:
         data = _as_bytes(password)
         if data is None:
             raise InvalidPassword(min_length=MIN_LENGTH, max_length=MAX_LENGTH)
-        return await self._in_thread(lambda: self._hasher.hash(data))
+        return await self._hashing.run(lambda: self._hasher.hash(data))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """Whether `password` is the one that `password_hash` was made of. Raises `Overloaded`.
@@ -97,7 +123,7 @@ class Passwords:
             except (VerificationError, InvalidHashError):
                 return False
 
-        return await self._in_thread(matches)
+        return await self._verifying.run(matches)
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether `password_hash` was made with other parameters than today's."""
@@ -105,17 +131,5 @@ class Passwords:
 
     def close(self) -> None:
         """End the threads; what waits is dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _in_thread(self, work: Callable[[], Returned]) -> Returned:
-        if self._pending >= self._max_pending:
-            raise Overloaded
-        self._pending += 1
-        future = self._threads.submit(work)
-        # Counted when the thread is done with it, not when a caller gives up: the work goes on without them.
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._one_done))
-        return await asyncio.wrap_future(future)
-
-    def _one_done(self) -> None:
-        self._pending -= 1
+        self._verifying.close()
+        self._hashing.close()

@@ -127,6 +127,33 @@ class LoginThrottle:
         return f"{_network(address)} {_account(username)}"
 
 
+class SignupThrottle:
+    """How many accounts an address may ask for in a day. For one process, in memory; IPv6 counts by /64, too.
+
+    What is counted is who asks, not who gets one: each asking costs the hash of a password.
+    """
+
+    def __init__(self, per_day: int, *, max_keys: int = 20_000, clock: Callable[[], float] = time.monotonic) -> None:
+        """`per_day` of 0 is no bound."""
+        self._buckets = None
+        if per_day:
+            allowance = Allowance(burst=per_day, forgiven_after_s=_DAY_S / per_day)
+            self._buckets = Buckets(allowance, max_keys=max_keys, clock=clock)
+
+    def attempt(self, address: str) -> None:
+        """Count one. Raises `TooManyAttempts`, counting nothing."""
+        if self._buckets is None:
+            return
+        network = _network(address)
+        wait_s = math.ceil(self._buckets.wait_s(network))
+        if wait_s > 0:
+            raise TooManyAttempts(wait_s=wait_s, retry_after_s=float(wait_s))
+        self._buckets.take(network)
+
+
+_DAY_S = 86_400.0
+
+
 def _account(username: str) -> str:
     try:
         return username_key(username)

@@ -90,7 +90,8 @@ class AccessTokens:
             )
             self._check_times(claims)
             identity = _identity_of(claims)
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, OSError) as error:
+            # OSError: a time that no calendar of this system has.
             raise InvalidToken from error
         if len(self._verified) >= _MAX_REMEMBERED:
             self._verified.popitem(last=False)

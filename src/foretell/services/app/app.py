@@ -14,7 +14,7 @@ from foretell.broker.port import Broker
 from foretell.contracts import queues
 from foretell.domain.accounts import authentication, registration
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.throttle import LoginThrottle
+from foretell.domain.accounts.throttle import LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import NotFound
 from foretell.domain.migrations.run import migrate_when_possible
@@ -101,6 +101,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             passwords=passwords,
             access_tokens=access_tokens,
             throttle=LoginThrottle(),
+            signups=SignupThrottle(settings.signups_per_address),
             authenticator=Authenticator(database, access_tokens),
             waiting=waiting,
             stopping=stopping,
@@ -132,7 +133,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             max_body_bytes=settings.max_body_bytes,
             expires_after_s=settings.prediction_expires_s,
         ).route
-        operations = _operations(instance, database, broker, registry)
+        operations = _operations(instance, settings, database, broker, registry)
         application = surround(App(hot, operations, build_api(state)), settings, hot=[hot])
         background = [
             asyncio.create_task(_prepare_queues(broker, registry)),
@@ -150,7 +151,9 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             await asyncio.gather(recording, *background, return_exceptions=True)
 
 
-def _operations(instance: str, database: Database, broker: Broker, registry: LiveRegistry) -> Operations:
+def _operations(
+    instance: str, settings: AppSettings, database: Database, broker: Broker, registry: LiveRegistry
+) -> Operations:
     return Operations(
         "app",
         instance=instance,
@@ -159,6 +162,7 @@ def _operations(instance: str, database: Database, broker: Broker, registry: Liv
         # Without the broker, submissions are accepted all the same: they wait in the database.
         needed_to_serve=["database"],
         details=lambda: {"models_stamp": registry.followed},
+        metrics_token=settings.metrics_token,
     )
 
 

@@ -14,8 +14,6 @@ from foretell.kit.errors import Misconfigured
 from foretell.kit.settings import ServiceSettings
 
 _SHORTEST_SECRET = 32
-#: What examples, templates and tired people write where a secret should stand.
-_PLACEHOLDERS = ("change", "secret", "example", "default", "foretell", "insecure", "password", "test", "your")
 
 
 def _split(value: Any) -> Any:
@@ -43,6 +41,8 @@ class AppSettings(ServiceSettings):
     #: Signs access tokens. All app processes of an installation need the same.
     secret_key: SecretStr = SecretStr("")
     registration_open: bool = True
+    #: How many accounts one address may ask for in a day; 0: as many as it likes.
+    signups_per_address: int = Field(default=100, ge=0)
     #: What a new user gets.
     signup_credits: int = Field(default=100, ge=0, le=1_000_000_000)
     #: Prices in credits by model, in place of those in the models' manifests.
@@ -72,18 +72,12 @@ class AppSettings(ServiceSettings):
                 'must be set in production. Make one: python -c "import secrets; print(secrets.token_hex())"',
             )
         if secret and (self.production or len(secret) < _SHORTEST_SECRET):
-            self._check_strength(secret)
+            self.check_secret("secret_key", secret, _SHORTEST_SECRET)
         return self
 
     def price_credits_of(self, package: ModelPackage) -> int:
         """What one prediction of this model costs: the operator's price, else the manifest's."""
         return self.prices.get(package.name, package.price_credits)
-
-    def _check_strength(self, secret: str) -> None:
-        if len(secret) < _SHORTEST_SECRET:
-            raise self.refuse("secret_key", f"has {len(secret)} characters; it needs at least {_SHORTEST_SECRET}.")
-        if len(set(secret)) < 8 or any(word in secret.lower() for word in _PLACEHOLDERS):
-            raise self.refuse("secret_key", "is a placeholder or easy to guess; set a random one of your own.")
 
 
 def signing_secret(settings: AppSettings) -> str:

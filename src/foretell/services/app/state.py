@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.throttle import LoginThrottle
+from foretell.domain.accounts.throttle import LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.inference.registry import Registry
 from foretell.kit.database import Database
@@ -23,6 +23,7 @@ class AppState:
     passwords: Passwords
     access_tokens: AccessTokens
     throttle: LoginThrottle
+    signups: SignupThrottle
     authenticator: Authenticator
     waiting: Waiting
     #: Set when the process is to end: streams must end then.

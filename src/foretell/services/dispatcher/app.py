@@ -35,6 +35,7 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
             version=foretell.__version__,
             checks={"broker": partial(health.check, broker), "database": database.ping},
             needed_to_serve=["broker", "database"],
+            metrics_token=settings.metrics_token,
         )
         http = asyncio.create_task(serve_http(operations, settings, stopping))
         working = asyncio.create_task(_work(settings, database, broker, stopping))

@@ -10,6 +10,7 @@ from foretell.inference.runtimes import load_runtime
 from foretell.kit.asgi import Operations
 from foretell.kit.errors import ForetellError, Unavailable
 from foretell.kit.lifecycle import run, serve_http
+from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer, problem_answer
 from foretell.kit.swagger import Documentation
@@ -54,6 +55,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
         # Healthy at once, since each model answers as soon as it is loaded; ready when all were tried.
         until_ready={"models": check_models},
         live=lambda: not models.hanging,
+        metrics_token=settings.metrics_token,
         details=lambda: {
             "models": [f"{status.name} {status.version}" for status in models.statuses if status.state == "READY"],
             "models_stamp": models.registry.followed,
@@ -81,7 +83,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
         parts=[operations, Documentation("Foretell model service", lambda: openapi(models.registry))],
     )
     hot = [routes.hot(path) for path in ("/predict", "/models/{name}/predict")]
-    return RequestLog(routes, plain_paths=["/docs"], quiet_routes=[*OPERATIONS, *_HOT], hot=hot)
+    return RequestLog(OwnPages(routes), plain_paths=["/docs"], quiet_routes=[*OPERATIONS, *_HOT], hot=hot)
 
 
 def _explain(error: ForetellError, path: str) -> Answer:

@@ -14,6 +14,7 @@ from foretell.kit.asgi import Application, Operations
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
 from foretell.kit.lifecycle import run, serve_http
+from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, bytes_answer
 from foretell.kit.swagger import Documentation
@@ -78,7 +79,8 @@ def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
         if part.around is not None:
             app = part.around(app)
     return RequestLog(
-        Access(app, token),
+        # Who shows the token may come under any name; without one, no web page but ours may come at all.
+        OwnPages(Access(app, token), names_refused=not token),
         plain_paths=["/docs", "/openapi.json"],
         quiet_routes=[*OPERATIONS, *(path for part in parts for path in part.quiet)],
         # What services tell us all day would be most of all traces.

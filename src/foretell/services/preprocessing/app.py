@@ -8,6 +8,7 @@ from foretell.kit.asgi import Application, Operations
 from foretell.kit.errors import Unavailable
 from foretell.kit.lifecycle import run, serve_http
 from foretell.kit.offloading import in_thread
+from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer
 from foretell.kit.swagger import Documentation
@@ -31,6 +32,7 @@ def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instanc
         version=foretell.__version__,
         checks={"calls": check_calls},
         live=lambda: not preprocessors.hanging,
+        metrics_token=settings.metrics_token,
         details=lambda: {
             "models": preprocessors.registry.names,
             "models_stamp": preprocessors.registry.followed,
@@ -53,7 +55,7 @@ def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instanc
             Documentation("Foretell preprocessing service", lambda: openapi(preprocessors.registry)),
         ],
     )
-    return RequestLog(routes, plain_paths=["/docs"])
+    return RequestLog(OwnPages(routes), plain_paths=["/docs"])
 
 
 async def serve(settings: PreprocessingSettings, instance: str, stopping: asyncio.Event) -> None:

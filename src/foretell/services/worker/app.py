@@ -87,6 +87,7 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
             checks={"broker": partial(health.check, broker)},
             needed_to_serve=["broker"],
             details=details,
+            metrics_token=settings.metrics_token,
         )
         http = asyncio.create_task(serve_http(operations, settings, stopping))
         consumer = await broker.consume(queues.tasks_queue(settings.worker_pool or None), prefetch=1)

@@ -19,7 +19,7 @@ def test_records_have_a_file_of_their_own_or_stand_beside_the_products_tables() 
 
 
 def test_production_needs_a_token_that_is_no_guess() -> None:
-    for token in ("", "short", "ü" * 20):
+    for token in ("", "short", "ü" * 20, "a" * 16, "ab" * 20, "change-me-change-me"):
         with pytest.raises(Misconfigured, match="FORETELL_MONITORING_TOKEN"):
             MonitoringSettings(environment="production", monitoring_token=token)
     MonitoringSettings(environment="production", monitoring_token="long enough to be none")

@@ -42,14 +42,15 @@ class RevocationForm(BaseModel):
     token: str = Field(min_length=1, max_length=1000, description="A refresh token")
 
 
-@router.post("/users", status_code=201, summary="Register", responses=problem_answers(403, 409, 413, 422))
-async def register(wanted: http.NewUser, state: State) -> http.User:
+@router.post("/users", status_code=201, summary="Register", responses=problem_answers(403, 409, 413, 422, 429))
+async def register(wanted: http.NewUser, request: Request, state: State) -> http.User:
     """Create an account. It gets the sign-up grant of credits."""
     if not state.settings.registration_open:
         raise Forbidden("Registration is closed here. Ask the operator for an account.")
     # What is wrong at once costs nobody a hash.
     username_key(wanted.username)
     check_password(wanted.password)
+    state.signups.attempt(client_address(request.scope, state.settings.trusted_proxies))
     password_hash = await state.passwords.hash(wanted.password)
     async with state.database.transaction() as connection:
         user = await registration.register(

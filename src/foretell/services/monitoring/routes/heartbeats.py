@@ -12,7 +12,7 @@ from foretell.contracts.openapi import json_answer, json_body, problem_answers, 
 from foretell.kit import routing
 from foretell.kit.clock import now
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
-from foretell.kit.routing import Answer, Request, Route
+from foretell.kit.routing import Answer, AsgiRequest, Request, Route
 from foretell.services.monitoring.intake.moments import MAX_AHEAD_S
 from foretell.services.monitoring.intake.reading import UNREADABLE, problem_of
 from foretell.services.monitoring.intake.text import Names
@@ -32,13 +32,17 @@ _names = Names()
 class Heartbeats:
     """The route, and the look for those who send none any more."""
 
-    def __init__(self, database: MonitoringDatabase) -> None:
+    def __init__(self, database: MonitoringDatabase, *, addresses_believed: bool) -> None:
+        """Unless `addresses_believed`, an instance is where it calls from, whatever it says: Prometheus goes there."""
         self._database = database
+        self._addresses_believed = addresses_believed
 
     async def take(self, request: Request) -> Answer:
         """Keep what an instance says of itself."""
         moment = now()
         heartbeat = by_our_clock(read_heartbeat(await request.body()), moment)
+        if not self._addresses_believed and heartbeat.address:
+            heartbeat = msgspec.structs.replace(heartbeat, address=_at_peer(heartbeat.address, request))
         async with self._database.transaction() as connection:
             instance_id = await instances.record(connection, heartbeat, moment)
             if heartbeat.metrics:
@@ -57,6 +61,15 @@ class Heartbeats:
             if silent:
                 async with self._database.transaction() as connection:
                     await instances.mark_missing(connection, now())
+
+
+def _at_peer(address: str, request: Request) -> str:
+    """The port of `address` where the request comes from; empty where that is not known."""
+    peer = request.peer if isinstance(request, AsgiRequest) else ""
+    port = address.rpartition(":")[2]
+    if not peer or not port.isdigit():
+        return ""
+    return f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
 
 
 async def _is_set_within(event: asyncio.Event, timeout_s: float) -> bool:
@@ -177,7 +190,8 @@ def _paths() -> dict[str, Any]:
 
 def part(surroundings: Surroundings) -> Part:
     """Heartbeats, as a part of the service."""
-    heartbeats = Heartbeats(surroundings.database)
+    token = surroundings.settings.monitoring_token.get_secret_value()
+    heartbeats = Heartbeats(surroundings.database, addresses_believed=bool(token))
     return Part(
         routes=[Route("POST", "/heartbeats", heartbeats.take)],
         run=heartbeats.look,

@@ -1,0 +1,45 @@
+"""Keeps an installation's folder to its owner: the database, inputs, logs and the secret are nobody else's to read."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+#: What stands in the folder of an installation. Where none of it is, the folder may be anybody's: it was only named.
+_OURS = ("*.db", "*.db-wal", "*.db-shm", "secret_key", "*.lock", "*.pid", "run", "logs", "bells", "models")
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+
+
+def keep_private(folder: Path) -> None:
+    """Let only its owner into `folder`, which is made if it is not there, and read what already stands in it.
+
+    What can't be changed, since it is somebody else's, stays as it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
+    ours = [found for pattern in _OURS for found in folder.glob(pattern)]
+    if not ours and any(folder.iterdir()):
+        return
+    with suppress(OSError):
+        _narrow(folder, _FOLDER_MODE)
+        for place in ours:
+            if place.name != "models" and not place.is_symlink():
+                _narrow_all(place)
+
+
+def _narrow_all(place: Path) -> None:
+    if not place.is_dir():
+        _narrow(place, _FILE_MODE)
+        return
+    _narrow(place, _FOLDER_MODE)
+    for inner in place.iterdir():
+        if not inner.is_symlink():
+            _narrow_all(inner)
+
+
+def _narrow(place: Path, most: int) -> None:
+    """Take away what `most` does not allow; a file may come and go meanwhile."""
+    with suppress(FileNotFoundError, PermissionError):
+        mode = stat.S_IMODE(place.stat().st_mode)
+        if mode & ~most:
+            os.chmod(place, mode & most)
