@@ -34,24 +34,32 @@ _PATIENCE_S = 60.0
 class PrivatePostgresql:
     """A PostgreSQL server of one test: its own files, its own port on the loopback, started and ended at will."""
 
-    def __init__(self, programs: Path, *, address: str = "127.0.0.1") -> None:
-        """`address`: another than the loopback's only where nobody else gets to, since no password is asked for."""
+    def __init__(
+        self, programs: Path, *, address: str = "127.0.0.1", standby_of: "PrivatePostgresql | None" = None
+    ) -> None:
+        """`address`: another than the loopback's only where nobody else gets to, since no password is asked for.
+
+        `standby_of` is a running server that this one follows.
+        """
         self._programs = programs
         # Not below pytest's folder, which is closed to the user that the server must run as.
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-postgresql-"))
         self._data = self._folder / "data"
-        self._account = _unprivileged_account()
+        self._account = unprivileged_account()
         self._process: subprocess.Popen[bytes] | None = None
         self._address = address
         self.port = _free_port()
+        self.socket_folder = str(self._folder)
         self.url = f"postgresql://postgres@{address}:{self.port}/postgres"
         if self._account:
             shutil.chown(self._folder, self._account["user"], self._account["group"])
-        initdb = [self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
+        made: list[Any]
+        if standby_of is None:
+            made = [programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
+        else:
+            made = [programs / "pg_basebackup", "-D", self._data, "-R", "-c", "fast", "-d", standby_of.url]
         with self._log() as log:
-            subprocess.run(initdb, check=True, stdout=log, stderr=log, cwd=self._folder, **self._account)
-        with (self._data / "pg_hba.conf").open("a") as access:
-            access.write("host all all all trust\n")
+            subprocess.run(made, check=True, stdout=log, stderr=log, cwd=self._folder, **self._account)
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -93,6 +101,44 @@ class PrivatePostgresql:
         self.kill()
         shutil.rmtree(self._folder)
 
+    def new_standby(self) -> "PrivatePostgresql":
+        """A running server that follows this one, whose commits wait for it from now on. To be removed."""
+        standby = PrivatePostgresql(self._programs, standby_of=self)
+        standby.start()
+        run_aside(_execute(self.url, "ALTER SYSTEM SET synchronous_standby_names = '*'"))
+        run_aside(_execute(self.url, "SELECT pg_reload_conf()"))
+        return standby
+
+    def promote(self) -> None:
+        """Let this standby be the primary, and wait until it is."""
+        run_aside(_execute(self.url, "SELECT pg_promote()"))
+
+    def ask_for_password(self, user: str) -> None:
+        """Let this user in with the password alone; all others need none."""
+        file = self._data / "pg_hba.conf"
+        file.write_text(f'host all "{user}" all scram-sha-256\n{file.read_text()}')
+        run_aside(_execute(self.url, "SELECT pg_reload_conf()"))
+
+    def use_tls(self) -> Path:
+        """Offer TLS from now on, as `localhost`; returns the file of its certificate, which signs itself."""
+        certificate = self.make_certificate(self._folder)
+        run_aside(_execute(self.url, f"ALTER SYSTEM SET ssl_cert_file = '{certificate}'"))
+        run_aside(_execute(self.url, f"ALTER SYSTEM SET ssl_key_file = '{certificate.with_name('key.pem')}'"))
+        run_aside(_execute(self.url, "ALTER SYSTEM SET ssl = on"))
+        run_aside(_execute(self.url, "SELECT pg_reload_conf()"))
+        return certificate
+
+    def make_certificate(self, folder: Path) -> Path:
+        """A new certificate for `localhost` in `folder`, and its key `key.pem` beside it."""
+        openssl = shutil.which("openssl") or missing("This test needs openssl on the PATH.")
+        certificate, key = folder / "certificate.pem", folder / "key.pem"
+        new = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+        subprocess.run([*new, *more], check=True, capture_output=True)
+        if self._account:
+            shutil.chown(key, self._account["user"], self._account["group"])
+        return certificate
+
     def log_tail(self) -> str:
         """The end of what it wrote."""
         return (self._folder / "log").read_text(errors="replace")[-2000:]
@@ -103,7 +149,7 @@ class PrivatePostgresql:
     def _spawn(self) -> subprocess.Popen[bytes]:
         options = {
             "listen_addresses": self._address,
-            "unix_socket_directories": "",
+            "unix_socket_directories": self.socket_folder,
             "port": self.port,
             # Processes are killed here, machines are not: what was written is there even if it was not flushed.
             "fsync": "off",
@@ -304,7 +350,7 @@ def postgresql_programs() -> Path:
     )
 
 
-def _unprivileged_account() -> dict[str, Any]:
+def unprivileged_account() -> dict[str, Any]:
     """As whom to run the server, for `subprocess`: it refuses to run as root."""
     if os.geteuid() != 0:
         return {}
@@ -322,6 +368,13 @@ def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def answers_tcp(port: int) -> bool:
+    """Whether somebody listens on this port of the loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 
+from foretell.cli.operating import database_pooler
 from foretell.cli.output import remark, say, show, table
 from foretell.domain.accounts import registration
 from foretell.domain.credits import ledger
@@ -45,7 +46,7 @@ async def _bench(*, clients: int, seconds: float) -> None:
     processes = {status.name: status.pid for status in engine.status() if status.pid}
     app = next(program for program in record.programs if program.service == "app")
     url = f"http://{reachable_host(app.host)}:{app.port}"
-    database = Database(record.database_url, application="foretell-bench")
+    database = Database(record.database_url, application="foretell-bench", pooler=database_pooler())
     try:
         async with _temporary_user(url, database) as (user_id, token):
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
+from typing import cast
 
 from rich.status import Status
 
@@ -21,7 +22,8 @@ from foretell.domain.migrations.run import migrate
 from foretell.domain.predictions.audit import Finding, Progress
 from foretell.domain.predictions.audit import audit as find_what_is_wrong
 from foretell.kit.database import Database
-from foretell.kit.errors import ForetellError, Unavailable
+from foretell.kit.drivers import Pooler
+from foretell.kit.errors import ForetellError, Misconfigured, Unavailable
 from foretell.local.installation import Installation
 
 #: For one step of an audit, which takes about a second per million predictions.
@@ -66,9 +68,17 @@ def database_url() -> str:
     return url
 
 
+def database_pooler() -> Pooler:
+    """`FORETELL_DATABASE_POOLER`. Raises `Misconfigured`."""
+    pooler = os.environ.get("FORETELL_DATABASE_POOLER", "")
+    if pooler not in ("", "transaction"):
+        raise Misconfigured("FORETELL_DATABASE_POOLER must be empty or transaction.")
+    return cast(Pooler, pooler)
+
+
 @asynccontextmanager
 async def _open_database() -> AsyncIterator[Database]:
-    database = Database(database_url(), application="foretell command line", pool_size=1)
+    database = Database(database_url(), application="foretell command line", pool_size=1, pooler=database_pooler())
     try:
         await migrate(database)
         yield database

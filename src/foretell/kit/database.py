@@ -14,11 +14,11 @@ from time import perf_counter
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import BigInteger, DateTime, MetaData, event, func, select
+from sqlalchemy import BigInteger, DateTime, MetaData, event, func, select, text
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from foretell.kit import connections
@@ -28,15 +28,21 @@ from foretell.kit.drivers import (
     CONNECT_TIMEOUT_S,
     SERVER_NOTICES,
     STATEMENT_TIMEOUT_S,
+    Pooler,
     PostgresqlConnection,
     PostgresqlDriver,
     SqliteDriver,
+    at_start,
+    in_transaction,
     is_away,
+    is_pooler,
     is_read_only,
     is_refusal,
+    pooler_unknown,
     unavailable,
 )
 from foretell.kit.errors import Misconfigured
+from foretell.kit.postgresql_address import Connector, read_postgresql_url
 
 #: Every table of the product hangs on this, named alike on both databases so that migrations can find constraints.
 metadata = MetaData(
@@ -133,6 +139,38 @@ async def server_time(connection: AsyncConnection) -> datetime:
     return moment
 
 
+def _postgresql_engine(connector: Connector, session: dict[str, str], pool_size: int, pooler: Pooler) -> AsyncEngine:
+    arguments: dict[str, Any] = {"async_creator_fn": connector.connect, "connection_class": PostgresqlConnection}
+    if pooler:
+        # The next transaction may be on another server connection, where no statement is prepared.
+        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        arguments["prepared_statement_name_func"] = str
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_pre_ping=True,
+        # An error's text must not show passwords' hashes and inputs: errors are logged.
+        hide_parameters=True,
+        connect_args=arguments | {"server_settings": at_start(session, pooler)},
+    )
+    if pooler:
+        settings = in_transaction(session)
+        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(settings))
+    return engine
+
+
+def _sqlite_path(url: str) -> Path:
+    try:
+        path = make_url(url).database
+    except ArgumentError:
+        path = None
+    if not path:
+        raise Misconfigured("FORETELL_DATABASE_URL has no path: sqlite:///PATH is needed")
+    return Path(path)
+
+
 class Database:
     """One database and a process's connections to it."""
 
@@ -144,6 +182,7 @@ class Database:
         pool_size: int = 5,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
         transaction_timeout_s: float | None = None,
+        pooler: Pooler = "",
         schema: str | None = None,
         durable: bool = True,
     ) -> None:
@@ -151,54 +190,30 @@ class Database:
 
         A statement that takes longer than `statement_timeout_s` is ended, on PostgreSQL by the server. A transaction on
         PostgreSQL that has taken `transaction_timeout_s`, with the wait for its connection, is not committed; without
-        one, it may take as long as some statements. `schema`: where on PostgreSQL the tables are; SQLite has no
-        schemas. Not `durable`: a power cut may cost the last commits, a
-        killed process none, and commits wait for no disk.
+        one, it may take as long as some statements. `pooler` stands between us and PostgreSQL. `schema`: where on
+        PostgreSQL the tables are; SQLite has no schemas. Not `durable`: a power cut may cost the last commits, a killed
+        process none, and commits wait for no disk.
         """
         self._url = url
         self._application = application
         self._schema = schema
         self._durable = durable
+        self._pooler: Pooler = pooler
         self._folder: Path | None = None
         self._transaction_timeout_s = transaction_timeout_s or _STATEMENTS * statement_timeout_s
         self._ending: set[asyncio.Task[None]] = set()
-        try:
-            parsed = make_url(url.replace("postgres://", "postgresql://", 1))
-        except ArgumentError:
-            # Without the URL: it may hold a password.
-            raise Misconfigured("FORETELL_DATABASE_URL is no URL: postgresql://… or sqlite:///PATH is needed") from None
         self.driver: PostgresqlDriver | SqliteDriver
         self.engine: AsyncEngine
-        session = _postgresql_session(application, schema, durable, statement_timeout_s)
-        if parsed.drivername == "postgresql":
-            self.dialect = "postgresql"
-            self.engine = create_async_engine(
-                parsed.set(drivername="postgresql+asyncpg"),
-                pool_size=pool_size,
-                max_overflow=pool_size,
-                pool_timeout=CONNECT_TIMEOUT_S,
-                pool_pre_ping=True,
-                # An error's text must not show passwords' hashes and inputs: errors are logged.
-                hide_parameters=True,
-                connect_args={
-                    "timeout": CONNECT_TIMEOUT_S,
-                    "connection_class": PostgresqlConnection,
-                    "server_settings": {**session, **_OTHER_SETTINGS},
-                },
-            )
-            address = parsed.render_as_string(hide_password=False)
-            self.driver = PostgresqlDriver(
-                address, size=pool_size, session=session, statement_timeout_s=statement_timeout_s
-            )
-        elif parsed.drivername == "sqlite" and parsed.database:
+        if url.startswith("sqlite:"):
+            path = _sqlite_path(url)
             self.dialect = "sqlite"
-            path = Path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._folder = path.parent
             FOLDERS.watch(path.parent)
             pragmas = _sqlite_pragmas(durable)
             self.engine = create_async_engine(
-                parsed.set(drivername="sqlite+aiosqlite"),
+                "sqlite+aiosqlite://",
+                poolclass=AsyncAdaptedQueuePool,
                 pool_timeout=CONNECT_TIMEOUT_S,
                 hide_parameters=True,
                 async_creator=partial(_open_sqlite, path, pragmas, statement_timeout_s),
@@ -206,8 +221,12 @@ class Database:
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
             self.driver = SqliteDriver(path, pragmas=pragmas)
         else:
-            raise Misconfigured(
-                f"FORETELL_DATABASE_URL must be postgresql://… or sqlite:///PATH, not {parsed.drivername}://…"
+            self.dialect = "postgresql"
+            session = _postgresql_session(application, schema, durable, statement_timeout_s)
+            connector = Connector(read_postgresql_url(url), min(statement_timeout_s, CONNECT_TIMEOUT_S))
+            self.engine = _postgresql_engine(connector, session | _OTHER_SETTINGS, pool_size, pooler)
+            self.driver = PostgresqlDriver(
+                connector, size=pool_size, session=session, statement_timeout_s=statement_timeout_s, pooler=pooler
             )
         connections.count(self)
 
@@ -218,6 +237,7 @@ class Database:
             application=self._application,
             pool_size=1,
             statement_timeout_s=statement_timeout_s,
+            pooler=self._pooler,
             schema=self._schema,
             durable=self._durable,
         )
@@ -281,6 +301,8 @@ class Database:
             async with asyncio.timeout_at(deadline):
                 connection = await self.engine.connect()
         except Exception as error:
+            if is_pooler(error):
+                raise pooler_unknown() from error
             if is_away(error):
                 raise unavailable(error) from error
             raise
@@ -330,6 +352,13 @@ class Database:
         """Ask for nothing. Raises `Unavailable`."""
         async with self.snapshot() as connection:
             await connection.exec_driver_sql("SELECT 1")
+
+    async def check_session(self) -> None:
+        """Raises `Misconfigured` if something between us and PostgreSQL takes our settings away; `Unavailable`."""
+        if self.dialect == "postgresql":
+            async with self.snapshot() as connection:
+                if await connection.scalar(text("SELECT current_setting('plan_cache_mode')")) != "force_custom_plan":
+                    raise pooler_unknown()
 
     def in_use_and_idle(self) -> tuple[int, int]:
         """How many are in use and how many idle."""

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import asyncpg
 import structlog
@@ -18,7 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from foretell.kit import connections
 from foretell.kit.disk import FOLDERS
-from foretell.kit.errors import MayBeDone, NoRoom, Unavailable
+from foretell.kit.errors import MayBeDone, Misconfigured, NoRoom, Unavailable
+from foretell.kit.postgresql_address import Connector
 
 log = structlog.get_logger()
 
@@ -106,6 +108,40 @@ def _says_no_room(error: BaseException) -> bool:
 _HOT_SETTINGS = {"jit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 
 
+#: What stands between us and PostgreSQL and lends its connections: nothing, or one such as PgBouncer that does so for a
+#: transaction at a time.
+Pooler = Literal["", "transaction"]
+
+
+def at_start(session: dict[str, str], pooler: Pooler) -> dict[str, str]:
+    """What of the settings of a session a new connection may be told; a pooler takes nothing else."""
+    return {"application_name": session["application_name"]} if pooler else session
+
+
+def in_transaction(session: dict[str, str]) -> str:
+    """The statement that sets the rest of it, for one transaction."""
+    # Those of TCP are a matter between the pooler and the server.
+    left_out = {"application_name", *SERVER_NOTICES}
+    calls = ", ".join(
+        f"set_config('{name}', '{value}', true)" for name, value in session.items() if name not in left_out
+    )
+    return f"SELECT {calls}"
+
+
+def is_pooler(error: BaseException) -> bool:
+    """Whether a pooler that we were not told of refuses the settings of a session."""
+    cause = _as_raised(error)
+    return isinstance(cause, asyncpg.ProtocolViolationError) and "startup parameter" in str(cause)
+
+
+def pooler_unknown() -> Misconfigured:
+    """What to raise for it."""
+    return Misconfigured(
+        "FORETELL_DATABASE_URL leads to a pooler such as PgBouncer, which does not pass on the settings of a session: "
+        "set FORETELL_DATABASE_POOLER=transaction."
+    )
+
+
 async def _leave_session(connection: Any) -> None:
     """Nothing to undo."""
 
@@ -164,11 +200,20 @@ class PostgresqlDriver:
     standby, and one that is canceled there is committed on one machine alone, for everybody to see.
     """
 
-    def __init__(self, url: str, *, size: int, session: dict[str, str], statement_timeout_s: float) -> None:
-        """`session` are settings of every connection."""
-        self._url = url
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        size: int,
+        session: dict[str, str],
+        statement_timeout_s: float,
+        pooler: Pooler = "",
+    ) -> None:
+        """`session` are settings of every connection. With a `pooler`, each `run` is a transaction of its own."""
+        self._connector = connector
         self._size = size
-        self._session = session
+        self._session = session | _HOT_SETTINGS
+        self._pooler: Pooler = pooler
         self._acquire_within_s = min(statement_timeout_s, CONNECT_TIMEOUT_S)
         self._answer_within_s = statement_timeout_s + ANSWER_MARGIN_S
         self._pool: asyncpg.Pool | None = None
@@ -179,12 +224,12 @@ class PostgresqlDriver:
         async with self._opening:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    self._url,
+                    connect=self._connector.connect,
                     min_size=1,
                     max_size=self._size,
-                    timeout=CONNECT_TIMEOUT_S,
                     connection_class=PostgresqlConnection,
-                    server_settings={**self._session, **_HOT_SETTINGS},
+                    server_settings=at_start(self._session, self._pooler),
+                    **({"statement_cache_size": 0} if self._pooler else {}),
                     # asyncpg would send a statement after each use to undo what sessions can change. Ours change
                     # nothing, and it is a round trip per batch.
                     reset=_leave_session,
@@ -207,6 +252,8 @@ class PostgresqlDriver:
             if is_away(error):
                 raise unavailable(error) from error
             raise
+        if self._pooler:
+            work = partial(_in_transaction, in_transaction(self._session), work)
         working = asyncio.create_task(_work(pool, connection, work))
         self._working.add(working)
         working.add_done_callback(self._worked)
@@ -236,6 +283,12 @@ class PostgresqlDriver:
                     await self._pool.close()
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 self._pool.terminate()
+
+
+async def _in_transaction(settings: str, work: Callable[[Any], Awaitable[Returned]], connection: Any) -> Returned:
+    async with connection.transaction():
+        await connection.execute(settings)
+        return await work(connection)
 
 
 async def _work(pool: asyncpg.Pool, connection: Any, work: Callable[[Any], Awaitable[Returned]]) -> Returned:

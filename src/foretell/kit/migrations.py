@@ -40,6 +40,7 @@ class Migrations:
         Any number of processes may call this at once: one does it, in one transaction, the others wait. Raises
         `Misconfigured` if the database is newer than the code, `Unavailable` if it is away.
         """
+        await database.check_session()
         async with database.snapshot() as connection:
             if await self._is_current(connection):
                 return

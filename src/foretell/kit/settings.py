@@ -26,6 +26,8 @@ class ServiceSettings(BaseSettings):
     data_dir: Path = Path("data")
     #: `postgresql://…` or `sqlite:///PATH`; without one, the embedded database in `data_dir`.
     database_url: str = ""
+    #: What stands between us and PostgreSQL: nothing, or PgBouncer or the like in transaction mode.
+    database_pooler: Literal["", "transaction"] = ""
     #: `amqp://…` or `sqlite:///PATH`; without one, the embedded broker in `data_dir`.
     broker_url: str = ""
     #: Put before every queue and exchange name, so that installations can share one RabbitMQ.

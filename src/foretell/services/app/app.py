@@ -80,6 +80,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             application=instance,
             statement_timeout_s=_STATEMENT_TIMEOUT_S,
             transaction_timeout_s=_TRANSACTION_TIMEOUT_S,
+            pooler=settings.database_pooler,
         )
         stack.push_async_callback(database.close)
         passwords = Passwords()

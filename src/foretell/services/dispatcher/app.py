@@ -24,7 +24,7 @@ from foretell.services.dispatcher.sweeping import Sweeper
 async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.Event) -> None:
     """Run a dispatcher until `stopping` is set."""
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, application=instance, pool_size=3)
+        database = Database(settings.database_url, application=instance, pool_size=3, pooler=settings.database_pooler)
         stack.push_async_callback(database.close)
         broker = await connect(settings.broker_url, name=instance, prefix=settings.broker_prefix)
         stack.push_async_callback(broker.close)

@@ -29,6 +29,7 @@ class MonitoringDatabase(Database):
         super().__init__(
             settings.monitoring_database_url,
             application="foretell-monitoring",
+            pooler=settings.database_pooler,
             schema=settings.schema_name,
             durable=False,
         )
