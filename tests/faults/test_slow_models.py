@@ -107,7 +107,7 @@ async def test_a_task_that_outlasts_the_brokers_patience_runs_once(
         takes_s=takes_s, timeout_s=60 + takes_s,
     )  # fmt: skip
     async with system.running(workers=2):
-        user_id, client = await authorized(system, credits=100)
+        user_id, client = await authorized(system)
         async with client:
             long = await _submit(client, "long", 1)
             fast: list[UUID] = []
@@ -118,7 +118,7 @@ async def test_a_task_that_outlasts_the_brokers_patience_runs_once(
             ended = await assert_promises_kept(system, ids=[*long, *fast])
         assert ended == {("succeeded", None): 1 + len(fast)}
         assert runs.read_text() == "x"
-        assert (await system.balance(user_id)).available == 99 - len(fast)
+        assert (await system.balance(user_id)).available == 999_999 - len(fast)
         assert "PRECONDITION_FAILED" not in "".join(system.log_of(running) for running in system.processes)
 
 
