@@ -31,17 +31,21 @@ class Follower:
     async def follow(self) -> None:
         """Until the last event. Raises what a stream that was cut off raises."""
         while self.status == "queued":
+            begun = False
             try:
                 async with self.client.stream("GET", f"/predictions/{self.prediction_id}/events") as stream:
                     if stream.status_code == 503:
                         continue
                     assert stream.status_code == 200
+                    begun = True
                     self.streams += 1
                     async for line in stream.aiter_lines():
                         if line.startswith("data: "):
                             self.status = json.loads(line.removeprefix("data: "))["status"]
-            except httpx.ConnectError:
-                # Nobody listens: the old one is gone and the new one not there yet.
+            except httpx.TransportError:
+                # Nobody listens: the old one is gone (with whoever knocked at that moment), the new one not there yet.
+                if begun:
+                    raise
                 await asyncio.sleep(0.1)
 
 
