@@ -26,6 +26,7 @@ from foretell.inference.registry import Registry
 from foretell.kit import metrics
 from foretell.kit.asgi import Application, Operations, Receive, Scope, Send
 from foretell.kit.batching import Batcher
+from foretell.kit.clock_check import check_clock
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.lifecycle import run, serve_http
@@ -159,7 +160,11 @@ def _operations(
         "app",
         instance=instance,
         version=foretell.__version__,
-        checks={"database": database.ping, "broker": partial(health.check, broker)},
+        checks={
+            "database": database.ping,
+            "broker": partial(health.check, broker),
+            "clock": partial(check_clock, database),
+        },
         # Without the broker, submissions are accepted all the same: they wait in the database.
         needed_to_serve=["database"],
         details=lambda: {"models_stamp": registry.followed},

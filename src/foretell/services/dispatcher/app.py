@@ -12,6 +12,7 @@ from foretell.contracts import queues
 from foretell.domain.migrations.run import migrate_when_possible
 from foretell.domain.predictions.opening import open_store
 from foretell.kit.asgi import Operations
+from foretell.kit.clock_check import check_clock
 from foretell.kit.database import Database
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.dispatcher.figures import Figures
@@ -33,7 +34,11 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
             "dispatcher",
             instance=instance,
             version=foretell.__version__,
-            checks={"broker": partial(health.check, broker), "database": database.ping},
+            checks={
+                "broker": partial(health.check, broker),
+                "database": database.ping,
+                "clock": partial(check_clock, database),
+            },
             needed_to_serve=["broker", "database"],
             metrics_token=settings.metrics_token,
         )

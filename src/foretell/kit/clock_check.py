@@ -1,0 +1,23 @@
+"""Whether the clock of this machine and the database's agree."""
+
+from foretell.kit.clock import now
+from foretell.kit.database import Database, server_time
+from foretell.kit.errors import ForetellError
+
+#: Clocks of two machines differ; by more than this one of them is wrong.
+_APART_S = 300
+
+
+class ClockWrong(ForetellError):
+    """The clock of this machine is {seconds} s {direction} the database's. Let both be set from the network (NTP)."""
+
+    code = "clock_wrong"
+    status = 503
+
+
+async def check_clock(database: Database) -> None:
+    """Raises `ClockWrong` where our clock and the database's are minutes apart, and `Unavailable`."""
+    async with database.snapshot() as connection:
+        ahead_s = (now() - await server_time(connection)).total_seconds()
+    if abs(ahead_s) > _APART_S:
+        raise ClockWrong(seconds=round(abs(ahead_s)), direction="ahead of" if ahead_s > 0 else "behind")
