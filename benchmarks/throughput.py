@@ -4,8 +4,8 @@
     python benchmarks/throughput.py --pairs embedded --seconds 10 --no-peers --no-limits
 
 Everything runs on this machine, the load included, one after the other; compare figures of one run with one another and
-with nothing else. The first pair, the peers and the limits need PostgreSQL and RabbitMQ (BENCHMARK_DATABASE_URL,
-BENCHMARK_BROKER_URL).
+with nothing else. All start on a new database; `history.py` measures what ten million predictions behind it change.
+The first pair, the peers and the limits need PostgreSQL and RabbitMQ (BENCHMARK_DATABASE_URL, BENCHMARK_BROKER_URL).
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,28 @@ def servers_of(kind: str) -> dict[str, int]:
     return found
 
 
-async def measure_pair(kind: str, *, seconds: float, workers: int) -> dict[str, Any]:
-    """Throughput with 64 and 256 clients, latency with 1 and with 16, on one pair of backends."""
+@dataclass(frozen=True)
+class Way:
+    """A running system on one pair of backends, and a user who loads it."""
+
+    system: System
+    measured: Measured
+    broker_url: str
+    broker_prefix: str
+
+
+@asynccontextmanager
+async def running_way(kind: str, *, workers: int, database_url: str | None = None) -> AsyncIterator[Way]:
+    """The whole system on a pair of backends, warmed up; on a new database unless one is given."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="foretell-bench-")))
         if kind == "embedded":
-            database_url, broker_url, prefix = f"sqlite:///{folder}/foretell.db", f"sqlite:///{folder}/broker.db", ""
+            broker_url, prefix = f"sqlite:///{folder}/broker.db", ""
+            database_url = database_url or f"sqlite:///{folder}/foretell.db"
         else:
-            database_url = await stack.enter_async_context(surroundings.private_database(surroundings.DATABASE_URL))
             broker_url, prefix = surroundings.BROKER_URL, await stack.enter_async_context(private_prefix())
+            if database_url is None:
+                database_url = await stack.enter_async_context(surroundings.private_database(surroundings.DATABASE_URL))
         system: System = await stack.enter_async_context(
             running_system(
                 folder, database_url=database_url, broker_url=broker_url, broker_prefix=prefix, workers=workers
@@ -97,21 +110,30 @@ async def measure_pair(kind: str, *, seconds: float, workers: int) -> dict[str, 
         processes |= servers_of(kind) | {"load": os.getpid()}
         measured = Measured(system.url, token, ORDER, count_queued, processes)
         await measured.warm_up()
+        yield Way(system, measured, broker_url, prefix)
+
+
+async def measure_pair(kind: str, *, seconds: float, workers: int) -> dict[str, Any]:
+    """Throughput with 64 and 256 clients, latency with 1 and with 16, on one pair of backends."""
+    async with running_way(kind, workers=workers) as way:
+        measured = way.measured
         report: dict[str, Any] = {"pair": kind, "throughput": [], "latency": []}
         report["latency"].append(asdict(await measured.latency(clients=1, seconds=seconds / 6)))
         report["latency"].append(asdict(await measured.latency(clients=16, seconds=seconds / 6, per_second=700)))
         for clients, share in ((64, 1.0), (256, 0.5)):
             console.print(f"{kind}: {clients} clients for {seconds * share:g} s")
             report["throughput"].append(asdict(await measured.throughput(clients=clients, seconds=seconds * share)))
-        await system.drain()
-        report["audit_findings"] = len(await system.audit())
-        broker = await connect(broker_url, name="benchmark", prefix=prefix)
-        stack.push_async_callback(broker.close)
-        report["messages_left"] = {
-            name: (await broker.depth(name)).ready
-            for queue in (queues.TASKS, queues.RESULTS)
-            for name in (queue, queues.dead_queue(queue))
-        }
+        await way.system.drain()
+        report["audit_findings"] = len(await way.system.audit())
+        broker = await connect(way.broker_url, name="benchmark", prefix=way.broker_prefix)
+        try:
+            report["messages_left"] = {
+                name: (await broker.depth(name)).ready
+                for queue in (queues.TASKS, queues.RESULTS)
+                for name in (queue, queues.dead_queue(queue))
+            }
+        finally:
+            await broker.close()
         return report
 
 

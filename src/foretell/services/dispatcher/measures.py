@@ -91,10 +91,8 @@ class Durations:
             self._observers[result.id] = observe
 
     def observe(self, finished: Sequence[Finished]) -> None:
-        """These were settled just now, in one batch."""
-        if not finished:
-            return
-        ended_ms = finished[0].finished_at.timestamp() * 1000
+        """These were settled just now."""
         for prediction in finished:
+            ended_ms = prediction.finished_at.timestamp() * 1000
             # An identifier begins with the millisecond of the acceptance; the clock of its app may be ahead.
             self._observers[prediction.id](max(0.0, ended_ms - (prediction.id.int >> 80)) / 1000)

@@ -20,8 +20,11 @@ from foretell.services.dispatcher.measures import EVENTS_LOST, SETTLE_DURATION_S
 
 log = structlog.get_logger()
 
-#: Result envelopes that one transaction may settle.
+#: Result envelopes that are taken in one go.
 MAX_ENVELOPES = 64
+#: Endings that one transaction may settle. A row costs the same in one of 256 as in one of 16,384; this many take a
+#: twentieth of the time that a statement has.
+MAX_ENDINGS = 2048
 _RETRY_S = 0.5
 
 
@@ -49,18 +52,45 @@ class Settler:
     def __init__(self, store: Store, broker: Broker) -> None:
         self._store = store
         self._broker = broker
+        self._bound = MAX_ENDINGS
 
-    async def settle(
-        self, endings: Sequence[Ending], settlements: traces.Settlements | None = None
-    ) -> Sequence[Finished]:
-        """Settle a batch and return what that ended; the event goes out after the commit. Raises `Unavailable`.
+    async def settle(self, endings: Sequence[Ending], settlements: traces.Settlements | None = None) -> None:
+        """Settle these, a batch after the other. What was settled before it raises `Unavailable` stays so.
 
-        `settlements` are the traced ones of it; those that are settled here and now are taken out.
+        `settlements` are the traced ones of them; those that are settled here and now are taken out.
         """
-        with SETTLE_DURATION_S.time():
-            finished = await settle(self._store, endings)
-        if not finished:
-            return finished
+        rest = endings
+        while rest:
+            bound = self._bound
+            try:
+                _, rest = await self.settle_some(rest, settlements)
+            except Unavailable:
+                if bound == 1 or len(rest) == len(endings):
+                    raise
+
+    async def settle_some(
+        self, endings: Sequence[Ending], settlements: traces.Settlements | None = None
+    ) -> tuple[list[Finished], Sequence[Ending]]:
+        """Settle as many as fit into one transaction; return what that ended, and the endings left for the next.
+
+        The event goes out after the commit. Raises `Unavailable`, and takes half as many from then on, down to one: a
+        batch that the database can't do in time must not be tried again as it is. What succeeds lets it grow again.
+        """
+        batch = endings[: self._bound]
+        try:
+            with SETTLE_DURATION_S.time():
+                finished = await settle(self._store, batch)
+        except Unavailable:
+            # Being away looks like being slow from here, and that the first batches afterwards are small harms nobody.
+            self._bound = max(1, min(self._bound, len(batch)) // 2)
+            raise
+        if len(batch) == self._bound:
+            self._bound = min(2 * self._bound, MAX_ENDINGS)
+        if finished:
+            await self._tell(finished, len(batch) - len(finished), settlements)
+        return finished, endings[len(batch) :]
+
+    async def _tell(self, finished: list[Finished], too_late: int, settlements: traces.Settlements | None) -> None:
         tally = Tally((prediction.status, prediction.error.code if prediction.error else "") for prediction in finished)
         for labels, count in tally.items():
             SETTLED.labels(*labels).inc(count)
@@ -68,7 +98,7 @@ class Settler:
             "predictions_settled",
             count=len(finished),
             failed=sum(prediction.error is not None for prediction in finished),
-            too_late=len(endings) - len(finished),
+            too_late=too_late,
             prediction_ids=[prediction.id for prediction in finished],
         )
         if settlements:
@@ -79,7 +109,6 @@ class Settler:
             except (BrokerUnavailable, MessageRefused):
                 # Whoever waits looks into the database by and by.
                 EVENTS_LOST.inc()
-        return finished
 
 
 def _events(finished: Sequence[Finished]) -> Iterator[FinishedEvent]:
@@ -136,7 +165,6 @@ class ResultsLoop:
         endings = [ending for _, of_one in readable for ending in of_one]
         if not endings:
             return
-        metrics.BATCH_ITEMS.labels("settlement").observe(len(endings))
         try:
             finished = await self._settle_when_possible(endings, settlements)
         except Exception:
@@ -156,13 +184,20 @@ class ResultsLoop:
 
         The results stay in our hands meanwhile: giving them back would wear out their delivery limit.
         """
-        while True:
+        finished: list[Finished] = []
+        rest = endings
+        while rest:
+            before = len(rest)
             try:
-                return await self._settler.settle(endings, settlements)
+                ended, rest = await self._settler.settle_some(rest, settlements)
             except Unavailable:
                 if self._stopping.is_set():
                     return None
                 await asyncio.sleep(_RETRY_S)
+            else:
+                metrics.BATCH_ITEMS.labels("settlement").observe(before - len(rest))
+                finished.extend(ended)
+        return finished
 
     async def _settle_apart(
         self,
