@@ -221,7 +221,7 @@ async def _rows_at_0001(connection: Any) -> None:
 
 
 #: How to fill a database of each revision; a new revision adds its own.
-_ROWS_AT = {"0001": _rows_at_0001, "0003": _rows_at_0001}
+_ROWS_AT = {"0001": _rows_at_0001, "0002": _rows_at_0001, "0003": _rows_at_0001}
 
 
 async def _rows(connection: Any) -> dict[str, list[tuple[str, ...]]]:
@@ -264,5 +264,18 @@ async def test_wallets_have_room_for_updates_on_their_page(fresh_postgresql: str
         async with database.snapshot() as connection:
             options = await connection.scalar(text("SELECT reloptions FROM pg_class WHERE relname = 'wallets'"))
         assert options == ["fillfactor=10"]
+    finally:
+        await database.close()
+
+
+async def test_an_existing_database_gets_the_storage_settings_of_a_queue(fresh_postgresql: str) -> None:
+    database = Database(fresh_postgresql)
+    try:
+        async with database.transaction() as connection:
+            await connection.run_sync(upgrade, "0001")
+        await migrate(database)
+        async with database.snapshot() as connection:
+            options = await connection.scalar(text("SELECT reloptions FROM pg_class WHERE relname = 'predictions'"))
+        assert "autovacuum_vacuum_scale_factor=0.05" in options
     finally:
         await database.close()

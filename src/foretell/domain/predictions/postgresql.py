@@ -14,7 +14,7 @@ from foretell.kit.drivers import PostgresqlDriver
 #   of join, and only the index of that key has this order. A range from the key to the key and not an equality: what
 #   equals a constant needs no order, and then all indexes look alike on a table that is believed to be empty.
 # - What changes rows names them by `= ANY (ARRAY[key])` or such a range, which allows a nested loop only, from the few
-#   to the table. It gives the user, too, so that each of the two indexes that begin with one of them will do.
+#   to the table. It gives the user, too, so that an index that begins with the user would do as well.
 # - That a prediction is queued is asked for as `finished_at IS NULL`, which a CHECK makes the same: `status = 'queued'`
 #   allows `ix_predictions_queued`, which looks cheap and may hold half a million dead entries.
 # - Nothing that a batch consists of is joined with itself: for ten rows, which is the planner's guess, it nests loops.
