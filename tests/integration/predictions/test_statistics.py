@@ -17,7 +17,7 @@ from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.postgresql import PostgresqlStore
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
-from foretell.kit.drivers import STATEMENT_TIMEOUT_S, PostgresqlDriver
+from foretell.kit.drivers import PostgresqlDriver
 
 _HISTORY = 6_000
 _USERS = 200
@@ -166,7 +166,9 @@ def _element(value: Any) -> str:
 async def filled(request: pytest.FixtureRequest, postgresql_with_tables: str) -> AsyncIterator["Filled"]:
     """A store whose plans were made with such statistics, and which has a history that they know nothing of."""
     connection = await asyncpg.connect(postgresql_with_tables)
-    driver = PostgresqlDriver(postgresql_with_tables, size=1, session={}, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    database = Database(postgresql_with_tables, pool_size=1)
+    driver = database.driver
+    assert isinstance(driver, PostgresqlDriver)
     try:
         await connection.execute("ALTER TABLE predictions SET (autovacuum_enabled = false)")
         await connection.execute("ALTER TABLE wallets SET (autovacuum_enabled = false)")
@@ -180,7 +182,7 @@ async def filled(request: pytest.FixtureRequest, postgresql_with_tables: str) ->
         explained.plans.clear()
         yield filled
     finally:
-        await driver.close()
+        await database.close()
         await connection.close()
 
 
