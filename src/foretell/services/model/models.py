@@ -166,8 +166,12 @@ class Models:
         when all was tried; each is served as soon as it is loaded. May be called again before it returns.
         """
         self._settle()
-        packages = [package for package in self.registry if package.name not in self._unloaded]
-        loads = [partial(self._begin, package) for package in packages if not self._is_served(package)]
+        # Asked when its turn comes: it may have been unloaded, or loaded, while others were being loaded.
+        loads = (
+            partial(self._begin, package)
+            for package in list(self.registry)
+            if package.name not in self._unloaded and not self._is_served(package)
+        )
         await side_by_side(loads, slow_after_s=self._slow_after_s)
         self._settle()
         self.all_tried = True

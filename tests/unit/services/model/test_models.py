@@ -74,6 +74,21 @@ async def test_a_new_version_that_loads_for_long_stops_nobody(models: Models, lo
     assert models.loading == {}
 
 
+async def test_what_is_unloaded_before_its_turn_is_not_loaded(models: Models, loader: Loader, tmp_path: Path) -> None:
+    loader.slow = {"1.0.0"}
+    write_package(tmp_path / "models", name="zebra", version="3.0.0")
+    models.registry.refresh()
+    following = asyncio.create_task(models.follow())
+    while not models.loading.get("doubler 1.0.0", 0.0):
+        await asyncio.sleep(0.01)
+    await models.unload("zebra")
+    loader.gate.set()
+    await following
+    assert models.loading == {}
+    with pytest.raises(ModelNotReady, match="It was unloaded"):
+        models.get("zebra")
+
+
 async def test_what_was_unloaded_while_it_was_loaded_is_not_served(models: Models, loader: Loader) -> None:
     loader.slow = {"1.0.0"}
     following = asyncio.create_task(models.follow())
