@@ -38,12 +38,17 @@ class Shadows:
         *,
         command: Sequence[str] = COMMAND,
         pause_s: float = _PAUSE_S,
+        start_s: float = _START_S,
     ) -> None:
-        """`versions_of(model)` names the shadow versions; `limit_s(model, version)` is how long one may take."""
+        """`versions_of(model)` names the shadow versions; `limit_s(model, version)` is how long one may take.
+
+        The first answer of a new process may take `start_s` longer.
+        """
         self._versions_of = versions_of
         self._limit_s = limit_s
         self._command = command
         self._pause_s = pause_s
+        self._start_s = start_s
         self._process: asyncio.subprocess.Process | None = None
         self._under_way: asyncio.Task[None] | None = None
         self._paused_until = 0.0
@@ -75,7 +80,7 @@ class Shadows:
     async def _compare_all(self, envelope: TaskEnvelope, results: Sequence[Result], versions: Sequence[str]) -> None:
         for version in versions:
             try:
-                start_s = _START_S if self._process is None else 0.0
+                start_s = self._start_s if self._process is None else 0.0
                 async with asyncio.timeout(self._limit_s(envelope.model, version) + start_s):
                     replies = await self._ask(msgspec.structs.replace(envelope, version=version))
                 if replies:

@@ -57,13 +57,14 @@ def counted(outcome: str, shadow: str = "2.0.0", model: str = MODEL) -> float:
 
 @asynccontextmanager
 async def running(
-    versions: list[str] | None = None, *, limit_s: float = 30.0, pause_s: float = 60.0
+    versions: list[str] | None = None, *, limit_s: float = 30.0, pause_s: float = 60.0, start_s: float = 120.0
 ) -> AsyncIterator[Shadows]:
     shadows = Shadows(
         lambda model: ["2.0.0"] if versions is None else versions,
         lambda model, version: limit_s,
         command=(sys.executable, "-c", STAND_IN),
         pause_s=pause_s,
+        start_s=start_s,
     )
     try:
         yield shadows
@@ -110,7 +111,7 @@ async def test_what_comes_while_a_shadow_is_busy_is_left_out() -> None:
 async def test_a_shadow_that_misbehaves_pauses_and_comes_back(mischief: str) -> None:
     bad, good = envelope(b'{"do":"%s"}' % mischief.encode()), envelope(b'{"y":1}')
     before = counted("failed")
-    async with running(limit_s=3.0) as shadows:
+    async with running(limit_s=3.0, start_s=0.0) as shadows:
         with capture_logs() as logs:
             assert shadows.offer(bad, results(bad, b"{}"))
             await shadows.idle()
