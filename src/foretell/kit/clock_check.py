@@ -2,7 +2,7 @@
 
 from foretell.kit.clock import now
 from foretell.kit.database import Database, server_time
-from foretell.kit.errors import ForetellError
+from foretell.kit.errors import ForetellError, Unavailable
 
 #: Clocks of two machines differ; by more than this one of them is wrong.
 _APART_S = 300
@@ -16,8 +16,11 @@ class ClockWrong(ForetellError):
 
 
 async def check_clock(database: Database) -> None:
-    """Raises `ClockWrong` where our clock and the database's are minutes apart, and `Unavailable`."""
-    async with database.snapshot() as connection:
-        ahead_s = (now() - await server_time(connection)).total_seconds()
+    """Raises `ClockWrong` where our clock and the database's are minutes apart. One that is away says nothing of it."""
+    try:
+        async with database.snapshot() as connection:
+            ahead_s = (now() - await server_time(connection)).total_seconds()
+    except Unavailable:
+        return
     if abs(ahead_s) > _APART_S:
         raise ClockWrong(seconds=round(abs(ahead_s)), direction="ahead of" if ahead_s > 0 else "behind")
