@@ -58,9 +58,10 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     instance = instance_of(service, settings)
     # What a service writes is its installation's, and nobody else's on this machine.
     os.umask(0o077)
-    with suppress(OSError):
-        # Where it can't be made, whoever needs it says so; workers and the services without data need none.
-        keep_private(settings.data_dir)
+    if settings.data_dir.is_dir():
+        # Who needs one makes it; not every service does.
+        with suppress(OSError):
+            keep_private(settings.data_dir)
     shipper = shipping.start(settings)
     writer = logs.configure(service, instance, settings.log_level, ship=None if shipper is None else shipper.take_lines)
     trace_export.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
