@@ -60,6 +60,9 @@ class PrivatePostgresql:
             made = [programs / "pg_basebackup", "-D", self._data, "-R", "-c", "fast", "-d", standby_of.url]
         with self._log() as log:
             subprocess.run(made, check=True, stdout=log, stderr=log, cwd=self._folder, **self._account)
+        if address != "127.0.0.1":
+            with (self._data / "pg_hba.conf").open("a") as access:
+                access.write("host all all all trust\n")
 
     def start(self) -> None:
         """Start, and wait until it answers."""

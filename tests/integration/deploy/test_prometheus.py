@@ -204,10 +204,11 @@ async def _scrapes_who_is_there(asked: Asked, system: System) -> None:
             while (found := await asked.instances()) != running:
                 await asyncio.sleep(0.5)
     assert found == running
-    for service in _SERVICES:
-        assert await asked.value(f'min(up{{job="foretell", service="{service}"}})') == [1.0]
-    # Series of the dead go with their processes.
+    # Series of the dead go with their processes, at the next scrape.
     async with asyncio.timeout(_PATIENCE_S):
+        for service in _SERVICES:
+            while await asked.value(f'min(up{{job="foretell", service="{service}"}})') != [1.0]:
+                await asyncio.sleep(0.5)
         while await asked.value("count(foretell_worker_busy)") != [len(system.alive("worker"))]:
             await asyncio.sleep(0.5)
 

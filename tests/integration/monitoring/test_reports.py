@@ -253,8 +253,8 @@ async def test_states_of_services(watched: Watching, began: datetime) -> None:
         "app-1": "unhealthy", "dispatcher-1": "missing", "w-1": "healthy", "w-2": "missing", "m-1": "stopped"
     }  # fmt: skip
     assert await watched.get("/prometheus/targets") == [
-        {"targets": ["10.0.0.1:1"], "labels": {"service": "app", "instance": "app-1"}},
-        {"targets": ["10.0.0.1:1"], "labels": {"service": "ml_worker", "instance": "w-1"}},
+        {"targets": ["127.0.0.1:1"], "labels": {"service": "app", "instance": "app-1"}},
+        {"targets": ["127.0.0.1:1"], "labels": {"service": "ml_worker", "instance": "w-1"}},
     ]
 
 
