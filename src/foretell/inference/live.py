@@ -103,32 +103,37 @@ class LiveRegistry(Registry):
 
     def refresh_if_told(self) -> bool:
         """Read the folders anew if the stamp was touched since; whether it was."""
-        if self._stamp() == self._seen:
-            return False
-        self.refresh()
-        return True
+        with self._lock:
+            # Asked behind the lock: whoever comes while another thread reads waits for what that one finds.
+            if self._stamp() == self._seen:
+                return False
+            self._refresh()
+            return True
 
     def refresh(self) -> None:
         """Read the folders anew. Packages whose files are the same stay the same objects."""
         with self._lock:
-            # Before the folders: a change in between is found the next time.
-            self._seen = self._stamp()
-            folders = [self._shipped]
-            if self._must_exist or self.folder.exists():
-                folders.append(self.folder)
-            packages, unavailable = read_packages(folders, self._read)
-            try:
-                self.traffic = read_traffic(self.folder)
-            except TrafficBroken as error:
-                # What held until now goes on to hold.
-                unavailable.append(UnavailablePackage(TRAFFIC, str(error)))
-            defaults = {name: split.default for name, split in self.traffic.items() if split.default}
-            before = {(package.name, package.version): package for package in self}
-            self._found = Registry(packages, unavailable, defaults=defaults)._found
-            self.generation += 1
-            self._retire(before)
-            there = {package.path for package in self}
-            self._known = {place: known for place, known in self._known.items() if place in there}
+            self._refresh()
+
+    def _refresh(self) -> None:
+        # Before the folders: a change in between is found the next time.
+        self._seen = self._stamp()
+        folders = [self._shipped]
+        if self._must_exist or self.folder.exists():
+            folders.append(self.folder)
+        packages, unavailable = read_packages(folders, self._read)
+        try:
+            self.traffic = read_traffic(self.folder)
+        except TrafficBroken as error:
+            # What held until now goes on to hold.
+            unavailable.append(UnavailablePackage(TRAFFIC, str(error)))
+        defaults = {name: split.default for name, split in self.traffic.items() if split.default}
+        before = {(package.name, package.version): package for package in self}
+        self._found = Registry(packages, unavailable, defaults=defaults)._found
+        self.generation += 1
+        self._retire(before)
+        there = {package.path for package in self}
+        self._known = {place: known for place, known in self._known.items() if place in there}
 
     def _retire(self, before: dict[tuple[str, str], ModelPackage]) -> None:
         now = time.monotonic()

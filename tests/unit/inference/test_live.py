@@ -3,7 +3,9 @@
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +229,37 @@ def test_a_call_under_way_is_answered_by_the_package_it_began_with(make_package:
     assert asked() == {"y": 22}
     assert isinstance(asked("9.0.0"), Failure)
     assert len(loads) == 2
+
+
+class Slow(LiveRegistry):
+    """Waits, while it reads a package, until it may go on."""
+
+    gate = threading.Event()
+    reading = threading.Event()
+
+    def _read(self, place: Path) -> ModelPackage:
+        self.reading.set()
+        assert self.gate.wait(60)
+        return super()._read(place)
+
+
+def test_a_version_that_another_thread_is_reading_is_waited_for(
+    tmp_path: Path, nothing: Path, make_package: MakePackage
+) -> None:
+    folder = tmp_path / "models"
+    make_package("one")
+    Slow.gate.set()
+    registry = Slow(folder, shipped=nothing)
+    make_package("two", version="2.0.0")
+    touch_stamp(folder)
+    Slow.gate.clear()
+    Slow.reading.clear()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(registry.refresh_if_told)
+        assert Slow.reading.wait(60)
+        second = threads.submit(registry.resolve, "doubler", "2.0.0")
+        # Time enough to give up, for one that does not wait.
+        wait([second], timeout=0.3)
+        Slow.gate.set()
+        assert second.result(60).version == "2.0.0"
+        assert first.result(60)
