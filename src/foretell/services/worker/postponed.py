@@ -70,8 +70,7 @@ class Postponed:
         #: Since when envelopes have waited here, by model and version.
         self._since: dict[tuple[str, str], float] = {}
         self._news = asyncio.Event()
-        #: What was not spoken of yet, and when the rest was.
-        self._unsaid: list[Held] = []
+        #: When all of it was spoken of.
         self._said_at = 0.0
 
     def __len__(self) -> int:
@@ -87,13 +86,14 @@ class Postponed:
             await asyncio.sleep(_FULL_PAUSE_S)
             await self._give_back(held)
             return
+        # Before it is in our hands, and before whoever calls us acknowledges it: there is no moment without a lease.
+        await self._say([held], "alone")
         now = asyncio.get_running_loop().time()
         waited_s = now - self._since.setdefault((held.model, held.version), now)
         if not self._held:
             self._news.set()
         self._held[held] = now + max(self._hold_s, min(waited_s / 4, MAX_HOLD_S))
         self._bytes += len(held.body)
-        self._unsaid.append(held)
 
     async def run(self) -> None:
         """Give back what is due, until cancelled. Raises what `give_back` raises."""
@@ -120,10 +120,9 @@ class Postponed:
 
     async def _speak(self) -> None:
         now = asyncio.get_running_loop().time()
-        new, self._unsaid = self._unsaid, []
         if now - self._said_at > self._pulse_s:
-            new, self._said_at = list(self._held), now
-        await self._say([held for held in new if held in self._held], "alone")
+            self._said_at = now
+            await self._say(list(self._held), "alone")
 
     async def _say(self, some: list[Held], state: Literal["alone", "returned"]) -> None:
         for earlier_attempts in {held.earlier_attempts for held in some}:
