@@ -61,11 +61,11 @@ class Backends:
         """Whether both are files of this machine."""
         return self.name == "embedded"
 
-    def system(self, folder: Path, **environment: str) -> System:
+    def system(self, folder: Path, kind: type[System] = System, **environment: str) -> System:
         """A system on this pair, yet to be started: `SWEEPS` and the faulty model, unless `environment` differs."""
         models = folder / "models"
         write_faulty_model(models)
-        return System(
+        return kind(
             folder,
             database_url=self.database_url,
             broker_url=self.broker_url,
