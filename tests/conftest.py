@@ -38,11 +38,14 @@ for _name in _our_settings():
 
 
 @pytest.fixture(autouse=True)
-def _tracebacks_are_plain() -> None:
-    """Where a test does not set up logs itself: to show every variable of every frame takes seconds."""
-    if not structlog.is_configured():
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+def _logs_are_as_new() -> None:
+    """Undo what an earlier test of this process did to the logs: the command line, for one, silences them.
+
+    Tracebacks are plain: to show every variable of every frame takes seconds.
+    """
+    structlog.reset_defaults()
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.fixture(autouse=True)

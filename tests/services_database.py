@@ -156,6 +156,8 @@ class PrivatePostgresql:
             "port": self.port,
             # Processes are killed here, machines are not: what was written is there even if it was not flushed.
             "fsync": "off",
+            # A client that is held up before it has said who it is holds up the server's end for so long (60 s).
+            "authentication_timeout": "15s",
             "max_connections": 100,
             "shared_buffers": "32MB",
         }

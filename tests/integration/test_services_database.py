@@ -1,5 +1,7 @@
 """The private PostgreSQL server that fault tests stop and kill."""
 
+import asyncio
+
 import asyncpg
 import pytest
 from tests.services_database import PrivatePostgresql
@@ -26,6 +28,7 @@ async def test_a_stopped_server_refuses_and_a_paused_one_hangs(private_postgresq
         await connection.execute("SELECT 1", timeout=0.2)
     private_postgresql.resume()
     connection.terminate()
-    private_postgresql.stop()
+    # The cancelled statement's connection has to go on meanwhile: a half-open one keeps the server from ending.
+    await asyncio.to_thread(private_postgresql.stop)
     with pytest.raises(ConnectionRefusedError):
         await asyncpg.connect(private_postgresql.url)

@@ -12,7 +12,6 @@ from typing import Any
 import aiosqlite
 import asyncpg
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text, insert, select, text
@@ -282,7 +281,6 @@ async def test_a_connection_that_fails_or_is_given_up_leaves_no_thread(
 
 
 async def test_away_is_logged_without_the_password() -> None:
-    structlog.reset_defaults()
     database = Database("postgresql://postgres:hunter2@127.0.0.1:1/postgres")
     with capture_logs() as lines, pytest.raises(Unavailable):
         await database.ping()

@@ -2,12 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import structlog
 from onnx import TensorProto, helper
 
 from foretell.cli.main import run
@@ -49,9 +47,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Models]:
-    yield Models(monkeypatch, capsys)
-    structlog.reset_defaults()
+def models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Models:
+    return Models(monkeypatch, capsys)
 
 
 @pytest.fixture
