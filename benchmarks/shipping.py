@@ -37,7 +37,7 @@ from tests.service_process import running_service  # noqa: E402
 from tests.system import System, free_port, running_system  # noqa: E402
 
 from benchmarks import surroundings  # noqa: E402
-from benchmarks.throughput import ORDER, private_prefix  # noqa: E402
+from benchmarks.way import ORDER, private_prefix  # noqa: E402
 from foretell.domain.predictions import history  # noqa: E402
 from foretell.kit.database import Database  # noqa: E402
 from foretell.local.measuring import Measured, Throughput  # noqa: E402
