@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -164,18 +165,26 @@ def _element(value: Any) -> str:
 
 @pytest.fixture(params=list(_STATISTICS))
 async def filled(request: pytest.FixtureRequest, postgresql_with_tables: str) -> AsyncIterator["Filled"]:
+    async with _filled(postgresql_with_tables, _STATISTICS[request.param]) as filled:
+        yield filled
+
+
+@asynccontextmanager
+async def _filled(
+    url: str, get_ready: Callable[[asyncpg.Connection, Sequence[UUID]], Awaitable[None]]
+) -> AsyncIterator["Filled"]:
     """A store whose plans were made with such statistics, and which has a history that they know nothing of."""
-    connection = await asyncpg.connect(postgresql_with_tables)
-    database = Database(postgresql_with_tables, pool_size=1)
+    connection = await asyncpg.connect(url)
+    database = Database(url, pool_size=1)
     driver = database.driver
     assert isinstance(driver, PostgresqlDriver)
     try:
         await connection.execute("ALTER TABLE predictions SET (autovacuum_enabled = false)")
         await connection.execute("ALTER TABLE wallets SET (autovacuum_enabled = false)")
         users = [row[0] for row in await connection.fetch(_USERS_MADE, _USERS)]
-        await _STATISTICS[request.param](connection, users)
+        await get_ready(connection, users)
         explained = Explained(driver)
-        filled = Filled(postgresql_with_tables, connection, users, explained, PostgresqlStore(cast(Any, explained)))
+        filled = Filled(url, connection, users, explained, PostgresqlStore(cast(Any, explained)))
         await filled.walk(4)
         await connection.execute(_QUEUED, users, _HISTORY, 2 * _HISTORY)
         await connection.execute(_SETTLED)
@@ -231,6 +240,22 @@ async def test_a_batch_reads_its_own_rows(filled: Filled) -> None:
         read = await filled.walk(size)
         per_row = {name: (rows / size, pages / size) for name, (rows, pages) in read.items()}
         assert {name: each for name, each in per_row.items() if each[0] > _MOST_ROWS or each[1] > _MOST_PAGES} == {}
+
+
+async def test_16384_endings_among_half_a_million_dead_entries(postgresql_with_tables: str) -> None:
+    async def leave_dead_entries(connection: asyncpg.Connection, users: Sequence[UUID]) -> None:
+        aborted = connection.transaction()
+        await aborted.start()
+        # Without keys, of which the hot statements read none but their own.
+        await connection.execute(_QUEUED.replace("'old-' || $3 + number, 'hash'", "NULL, NULL"), users, 500_000, 0)
+        await aborted.rollback()
+        await connection.execute("ANALYZE")
+
+    size = 16_384
+    async with _filled(postgresql_with_tables, leave_dead_entries) as filled:
+        read = await filled.walk(size)
+    per_row = {name: (rows / size, pages / size) for name, (rows, pages) in read.items()}
+    assert {name: each for name, each in per_row.items() if each[0] > _MOST_ROWS or each[1] > _MOST_PAGES} == {}
 
 
 async def test_sweeps_read_only_what_is_queued(filled: Filled) -> None:
