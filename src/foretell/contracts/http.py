@@ -181,6 +181,7 @@ class Model(Answer):
     description: Words
     price: int = Field(description="Credits for one prediction", examples=[1])
     timeout_s: float = Field(description="After this long a prediction has failed", examples=[30.0])
+    fields: list[dict[str, Any]] = Field(description="What to fill in: `input` as a form, made from its schema")
     input_schema: dict[str, Any] = Field(description="JSON Schema of `input`")
     features_schema: dict[str, Any] = Field(description="JSON Schema of `features`")
     output_schema: dict[str, Any] = Field(description="JSON Schema of `output`")

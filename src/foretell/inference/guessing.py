@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foretell.contracts.fields import titled
 from foretell.contracts.messages import Stage
 from foretell.inference.schema import Validator
 
@@ -24,6 +25,8 @@ class Field:
     kind: str
     title: str = ""
     choices: Sequence[Any] = ()
+    #: What a number counts: cm, say.
+    unit: str = ""
     #: More keywords of JSON Schema, `minimum` say.
     bounds: dict[str, Any] = field(default_factory=dict)
 
@@ -32,6 +35,8 @@ class Field:
         made: dict[str, Any] = {"title": self.title or titled(self.name), "type": self.kind, **self.bounds}
         if self.choices:
             made["enum"] = list(self.choices)
+        if self.unit:
+            made["x-unit"] = self.unit
         return made
 
 
@@ -128,10 +133,11 @@ def _shape(value: Any) -> dict[str, Any]:
     return {}
 
 
-def titled(name: str) -> str:
-    """A field's name as words: `dep_hour` is "Dep hour"."""
-    words = name.replace("_", " ").strip()
-    return words[:1].upper() + words[1:] or name
+def title_and_unit(column: str) -> tuple[str, str]:
+    """What a column is called and counts: `sepal length (cm)` is "Sepal length", in cm. No unit where none is named."""
+    named = re.fullmatch(r"(.*\w)\s*[(\[]([^()\[\]]{1,20})[)\]]\s*", column)
+    title, unit = named.groups() if named else (column, "")
+    return title[:1].upper() + title[1:], unit.strip()
 
 
 def field_names(columns: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from foretell.contracts.fields import Field, fields_of
 from foretell.contracts.messages import Stage
 from foretell.contracts.queues import MAX_ENVELOPE_TASKS
 from foretell.inference.schema import Validator, sentence
@@ -170,6 +171,15 @@ class ModelPackage:
     def schema(self, stage: Stage) -> dict[str, Any]:
         """The JSON Schema of what a prediction may be asked with."""
         return self.input_schema if stage == "input" else self.features_schema
+
+    @cached_property
+    def fields(self) -> list[Field]:
+        """What somebody fills in for a prediction: the input as a form, with the first example's values to try."""
+        first = next((each for each in self.examples if self._example_input(each) is not None), None)
+        return fields_of(self.input_schema, None if first is None else self._example_input(first))
+
+    def _example_input(self, example: Example) -> dict[str, Any] | None:
+        return example.input if self.has_preprocessing else example.input or example.features
 
     @cached_property
     def input_validator(self) -> Validator:

@@ -11,9 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from foretell.contracts.fields import titled
 from foretell.contracts.messages import Failure, Stage
 from foretell.inference.engine import Engine
-from foretell.inference.guessing import CannotGuess, Guess, settled, titled, with_nulls
+from foretell.inference.guessing import CannotGuess, Guess, settled, with_nulls
 from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, RuntimeName, load_package
 from foretell.inference.registry import Registry
 from foretell.inference.runtimes import Permissions, Runtime, load_runtime, remedy_for_missing

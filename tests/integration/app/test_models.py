@@ -6,6 +6,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
+from foretell.contracts.fields import fields_of, read_fields
 from foretell.kit.database import Database
 from foretell.services.app.settings import AppSettings
 
@@ -46,6 +47,38 @@ async def test_examples_fit_the_schemas_beside_them(client: httpx.AsyncClient) -
                     jsonschema_rs.Draft202012Validator(model[f"{part}_schema"]).validate(example[part])
                     checked += 1
     assert checked >= 2
+
+
+async def test_the_fields_of_a_model_are_its_input_as_a_form(client: httpx.AsyncClient) -> None:
+    flight = (await client.get("/models/flight-delay")).json()
+    assert [(field["name"], field["kind"]) for field in flight["fields"]] == [
+        ("carrier", "choice"),
+        ("departure_time", "time"),
+        ("distance_miles", "number"),
+        ("weather_code", "choice"),
+    ]
+    assert flight["fields"][2] == {
+        "name": "distance_miles",
+        "kind": "number",
+        "title": {"en": "Distance", "ru": "Расстояние"},
+        "description": {
+            "en": "Length of the flight in miles, above 0 and up to 5000",
+            "ru": "Длина маршрута в милях: больше 0, не больше 5000",
+        },
+        "required": True,
+        "nullable": False,
+        "example": 550.0,
+        "unit": {"en": "miles", "ru": "мили"},
+        "exclusive_minimum": 0,
+        "maximum": 5000,
+    }
+    components = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    described = jsonschema_rs.Draft202012Validator(
+        {"$ref": "#/components/schemas/Model", "components": {"schemas": components}}
+    )
+    for model in (await client.get("/models")).json()["items"]:
+        described.validate(model)
+        assert read_fields(model["fields"]) == fields_of(model["input_schema"])
 
 
 async def test_an_absent_model_or_version_is_404(

@@ -9,7 +9,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.impute import SimpleImputer
 
-from foretell.inference.guessing import CannotGuess, Field, Guess, field_names, object_schema
+from foretell.inference.guessing import CannotGuess, Field, Guess, field_names, object_schema, title_and_unit
 from foretell.inference.runtimes.sklearn import pandas_categories, present, steps
 
 #: More values than this are no list to choose from.
@@ -69,9 +69,9 @@ def _features(estimator: Any, remarks: list[str]) -> tuple[list[Field], dict[str
     fields = []
     for column, name in zip(columns, names, strict=True):
         known = special.get(column, Known("number"))
-        title = column[:1].upper() + column[1:] if name != column else ""
+        title, unit = title_and_unit(column) if name != column else ("", "")
         bounds = _EXACT if known.kind == "integer" and not known.choices else {}
-        fields.append(Field(name, known.kind, title=title, choices=known.choices, bounds=bounds))
+        fields.append(Field(name, known.kind, title=title, choices=known.choices, unit=unit, bounds=bounds))
     trained = pandas_categories(estimator)
     options: dict[str, Any] = {
         "columns": [

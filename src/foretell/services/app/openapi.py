@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from foretell.contracts import http
+from foretell.contracts import fields, http
 from foretell.services.app.submit_operation import SUBMIT_OPERATION, SUBMIT_PATH
 
 _REF = "#/components/schemas/{}"
-_STRUCTS = (http.Prediction, http.PredictionDetails, http.PredictionPage)
+_STRUCTS = (http.Prediction, http.PredictionDetails, http.PredictionPage, fields.Field)
 _WAIT = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 _PROBLEMS = {
     400: ("The request was refused.", {}),
@@ -64,6 +64,7 @@ class Api(FastAPI):
             )
             schemas = document["components"]["schemas"]
             schemas.update(_schemas())
+            schemas["Model"]["properties"]["fields"]["items"] = {"$ref": _REF.format("Field")}
             paths = document["paths"]
             paths[SUBMIT_PATH] = {"post": SUBMIT_OPERATION | {"responses": _submit_answers()}}
             document["paths"] = dict(sorted(paths.items()))

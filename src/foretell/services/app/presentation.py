@@ -60,6 +60,7 @@ def model_of(package: ModelPackage, registry: Registry, settings: AppSettings) -
         description=http.Words.model_validate(package.description),
         price=settings.price_credits_of(package),
         timeout_s=package.timeout_s,
+        fields=msgspec.to_builtins(package.fields),
         input_schema=package.input_schema,
         features_schema=package.features_schema,
         output_schema=package.output_schema,

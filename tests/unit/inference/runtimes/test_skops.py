@@ -32,7 +32,8 @@ def test_a_classifier_of_named_columns(made: Made, tmp_path: Path) -> None:
     package = made(dumped(model, tmp_path))
     assert package.name == "flower-kind"
     assert package.features_schema["required"] == ["petal_length_cm", "petal_width"]
-    assert package.features_schema["properties"]["petal_length_cm"]["title"] == "Petal length (cm)"
+    length = package.features_schema["properties"]["petal_length_cm"]
+    assert (length["title"], length["x-unit"]) == ("Petal length", "cm")
     assert package.output_schema["properties"]["prediction"]["enum"] == ["setosa", "versicolor", "virginica"]
     rows = trained.FLOWERS.rename(columns={"petal length (cm)": "petal_length_cm", "petal width": "petal_width"})
     answers = load(package).predict(rows.to_dict("records"))
