@@ -210,7 +210,7 @@ _AT_HAND = {
     "pair": [1, "a"],
     "union": "a",
     "animal": {"kind": "dog"},
-    "children": [],
+    "children": {"value": 1},
 }
 
 
