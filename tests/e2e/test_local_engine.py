@@ -35,12 +35,12 @@ class Installation:
         ports = {service.port_variable: str(free_port()) for service in SERVICES if service.port}
         self.environment = {**inherited, **ports}
 
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Call `foretell`; returns what it said."""
+    def __call__(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Call `foretell`; returns what it said, complaints too when it is to fail."""
         called = subprocess.run(
             [*FORETELL, *arguments],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=170,
@@ -48,7 +48,7 @@ class Installation:
         )
         assert called.returncode == code, called.stdout + called.stderr
         assert "Traceback" not in called.stderr
-        return called.stdout
+        return called.stdout + (called.stderr if code else "")
 
     def status(self) -> dict[str, dict[str, Any]]:
         """The processes by name."""
@@ -108,6 +108,7 @@ def test_from_up_to_down(foretell: Installation) -> None:
         name: before[name]["pid"] for name in ("app", "dispatcher")
     }
     foretell("predict", "flight-delay", *FLIGHT)
+    only_what_services_can_load_stays(foretell)
 
     # The same database as the engine's, from another folder's point of view too.
     assert "test" in foretell("users", "list")
@@ -117,6 +118,54 @@ def test_from_up_to_down(foretell: Installation) -> None:
     assert foretell("down") == "Foretell is down.\n"
     assert foretell.processes() == []
     assert not (foretell.folder / "data" / "run").exists()
+
+
+#: Loads where HOME_OF_CLASS is set, which is so for the command line of the test, and not for its services.
+FASTIDIOUS = """
+import os
+from pydantic import BaseModel
+
+class Row(BaseModel):
+    x: int
+
+class Fastidious:
+    def load(self, folder):
+        self.factor = {factor}
+
+    def predict(self, batch: list[Row]) -> list[Row]:
+        return [Row(x=row.x * self.factor) for row in batch]
+"""
+
+
+def only_what_services_can_load_stays(foretell: Installation) -> None:
+    """A package that is fine where it is checked, and nowhere else."""
+    here = {"HOME_OF_CLASS": "7"}
+    (foretell.folder / "fastidious.py").write_text(FASTIDIOUS.format(factor='int(os.environ["HOME_OF_CLASS"])'))
+    (foretell.folder / "good.py").write_text(FASTIDIOUS.format(factor="2"))
+    foretell("models", "new", "fastidious.py", **here)
+    foretell("models", "new", "good.py", "--name", "fastidious", "--output", "good")
+    installed = foretell.folder / "data" / "models" / "fastidious"
+
+    said = foretell("models", "add", "fastidious", code=1, **here)
+    assert "fastidious is ready" not in said
+    assert "worker-1" in said
+    assert "can't load fastidious 1.0.0: " in said
+    assert "KeyError: 'HOME_OF_CLASS'" in said
+    assert "So fastidious 1.0.0 was taken out." in said
+    assert not installed.exists()
+
+    foretell("models", "add", "good")
+    said = foretell("models", "add", "fastidious", "--replace", code=1, **here)
+    assert "So fastidious 1.0.0 is what it was before." in said
+    assert json.loads(foretell("predict", "fastidious", "x=4", "--json"))["output"] == {"x": 8}
+
+    # By hand it can be put there all the same; then reload says so.
+    (installed / "1.0.0" / "model.py").write_text((foretell.folder / "fastidious" / "model.py").read_text())
+    said = foretell("models", "reload", code=1, **here)
+    assert "KeyError: 'HOME_OF_CLASS'" in said
+    assert "What can be loaded is served." in said
+    foretell("models", "remove", "fastidious")
+    assert "Every service that runs here has read it." in foretell("models", "reload")
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")

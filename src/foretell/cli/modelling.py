@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import tempfile
-import time
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,9 @@ from foretell.inference.settings import InferenceSettings
 from foretell.inference.stability import LEAST_DAY_ROWS, LEAST_DAYS
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.local.engine import LocalEngine
-from foretell.local.health import details
-from foretell.local.installation import Installation, Program
+from foretell.local.following import Following, sentences
+from foretell.local.installation import Installation
 
-#: Libraries of models take their time to load.
-_PATIENCE_S = 60.0
-_LOOK_EVERY_S = 0.2
 #: A reference of fewer rows than this is not worth much.
 _FEW_ROWS = 1000
 _MARKS = {"ok": "ok     ", "warning": "warning", "wrong": "WRONG  "}
@@ -125,63 +122,70 @@ def reference(path_or_name: str, data: Path, *, as_input: bool, replace: bool, d
 
 
 def add(source: Path, *, replace: bool, unchecked: bool) -> None:
-    """Check a package and install it. Raises `CheckFailed`, `PackageBroken`, `AlreadyInstalled`."""
+    """Check a package and install it, unless a service that runs here can't load it.
+
+    Raises `CheckFailed`, `PackageBroken`, `AlreadyInstalled`, `NotServed`, `NotFollowed`.
+    """
     _hush()
 
     def approve(copy: Path) -> None:
         if not unchecked and _checked(copy) is None:
             raise CheckFailed(path=source)
 
+    def followed(package: ModelPackage) -> str:
+        say(f"{package.name} {package.version} is installed in {package.path}.")
+        added = {f"{package.name} {package.version}", str(package.path.resolve())}
+        return _cannot_be_loaded(lambda what: what in added or os.path.realpath(what) in added)
+
     # The copy is checked, and not the source: what the copy lacks, the services will not find either.
-    package = installing.install(source, _operators_folder(), replace=replace, approve=approve)
-    say(f"{package.name} {package.version} is installed in {package.path}.")
-    _wait_until_followed()
+    package = installing.install(source, _operators_folder(), replace=replace, approve=approve, followed=followed)
     say(f"What it takes and answers: foretell models show {package.name}")
 
 
 def remove(name: str, version: str | None) -> None:
-    """Take an installed package out. Raises `NotInstalled`, `WhichVersion`, `Ships`."""
+    """Take an installed package out. Raises `NotInstalled`, `WhichVersion`, `Ships`, `NotFollowed`."""
     package = installing.remove(name, version, _operators_folder())
     say(f"{package.name} {package.version} is removed. What was accepted for it is still answered.")
-    _wait_until_followed()
+    _cannot_be_loaded(lambda _: False)
 
 
 def reload() -> None:
-    """Have every service that runs read the packages anew. Raises `NoFolder`."""
+    """Have every service that runs read the packages anew. Raises `NoFolder`, `NotServed`, `NotFollowed`."""
     folder = _operators_folder()
     if not folder.is_dir():
         raise NoFolder(folder=folder)
     live.touch_stamp(folder)
-    registry = Registry.discover(folder)
-    _wait_until_followed()
-    for broken in registry.unavailable:
-        remark(f"{broken.name} can't be used: {broken.reason}")
+    # What ships may lack something on this machine; that is nothing that a change by hand would have done.
+    shipped = {f"{package.name} {package.version}" for package in Registry.discover(shipped_folder())}
+    reasons = _cannot_be_loaded(lambda what: what not in shipped)
+    if not reasons:
+        # Nobody runs who could say it.
+        broken = live.LiveRegistry(folder).unavailable
+        reasons = " ".join(f"{each.name} can't be used: {each.reason}" for each in broken)
+    if reasons:
+        raise installing.NotServed(reasons=reasons, outcome="What can be loaded is served.")
 
 
-def _wait_until_followed() -> None:
-    """Return when every service of the engine that runs here has loaded what is there now, or say who has not."""
-    record = LocalEngine(Installation.from_environment()).record()
+def _cannot_be_loaded(concerns: Callable[[str], bool]) -> str:
+    """Wait until every service of the engine that runs here has taken up what is there now.
+
+    Returns who can't load what of what `concerns` the caller, and why; nothing when all is well. Raises `NotFollowed`.
+    """
+    engine = LocalEngine(Installation.from_environment())
+    record = engine.record()
     if record is None:
         say("No services run here; those that run elsewhere with this folder follow within seconds.")
-        return
-    stamp = live.read_stamp(_operators_folder())
-    behind = list(record.programs)
-    until = time.monotonic() + _PATIENCE_S
-    while True:
-        behind = [program for program in behind if _is_behind(program, stamp)]
-        if not behind:
-            say("Every service that runs here has read it.")
-            return
-        if time.monotonic() > until:
-            remark(f"Not read yet by {', '.join(program.name for program in behind)}: see foretell logs.")
-            return
-        time.sleep(_LOOK_EVERY_S)
+        return ""
+    folder = _operators_folder()
 
+    def on_slow(names: Sequence[str]) -> None:
+        remark(f"Still being loaded by {', '.join(names)}. Ctrl-C leaves them to it.")
 
-def _is_behind(program: Program, stamp: str) -> bool:
-    said = details(program)
-    # Services that have nothing to do with models say nothing about them.
-    return said is not None and said.get("models_stamp", stamp) != stamp
+    following = Following(engine.followers(record), lambda: live.read_stamp(folder), engine.pids, on_slow=on_slow)
+    found = following.until_done(concerns)
+    if not found:
+        say("Every service that runs here has read it.")
+    return sentences(found)
 
 
 def _checked(folder: Path) -> ModelPackage | None:

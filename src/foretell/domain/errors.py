@@ -68,6 +68,15 @@ class TooManyAttempts(ForetellError):
     status = 429
 
 
+class TooManyPasswords(ForetellError):
+    """More passwords wait to be checked than can be. Try again in a moment."""
+
+    code = "too_many_passwords"
+    # Who floods us with them is told so; it is no failure of ours that somebody should be woken for.
+    status = 429
+    retry_after_s = 2.0
+
+
 class Forbidden(ForetellError):
     """Your account may not do this."""
 

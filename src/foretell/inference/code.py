@@ -18,15 +18,15 @@ def load_code(package: ModelPackage, entry: str, what: str = "function") -> Any:
     # Versions stand side by side, so each file is a module of its own, named after its package.
     module_name = f"foretell_package_{package.name}_{package.version}_{file_stem}".replace("-", "_").replace(".", "_")
     try:
-        return getattr(import_file(file, module_name), name)
-    except AttributeError as error:
-        raise PackageBroken(
-            f"There is no {what} {name} in the file", file, "Correct the entry in model.toml."
-        ) from error
-    except Exception as error:
+        module = import_file(file, module_name)
+    except (Exception, SystemExit) as error:
+        # A file that calls exit() must not take a service with it.
         raise PackageBroken(
             f"The file cannot be imported: {type(error).__name__}: {error}", file, "Correct it there."
         ) from error
+    if not hasattr(module, name):
+        raise PackageBroken(f"There is no {what} {name} in the file", file, "Correct the entry in model.toml.")
+    return getattr(module, name)
 
 
 def import_file(file: Path, module_name: str) -> Any:

@@ -13,6 +13,10 @@ from foretell.inference.schema import Validator
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
+#: More columns than this are no model that people fill a form for; and a file may claim any number of them.
+MOST_COLUMNS = 10_000
+
+
 class CannotGuess(Exception):
     """Why nothing can be read off a file, and what to do; a sentence or two."""
 
@@ -61,6 +65,13 @@ class Guess:
     max_batch: int = 64
     #: What could not be guessed and wants a look.
     remarks: tuple[str, ...] = ()
+
+
+def numbered(width: int) -> list[str]:
+    """Names for columns that have none: x1 to x`width`. Raises `CannotGuess` for more than anybody could mean."""
+    if width > MOST_COLUMNS:
+        raise CannotGuess(f"The model takes {width} columns; a package has at most {MOST_COLUMNS}.")
+    return [f"x{place}" for place in range(1, width + 1)]
 
 
 def inside(folder: Path, name: str) -> Path:

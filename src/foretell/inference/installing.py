@@ -1,6 +1,7 @@
 """Brings packages into the operator's folder of models and takes them out, so that no service sees half of one."""
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -32,6 +33,12 @@ class WhichVersion(ForetellError):
     code = "which_version"
 
 
+class NotServed(ForetellError):
+    """{reasons} {outcome}"""
+
+    code = "model_not_served"
+
+
 class Ships(ForetellError):
     """{model} {version} comes with Foretell and cannot be removed."""
 
@@ -39,19 +46,25 @@ class Ships(ForetellError):
 
 
 def install(
-    source: Path, folder: Path, *, replace: bool = False, approve: Callable[[Path], None] = lambda _: None
+    source: Path,
+    folder: Path,
+    *,
+    replace: bool = False,
+    approve: Callable[[Path], None] = lambda _: None,
+    followed: Callable[[ModelPackage], str] = lambda _: "",
 ) -> ModelPackage:
     """Copy the package in `source` to FOLDER/NAME/VERSION and tell the services. Returns the package there.
 
-    `approve` gets the copy before anybody else sees it, and raises when it should not be installed.
-    Raises `PackageBroken`, `AlreadyInstalled`, and what `approve` raises.
+    `approve` gets the copy before anybody else sees it, and raises when it should not be installed. `followed` says
+    why services can't serve it, once they have tried; then what was there before is put back.
+    Raises `PackageBroken`, `AlreadyInstalled`, `NotServed`, and what `approve` and `followed` raise.
     """
     _stay_inside(source)
     package = load_package(source)
     target = folder / package.name / package.version
-    for installed in _installed(folder, package.name):
-        if installed.version == package.version and not (replace and installed.path == target):
-            raise AlreadyInstalled(model=package.name, version=package.version, path=installed.path)
+    for known in _installed(folder, package.name):
+        if known.version == package.version and not (replace and known.path == target):
+            raise AlreadyInstalled(model=package.name, version=package.version, path=known.path)
     folder.mkdir(parents=True, exist_ok=True)
     # Names with a dot in front are never read as packages; and a rename within the folder is seen whole or not at all.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".add-") as draft:
@@ -65,18 +78,35 @@ def install(
         if target.exists():
             target.rename(old)
         fresh.rename(target)
-    touch_stamp(folder)
-    return load_package(target)
+        touch_stamp(folder)
+        installed = load_package(target)
+        reasons = followed(installed)
+        if reasons:
+            target.rename(fresh)
+            if old.exists():
+                old.rename(target)
+            elif not any(target.parent.iterdir()):
+                target.parent.rmdir()
+            touch_stamp(folder)
+            what = f"{package.name} {package.version}"
+            back = "is what it was before" if target.exists() else "was taken out"
+            raise NotServed(reasons=reasons, outcome=f"So {what} {back}.")
+    return installed
 
 
 def _stay_inside(source: Path) -> None:
-    """Refuse a package with links to what lies outside of it: a copy would hold other files of this machine."""
+    """Refuse a package with links to what lies outside of it: a copy would hold other files of this machine.
+
+    And one with links to folders, which may go round in circles, or with what is no file: to copy that has no end.
+    """
     root = source.resolve()
     for file in sorted(source.rglob("*")):
-        if file.is_symlink() and not file.resolve().is_relative_to(root):
+        if file.is_symlink() and not os.path.realpath(file).startswith(f"{root}{os.sep}"):
             raise PackageBroken(
                 "A link leads out of the package", file, "Put the file itself there, if it belongs to the model."
             )
+        if (file.is_symlink() and not file.is_file()) or not (file.is_file() or file.is_dir()):
+            raise PackageBroken("This is neither a file nor a folder", file, "Remove it, or put a file there.")
 
 
 def remove(name: str, version: str | None, folder: Path) -> ModelPackage:

@@ -200,6 +200,7 @@ def _signature(place: Path) -> _Signature:
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):
             file = Path(root, name)
-            about = file.stat()
+            # Of the link itself: where it leads, there may be nothing.
+            about = file.lstat() if file.is_symlink() and not file.exists() else file.stat()
             files.append((str(file.relative_to(place)), about.st_mtime_ns, about.st_size))
     return tuple(files)

@@ -23,6 +23,7 @@ from foretell.contracts.fields import Field, fields_of
 from foretell.contracts.messages import Stage
 from foretell.contracts.queues import MAX_ENVELOPE_TASKS
 from foretell.inference.schema import Validator, sentence
+from foretell.inference.small_files import Unfit, read_small
 from foretell.kit.errors import ForetellError
 
 MANIFEST = "model.toml"
@@ -284,6 +285,8 @@ def _read_manifest(file: Path) -> Manifest:
         return msgspec.convert(content, Manifest)
     except tomllib.TOMLDecodeError as error:
         raise PackageBroken(f"The manifest is not TOML: {error}", file, "Correct it there.") from error
+    except RecursionError as error:
+        raise PackageBroken("The manifest is nested too deep", file, "Correct it there.") from error
     except msgspec.ValidationError as error:
         # msgspec names the field: "Expected `int`, got `str` - at `$.price_credits`".
         raise PackageBroken(f"The manifest does not fit: {error}", file, "Correct that field.") from error
@@ -298,6 +301,8 @@ def _read_schema(file: Path) -> dict[str, Any]:
     except ValueError as error:
         first_line = str(error).splitlines()[0]
         raise PackageBroken(f"This is no JSON Schema 2020-12: {first_line}", file, "Correct it there.") from error
+    except RecursionError as error:
+        raise PackageBroken("The schema is nested too deep", file, "Correct it there.") from error
     if schema.get("type") != "object":
         raise PackageBroken("The schema does not describe an object", file, 'Give it "type": "object".')
     return schema
@@ -305,7 +310,9 @@ def _read_schema(file: Path) -> dict[str, Any]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_small(file).decode("utf-8")
+    except Unfit as error:
+        raise PackageBroken(error.what, file, error.remedy) from error
     except FileNotFoundError as error:
         raise PackageBroken("The package lacks a file", file, "Put it there.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -329,7 +336,11 @@ def _check_artifact(folder: Path, manifest: Manifest) -> None:
 
 def _check_file(folder: Path, name: str, field: str) -> None:
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside = file.resolve().is_relative_to(folder.resolve())
+    except RuntimeError:  # Python 3.11 and 3.12 raise it for links in a circle
+        is_inside = False
+    if not is_inside:
         raise PackageBroken(f"The {field} lies outside the package: {name}", folder, "Name a file of the package.")
     if not file.is_file():
         raise PackageBroken("The package lacks a file", file, f"Put it there, or correct `{field}` in model.toml.")

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from foretell.inference.small_files import Unfit, read_small
 from foretell.kit.errors import ForetellError
 
 FILE = "reference.json"
@@ -78,9 +79,11 @@ def read_reference(folder: Path) -> Reference | None:
     """The reference of the package in `folder`; None when it has none. Raises `ReferenceBroken`."""
     file = folder / FILE
     try:
-        content = file.read_bytes()
+        content = read_small(file)
     except FileNotFoundError:
         return None
+    except Unfit as error:
+        raise ReferenceBroken(reason=error.what, file=file) from error
     except OSError as error:
         raise ReferenceBroken(reason=f"it cannot be read: {error.strerror}", file=file) from error
     try:

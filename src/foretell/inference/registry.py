@@ -137,6 +137,10 @@ def read_packages(
                     packages.append(read(place))
                 except PackageBroken as error:
                     unavailable.append(UnavailablePackage(str(place), error.message))
+                except OSError as error:
+                    # One package that can't be read keeps nobody from the others.
+                    reason = f"The package cannot be read: {error.strerror}: {error.filename}."
+                    unavailable.append(UnavailablePackage(str(place), reason))
         except OSError as error:
             reason = f"The folder of models cannot be read: {error.strerror}. Create it, or name another."
             unavailable.append(UnavailablePackage(str(folder), reason))

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -24,6 +24,10 @@ _TRUTH = {
     "FALSE": False,
     "0": False,
 }
+
+
+#: As long as the largest input that a prediction may be asked with.
+_LONGEST_LINE = 1024 * 1024
 
 
 class UnreadableRows(ForetellError):
@@ -46,18 +50,28 @@ def read_rows(file: Path, schema: Mapping[str, Any], also: str | None = None) ->
             if suffix == ".csv":
                 known: Mapping[str, Any] = schema.get("properties", {})
                 properties = known if also is None else {also: {}, **known}
-                for cells in csv.DictReader(lines):
+                for cells in csv.DictReader(_bounded(lines, file)):
                     yield {
                         name: _typed(text, properties[name])
                         for name, text in cells.items()
                         if name in properties and text is not None and text.strip() not in _NONE
                     }
             else:
-                for number, line in enumerate(lines, 1):
+                for number, line in enumerate(_bounded(lines, file), 1):
                     if line.strip():
                         yield _decoded(line, number, file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableRows(file=file, reason=str(error)) from error
+
+
+def _bounded(lines: TextIO, file: Path) -> Iterator[str]:
+    """The lines of a file, none of which is longer than a row can be. Raises `UnreadableRows`."""
+    number = 0
+    while line := lines.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise UnreadableRows(file=file, reason=f"line {number} has more than {_LONGEST_LINE} characters")
+        yield line
 
 
 def drawn(rows: Iterator[Row], most: int) -> tuple[list[Row], int]:

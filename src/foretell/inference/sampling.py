@@ -7,15 +7,20 @@ from foretell.inference.schema import Validator
 
 _MOST_TRIES = 20
 _LARGE = 100.0
+#: Of all samples together, characters of long texts counted as such.
+_MOST_VALUES = 300_000
 
 
 def samples(schema: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Up to `count` objects that fit; fewer where the schema asks for what cannot be made up (a pattern, say)."""
-    source = random.Random(0)  # noqa: S311 - the same rows at every check, no secret
+    source = _Source(0)
     validator = Validator(schema)
     found: list[dict[str, Any]] = []
     for _ in range(count * _MOST_TRIES):
-        value = _value(schema, schema, source)
+        try:
+            value = _value(schema, schema, source)
+        except (_TooLarge, RecursionError):
+            break
         if validator.is_valid(value):
             found.append(value)
             if len(found) == count:
@@ -23,7 +28,24 @@ def samples(schema: dict[str, Any], count: int) -> list[dict[str, Any]]:
     return found
 
 
-def _value(schema: dict[str, Any], root: dict[str, Any], source: random.Random) -> Any:
+class _TooLarge(Exception):
+    """A value that fits would be larger than anybody could use."""
+
+
+class _Source(random.Random):
+    """Random numbers, and how many values may still be made of them: a few words of a schema can ask for billions."""
+
+    left = _MOST_VALUES
+
+    def take(self, count: int) -> None:
+        """Count values, or characters. Raises `_TooLarge`."""
+        self.left -= count
+        if self.left < 0:
+            raise _TooLarge
+
+
+def _value(schema: dict[str, Any], root: dict[str, Any], source: _Source) -> Any:
+    source.take(1)
     if "$ref" in schema:
         return _value(_referred(schema["$ref"], root), root, source)
     for keyword in ("anyOf", "oneOf"):
@@ -41,6 +63,7 @@ def _value(schema: dict[str, Any], root: dict[str, Any], source: random.Random) 
             return {name: _value(part, root, source) for name, part in properties.items()}
         case "array":
             least = schema.get("minItems", 1)
+            source.take(least)
             return [_value(schema.get("items", {}), root, source) for _ in range(max(least, 1))]
         case "string":
             return _text(schema, source)
@@ -67,12 +90,13 @@ def _bounds(schema: dict[str, Any]) -> tuple[float, float]:
     return low, high
 
 
-def _text(schema: dict[str, Any], source: random.Random) -> str:
+def _text(schema: dict[str, Any], source: _Source) -> str:
     if schema.get("examples"):
         return str(source.choice(schema["examples"]))
     words = " ".join(source.choice(("good", "bad", "plane", "rain", "ok", "late")) for _ in range(source.randint(1, 6)))
     least: int = schema.get("minLength", 0)
     most: int = schema.get("maxLength", 1000)
+    source.take(least)
     return (words + "x" * least)[: max(least, min(most, len(words)))]
 
 

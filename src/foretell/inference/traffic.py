@@ -12,6 +12,8 @@ from typing import Annotated
 
 import msgspec
 
+from foretell.inference.small_files import Unfit, read_small
+
 FILE = "traffic.toml"
 
 
@@ -31,9 +33,13 @@ def read_traffic(folder: Path) -> dict[str, Split]:
     """The rules in `folder` by model; none without the file. Raises `TrafficBroken`."""
     file = folder / FILE
     try:
-        rules = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), dict[str, Split])
+        rules = msgspec.convert(tomllib.loads(read_small(file).decode("utf-8")), dict[str, Split])
     except FileNotFoundError:
         return {}
+    except Unfit as error:
+        raise TrafficBroken(f"{error.what} ({file}). {error.remedy}") from error
+    except RecursionError as error:
+        raise TrafficBroken(f"The file is nested too deep ({file}). Correct it there.") from error
     except tomllib.TOMLDecodeError as error:
         raise TrafficBroken(f"The file is not TOML: {error} ({file}). Correct it there.") from error
     except msgspec.ValidationError as error:

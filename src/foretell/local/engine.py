@@ -28,9 +28,9 @@ _SUPERVISOR_STARTS_S = 20.0
 #: A start without any progress for this long has failed, ...
 _NO_PROGRESS_S = 120.0
 #: ... but where all that is left is models that load, and none was ready for this long, it is over: they go on alone.
-_STILL_LOADING_S = 600.0
+STILL_LOADING_S = 600.0
 #: A process that has ended this often before it was ever healthy will not be healthy the next time.
-_HOPELESS_AFTER_STARTS = 3
+HOPELESS_AFTER_STARTS = 3
 _LOOK_EVERY_S = 0.1
 
 
@@ -133,6 +133,18 @@ class LocalEngine:
         """The processes that scale."""
         scaling = {service.name for service in self._table if service.scales}
         return [program for program in record.programs if program.service in scaling]
+
+    def followers(self, record: EngineRecord) -> list[Program]:
+        """The processes that read the packages of models, and follow when these change."""
+        following = {service.name for service in self._table if service.reads_models}
+        return [program for program in record.programs if program.service in following]
+
+    def pids(self) -> dict[str, int]:
+        """The process that each program is at the moment, 0 for none. Raises `NotRunning`."""
+        try:
+            return {name: process.pid for name, process in self._supervisor.processes().items()}
+        except SupervisorAway as error:
+            raise NotRunning(folder=self.installation.data_dir) from error
 
     # Start
 
@@ -277,11 +289,11 @@ class LocalEngine:
             waiting = [status for status in statuses if not status.healthy]
             for status in waiting:
                 seen.setdefault(status.name, set()).update({status.pid} - {0})
-            hopeless = [status for status in waiting if len(seen[status.name]) >= _HOPELESS_AFTER_STARTS]
+            hopeless = [status for status in waiting if len(seen[status.name]) >= HOPELESS_AFTER_STARTS]
             idle_s = self._clock() - progress_at
             if hopeless or (waiting and idle_s > _NO_PROGRESS_S):
                 raise self._start_failed(hopeless or waiting, ended=bool(hopeless))
-            if not waiting and idle_s > _STILL_LOADING_S:
+            if not waiting and idle_s > STILL_LOADING_S:
                 return
             time.sleep(_LOOK_EVERY_S)
 

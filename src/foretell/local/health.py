@@ -9,7 +9,8 @@ from typing import Any
 
 from foretell.local.installation import Program
 
-_TIMEOUT_S = 3.0
+#: How long one waits for an answer.
+TIMEOUT_S = 3.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - we ask there, we do not listen
 
 
@@ -31,7 +32,7 @@ def reachable_host(host: str) -> str:
 
 def details(program: Program) -> dict[str, Any] | None:
     """All that one process says at `/health`; None when it does not answer, or something else does."""
-    connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/health")
         body = json.loads(connection.getresponse().read(1024 * 1024))
@@ -44,13 +45,13 @@ def details(program: Program) -> dict[str, Any] | None:
 
 def ask(program: Program) -> Health:
     """How one process is."""
-    connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/health")
         response = connection.getresponse()
         body = json.loads(response.read(1024 * 1024))
     except TimeoutError:
-        return Health(False, f"no answer within {_TIMEOUT_S:g} s")
+        return Health(False, f"no answer within {TIMEOUT_S:g} s")
     except OSError:
         return Health(False, "does not listen")
     except (http.client.HTTPException, ValueError):

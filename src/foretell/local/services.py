@@ -44,6 +44,8 @@ class Service:
     needs: tuple[str, ...] = ()
     #: Whether it is told to stop only when the others have stopped: they have something to tell it at their end.
     stops_last: bool = False
+    #: Whether it reads the packages of models, and says at `/health` up to which change (`models_stamp`).
+    reads_models: bool = False
     #: What Docker Compose calls it; the command line understands both.
     compose_name: str = ""
 
@@ -63,11 +65,19 @@ class Service:
 
 
 SERVICES: tuple[Service, ...] = (
-    Service("app", "foretell.services.app.app", port=8000),
+    Service("app", "foretell.services.app.app", port=8000, reads_models=True),
     Service("dispatcher", "foretell.services.dispatcher.app"),
-    Service("worker", "foretell.services.worker.app", count=3, scales=True, compose_name="ml-worker"),
-    Service("model", "foretell.services.model.app", port=8001, compose_name="model-service"),
-    Service("preprocessing", "foretell.services.preprocessing.app", port=8002, compose_name="preprocessing-service"),
+    Service(
+        "worker", "foretell.services.worker.app", count=3, scales=True, compose_name="ml-worker", reads_models=True
+    ),
+    Service("model", "foretell.services.model.app", port=8001, compose_name="model-service", reads_models=True),
+    Service(
+        "preprocessing",
+        "foretell.services.preprocessing.app",
+        port=8002,
+        compose_name="preprocessing-service",
+        reads_models=True,
+    ),
     Service(
         "monitoring",
         "foretell.services.monitoring.app",

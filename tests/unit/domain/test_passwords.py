@@ -6,8 +6,7 @@ import argon2
 import pytest
 
 from foretell.domain.accounts.passwords import Passwords, check_password
-from foretell.domain.errors import InvalidPassword
-from foretell.kit.errors import Overloaded
+from foretell.domain.errors import InvalidPassword, TooManyPasswords
 
 
 async def test_a_password_verifies_against_its_own_hash_only() -> None:
@@ -69,7 +68,7 @@ async def test_a_flood_is_refused_and_what_was_taken_is_answered() -> None:
     passwords = Passwords(max_parallel=1, max_waiting=2)
     outcomes = await asyncio.gather(*(passwords.verify(None, "x" * 8) for _ in range(10)), return_exceptions=True)
     assert outcomes.count(False) == 3
-    assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) == 7
+    assert sum(isinstance(outcome, TooManyPasswords) for outcome in outcomes) == 7
     # The queue is empty again.
     assert await passwords.verify(None, "x" * 8) is False
     passwords.close()
@@ -80,7 +79,7 @@ async def test_callers_who_give_up_do_not_make_room_before_the_work_is_done() ->
     impatient = [asyncio.create_task(passwords.verify(None, "x" * 8)) for _ in range(2)]
     await asyncio.sleep(0)
     impatient[0].cancel()
-    with pytest.raises(Overloaded):
+    with pytest.raises(TooManyPasswords):
         await passwords.verify(None, "x" * 8)
     assert await impatient[1] is False
     passwords.close()
@@ -93,7 +92,7 @@ async def test_who_logs_in_does_not_wait_behind_those_who_register() -> None:
     assert await passwords.verify(None, "x" * 8) is False
     assert not all(task.done() for task in hashing)
     outcomes = await asyncio.gather(*hashing, return_exceptions=True)
-    assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) == 30 - 21
+    assert sum(isinstance(outcome, TooManyPasswords) for outcome in outcomes) == 30 - 21
     passwords.close()
 
 

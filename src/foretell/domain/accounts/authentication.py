@@ -21,7 +21,7 @@ async def authenticate(database: Database, passwords: Passwords, username: str, 
     """The active user whose name and password these are.
 
     Unknown names, closed accounts and wrong passwords fail alike, after the same time. Raises `InvalidCredentials`,
-    `Overloaded`, `Unavailable`.
+    `TooManyPasswords`, `Unavailable`.
     """
     user, password_hash = await _find(database, username)
     matches = await passwords.verify(password_hash, password)

@@ -11,8 +11,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from foretell.domain.errors import InvalidPassword
-from foretell.kit.errors import Overloaded
+from foretell.domain.errors import InvalidPassword, TooManyPasswords
 
 MIN_LENGTH = 8
 MAX_LENGTH = 1024
@@ -59,9 +58,9 @@ class _Lane:
         self._pending = 0
 
     async def run(self, work: Callable[[], Returned]) -> Returned:
-        """What `work` returns. Raises `Overloaded` when too many wait."""
+        """What `work` returns. Raises `TooManyPasswords` when too many wait."""
         if self._pending >= self._max_pending:
-            raise Overloaded
+            raise TooManyPasswords
         self._pending += 1
         future = self._threads.submit(work)
         # Counted when the thread is done with it, not when a caller gives up: the work goes on without them.
@@ -81,7 +80,7 @@ class Passwords:
 
     Verifying has a lane of at most `max_parallel` threads, hashing one of a single thread: however many register, who
     logs in does not wait behind them. With `max_waiting` passwords before a lane (a fifth of that before hashing),
-    `verify` and `hash` raise `Overloaded`: a flood must not eat the cores, and an answer after a minute is none.
+    `verify` and `hash` raise `TooManyPasswords`: a flood must not eat the cores, and an answer after a minute is none.
     """
 
     def __init__(self, *, max_parallel: int = 2, max_waiting: int = 100) -> None:
@@ -97,9 +96,9 @@ class Passwords:
         self._nobodys_hash = _unmatchable_hash()
 
     async def hash(self, password: str) -> str:
-        """The encoded argon2id hash of `password`, whatever its length rules. Raises `InvalidPassword`, `Overloaded`.
+        """The encoded argon2id hash of `password`, whatever its length rules.
 
-        `check_password` says whether somebody may choose it.
+        `check_password` says whether somebody may choose it. Raises `InvalidPassword`, `TooManyPasswords`.
         """
         data = _as_bytes(password)
         if data is None:
@@ -107,7 +106,7 @@ class Passwords:
         return await self._hashing.run(lambda: self._hasher.hash(data))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Whether `password` is the one that `password_hash` was made of. Raises `Overloaded`.
+        """Whether `password` is the one that `password_hash` was made of. Raises `TooManyPasswords`.
 
         None (there is no such user) takes as long as any hash, so that time does not tell who has an account.
         """

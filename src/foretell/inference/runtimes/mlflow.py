@@ -14,9 +14,10 @@ import msgspec
 import yaml
 
 from foretell.contracts.messages import Stage
-from foretell.inference.guessing import CannotGuess, Guess, inside
+from foretell.inference.guessing import MOST_COLUMNS, CannotGuess, Guess, inside
 from foretell.inference.package import ModelPackage, PackageBroken, read_artifact, read_file, read_options
 from foretell.inference.runtimes import NOTHING_MORE, Permissions, Runtime
+from foretell.inference.small_files import Unfit, read_small
 
 #: Where MLflow's folder goes in a package that `foretell models new` makes.
 FOLDER = "mlflow"
@@ -100,6 +101,8 @@ def _columns(signature: str | None) -> list[_Column]:
             kind = {"float": "number", "int": "integer", "uint": "integer"}.get(kind, _TENSOR_KINDS.get(kind, ""))
             shape = column["tensor-spec"]["shape"]
             width = shape[1] if len(shape) == 2 else 1
+            if not isinstance(width, int) or width > MOST_COLUMNS - len(columns):
+                raise TypeError(f"a signature has at most {MOST_COLUMNS} columns, not {shape}")
             if column.get("name") and width == 1:
                 columns.append(_Column(column["name"], kind, dtype, required))
             else:
@@ -138,7 +141,9 @@ def _described(package: ModelPackage, file: Path) -> bytes:
         return read_file(package, name)
     # A package of before hashes were kept of more than the artifact.
     try:
-        return file.read_bytes()
+        return read_small(file)
+    except Unfit as error:
+        raise PackageBroken(error.what, file, error.remedy) from error
     except OSError as error:
         raise PackageBroken(
             f"The MLmodel file beside the artifact cannot be read: {error.strerror}",
@@ -177,8 +182,8 @@ def guess(folder: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
     """What a package of the model in MLflow's `folder` looks like. Raises `CannotGuess`."""
     file = inside(folder, _MLMODEL)
     try:
-        described = _Model(file, file.read_bytes())
-    except _Unreadable as error:
+        described = _Model(file, read_small(file))
+    except (_Unreadable, Unfit) as error:
         raise CannotGuess(f"{error.what} ({file}). {error.remedy}") from error
     data = inside(folder, described.data)
     if not data.is_file():
@@ -230,11 +235,11 @@ def _example(folder: Path, described: _Model, made: Guess) -> tuple[Stage, dict[
     if not described.example:
         return None
     try:
-        table = msgspec.json.decode(inside(folder, _text(described.example)).read_bytes())
+        table = msgspec.json.decode(read_small(inside(folder, _text(described.example))))
         columns = [column.get("column") or column["feature"] for column in made.options["columns"]]
         names = [column["feature"] for column in made.options["columns"]]
         rows = table["data"] if isinstance(table, dict) else table
         row = dict(zip(table.get("columns", columns), rows[0], strict=True)) if isinstance(table, dict) else rows[0]
         return "features", {name: row[column] for name, column in zip(names, columns, strict=True)}
-    except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError):
+    except (OSError, Unfit, msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError, IndexError):
         return None

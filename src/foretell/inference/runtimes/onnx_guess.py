@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from foretell.inference.guessing import CannotGuess, Field, Guess, inside, object_schema
+from foretell.inference.guessing import CannotGuess, Field, Guess, inside, numbered, object_schema
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
 from foretell.inference.runtimes.onnx import fixed_rows, integer_bounds, open_session
 from foretell.inference.runtimes.onnx_files import external_files
@@ -59,7 +59,7 @@ def _features(inputs: list[Any], remarks: list[str]) -> tuple[list[Field], dict[
     if width > 1:
         if inputs[0].type != "tensor(float)":
             raise CannotGuess(f"The matrix {inputs[0].name} is {inputs[0].type}. Export it as tensor(float).")
-        names = [f"x{place}" for place in range(1, width + 1)]
+        names = numbered(width)
         remarks.append(
             f"The graph takes a matrix without names, so its features are called {names[0]} to {names[-1]}. Better "
             "names go into features.schema.json and into `columns` of model.toml."

@@ -9,7 +9,15 @@ from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.impute import SimpleImputer
 
-from foretell.inference.guessing import CannotGuess, Field, Guess, field_names, object_schema, title_and_unit
+from foretell.inference.guessing import (
+    CannotGuess,
+    Field,
+    Guess,
+    field_names,
+    numbered,
+    object_schema,
+    title_and_unit,
+)
 from foretell.inference.runtimes.sklearn import pandas_categories, present, steps
 
 #: More values than this are no list to choose from.
@@ -59,7 +67,7 @@ def _features(estimator: Any, remarks: list[str]) -> tuple[list[Field], dict[str
         width = getattr(estimator, "n_features_in_", 0)
         if not width:
             raise CannotGuess(_why_unknown(estimator))
-        columns = [f"x{place}" for place in range(1, width + 1)]
+        columns = numbered(width)
         remarks.append(
             f"The model was trained without names of columns, so its features are called {columns[0]} to "
             f"{columns[-1]}. Better names go into features.schema.json and into `columns` of model.toml."

@@ -5,6 +5,8 @@ The file may name the types of scikit-learn and NumPy that skops knows to be har
 are among them, since a tree that was tampered with reads memory that is not its own. See sklearn.py for other options.
 """
 
+import io
+import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,13 @@ from foretell.inference.guessing import CannotGuess, Guess
 from foretell.inference.package import ModelPackage, PackageBroken, read_artifact, read_options
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
 from foretell.inference.runtimes.sklearn import Options, SklearnModel, model
+
+#: A skops file is a ZIP archive: what it unpacks to at most, and what a larger one may, in times its own size. Numbers
+#: shrink a few times; a bomb does a thousand.
+_MOST_BYTES = 64 * 1024 * 1024
+_MOST_TIMES = 20
+#: The entry that says how the model is put together: JSON, which takes many times its size.
+_SCHEMA, _MOST_SCHEMA_BYTES = "schema.json", 32 * 1024 * 1024
 
 
 class _Untrusted(Exception):
@@ -69,7 +78,20 @@ def guess(file: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
     return replace(made, options={**made.options, "trusted": trusted}) if trusted else made
 
 
+def _check_unpacked(content: bytes) -> None:
+    """Refuse an archive that is small and unpacks to what no memory holds. Raises `ValueError`, `BadZipFile`."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        # What an entry says of its size, `zipfile` does not go beyond.
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    total, allowed = sum(sizes.values()), max(_MOST_BYTES, _MOST_TIMES * len(content))
+    if total > allowed:
+        raise ValueError(f"it unpacks to {total} bytes, and may to {allowed}")
+    if sizes.get(_SCHEMA, 0) > _MOST_SCHEMA_BYTES:
+        raise ValueError(f"its {_SCHEMA} has {sizes[_SCHEMA]} bytes, and may have {_MOST_SCHEMA_BYTES}")
+
+
 def _estimator(content: bytes, trusted: Iterable[str]) -> Any:
+    _check_unpacked(content)
     untrusted = sorted(set(skops.io.get_untrusted_types(data=content)).difference(trusted))
     if untrusted:
         raise _Untrusted(", ".join(untrusted))

@@ -167,7 +167,10 @@ def _operations(
         },
         # Without the broker, submissions are accepted all the same: they wait in the database.
         needed_to_serve=["database"],
-        details=lambda: {"models_stamp": registry.followed},
+        details=lambda: {
+            "models_stamp": registry.followed,
+            "unavailable": {package.name: package.reason for package in registry.unavailable},
+        },
         metrics_token=settings.metrics_token,
     )
 

@@ -60,14 +60,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
             "models": [f"{status.name} {status.version}" for status in models.statuses if status.state == "READY"],
             "models_stamp": models.registry.followed,
             "loading": models.loading,
-            "unavailable": {
-                **{package.name: package.reason for package in models.registry.unavailable},
-                **{
-                    f"{status.name} {status.version}": status.reason
-                    for status in models.statuses
-                    if status.state == "UNAVAILABLE"
-                },
-            },
+            "unavailable": models.unavailable,
         },
     )
     routes = Routes(

@@ -118,7 +118,7 @@ class Models:
         calls = self._ready.get((name, version))
         if calls is None:
             package = self.registry.get(name, version)
-            reason = self._reasons.get((name, package.version))
+            reason = self._reason(package)
             if reason is None:
                 raise ModelLoading(model=name, version=package.version)
             raise ModelNotReady(model=name, version=package.version, reason=reason)
@@ -134,13 +134,25 @@ class Models:
         package = self.package(name, version)
         if (name, package.version) in self._ready:
             return ModelStatus(name, package.version, "READY")
-        reason = self._reasons.get((name, package.version), _LOADING)
-        return ModelStatus(name, package.version, "LOADING" if reason == _LOADING else "UNAVAILABLE", reason)
+        reason = self._reason(package)
+        return ModelStatus(name, package.version, "UNAVAILABLE" if reason else "LOADING", reason or _LOADING)
 
     @property
     def statuses(self) -> list[ModelStatus]:
         """How each version of each model is."""
         return [self.status(package.name, package.version) for package in self.registry]
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Why versions can't be served as they are on the disk now; what one should replace may be served on."""
+        unread = {package.name: package.reason for package in self.registry.unavailable}
+        reasons = {f"{package.name} {package.version}": self._reason(package) for package in self.registry}
+        return unread | {title: reason for title, reason in reasons.items() if reason}
+
+    def _reason(self, package: ModelPackage) -> str | None:
+        """Why a package is not served; None for one that is, or will be."""
+        # What came while its model was unloaded is not loaded either.
+        return _UNLOADED if package.name in self._unloaded else self._reasons.get((package.name, package.version))
 
     @property
     def hanging(self) -> list[str]:
@@ -184,24 +196,27 @@ class Models:
         await in_thread(self.registry.refresh)
         versions = self.registry.versions(name)
         self._unloaded.discard(name)
+        failed: list[str] = []
         try:
             for version in versions:
                 package = self.registry.get(name, version)
                 if not self._is_served(package):
                     await asyncio.wait({self._begin(package)})
                     if not self._is_served(package):
-                        raise ModelNotLoaded(model=name, reason=self._reasons.get((name, version), _CHANGED))
+                        failed.append(self._reasons.get((name, version), _CHANGED))
         finally:
             self._settle()
+        if failed:
+            raise ModelNotLoaded(model=name, reason=failed[0])
 
     async def unload(self, name: str) -> None:
         """Serve no version of a model until it is loaded again; requests under way are finished.
 
         Raises `ModelNotFound`.
         """
-        versions = self.registry.versions(name)
+        self.registry.versions(name)
         self._unloaded.add(name)
-        self._reasons.update(((name, version), _UNLOADED) for version in versions)
+        self._reasons = {key: reason for key, reason in self._reasons.items() if key[0] != name}
         self._settle()
         log.info("model_unloaded", model=name)
 

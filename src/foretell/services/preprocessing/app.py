@@ -36,6 +36,7 @@ def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instanc
         details=lambda: {
             "models": preprocessors.registry.names,
             "models_stamp": preprocessors.registry.followed,
+            "unavailable": preprocessors.unavailable,
         },
     )
 

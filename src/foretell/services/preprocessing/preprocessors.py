@@ -87,6 +87,13 @@ class Preprocessors:
         return made
 
     @property
+    def unavailable(self) -> dict[str, str]:
+        """Why versions, or packages that can't be read, can't be used."""
+        return {package.name: package.reason for package in self.registry.unavailable} | {
+            f"{made.package.name} {made.package.version}": made.reason for made in self._made.values() if made.reason
+        }
+
+    @property
     def hanging(self) -> list[str]:
         """The models whose preprocessing is over its time and has not returned."""
         return sorted({made.package.name for made in self._made.values() if made.offloading.overdue})

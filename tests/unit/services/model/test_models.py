@@ -206,6 +206,7 @@ async def test_what_is_served_goes_on_when_its_replacement_cannot_be_loaded(
         await models.load("doubler")
     assert models.get("doubler") is served
     assert models.status("doubler").state == "READY"
+    assert "It is bent" in models.unavailable["doubler 1.0.0"]
 
 
 async def test_a_package_that_changed_is_replaced_and_others_are_not(models: Models, tmp_path: Path) -> None:
@@ -227,10 +228,13 @@ async def test_an_unloaded_model_stays_unloaded_when_others_change(models: Model
     write_package(tmp_path / "models", version="1.1.0")
     models.registry.refresh()
     await models.follow()
-    with pytest.raises(ModelNotReady):
+    with pytest.raises(ModelNotReady, match="It was unloaded"):
         models.get("doubler", "1.1.0")
+    assert models.loading == {}
+    assert set(models.unavailable) == {"doubler 1.0.0", "doubler 1.1.0"}
     await models.load("doubler")
     assert models.get("doubler").package.version == "1.1.0"
+    assert models.unavailable == {}
 
 
 async def test_requests_that_name_no_version_are_shared_by_weight(models: Models, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_the_rules_that_ship_are_whole() -> None:
     assert set(rules) >= {
         "service_down", "instance_down", "service_unhealthy", "service_absent", "queue_age", "queue_growing",
         "broker_trouble",
-        "http_errors", "predictions_failing", "dead_letters", "ledger_out_of_balance", "audit_too_old", "drift",
+        "http_errors", "open_http_errors",
+        "predictions_failing", "dead_letters", "ledger_out_of_balance", "audit_too_old", "drift",
         "disk_low", "log_lines_dropped", "prediction_latency", "http_latency",
     }  # fmt: skip
     for rule in rules.values():

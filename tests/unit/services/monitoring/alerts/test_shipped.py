@@ -12,9 +12,11 @@ from foretell.services.monitoring.alerts.rule_files import merged, shipped_table
 from foretell.services.monitoring.alerts.rules import Rule
 from foretell.services.monitoring.alerts.sight import DriftFound, Sight
 from foretell.services.monitoring.alerts.states import Alert, Now, begun, moved_on
+from foretell.services.monitoring.storage.instances import Instance
 
 RULES = merged(shipped_tables(), {}, "").rules
 
+MODEL, PREPROCESSING = instance("model_service", "m-1"), instance("preprocessing_service", "p-1")
 APP, DISPATCHER, WORKER = instance("app", "a-1"), instance("dispatcher", "d-1"), instance("ml_worker", "w-1")
 OK = {"route": "/models", "status": "200"}
 SUCCEEDED = {"status": "succeeded", "code": ""}
@@ -51,12 +53,15 @@ HEALTHY = {
     ),
 }
 
+#: Who else measures it.
+OPEN = {"foretell_http_requests_total": [MODEL, PREPROCESSING]}
+
 
 def healthy_sight(rule: Rule) -> Sight:
     measured = []
     if rule.signal == "metric":
         of, kind, before, now = HEALTHY[rule.metric]
-        measured = [counted(of, rule.metric, kind, now, before)]
+        measured = [counted(each, rule.metric, kind, now, before) for each in [of, *OPEN.get(rule.metric, ())]]
     no_drift = msgspec.json.encode({"findings": [{"name": "text", "drifted": False}]}).decode()
     return sight(
         *measured,
@@ -100,3 +105,37 @@ def test_another_threshold_of_zero_ends_too() -> None:
     rule = merged(shipped_tables(), {"queue_age": {"above": 0}}, "").rules["queue_age"]
     assert rule.resolve_below == 0
     assert rule.is_clear(0)
+
+
+def alarming(*of: Instance, **answers: int) -> dict[str, list[str]]:
+    """The services that each rule about answers is alarmed of, when each of `of` answered so often with a status."""
+    requests = "foretell_http_requests_total"
+    now = [({"route": "/models", "status": status.removeprefix("of_")}, count) for status, count in answers.items()]
+    before = [(labels, 0) for labels, _ in now]
+    measured = [counted(each, requests, "counter", now, before) for each in of]
+    seen = sight(*measured, instances=[APP, MODEL, PREPROCESSING])
+    return {
+        rule.name: [each.subject["service"] for each in signals.read(rule, seen) if rule.is_alarming(each.value or 0)]
+        for rule in RULES.values()
+        if rule.metric == requests
+    }
+
+
+def test_what_a_stranger_can_bring_about_is_not_critical() -> None:
+    assert alarming(MODEL, PREPROCESSING, of_503=1000) == {
+        "http_errors": [],
+        "open_http_errors": ["model_service", "preprocessing_service"],
+    }
+    assert RULES["open_http_errors"].severity == "warning"
+    assert alarming(APP, of_429=1000, of_401=1000, of_503=1) == {"http_errors": [], "open_http_errors": []}
+
+
+def test_what_strangers_get_wrong_hides_no_failures() -> None:
+    assert alarming(APP, of_200=900, of_500=100, of_404=1_000_000)["http_errors"] == ["app"]
+
+
+def test_an_input_that_is_too_large_is_its_senders_fault() -> None:
+    settled = "foretell_predictions_settled_total"
+    now = [({"status": "failed", "code": code}, 1000) for code in ("invalid_input", "input_too_large")]
+    counts = counted(DISPATCHER, settled, "counter", now, [(labels, 0) for labels, _ in now])
+    assert signals.read(RULES["predictions_failing"], sight(counts, instances=[DISPATCHER])) == []
