@@ -97,6 +97,12 @@ class FinishedEvent(msgspec.Struct, frozen=True):
     predictions: list[Finished]
 
 
+class ToldEvent(msgspec.Struct, frozen=True):
+    """Body of `events.written`: accounts that have new events. A hint: everybody looks into the database, too."""
+
+    users: list[UUID]
+
+
 class TasksKept(msgspec.Struct, frozen=True, omit_defaults=True):
     """Body of `tasks.kept`: tasks that a worker has in hand for longer than a moment. Said again with every pulse."""
 
@@ -113,4 +119,5 @@ encode = msgspec.json.Encoder().encode
 decode_tasks = msgspec.json.Decoder(TaskEnvelope).decode
 decode_results = msgspec.json.Decoder(ResultEnvelope).decode
 decode_finished = msgspec.json.Decoder(FinishedEvent).decode
+decode_told = msgspec.json.Decoder(ToldEvent).decode
 decode_kept = msgspec.json.Decoder(TasksKept).decode

@@ -6,6 +6,8 @@ EVENTS = "ml_events"
 
 #: Routing key of the event that says how predictions ended.
 PREDICTION_FINISHED = "prediction.finished"
+#: Routing key of the event that says which accounts have new events: a `ToldEvent`.
+EVENTS_WRITTEN = "events.written"
 #: Routing key of the event by which a worker says which tasks it keeps for long.
 TASKS_KEPT = "tasks.kept"
 

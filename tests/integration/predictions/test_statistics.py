@@ -258,6 +258,19 @@ async def test_16384_endings_among_half_a_million_dead_entries(postgresql_with_t
     assert {name: each for name, each in per_row.items() if each[0] > _MOST_ROWS or each[1] > _MOST_PAGES} == {}
 
 
+async def test_a_batch_that_is_told_reads_its_own_rows(filled: Filled) -> None:
+    await filled.connection.execute("UPDATE wallets SET listening = true, low_threshold = 1999990")
+    for size in (64, 2048):
+        rows, pages = (await filled.walk(size))["settle"]
+        # Each passes through some nodes more.
+        assert rows / size <= 1.5 * _MOST_ROWS
+        assert pages / size <= 1.5 * _MOST_PAGES
+    told = "SELECT count(*), count(*) FILTER (WHERE type = 'balance.low') FROM events"
+    events, low = await filled.connection.fetchrow(told)
+    assert events == 64 + 2048 + low
+    assert low > 0
+
+
 async def test_sweeps_read_only_what_is_queued(filled: Filled) -> None:
     queued = 50
     await filled.connection.execute(_QUEUED, filled.users, queued, 3 * _HISTORY)

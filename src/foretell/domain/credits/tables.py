@@ -1,6 +1,6 @@
 """Tables of money: what each user has, and every movement that made it so."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, Uuid, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
 from foretell.kit.database import Moment, metadata
 
@@ -21,6 +21,12 @@ wallets = Table(
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
     Column("available", BigInteger, nullable=False, server_default="0"),
     Column("held", BigInteger, nullable=False, server_default="0"),
+    # What is told of this account (domain/notifications) stands here, because whoever ends a prediction has locked this
+    # row: whether its events are written, the number of the last one, ...
+    Column("listening", Boolean, nullable=False, server_default="0"),
+    Column("last_event", BigInteger, nullable=False, server_default="0"),
+    #: ... and below how many credits, available and held, its owner wants to hear of it.
+    Column("low_threshold", BigInteger),
     CheckConstraint("available >= 0", name="available_not_negative"),
     CheckConstraint("held >= 0", name="held_not_negative"),
 )

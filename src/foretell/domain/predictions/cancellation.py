@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.domain.credits import ledger
 from foretell.domain.errors import AlreadyFinished, NotFound
+from foretell.domain.notifications import events
 from foretell.domain.predictions.history import VIEW_COLUMNS, PredictionView, view_of
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import now
@@ -24,14 +25,17 @@ async def cancel(connection: AsyncConnection, user_id: UUID, prediction_id: UUID
         update(predictions)
         .where(*mine, predictions.c.status == "queued")
         .values(status="canceled", finished_at=now())
-        .returning(*VIEW_COLUMNS)
+        .returning(*VIEW_COLUMNS, predictions.c.webhook)
     )
-    row = canceled.mappings().first()
-    if row is None:
+    found = canceled.mappings().first()
+    if found is None:
         status = await connection.scalar(select(predictions.c.status).where(*mine))
         if status is None:
             raise NotFound(what="prediction")
         raise AlreadyFinished(status=status)
+    row = dict(found)
+    webhook = row.pop("webhook")
     view = view_of(row)
     await ledger.release(connection, view.id, user_id, view.price_credits)
+    await events.tell(connection, user_id, events.PREDICTION_FINISHED, event_id=view.id, webhook=webhook)
     return view

@@ -51,11 +51,14 @@ async def find(connection: AsyncConnection, user_id: UUID, prediction_id: UUID) 
     return view_of(row)
 
 
-async def find_many(connection: AsyncConnection, ids: Sequence[UUID]) -> list[PredictionView]:
+async def find_many(
+    connection: AsyncConnection, ids: Sequence[UUID], *, with_input: bool = False
+) -> list[PredictionView]:
     """Those of the predictions `ids` that exist, whoever's they are, in no order."""
     if not ids:
         return []
-    query = select(*VIEW_COLUMNS).where(predictions.c.id.in_(ids))
+    columns = (*VIEW_COLUMNS, _INPUT) if with_input else VIEW_COLUMNS
+    query = select(*columns).where(predictions.c.id.in_(ids))
     return [view_of(row) for row in (await connection.execute(query)).mappings()]
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from foretell.domain.predictions.store import Earlier, Ending, Submission
+from foretell.domain.predictions.store import Earlier, Ending, Submission, Told
 from foretell.kit.drivers import PostgresqlDriver
 
 # Statistics are always late, and a plan is kept for long: made while a table was empty, it meets millions of rows. So
@@ -24,13 +24,14 @@ from foretell.kit.drivers import PostgresqlDriver
 # is reckoned from that reading: `SET available = available - total` would first try the wallet as it was when the
 # statement began, and where others have given credits back meanwhile, the table's check refuses the whole batch.
 # Each item names its payer by the place in the array of users, which is sorted.
-_ACCEPT = """
+_ACCEPT_TEMPLATE = """
 WITH item AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[],
-        $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::integer[]
+        $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::integer[]{unnested}
     ) WITH ORDINALITY AS item (
-        id, user_id, model, version, pool, stage, input, price, created_at, expires_at, key, hash, payer, position
+        id, user_id, model, version, pool, stage, input, price, created_at, expires_at, key, hash, payer{webhook},
+        position
     )
 ), purse AS MATERIALIZED (
     SELECT coalesce(wallet.available, -1) AS available
@@ -48,9 +49,10 @@ WITH item AS (
 ), accepted AS (
     INSERT INTO predictions (
         id, user_id, model, version, pool, stage, input, price_credits, status, created_at, expires_at,
-        idempotency_key, request_hash
+        idempotency_key, request_hash{webhook}
     )
     SELECT id, user_id, model, version, pool, stage, input::json, price, 'queued', created_at, expires_at, key, hash
+        {webhook}
     FROM fresh
     WHERE running_price <= (ARRAY(SELECT available FROM purse))[payer]
     ORDER BY position
@@ -71,6 +73,9 @@ WITH item AS (
 )
 SELECT id FROM accepted
 """
+# Nearly nothing has a webhook of its own, and then nothing is said of it.
+_ACCEPT = _ACCEPT_TEMPLATE.format(unnested="", webhook="")
+_ACCEPT_WITH_WEBHOOKS = _ACCEPT_TEMPLATE.format(unnested=", $15::text[]", webhook=", webhook")
 
 _EARLIER = """
 SELECT asked.user_id, asked.key, earlier.id, earlier.request_hash, earlier.status
@@ -100,6 +105,9 @@ WHERE found.finished_at IS NULL AND p.finished_at IS NULL
 # Predictions are locked in the order of the endings, which is that of their ids, and wallets in the order of users, so
 # that two dispatchers that got the same results wait for each other instead of deadlocking; the one that comes second
 # finds nothing queued.
+# Events are written for users whose wallet, which is locked by then and so the newest, says that somebody listens, and
+# for predictions with a webhook of their own. Where there are none of these, nothing but that is found out: what the
+# events would need, an order by user say, stands behind a condition that is looked at once.
 _SETTLE = """
 WITH ending AS MATERIALIZED (
     SELECT ending.*, prediction.user_id FROM unnest(
@@ -118,32 +126,59 @@ WITH ending AS MATERIALIZED (
     FROM ending
     WHERE p.finished_at IS NULL
         AND p.user_id = ANY (ARRAY[ending.user_id]) AND p.id >= ending.id AND p.id <= ending.id
-    RETURNING p.id, p.user_id, p.price_credits, p.status
+    RETURNING p.id, p.user_id, p.price_credits, p.status, p.webhook
 ), spent AS (
     SELECT user_id, sum(price_credits) AS total,
-        coalesce(sum(price_credits) FILTER (WHERE status <> 'succeeded'), 0) AS returned
+        coalesce(sum(price_credits) FILTER (WHERE status <> 'succeeded'), 0) AS returned,
+        count(*) AS endings, count(webhook) AS webhooks
     FROM settled GROUP BY user_id ORDER BY user_id
 ), wallet AS MATERIALIZED (
-    SELECT spent.*, wallet.* FROM spent CROSS JOIN LATERAL (
-        SELECT available, held FROM wallets WHERE user_id = spent.user_id LIMIT 1 FOR UPDATE
+    SELECT spent.*, wallet.*, CASE WHEN listening THEN endings ELSE webhooks END AS told,
+        (listening AND available + held >= low_threshold
+            AND available + held + returned - total < low_threshold) IS TRUE AS low
+    FROM spent CROSS JOIN LATERAL (
+        SELECT available, held, listening, last_event, low_threshold
+        FROM wallets WHERE user_id = spent.user_id LIMIT 1 FOR UPDATE
     ) wallet
 ), resolved AS (
-    UPDATE wallets SET held = wallet.held - total, available = wallet.available + returned
+    UPDATE wallets SET held = wallet.held - total, available = wallet.available + returned,
+        last_event = wallet.last_event + told + low::integer
     FROM wallet WHERE wallets.user_id = ANY (ARRAY[wallet.user_id])
+), ended AS (
+    INSERT INTO events (user_id, sequence, id, type, webhook, created_at)
+    SELECT user_id, (ARRAY(SELECT last_event FROM wallet ORDER BY user_id))[place]
+            + row_number() OVER (PARTITION BY user_id ORDER BY id),
+        id, 'prediction.finished', webhook, $8
+    FROM (
+        SELECT id, user_id, webhook, dense_rank() OVER (ORDER BY user_id) AS place FROM settled
+        WHERE (SELECT bool_or(told > 0) FROM wallet)
+    ) placed
+    WHERE webhook IS NOT NULL OR (ARRAY(SELECT listening FROM wallet ORDER BY user_id))[place]
+), lowered AS (
+    INSERT INTO events (user_id, sequence, id, type, data, created_at)
+    SELECT user_id, last_event + told + 1, gen_random_uuid(), 'balance.low',
+        json_build_object('available', available + returned, 'held', held - total, 'threshold', low_threshold), $8
+    FROM wallet WHERE low
+), woken AS (
+    INSERT INTO event_wakes (user_id, after, upto, webhooks)
+    SELECT user_id, last_event, last_event + told + low::integer, webhooks > 0 FROM wallet WHERE told > 0
+    RETURNING user_id
 ), entered AS (
     INSERT INTO ledger (user_id, kind, amount, prediction_id, created_at)
     SELECT user_id, CASE status WHEN 'succeeded' THEN 'capture' ELSE 'release' END, price_credits, id, $8
     FROM settled
 )
-SELECT id FROM settled
+SELECT id, false FROM settled UNION ALL SELECT user_id, true FROM woken
 """
 
 
 class PostgresqlStore:
     """`Store` on PostgreSQL."""
 
-    def __init__(self, driver: PostgresqlDriver) -> None:
+    def __init__(self, driver: PostgresqlDriver, told: Told = lambda _: None) -> None:
+        """`told` hears for which users a settlement wrote events."""
         self._driver = driver
+        self._told = told
 
     async def accept(self, submissions: Sequence[Submission]) -> Collection[UUID]:
         users = sorted({s.user_id for s in submissions})
@@ -164,7 +199,11 @@ class PostgresqlStore:
             [place[s.user_id] for s in submissions],
             users,
         ]
-        rows = await self._driver.run(lambda connection: connection.fetch(_ACCEPT, *columns))
+        statement = _ACCEPT
+        if any(s.webhook is not None for s in submissions):
+            statement = _ACCEPT_WITH_WEBHOOKS
+            columns.append([s.webhook for s in submissions])
+        rows = await self._driver.run(lambda connection: connection.fetch(statement, *columns))
         return {row[0] for row in rows}
 
     async def explain(
@@ -198,4 +237,7 @@ class PostgresqlStore:
             [e.started_at for e in endings],
         ]
         rows = await self._driver.run(lambda connection: connection.fetch(_SETTLE, *columns, finished_at))
-        return {row[0] for row in rows}
+        settled = {row[0] for row in rows if not row[1]}
+        if len(settled) < len(rows):
+            self._told([row[0] for row in rows if row[1]])
+        return settled

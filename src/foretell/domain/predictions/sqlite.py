@@ -4,13 +4,16 @@ SQLite has one writer at a time and `BEGIN IMMEDIATE` makes that us: what is rea
 Identifiers are stored as 32 hexadecimal digits and times as microseconds, as SQLAlchemy and `Moment` store them.
 """
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from foretell.domain.predictions.store import Earlier, Ending, Submission
+from foretell.domain.predictions.store import Earlier, Ending, Submission, Told
+from foretell.kit.clock import uuid7
 from foretell.kit.database import to_microseconds
 from foretell.kit.drivers import SqliteDriver
 
@@ -19,8 +22,8 @@ _AVAILABLE = "SELECT available FROM wallets WHERE user_id = ?"
 _INSERT = """
 INSERT INTO predictions (
     id, user_id, model, version, pool, stage, input, price_credits, status, created_at, expires_at,
-    idempotency_key, request_hash
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)
+    idempotency_key, request_hash, webhook
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)
 """
 _HOLD = "UPDATE wallets SET available = available - ?1, held = held + ?1 WHERE user_id = ?2 AND available >= ?1"
 _ENTER = "INSERT INTO ledger (user_id, kind, amount, prediction_id, created_at) VALUES (?, ?, ?, ?, ?)"
@@ -30,16 +33,24 @@ UPDATE predictions SET
     status = ?, output = ?, error_code = ?, error_message = ?, worker_id = ?, started_at = ?, finished_at = ?,
     published_at = coalesce(published_at, ?)
 WHERE id = ? AND status = 'queued'
-RETURNING user_id, price_credits
+RETURNING user_id, price_credits, webhook
 """
-_RESOLVE = "UPDATE wallets SET held = held - ?, available = available + ? WHERE user_id = ?"
+_RESOLVE = """
+UPDATE wallets SET held = held - ?, available = available + ? WHERE user_id = ?
+RETURNING available, held, listening, last_event, low_threshold
+"""
+_TELL = "INSERT INTO events (user_id, sequence, id, type, data, webhook, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COUNT = "UPDATE wallets SET last_event = ? WHERE user_id = ?"
+_WAKE = "INSERT INTO event_wakes (user_id, after, upto, webhooks) VALUES (?, ?, ?, ?)"
 
 
 class SqliteStore:
     """`Store` on SQLite."""
 
-    def __init__(self, driver: SqliteDriver) -> None:
+    def __init__(self, driver: SqliteDriver, told: Told = lambda _: None) -> None:
+        """`told` hears for which users a settlement wrote events."""
         self._driver = driver
+        self._told = told
 
     async def accept(self, submissions: Sequence[Submission]) -> Collection[UUID]:
         return await self._driver.run(lambda connection: _accept(connection, submissions))
@@ -55,7 +66,12 @@ class SqliteStore:
         await self._driver.run(lambda connection: connection.executemany(_MARK_PUBLISHED, rows))
 
     async def settle(self, endings: Sequence[Ending], finished_at: datetime) -> Collection[UUID]:
-        return await self._driver.run(lambda connection: _settle(connection, endings, to_microseconds(finished_at)))
+        settled, told = await self._driver.run(
+            lambda connection: _settle(connection, endings, to_microseconds(finished_at))
+        )
+        if told:
+            self._told(told)
+        return settled
 
 
 def _accept(connection: sqlite3.Connection, submissions: Sequence[Submission]) -> Collection[UUID]:
@@ -91,6 +107,7 @@ def _accept(connection: sqlite3.Connection, submissions: Sequence[Submission]) -
                 expires_at,
                 s.idempotency_key,
                 s.request_hash,
+                s.webhook,
             )
             for s, (created_at, expires_at) in zip(accepted, times, strict=True)
         ],
@@ -124,10 +141,22 @@ def _explain(
     return earlier, available
 
 
-def _settle(connection: sqlite3.Connection, endings: Sequence[Ending], finished_at: int) -> Collection[UUID]:
+@dataclass(slots=True)
+class _Account:
+    """What a settlement ended for one user: prices, and (id, webhook) of each prediction."""
+
+    total: int = 0
+    returned: int = 0
+    ended: list[tuple[UUID, str | None]] = field(default_factory=list)
+    webhooks: bool = False
+
+
+def _settle(
+    connection: sqlite3.Connection, endings: Sequence[Ending], finished_at: int
+) -> tuple[set[UUID], list[UUID]]:
+    """What was ended, and for which users events were written."""
     settled: set[UUID] = set()
-    total: dict[str, int] = defaultdict(int)
-    returned: dict[str, int] = defaultdict(int)
+    accounts: dict[str, _Account] = defaultdict(_Account)
     entries = []
     for e in endings:
         row = connection.execute(
@@ -146,12 +175,50 @@ def _settle(connection: sqlite3.Connection, endings: Sequence[Ending], finished_
         ).fetchone()
         if row is None:
             continue
-        user_id, price = row
+        user_id, price, webhook = row
         settled.add(e.id)
-        total[user_id] += price
+        account = accounts[user_id]
+        account.total += price
         if e.error is not None:
-            returned[user_id] += price
+            account.returned += price
+        account.ended.append((e.id, webhook))
+        if webhook is not None:
+            account.webhooks = True
         entries.append((user_id, "capture" if e.error is None else "release", price, e.id.hex, finished_at))
-    connection.executemany(_RESOLVE, [(amount, returned[user_id], user_id) for user_id, amount in total.items()])
+    told = [
+        UUID(hex=user_id)
+        for user_id, account in accounts.items()
+        if _resolve(connection, user_id, account, finished_at)
+    ]
     connection.executemany(_ENTER, entries)
-    return settled
+    return settled, told
+
+
+def _resolve(connection: sqlite3.Connection, user_id: str, account: _Account, finished_at: int) -> bool:
+    """Change the wallet, and write the events that somebody wants; whether there are any."""
+    # The rows are counted to their end: only then is the statement done.
+    for row in connection.execute(_RESOLVE, (account.total, account.returned, user_id)).fetchall():
+        available, held, listening, last_event, low_threshold = row
+        if listening or account.webhooks:
+            ended = sorted(account.ended)
+            told = [each for each in ended if listening or each[1] is not None]
+            events: list[tuple[str, str, str | None, str | None]] = [
+                (identifier.hex, "prediction.finished", None, webhook) for identifier, webhook in told
+            ]
+            left = available + held
+            spent = account.total - account.returned
+            if listening and low_threshold is not None and left < low_threshold <= left + spent:
+                data = {"available": available, "held": held, "threshold": low_threshold}
+                events.append((uuid7().hex, "balance.low", json.dumps(data), None))
+            connection.executemany(
+                _TELL,
+                [
+                    (user_id, sequence, *event, finished_at)
+                    for sequence, event in enumerate(events, start=last_event + 1)
+                ],
+            )
+            upto = last_event + len(events)
+            connection.execute(_COUNT, (upto, user_id))
+            connection.execute(_WAKE, (user_id, last_event, upto, account.webhooks))
+            return True
+    return False

@@ -5,7 +5,7 @@ Three statements decide how fast the whole system is, so they go straight to the
 one transaction. They write the tables of `credits` too: the hold belongs into the same statement as the prediction.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -31,6 +31,8 @@ class Submission:
     expires_at: datetime
     idempotency_key: str | None = None
     request_hash: bytes | None = None
+    #: A checked URL: where the end of this one is to be told.
+    webhook: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Ending:
     started_at: datetime | None = None
 
 
+#: Hears, after the commit, for which users a settlement wrote events.
+Told = Callable[[Collection[UUID]], None]
+
+
 class Store(Protocol):
     """Every method is one transaction. All raise `Unavailable` when the database is away."""
 
@@ -75,5 +81,5 @@ class Store(Protocol):
     async def settle(self, endings: Sequence[Ending], finished_at: datetime) -> Collection[UUID]:
         """End what is still queued, capturing or releasing its hold; returns the ids of those ended here and now.
 
-        No id may occur twice.
+        Where somebody wants to hear of it, the events are written, too. No id may occur twice.
         """

@@ -42,6 +42,8 @@ predictions = Table(
     Column("output", _Verbatim),
     Column("error_code", Text),
     Column("error_message", Text),
+    #: Where its end is to be told, besides to whoever hears of all ends.
+    Column("webhook", Text),
     CheckConstraint("status IN ('queued', 'succeeded', 'failed', 'canceled')", name="status"),
     CheckConstraint("price_credits >= 0", name="price_not_negative"),
     CheckConstraint("(status = 'queued') = (finished_at IS NULL)", name="finished_when_ended"),

@@ -13,7 +13,7 @@ from foretell.kit.routing import HotRoute
 from foretell.kit.swagger import Documentation
 from foretell.services.app import problems
 from foretell.services.app.openapi import Api
-from foretell.services.app.routes import accounts, api_keys, credits, models, predictions
+from foretell.services.app.routes import accounts, api_keys, credits, events, models, predictions
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
@@ -43,7 +43,7 @@ def build_api(state: AppState) -> Api:
     api.state.app_state = state
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
     problems.install(api)
-    for module in (accounts, api_keys, credits, models, predictions):
+    for module in (accounts, api_keys, credits, events, models, predictions):
         api.include_router(module.router)
     documentation = Documentation(_TITLE, api.openapi)
     for path in ("/docs", "/docs/{file}", "/openapi.json"):
@@ -57,9 +57,9 @@ def surround(app: Application, settings: AppSettings, hot: Iterable[HotRoute] = 
         app = CORSMiddleware(
             app,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=[
-                *("Authorization", "X-API-Key", "Idempotency-Key", "Prefer", "X-Request-ID"),
+                *("Authorization", "X-API-Key", "Idempotency-Key", "Prefer", "X-Request-ID", "Last-Event-ID"),
                 *("traceparent", "tracestate"),
             ],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "Preference-Applied"],

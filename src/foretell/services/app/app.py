@@ -33,6 +33,7 @@ from foretell.kit.lifecycle import run, serve_http
 from foretell.services.app import submit
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator, record_key_uses
+from foretell.services.app.following import Following
 from foretell.services.app.measures import count_accepted
 from foretell.services.app.offers import Offers
 from foretell.services.app.publishing import Publishing
@@ -96,6 +97,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
         registry.log_unavailable()
         access_tokens = AccessTokens(signing_secret(settings), lifetime_s=settings.access_token_lifetime_s)
         waiting = Waiting(database)
+        following = Following(database)
         state = AppState(
             settings=settings,
             database=database,
@@ -106,6 +108,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             signups=SignupThrottle(settings.signups_per_address),
             authenticator=Authenticator(database, access_tokens),
             waiting=waiting,
+            following=following,
             stopping=stopping,
         )
         store = open_store(database)
@@ -142,6 +145,8 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             asyncio.create_task(registry.watch(lambda: _prepare_queues(broker, registry))),
             asyncio.create_task(waiting.listen(broker.subscribe(queues.PREDICTION_FINISHED))),
             asyncio.create_task(waiting.look()),
+            asyncio.create_task(following.listen(broker.subscribe(queues.EVENTS_WRITTEN))),
+            asyncio.create_task(following.look()),
         ]
         recording = asyncio.create_task(record_key_uses(state.authenticator, database, stopping))
         try:

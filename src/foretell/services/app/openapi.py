@@ -15,7 +15,7 @@ from foretell.contracts import fields, http
 from foretell.services.app.submit_operation import SUBMIT_OPERATION, SUBMIT_PATH
 
 _REF = "#/components/schemas/{}"
-_STRUCTS = (http.Prediction, http.PredictionDetails, http.PredictionPage, fields.Field)
+_STRUCTS = (http.Prediction, http.PredictionDetails, http.PredictionPage, http.EventPage, fields.Field)
 _WAIT = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 _PROBLEMS = {
     400: ("The request was refused.", {}),

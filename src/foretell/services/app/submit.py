@@ -21,6 +21,7 @@ from foretell.contracts.messages import Finished, Stage
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.predictions import history
 from foretell.domain.predictions.intake import Receipt
+from foretell.domain.predictions.presentation import prediction_of, timings
 from foretell.domain.predictions.store import Submission
 from foretell.kit import tracing
 from foretell.kit.asgi import JSON
@@ -33,7 +34,6 @@ from foretell.kit.routing import Answer, HotRoute, Request, answered, bytes_answ
 from foretell.kit.tracing import TraceContext
 from foretell.services.app.authentication import Authenticator, token_of
 from foretell.services.app.offers import Offers
-from foretell.services.app.presentation import prediction_of, timings
 from foretell.services.app.publishing import Publishing
 from foretell.services.app.waiting import Waiting
 

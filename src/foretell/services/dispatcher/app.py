@@ -17,6 +17,7 @@ from foretell.kit.database import Database
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.dispatcher.figures import Figures
 from foretell.services.dispatcher.in_hand import InHand
+from foretell.services.dispatcher.notifying.announcing import Announcer
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import MAX_ENVELOPES, ResultsLoop, Settler
 from foretell.services.dispatcher.sweeping import Sweeper
@@ -55,9 +56,11 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
 async def _work(settings: DispatcherSettings, database: Database, broker: Broker, stopping: asyncio.Event) -> None:
     """Settle and sweep, as soon as the database is there and up to date."""
     await migrate_when_possible(database, stopping)
-    store = open_store(database)
+    announcer = Announcer(broker)
+    store = open_store(database, announcer.told)
     settler = Settler(store, broker)
     in_hand = InHand(settings.task_pulse_s)
+    announcing = asyncio.create_task(announcer.run())
     listening = asyncio.create_task(in_hand.listen(broker.subscribe(queues.TASKS_KEPT)))
     sweeper = Sweeper(database, store, broker, settler, in_hand, settings)
     consumer = await broker.consume(queues.RESULTS, prefetch=MAX_ENVELOPES)
@@ -68,8 +71,9 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
             Figures(database, settings).run(stopping),
         )
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in (listening, announcing):
+            task.cancel()
+        await asyncio.gather(listening, announcing, return_exceptions=True)
         await consumer.close()
 
 

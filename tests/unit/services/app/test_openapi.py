@@ -12,13 +12,13 @@ from foretell.contracts import http
 from foretell.contracts.messages import Failure
 from foretell.kit.clock import now, uuid7
 from foretell.services.app.openapi import Api
-from foretell.services.app.routes import accounts, api_keys, credits, models, predictions
+from foretell.services.app.routes import accounts, api_keys, credits, events, models, predictions
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
-    for module in (accounts, api_keys, credits, models, predictions):
+    for module in (accounts, api_keys, credits, events, models, predictions):
         api.include_router(module.router)
     # As it goes over the wire.
     page: dict[str, Any] = json.loads(json.dumps(api.openapi()))
@@ -45,6 +45,7 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "DELETE /predictions/{prediction_id}",
         "GET /predictions/{prediction_id}/events",
         "GET /balance",
+        "GET /events",
         "GET /transactions",
         "GET /models",
         "GET /models/{name}",

@@ -14,10 +14,10 @@ from foretell.contracts.messages import Status
 from foretell.domain.predictions import history
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.history import PredictionView
+from foretell.domain.predictions.presentation import details_of, prediction_of
 from foretell.kit.errors import Unavailable
 from foretell.services.app.dependencies import NAME_PATTERN, Caller, Limit, State
 from foretell.services.app.openapi import problem_answers, struct_answer
-from foretell.services.app.presentation import details_of, prediction_of
 from foretell.services.app.state import AppState
 from foretell.services.app.waiting import finished_of
 

@@ -1,0 +1,167 @@
+"""Events of accounts: what was told, or would have been, for 7 days."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.domain.credits.tables import wallets
+from foretell.domain.notifications.tables import event_wakes, events
+from foretell.kit.clock import now, uuid7
+
+PREDICTION_FINISHED = "prediction.finished"
+BALANCE_LOW = "balance.low"
+ENDPOINT_DISABLED = "endpoint.disabled"
+WEBHOOK_TEST = "webhook.test"
+#: What an endpoint can ask for.
+TYPES = (PREDICTION_FINISHED, BALANCE_LOW, ENDPOINT_DISABLED)
+
+KEPT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an account. `data` is JSON; without it, the event is of the prediction `id`."""
+
+    user_id: UUID
+    #: Counted per account, without gaps.
+    sequence: int
+    id: UUID
+    type: str
+    data: str | None
+    #: The only endpoint that it is for, if it is not for all.
+    endpoint_id: UUID | None
+    #: The webhook that its prediction names.
+    webhook: str | None
+    created_at: datetime
+
+
+_COLUMNS = tuple(events.c[name] for name in Event.__dataclass_fields__)
+
+
+async def tell(
+    connection: AsyncConnection,
+    user_id: UUID,
+    type_: str,
+    *,
+    event_id: UUID | None = None,
+    data: str | None = None,
+    webhook: str | None = None,
+    endpoint_id: UUID | None = None,
+) -> int | None:
+    """Write an event, if somebody listens, or there is a `webhook` or an `endpoint_id` that it is for.
+
+    Returns its sequence, or None. Locks the wallet of the user until the transaction ends.
+    """
+    wanted = true() if webhook is not None or endpoint_id is not None else wallets.c.listening
+    counted = await connection.execute(
+        update(wallets)
+        .where(wallets.c.user_id == user_id, wanted)
+        .values(last_event=wallets.c.last_event + 1)
+        .returning(wallets.c.last_event)
+    )
+    sequence: int | None = counted.scalar()
+    if sequence is None:
+        return None
+    await connection.execute(
+        insert(events).values(
+            user_id=user_id,
+            sequence=sequence,
+            id=event_id or uuid7(),
+            type=type_,
+            data=data,
+            webhook=webhook,
+            endpoint_id=endpoint_id,
+            created_at=now(),
+        )
+    )
+    await connection.execute(
+        insert(event_wakes).values(user_id=user_id, after=sequence - 1, upto=sequence, webhooks=webhook is not None)
+    )
+    return sequence
+
+
+async def page(connection: AsyncConnection, user_id: UUID, *, after: int, limit: int) -> list[Event]:
+    """Up to `limit` events of a user that are kept, oldest first, of those after that sequence."""
+    query = (
+        select(*_COLUMNS)
+        .where(events.c.user_id == user_id, events.c.sequence > after)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    )
+    return [Event(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def last_of(connection: AsyncConnection, users: Sequence[UUID]) -> dict[UUID, int]:
+    """The sequence of the last event of each of these users; 0 for one without any."""
+    query = select(wallets.c.user_id, wallets.c.last_event).where(wallets.c.user_id.in_(users))
+    return {row.user_id: row.last_event for row in await connection.execute(query)}
+
+
+async def fill(connection: AsyncConnection, user_id: UUID, endings: Sequence[tuple[UUID, datetime]]) -> None:
+    """Add events of predictions that ended (when) before anybody listened: for whoever asks, not to be sent.
+
+    The caller's transaction has locked the wallet.
+    """
+    if not endings:
+        return
+    last = (await last_of(connection, [user_id]))[user_id]
+    # Of as many of the newest as there may be among these, some may have been told by a webhook of their own.
+    recent = select(events.c.id).where(events.c.user_id == user_id, events.c.sequence > last - 2 * len(endings))
+    known = set((await connection.execute(recent)).scalars())
+    new = sorted((each for each in endings if each[0] not in known), key=lambda each: each[1])
+    if not new:
+        return
+    await connection.execute(
+        insert(events),
+        [
+            {
+                "user_id": user_id,
+                "sequence": sequence,
+                "id": prediction_id,
+                "type": PREDICTION_FINISHED,
+                # Nobody's endpoint.
+                "endpoint_id": user_id,
+                "created_at": finished_at,
+            }
+            for sequence, (prediction_id, finished_at) in enumerate(new, start=last + 1)
+        ],
+    )
+    await connection.execute(
+        update(wallets).where(wallets.c.user_id == user_id).values(last_event=wallets.c.last_event + len(new))
+    )
+
+
+async def set_threshold(connection: AsyncConnection, user_id: UUID, threshold: int | None) -> None:
+    """Below how many credits, available and held, the user is told; None: never."""
+    await connection.execute(update(wallets).where(wallets.c.user_id == user_id).values(low_threshold=threshold))
+
+
+async def threshold(connection: AsyncConnection, user_id: UUID) -> int | None:
+    """What `set_threshold` has set."""
+    query = select(wallets.c.low_threshold).where(wallets.c.user_id == user_id)
+    found: int | None = await connection.scalar(query)
+    return found
+
+
+async def delete_old(connection: AsyncConnection, *, before: datetime, limit: int) -> int:
+    """Forget up to `limit` events from before that moment, the oldest first; how many there were."""
+    old = (
+        select(events.c.user_id, events.c.sequence)
+        .where(events.c.created_at < before)
+        .order_by(events.c.created_at)
+        .limit(limit)
+    )
+    rows = (await connection.execute(old)).all()
+    if not rows:
+        return 0
+    upto: dict[UUID, int] = {}
+    for user_id, sequence in rows:
+        upto[user_id] = max(sequence, upto.get(user_id, 0))
+    for user_id, sequence in upto.items():
+        # The lower its sequence, the older an event.
+        await connection.execute(delete(events).where(events.c.user_id == user_id, events.c.sequence <= sequence))
+    return len(rows)

@@ -1,0 +1,64 @@
+"""For which accounts events are written at all: those that somebody listens for."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.domain.credits.tables import wallets
+from foretell.domain.notifications.events import KEPT
+from foretell.domain.notifications.tables import endpoints, listeners
+
+#: That somebody asks is noted once in so long.
+_NOTED_EVERY = timedelta(hours=1)
+
+
+async def begin(connection: AsyncConnection, user_id: UUID) -> None:
+    """From now on events are written for this account. Locks its wallet until the transaction ends.
+
+    Whoever settles has locked the wallet, or will and reads it then: no event is missed in between.
+    """
+    await connection.execute(update(wallets).where(wallets.c.user_id == user_id).values(listening=True))
+    await connection.execute(_inserting(connection).values(user_id=user_id).on_conflict_do_nothing())
+
+
+async def has_asked(connection: AsyncConnection, user_id: UUID, at: datetime) -> bool:
+    """Whether it was noted not long before `at` that somebody asks for the events of this account."""
+    asked_at: datetime | None = await connection.scalar(
+        select(listeners.c.asked_at).where(listeners.c.user_id == user_id)
+    )
+    return asked_at is not None and at - asked_at < _NOTED_EVERY
+
+
+async def ask(connection: AsyncConnection, user_id: UUID, at: datetime) -> bool:
+    """Note that somebody asks for the events of this account; whether nobody has in the last 7 days."""
+    await begin(connection, user_id)
+    mine = listeners.c.user_id == user_id
+    before: datetime | None = await connection.scalar(select(listeners.c.asked_at).where(mine))
+    await connection.execute(update(listeners).where(mine).values(asked_at=at))
+    return before is None
+
+
+async def end_old(connection: AsyncConnection, at: datetime, *, limit: int) -> int:
+    """Write no more events for up to `limit` accounts that nobody listens for any more; how many there were."""
+    receives = exists().where(endpoints.c.user_id == listeners.c.user_id, endpoints.c.kind != "once")
+    silent = or_(listeners.c.asked_at.is_(None), listeners.c.asked_at < at - KEPT)
+    listening = exists().where(wallets.c.user_id == listeners.c.user_id, wallets.c.listening)
+    found = (
+        await connection.execute(select(listeners.c.user_id).where(silent, ~receives, listening).limit(limit))
+    ).scalars()
+    ended = list(found)
+    for user_id in sorted(ended):
+        await connection.execute(update(wallets).where(wallets.c.user_id == user_id).values(listening=False))
+        mine = listeners.c.user_id == user_id
+        await connection.execute(update(listeners).where(mine).values(asked_at=None))
+        await connection.execute(delete(listeners).where(mine, listeners.c.secret.is_(None)))
+    return len(ended)
+
+
+def _inserting(connection: AsyncConnection) -> "postgresql.Insert | sqlite.Insert":
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(listeners)
+    return sqlite.insert(listeners)

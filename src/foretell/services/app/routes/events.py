@@ -1,0 +1,145 @@
+"""Events of an account: as pages, and as a stream."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Response
+from starlette.responses import StreamingResponse
+
+from foretell.contracts import http
+from foretell.domain.notifications import events, listening
+from foretell.domain.predictions import told
+from foretell.kit.clock import now
+from foretell.kit.errors import Unavailable
+from foretell.kit.problems import InvalidRequest
+from foretell.services.app.dependencies import Caller, Limit, State
+from foretell.services.app.openapi import problem_answers, struct_answer
+from foretell.services.app.state import AppState
+
+router = APIRouter(tags=["notifications"])
+
+#: Proxies cut a connection on which nothing moves; many after 60 s.
+COMMENT_EVERY_S = 15.0
+_LARGEST = 2**63 - 1
+#: Events that one look takes for a stream.
+_PAGE = 100
+_STREAM = "text/event-stream"
+
+_encode = msgspec.json.Encoder().encode
+
+
+@router.get(
+    "/events",
+    summary="What happened to my account",
+    response_model=None,
+    responses={
+        200: {
+            "description": "Events, oldest first; or all there will be, as server-sent events",
+            "content": {
+                **struct_answer(http.EventPage, "")["content"],
+                _STREAM: {"schema": {"type": "string"}},
+            },
+        },
+        **problem_answers(401, 422),
+    },
+)
+async def list_events(
+    caller: Caller,
+    state: State,
+    after: Annotated[
+        int | None, Query(ge=0, le=_LARGEST, description="`next_cursor` of the page before, or a sequence")
+    ] = None,
+    limit: Limit = 100,
+    accept: Annotated[str, Header(description="`text/event-stream` for a stream", max_length=1000)] = "",
+    last_event_id: Annotated[str | None, Header(description="The id of the last event of a stream")] = None,
+) -> Response:
+    """Ends of predictions and whatever else webhooks are told, for 7 days, whether or not there is a webhook.
+
+    Events are written from the first call on; the first gives up to 2,000 of what ended in the last 7 days. A stream
+    (`Accept: text/event-stream`) begins after `Last-Event-ID` or `after`, or else with what happens from now on.
+    """
+    await _ask(state, caller.user_id)
+    if _STREAM in accept:
+        return await _stream(state, caller.user_id, _position(last_event_id, after))
+    start = after or 0
+    found, more = await _look(state, caller.user_id, start, limit)
+    page = http.EventPage(found, str(found[-1].sequence if found else start), more)
+    return Response(_encode(page), media_type="application/json")
+
+
+async def _ask(state: AppState, user_id: UUID) -> None:
+    at = now()
+    async with state.database.snapshot() as connection:
+        if await listening.has_asked(connection, user_id, at):
+            return
+    async with state.database.transaction() as connection:
+        await told.ask(connection, user_id, at)
+
+
+async def _look(state: AppState, user_id: UUID, after: int, limit: int) -> tuple[list[http.Event], bool]:
+    async with state.database.snapshot() as connection:
+        # One more than asked for says whether there are more.
+        found = await events.page(connection, user_id, after=after, limit=limit + 1)
+        return await told.shown(connection, found[:limit]), len(found) > limit
+
+
+def _position(last_event_id: str | None, after: int | None) -> int | None:
+    if last_event_id is None:
+        return after
+    if not re.fullmatch(r"[0-9]{1,19}", last_event_id) or int(last_event_id) > _LARGEST:
+        raise InvalidRequest([{"detail": "must be the id of an event of this stream", "header": "Last-Event-ID"}])
+    return int(last_event_id)
+
+
+async def _stream(state: AppState, user_id: UUID, after: int | None) -> Response:
+    if after is None:
+        async with state.database.snapshot() as connection:
+            after = (await events.last_of(connection, [user_id])).get(user_id, 0)
+    return StreamingResponse(
+        _events(state, user_id, after),
+        media_type=_STREAM,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(state: AppState, user_id: UUID, after: int) -> AsyncIterator[bytes]:
+    stopping = asyncio.create_task(state.stopping.wait())
+    try:
+        async with state.following.follow(user_id) as written:
+            # The first byte at once: whoever stands between lets it through, and the browser knows that it is there.
+            yield b"retry: 2000\n\n"
+            while not stopping.done():
+                written.clear()
+                try:
+                    found, more = await _look(state, user_id, after, _PAGE)
+                except Unavailable:
+                    # The stream lives on: what it waits for is a fact that the database will still know.
+                    found, more = [], False
+                for event in found:
+                    yield _event(event)
+                    after = event.sequence
+                if not more and not await _something(written, stopping):
+                    yield b": nothing new\n\n"
+    finally:
+        stopping.cancel()
+
+
+async def _something(written: asyncio.Event, stopping: "asyncio.Task[bool]") -> bool:
+    """Wait for something new, or the end; False when nothing came for a while."""
+    waiting = asyncio.create_task(written.wait())
+    try:
+        done, _ = await asyncio.wait((waiting, stopping), timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    return bool(done)
+
+
+def _event(event: http.Event) -> bytes:
+    # JSON has no line breaks between its tokens here, so one `data:` line holds it all. Raw parts are as they were
+    # sent, and may have some.
+    data = _encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
+    return b"event: %b\nid: %d\ndata: %b\n\n" % (event.type.encode(), event.sequence, data)

@@ -1,0 +1,1 @@
+"""Sends what is to be told: to webhooks, and to Telegram by the bot."""

@@ -1,0 +1,136 @@
+"""`GET /events`: everything that was told or would have been, as pages and as a stream."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from tests.integration.app.conftest import Account
+
+from foretell.services.app.routes.events import list_events
+from foretell.services.app.state import AppState
+
+Submit = Callable[..., Awaitable[UUID]]
+Finish = Callable[..., Awaitable[None]]
+
+
+async def test_a_program_that_asks_now_and_then_misses_nothing(
+    client: httpx.AsyncClient, ada: Account, bob: Account, submit: Submit, finish: Finish
+) -> None:
+    before = await submit(ada)
+    await finish(before)
+    first = (await client.get("/events", headers=ada.headers)).json()
+    assert [(item["id"], item["sequence"]) for item in first["items"]] == [(str(before), 1)]
+    assert (first["next_cursor"], first["more"]) == ("1", False)
+
+    ids = [await submit(ada) for _ in range(3)]
+    for identifier in ids:
+        await finish(identifier)
+    page = (await client.get("/events", params={"after": 1, "limit": 2}, headers=ada.headers)).json()
+    assert ([item["id"] for item in page["items"]], page["more"]) == ([str(each) for each in ids[:2]], True)
+    rest = (await client.get("/events", params={"after": page["next_cursor"]}, headers=ada.headers)).json()
+    assert [item["id"] for item in rest["items"]] == [str(ids[2])]
+    nothing = (await client.get("/events", params={"after": rest["next_cursor"]}, headers=ada.headers)).json()
+    assert nothing == {"items": [], "next_cursor": "4", "more": False}
+    assert (await client.get("/events", headers=bob.headers)).json()["items"] == []
+
+    event = rest["items"][0]
+    assert event["type"] == "prediction.finished"
+    assert event["data"] == (await client.get(f"/predictions/{ids[2]}", headers=ada.headers)).json()
+    assert event["timestamp"] == event["data"]["finished_at"]
+
+
+async def test_a_canceled_one_is_among_them(client: httpx.AsyncClient, ada: Account, submit: Submit) -> None:
+    await client.get("/events", headers=ada.headers)
+    identifier = await submit(ada)
+    await client.delete(f"/predictions/{identifier}", headers=ada.headers)
+    (event,) = (await client.get("/events", headers=ada.headers)).json()["items"]
+    assert (event["id"], event["data"]["status"]) == (str(identifier), "canceled")
+
+
+@pytest.mark.parametrize("wrong", [{"after": "x"}, {"after": -1}, {"limit": 0}, {"after": 2**63}])
+async def test_what_does_not_fit_is_refused(
+    client: httpx.AsyncClient, ada: Account, wrong: dict[str, Any], is_problem: Callable[..., None]
+) -> None:
+    is_problem(await client.get("/events", params=wrong, headers=ada.headers), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "9" * 19, "0" * 5000, ""])
+async def test_a_position_that_is_none_is_refused(
+    client: httpx.AsyncClient, ada: Account, wrong: str, is_problem: Callable[..., None]
+) -> None:
+    headers = ada.headers | {"Accept": "text/event-stream", "Last-Event-ID": wrong}
+    is_problem(await client.get("/events", headers=headers), 422, "invalid_request")
+
+
+async def test_strangers_are_told_nothing(client: httpx.AsyncClient, is_problem: Callable[..., None]) -> None:
+    is_problem(await client.get("/events"), 401, "invalid_token")
+
+
+class _Stream:
+    """What a browser reads from the stream, message by message."""
+
+    def __init__(self, chunks: AsyncIterator[Any]) -> None:
+        self._chunks = chunks
+
+    async def next(self) -> dict[str, str]:
+        chunk = await asyncio.wait_for(anext(self._chunks), 30)
+        text = chunk if isinstance(chunk, str) else bytes(chunk).decode()
+        lines = [line.partition(": ") for line in text.strip().splitlines()]
+        return {name: value for name, _, value in lines}
+
+    async def ids(self, count: int) -> list[str]:
+        return [json.loads((await self.next())["data"])["id"] for _ in range(count)]
+
+
+@asynccontextmanager
+async def _streaming(state: AppState, account: Account, **position: Any) -> AsyncIterator[_Stream]:
+    # The generator itself: httpx' transport for ASGI gives an answer only when it is whole.
+    identity = state.authenticator.identify_cached(account.headers["Authorization"].removeprefix("Bearer "))
+    assert identity is not None
+    given: dict[str, Any] = {"after": None, "limit": 100, "accept": "text/event-stream", "last_event_id": None}
+    response: Any = await list_events(identity, state, **given | position)
+    chunks = response.body_iterator
+    try:
+        stream = _Stream(chunks)
+        assert await stream.next() == {"retry": "2000"}
+        yield stream
+    finally:
+        await chunks.aclose()
+
+
+async def test_one_stream_shows_all_that_happens(
+    state: AppState, ada: Account, bob: Account, submit: Submit, finish: Finish
+) -> None:
+    looking = asyncio.create_task(state.following.look())
+    try:
+        await finish(await submit(ada))
+        async with _streaming(state, ada) as stream:
+            # From now on, for whoever does not say from where.
+            mine, others = [await submit(ada) for _ in range(2)], await submit(bob)
+            for identifier in (others, *mine):
+                await finish(identifier)
+            state.following.wake([ada.id])
+            seen = await stream.next()
+            assert (seen["event"], seen["id"]) == ("prediction.finished", "2")
+            assert json.loads(seen["data"])["id"] == str(mine[0])
+            assert (await stream.next())["id"] == "3"
+            # A hint that is lost only makes it late.
+            await finish(await submit(ada))
+            assert (await stream.next())["id"] == "4"
+        for position in ({"last_event_id": "2"}, {"after": 2}, {"after": 0, "last_event_id": "2"}):
+            async with _streaming(state, ada, **position) as stream:
+                assert [(await stream.next())["id"] for _ in range(2)] == ["3", "4"]
+    finally:
+        looking.cancel()
+
+
+async def test_a_stream_ends_when_the_service_does(state: AppState, ada: Account) -> None:
+    async with _streaming(state, ada) as stream:
+        state.stopping.set()
+        with pytest.raises(StopAsyncIteration):
+            await stream.next()
