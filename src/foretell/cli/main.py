@@ -137,6 +137,20 @@ def users_grant(
     operating.grant(name, credits, reference=reference, note=note)
 
 
+@users_app.command("refund-stars")
+def users_refund_stars(
+    charge_id: Annotated[str, typer.Argument(help="Telegram's id of the charge: telegram:ID in the transactions.")],
+    even_if_spent: Annotated[bool, typer.Option("--even-if-spent", help="Take only what is still there.")] = False,
+) -> None:
+    """Refund a payment in Telegram Stars: its credits are taken back, and Telegram (TELEGRAM_TOKEN) returns the Stars.
+
+    Again after a failure, it does what is left to do.
+    """
+    from foretell.cli import operating
+
+    operating.refund_stars(charge_id, even_if_spent=even_if_spent)
+
+
 @users_app.command("password")
 def users_password(
     name: str,

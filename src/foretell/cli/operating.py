@@ -12,12 +12,15 @@ from typing import cast
 
 from rich.status import Status
 
+from foretell.cli import stars
 from foretell.cli.output import count, print_json, remarks, say, show, table
-from foretell.domain.accounts import registration
+from foretell.domain.accounts import registration, telegram_payments
 from foretell.domain.accounts.identity import User
 from foretell.domain.accounts.passwords import Passwords, check_password
+from foretell.domain.accounts.telegram_payments import Payment
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
+from foretell.domain.errors import CreditsSpent
 from foretell.domain.migrations.run import migrate
 from foretell.domain.predictions.audit import Finding, Progress
 from foretell.domain.predictions.audit import audit as find_what_is_wrong
@@ -211,6 +214,30 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
         say(f"Granted {count(credits, 'credit')} to {user.username}, who has {balance.available} available now.")
 
     _with_database(work)
+
+
+def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
+    """Take the credits of a payment in Telegram Stars back, and then give back the Stars."""
+    payments: list[Payment] = []
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            payments.append(await telegram_payments.refund(connection, charge_id, even_if_spent=even_if_spent))
+
+    try:
+        _with_database(work)
+    except CreditsSpent as error:
+        raise CreditsSpent(f"{error.message} Nothing was done. To refund it all the same: --even-if-spent") from error
+    (payment,) = payments
+    taken = payment.refunded_credits or 0
+    spent = payment.credits - taken
+    say(f"Took {count(taken, 'credit')} back" + (f"; {spent} had been spent." if spent else "."))
+    token = stars.bot_token()
+    if not token:
+        raise stars.StarsNotReturned(reason="TELEGRAM_TOKEN is not set here")
+    # Stars are paid in a private chat, whose number is that of the person.
+    new = stars.return_stars(token, payment.chat_id, charge_id)
+    say(f"{'Gave back' if new else 'Telegram gave back before:'} {payment.stars} Stars.")
 
 
 def audit(*, as_json: bool) -> None:

@@ -124,3 +124,38 @@ class InvalidAmount(ForetellError):
 
     code = "invalid_amount"
     status = 422
+
+
+class UnknownLinkCode(ForetellError):
+    """This link is not known, was used already or is older than 15 minutes. Make a new one."""
+
+    code = "unknown_link_code"
+    status = 404
+
+
+class ChatIsLinked(ForetellError):
+    """This chat belongs to another account. Unlink it first."""
+
+    code = "chat_is_linked"
+    status = 409
+
+
+class TooManyChats(ForetellError):
+    """An account has at most {limit} chats. Unlink one that is no longer used."""
+
+    code = "too_many_chats"
+    status = 409
+
+
+class PaymentDiffers(ForetellError):
+    """The charge {charge_id} was told before with another chat, price or number of credits."""
+
+    code = "payment_differs"
+    status = 409
+
+
+class CreditsSpent(ForetellError):
+    """Of the {credits} credits of this payment only {available} are still there."""
+
+    code = "credits_spent"
+    status = 409

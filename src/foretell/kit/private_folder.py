@@ -6,7 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 
 #: What stands in the folder of an installation. Where none of it is, the folder may be anybody's: it was only named.
-_OURS = ("*.db", "*.db-wal", "*.db-shm", "secret_key", "*.lock", "*.pid", "run", "logs", "bells", "models")
+_OURS = (
+    "*.db",
+    "*.db-wal",
+    "*.db-shm",
+    "secret_key",
+    "bot_secret",
+    "*.lock",
+    "*.pid",
+    "run",
+    "logs",
+    "bells",
+    "models",
+)
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 

@@ -88,9 +88,14 @@ class ServiceSettings(BaseSettings):
             raise self.refuse(setting, f"has {len(secret)} characters; it needs at least {shortest}.")
         if not secret.isascii():
             raise self.refuse(setting, "must be ASCII.")
-        if len(set(secret)) < _FEWEST_CHARACTERS or any(word in secret.lower() for word in _PLACEHOLDERS):
+        if is_guessable(secret):
             raise self.refuse(setting, "is a placeholder or easy to guess; set a random one of your own.")
 
     def refuse(self, setting: str, why: str) -> Misconfigured:
         """The error that names one setting by its environment variable."""
         return Misconfigured(f"FORETELL_{setting.upper()}: {why}")
+
+
+def is_guessable(secret: str) -> bool:
+    """Whether a secret is one that examples have or a person made up."""
+    return len(set(secret)) < _FEWEST_CHARACTERS or any(word in secret.lower() for word in _PLACEHOLDERS)

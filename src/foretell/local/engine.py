@@ -233,6 +233,7 @@ class LocalEngine:
         environment = {
             **self._monitoring(programs),
             **{name: value for name, value in self._environment.items() if name not in _SET_PER_PROCESS},
+            "FORETELL_BOT_SECRET": self._environment.get("FORETELL_BOT_SECRET") or self.installation.bot_secret(),
             MARK: str(self.installation.data_dir),
             "FORETELL_DATA_DIR": str(self.installation.data_dir),
             "FORETELL_ENGINE_LOGS": str(self.installation.logs_dir).replace("%", "%%"),

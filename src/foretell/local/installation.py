@@ -1,6 +1,6 @@
 """Where an installation keeps its files, and what is written down about the engine that runs there.
 
-- `data/`: the embedded database and broker, the secret key
+- `data/`: the embedded database and broker, the secret key, the secret of the bot
 - `data/logs/`: one log per process, rotated
 - `data/run/`: only while it runs: engine.json, the supervisor's configuration and socket
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from foretell.kit.errors import ForetellError
+from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.private_folder import keep_private
 
 _FORMAT = 1
@@ -98,6 +98,23 @@ class Installation:
                 _make_private(self.socket.parent)
         except OSError as error:
             raise FolderUnusable(folder=self.data_dir, reason=error.strerror or str(error)) from error
+
+    def bot_secret(self) -> str:
+        """By what app, dispatcher and bot know one another; made at the first start. Raises `FolderUnusable`."""
+        # What it brings along would make `foretell status` slow, which needs none of it.
+        from foretell.contracts.bot_secret import bot_secret_key, new_bot_secret
+
+        file = self.data_dir / "bot_secret"
+        try:
+            if not file.exists():
+                self._write_private(file, new_bot_secret() + "\n")
+            secret = file.read_text(encoding="utf-8").strip()
+            bot_secret_key(secret)
+        except (OSError, UnicodeDecodeError) as error:
+            raise FolderUnusable(folder=file, reason=str(error)) from error
+        except ValueError as error:
+            raise Misconfigured(f"{file} holds no secret for the bot. Delete it: a new one is made.") from error
+        return secret
 
     def write(self, record: EngineRecord) -> None:
         """Write down what runs, whole or not at all."""

@@ -42,6 +42,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         access_tokens=access_tokens,
         throttle=LoginThrottle(),
         signups=SignupThrottle(settings.signups_per_address),
+        telegram_signups=SignupThrottle(settings.telegram_signups),
         authenticator=Authenticator(database, access_tokens),
         waiting=Waiting(database),
         following=Following(database),

@@ -229,7 +229,13 @@ async def _rows_at_0001(connection: Any) -> None:
 
 
 #: How to fill a database of each revision; a new revision adds its own.
-_ROWS_AT = {"0001": _rows_at_0001, "0002": _rows_at_0001, "0003": _rows_at_0001, "0004": _rows_at_0001}
+_ROWS_AT = {
+    "0001": _rows_at_0001,
+    "0002": _rows_at_0001,
+    "0003": _rows_at_0001,
+    "0004": _rows_at_0001,
+    "0005": _rows_at_0001,
+}
 
 
 _TABLES_OF_0001 = {"users", "refresh_tokens", "api_keys", "wallets", "ledger", "predictions"}

@@ -3,76 +3,20 @@
 import asyncio
 import json
 import re
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from foretell.cli.main import app, run
+from foretell.cli.main import app
 from foretell.cli.predicting import FieldUnreadable, read_fields
 from foretell.domain.accounts.authentication import authenticate
 from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.errors import InvalidCredentials
 from foretell.kit.database import Database
 
-
-@dataclass
-class Answer:
-    """What one call of the command line gave."""
-
-    code: int
-    out: str
-    error: str
-
-
-class CommandLine:
-    """Calls `foretell` as the entry point does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str, stdin: str = "") -> Answer:
-        self._monkeypatch.setattr("sys.argv", ["foretell", *arguments])
-        self._monkeypatch.setattr("sys.stdin", StringIO(stdin))
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run()
-        captured = self._capsys.readouterr()
-        code = caught.value.code
-        return Answer(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("DATA_DIR", "DATABASE_URL", "BROKER_URL", "APP_PORT", "URL", "API_KEY", "MODELS_DIR", "PORT"):
-        monkeypatch.delenv(f"FORETELL_{name}", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def foretell(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
-@pytest.fixture
-def database(folder: Path) -> str:
-    """An empty embedded database where the command line looks for one."""
-    from foretell.domain.migrations.run import migrate
-
-    url = f"sqlite:///{folder / 'data' / 'foretell.db'}"
-
-    async def make() -> None:
-        database = Database(url)
-        await migrate(database)
-        await database.close()
-
-    asyncio.run(make())
-    return url
+from .conftest import CommandLine
 
 
 def test_every_command_has_help() -> None:

@@ -22,7 +22,10 @@ def test_what_exists_becomes_so(tmp_path: Path) -> None:
         (folder / name).mkdir(parents=True)
         os.chmod(folder / name, 0o755)
     os.chmod(folder, 0o755)
-    files = [folder / name for name in ("foretell.db", "foretell.db-wal", "secret_key", "logs/app.log", "run/state")]
+    files = [
+        folder / name
+        for name in ("foretell.db", "foretell.db-wal", "secret_key", "bot_secret", "logs/app.log", "run/state")
+    ]
     for file in files:
         file.write_text("somebody's")
         os.chmod(file, 0o644)

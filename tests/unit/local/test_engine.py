@@ -287,6 +287,24 @@ def test_without_a_monitoring_service_nobody_is_told_of_one(
     assert variable(pids(engine)["hand"], "FORETELL_MONITORING_URL") is None
 
 
+def test_services_know_one_another_by_the_secret_of_the_bot(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORETELL_BOT_SECRET", raising=False)
+    engine = make_engine([Service("hand", HERE, scales=True, count=2)])
+    engine.launch()
+    wait_until_healthy(engine)
+    secret = engine.installation.bot_secret()
+    assert {variable(pid, "FORETELL_BOT_SECRET") for pid in pids(engine).values()} == {secret}
+    # It outlives a stop, and gives way to one that is given.
+    engine.stop()
+    given = make_engine([Service("hand", HERE)], FORETELL_BOT_SECRET="whsec_given")
+    given.launch()
+    wait_until_healthy(given)
+    assert variable(pids(given)["hand"], "FORETELL_BOT_SECRET") == "whsec_given"
+    assert given.installation.bot_secret() == secret
+
+
 def test_who_is_needed_until_the_end_is_stopped_last(make_engine: MakeEngine) -> None:
     engine = make_engine(table(Service("ear", HERE, stops_last=True)))
     engine.launch()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from foretell.contracts.bot_secret import bot_secret_key
+from foretell.kit.errors import Misconfigured
 from foretell.local.installation import EngineRecord, FolderUnusable, Installation, Program
 
 RECORD = EngineRecord(
@@ -25,6 +27,18 @@ def test_the_record_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None
     assert installation.read() == RECORD
     assert stat.S_IMODE(installation.record_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(installation.run_dir.stat().st_mode) == 0o700
+
+
+def test_the_secret_of_the_bot_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "data")
+    installation.prepare()
+    secret = installation.bot_secret()
+    assert len(bot_secret_key(secret)) == 32
+    assert Installation(tmp_path / "data").bot_secret() == secret
+    assert stat.S_IMODE((tmp_path / "data" / "bot_secret").stat().st_mode) == 0o600
+    (tmp_path / "data" / "bot_secret").write_text("whsec_x")
+    with pytest.raises(Misconfigured, match="bot_secret holds no secret"):
+        installation.bot_secret()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 99}', '{"format": 1, "x": 2}'])

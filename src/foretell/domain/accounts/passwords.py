@@ -43,7 +43,7 @@ def _as_bytes(password: str) -> bytes | None:
         return None
 
 
-def _unmatchable_hash() -> str:
+def unmatchable_hash() -> str:
     """A well-formed hash of nothing: verifying against it costs what any verification costs, and always fails."""
     salt, digest = (base64.b64encode(os.urandom(n)).decode().rstrip("=") for n in (_SALT_BYTES, _HASH_BYTES))
     return f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}${salt}${digest}"
@@ -93,7 +93,7 @@ class Passwords:
         )
         self._verifying = _Lane("argon2-verify", max_parallel, max_waiting)
         self._hashing = _Lane("argon2-hash", 1, max(1, max_waiting // 5))
-        self._nobodys_hash = _unmatchable_hash()
+        self._nobodys_hash = unmatchable_hash()
 
     async def hash(self, password: str) -> str:
         """The encoded argon2id hash of `password`, whatever its length rules.

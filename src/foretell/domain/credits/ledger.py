@@ -59,9 +59,10 @@ async def open_wallet(connection: AsyncConnection, user_id: UUID) -> None:
     await connection.execute(insert(wallets).values(user_id=user_id, available=0, held=0))
 
 
-async def balance(connection: AsyncConnection, user_id: UUID) -> Balance:
-    """What the user has now. Raises `NotFound`."""
-    row = (await connection.execute(select(wallets).where(wallets.c.user_id == user_id))).first()
+async def balance(connection: AsyncConnection, user_id: UUID, *, lock: bool = False) -> Balance:
+    """What the user has now; with `lock`, until the transaction ends. Raises `NotFound`."""
+    query = select(wallets).where(wallets.c.user_id == user_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).first()
     if row is None:
         raise NotFound(what="user")
     return Balance(available=row.available, held=row.held)

@@ -12,8 +12,18 @@ from foretell.kit.request_log import RequestLog
 from foretell.kit.routing import HotRoute
 from foretell.kit.swagger import Documentation
 from foretell.services.app import problems
+from foretell.services.app.bot_only import BotOnly
 from foretell.services.app.openapi import Api
-from foretell.services.app.routes import accounts, api_keys, credits, events, models, predictions
+from foretell.services.app.routes import (
+    accounts,
+    api_keys,
+    credits,
+    events,
+    models,
+    predictions,
+    telegram,
+    telegram_bot,
+)
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
@@ -42,8 +52,9 @@ def build_api(state: AppState) -> Api:
     )
     api.state.app_state = state
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
+    api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     problems.install(api)
-    for module in (accounts, api_keys, credits, events, models, predictions):
+    for module in (accounts, api_keys, credits, events, models, predictions, telegram, telegram_bot):
         api.include_router(module.router)
     documentation = Documentation(_TITLE, api.openapi)
     for path in ("/docs", "/docs/{file}", "/openapi.json"):

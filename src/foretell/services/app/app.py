@@ -106,6 +106,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             access_tokens=access_tokens,
             throttle=LoginThrottle(),
             signups=SignupThrottle(settings.signups_per_address),
+            telegram_signups=SignupThrottle(settings.telegram_signups),
             authenticator=Authenticator(database, access_tokens),
             waiting=waiting,
             following=following,

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from foretell.contracts.bot_secret import BOT_SECRET_FORM, PREFIX, bot_secret_key
 from foretell.inference.package import ModelPackage
 from foretell.kit.errors import Misconfigured
-from foretell.kit.settings import ServiceSettings
+from foretell.kit.settings import ServiceSettings, is_guessable
 
 _SHORTEST_SECRET = 32
 
@@ -34,6 +35,10 @@ def _split_pairs(value: Any) -> Any:
     return pairs
 
 
+def _without_at(value: Any) -> Any:
+    return value.removeprefix("@") if isinstance(value, str) else value
+
+
 class AppSettings(ServiceSettings):
     """What the app knows. Lists are written with commas: `FORETELL_PRICES=sentiment=2,flight-delay=1`."""
 
@@ -43,12 +48,20 @@ class AppSettings(ServiceSettings):
     registration_open: bool = True
     #: How many accounts one address may ask for in a day; 0: as many as it likes.
     signups_per_address: int = Field(default=100, ge=0)
+    #: How many accounts all chats of Telegram together may ask for in a day; 0: as many as they like.
+    telegram_signups: int = Field(default=1000, ge=0)
     #: What a new user gets.
     signup_credits: int = Field(default=100, ge=0, le=1_000_000_000)
     #: Prices in credits by model, in place of those in the models' manifests.
     prices: Annotated[dict[str, Annotated[int, Field(ge=0, le=1_000_000)]], NoDecode, BeforeValidator(_split_pairs)] = (
         Field(default_factory=dict)
     )
+    #: By it the bot proves that it is this installation's own (see contracts/bot_secret.py).
+    bot_secret: SecretStr = SecretStr("")
+    #: Whether there is a bot, as far as this process knows.
+    bot_is_on: Annotated[bool, BeforeValidator(bool)] = Field(default=False, validation_alias="TELEGRAM_TOKEN")
+    #: What the bot is called, in place of what it says itself.
+    telegram_bot_name: Annotated[str, BeforeValidator(_without_at)] = Field(default="", pattern=r"^[A-Za-z0-9_]{0,64}$")
     access_token_lifetime_s: int = Field(default=900, ge=1, le=86_400)
     refresh_token_lifetime_s: int = Field(default=30 * 86_400, ge=1, le=366 * 86_400)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
@@ -73,6 +86,25 @@ class AppSettings(ServiceSettings):
             )
         if secret and (self.production or len(secret) < _SHORTEST_SECRET):
             self.check_secret("secret_key", secret, _SHORTEST_SECRET)
+        return self
+
+    @model_validator(mode="after")
+    def _bot_needs_a_secret(self) -> Self:
+        secret = self.bot_secret.get_secret_value()
+        if not secret:
+            if self.production and self.bot_is_on:
+                raise self.refuse(
+                    "bot_secret", f"must be set in production where TELEGRAM_TOKEN is: it {BOT_SECRET_FORM}."
+                )
+            return self
+        try:
+            bot_secret_key(secret)
+        except ValueError as error:
+            raise self.refuse("bot_secret", str(error)) from error
+        if self.production:
+            self.check_secret("bot_secret", secret.removeprefix(PREFIX), _SHORTEST_SECRET)
+            if is_guessable(bot_secret_key(secret).decode("latin-1")):
+                raise self.refuse("bot_secret", "is the base64 of words; set a random one of your own.")
         return self
 
     def price_credits_of(self, package: ModelPackage) -> int:

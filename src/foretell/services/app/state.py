@@ -25,6 +25,8 @@ class AppState:
     access_tokens: AccessTokens
     throttle: LoginThrottle
     signups: SignupThrottle
+    #: The same for those who sign up in Telegram, all together.
+    telegram_signups: SignupThrottle
     authenticator: Authenticator
     waiting: Waiting
     following: Following

@@ -1,5 +1,6 @@
 """What the app refuses to start with, and the secret that it makes for itself."""
 
+import base64
 import ipaddress
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +9,7 @@ from threading import Barrier
 import pytest
 from pydantic import ValidationError
 
+from foretell.contracts.bot_secret import bot_secret_key, new_bot_secret
 from foretell.inference.registry import Registry, shipped_folder
 from foretell.kit.errors import Misconfigured
 from foretell.services.app.settings import AppSettings, signing_secret
@@ -46,6 +48,52 @@ def test_production_takes_a_random_secret_and_shows_it_to_nobody() -> None:
 def test_development_refuses_a_secret_that_is_too_short() -> None:
     with pytest.raises(Misconfigured, match="at least 32"):
         AppSettings(secret_key="short")
+
+
+BOT_SECRETS = {
+    "no prefix": base64.b64encode(b"0123456789abcdef0123456789abcdef").decode(),
+    "no base64": "whsec_" + "?" * 44,
+    "short": "whsec_" + base64.b64encode(b"0123456789abcdef").decode(),
+    "long": "whsec_" + base64.b64encode(b"0123456789abcdef" * 5).decode(),
+}
+GUESSABLE_BOT_SECRETS = {
+    "an example": "whsec_" + "changeme" * 5 + "mmm=",
+    "one byte": "whsec_" + base64.b64encode(b"a" * 32).decode(),
+    "words": "whsec_" + base64.b64encode(b"change-me-now-before-you-start-it").decode(),
+}
+
+
+@pytest.mark.parametrize("secret", BOT_SECRETS.values(), ids=BOT_SECRETS)
+def test_a_secret_of_the_bot_has_the_form_of_standard_webhooks(secret: str) -> None:
+    with pytest.raises(Misconfigured, match="FORETELL_BOT_SECRET: must be whsec_") as refusal:
+        AppSettings(bot_secret=secret)
+    assert secret not in refusal.value.message
+
+
+@pytest.mark.parametrize("secret", GUESSABLE_BOT_SECRETS.values(), ids=GUESSABLE_BOT_SECRETS)
+def test_production_refuses_a_bots_secret_that_can_be_guessed(secret: str) -> None:
+    assert AppSettings(bot_secret=secret).bot_secret.get_secret_value() == secret
+    with pytest.raises(Misconfigured, match="FORETELL_BOT_SECRET"):
+        AppSettings(environment="production", secret_key=GOOD_SECRET, bot_secret=secret)
+
+
+def test_production_wants_a_secret_where_there_is_a_bot(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not AppSettings(environment="production", secret_key=GOOD_SECRET).bot_is_on
+    monkeypatch.setenv("TELEGRAM_TOKEN", "123:abc")
+    assert AppSettings().bot_is_on
+    with pytest.raises(Misconfigured, match="FORETELL_BOT_SECRET"):
+        AppSettings(environment="production", secret_key=GOOD_SECRET)
+    settings = AppSettings(environment="production", secret_key=GOOD_SECRET, bot_secret=new_bot_secret())
+    assert "123:abc" not in repr(settings)
+    assert settings.bot_secret.get_secret_value() not in repr(settings)
+
+
+def test_a_secret_that_is_made_is_taken_everywhere() -> None:
+    made = {new_bot_secret() for _ in range(100)}
+    assert len(made) == 100
+    for secret in made:
+        assert len(bot_secret_key(secret)) == 32
+        AppSettings(environment="production", secret_key=GOOD_SECRET, bot_secret=secret)
 
 
 def test_lists_and_prices_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

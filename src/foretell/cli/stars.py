@@ -1,0 +1,47 @@
+"""Gives Telegram Stars back: one call of the Bot API, in the name of the installation's bot."""
+
+import os
+
+import httpx
+
+from foretell.kit.errors import ForetellError, Misconfigured
+
+_USUAL_API = "https://api.telegram.org"
+_TIMEOUT_S = 20.0
+_ALREADY = "CHARGE_ALREADY_REFUNDED"
+
+
+class StarsNotReturned(ForetellError):
+    """Telegram has not given the Stars back: {reason}. The credits are taken back. Run this again."""
+
+    code = "stars_not_returned"
+
+
+def bot_token() -> str:
+    """`TELEGRAM_TOKEN`, empty where there is none."""
+    return os.environ.get("TELEGRAM_TOKEN", "")
+
+
+def return_stars(token: str, person_id: int, charge_id: str) -> bool:
+    """Give back the Stars of a charge that this person paid; False when that was done before.
+
+    Raises `StarsNotReturned`, `Misconfigured`.
+    """
+    url = (os.environ.get("TELEGRAM_API_URL") or _USUAL_API).rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise Misconfigured("TELEGRAM_API_URL must be http://HOST:PORT or https://HOST.")
+    body = {"user_id": person_id, "telegram_payment_charge_id": charge_id}
+    try:
+        response = httpx.post(f"{url}/bot{token}/refundStarPayment", json=body, timeout=_TIMEOUT_S)
+        answer = response.json()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # Not what it says, and not as its cause either: the address has the token in it.
+        raise StarsNotReturned(reason=f"it does not answer ({type(error).__name__})") from None
+    except ValueError:
+        raise StarsNotReturned(reason=f"it answered with status {response.status_code} and no JSON") from None
+    if isinstance(answer, dict) and answer.get("ok") is True:
+        return True
+    said = str(answer.get("description", "")) if isinstance(answer, dict) else ""
+    if _ALREADY in said:
+        return False
+    raise StarsNotReturned(reason=said.replace(token, "…") or f"it answered with status {response.status_code}")

@@ -1,0 +1,40 @@
+"""`FORETELL_BOT_SECRET`: by it app, dispatcher and bot of one installation know one another.
+
+It is the secret of Standard Webhooks, `whsec_` and the base64 of 24 to 64 random bytes, since the bot is told as a
+webhook is; what the bot asks of the app, it asks with the secret as a bearer token.
+"""
+
+import base64
+import binascii
+import secrets
+
+from foretell.kit.settings import is_guessable
+
+PREFIX = "whsec_"
+_LEAST_BYTES, _MOST_BYTES = 24, 64
+_NEW_BYTES = 32
+#: What it should be, after "it".
+BOT_SECRET_FORM = (
+    f"must be {PREFIX} and the base64 of {_LEAST_BYTES} to {_MOST_BYTES} random bytes. Make one: "
+    f'echo "{PREFIX}$(openssl rand -base64 {_NEW_BYTES})"'
+)
+
+
+def new_bot_secret() -> str:
+    """A new one, of 256 random bits."""
+    while True:
+        secret = base64.b64encode(secrets.token_bytes(_NEW_BYTES)).decode()
+        # One in some ten thousand has a word in it, `test` say, that production refuses.
+        if not is_guessable(secret):
+            return PREFIX + secret
+
+
+def bot_secret_key(secret: str) -> bytes:
+    """The key that signs what is sent to the bot. Raises `ValueError`, which says what the secret should be."""
+    try:
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith(PREFIX) or not _LEAST_BYTES <= len(key) <= _MOST_BYTES:
+        raise ValueError(BOT_SECRET_FORM)
+    return key

@@ -1,0 +1,249 @@
+"""Chats of Telegram that act for an account: signed up by the bot, or linked with a one-time code.
+
+An account may have several chats, a chat one account. Whatever the bot asks for twice happens once and has the same
+answer. Each function that changes a chat locks its row first, so that two who tap at once come one after the other.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.domain.accounts import registration
+from foretell.domain.accounts.identity import USER_COLUMNS, User, user_of
+from foretell.domain.accounts.tables import users
+from foretell.domain.accounts.telegram_tables import telegram_bot, telegram_chats, telegram_codes
+from foretell.domain.errors import ChatIsLinked, Forbidden, NotFound, TooManyChats, UnknownLinkCode, UsernameTaken
+from foretell.kit.clock import now
+
+CODE_LIFETIME = timedelta(minutes=15)
+MAX_CHATS_PER_USER = 20
+#: Of the codes that somebody has made, so many of the newest work.
+_MOST_CODES = 5
+_CODE_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A chat that is linked. `name` is what Telegram calls the person or the group."""
+
+    chat_id: int
+    name: str | None
+    linked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A chat and whose account it acts for. `changed`: this call has made the link; `created`: the account, too."""
+
+    chat_id: int
+    user: User
+    changed: bool = False
+    created: bool = False
+
+
+async def make_code(connection: AsyncConnection, user_id: UUID) -> tuple[str, datetime]:
+    """A code (32 URL-safe characters) that links a chat to the account, once, and when it ends.
+
+    Telegram takes up to 64 such characters in a deep link.
+    """
+    moment = now()
+    mine = telegram_codes.c.user_id == user_id
+    kept = (
+        select(telegram_codes.c.code_hash)
+        .where(mine)
+        .order_by(telegram_codes.c.created_at.desc())
+        .limit(_MOST_CODES - 1)
+    )
+    known = (await connection.scalars(kept)).all()
+    out_of_use = or_(telegram_codes.c.expires_at <= moment, telegram_codes.c.code_hash.not_in(known))
+    await connection.execute(delete(telegram_codes).where(mine, out_of_use))
+    code = secrets.token_urlsafe(_CODE_BYTES)
+    expires_at = moment + CODE_LIFETIME
+    await connection.execute(
+        insert(telegram_codes).values(code_hash=_hash(code), user_id=user_id, created_at=moment, expires_at=expires_at)
+    )
+    return code, expires_at
+
+
+async def link(connection: AsyncConnection, chat_id: int, code: str, *, name: str | None = None) -> Link:
+    """Let a chat act for the account that made `code`.
+
+    Raises `UnknownLinkCode` for one that is unknown, used by another chat or too old, or whose account is closed;
+    `ChatIsLinked`, `TooManyChats`. The code is used up only by success.
+    """
+    chat = await _lock_chat(connection, chat_id)
+    query = select(telegram_codes).where(telegram_codes.c.code_hash == _hash(code)).with_for_update()
+    found = (await connection.execute(query)).first()
+    if found is None or found.expires_at <= now() or found.used_by_chat_id not in (None, chat_id):
+        raise UnknownLinkCode
+    # Locked, so that two chats at once don't both become the last one. No key changes, so nobody else waits.
+    user = await _user(connection, found.user_id, lock=True)
+    if not user.active:
+        raise UnknownLinkCode
+    if chat.user_id == user.id:
+        await _use_up(connection, code, chat_id)
+        return Link(chat_id, user)
+    if found.used_by_chat_id is not None:
+        # It was used, and the chat has been unlinked since.
+        raise UnknownLinkCode
+    if chat.user_id is not None:
+        raise ChatIsLinked
+    await _use_up(connection, code, chat_id)
+    await _set_user(connection, chat_id, user.id, name)
+    return Link(chat_id, user, changed=True)
+
+
+async def sign_up(
+    connection: AsyncConnection, chat_id: int, *, password_hash: str, grant_credits: int, name: str | None = None
+) -> Link:
+    """The account that a chat acts for; a new one with `grant_credits` for a chat that never had one.
+
+    A chat that was unlinked gets back the account that was made for it, and no second grant. `password_hash` is one
+    that nothing matches (`passwords.unmatchable_hash`): the account has no password until one is set. Raises
+    `Forbidden` when the account of the chat is closed, `TooManyChats`.
+    """
+    chat = await _lock_chat(connection, chat_id)
+    known = chat.user_id or chat.own_user_id
+    if known is not None:
+        user = await _user(connection, known, lock=chat.user_id is None)
+        if not user.active:
+            raise Forbidden("The account of this chat is closed. Ask the operator.")
+        if chat.user_id is None:
+            await _set_user(connection, chat_id, user.id, name)
+        return Link(chat_id, user, changed=chat.user_id is None)
+    user = await _register(connection, chat_id, password_hash, grant_credits)
+    await connection.execute(
+        update(telegram_chats).where(telegram_chats.c.chat_id == chat_id).values(own_user_id=user.id)
+    )
+    await _set_user(connection, chat_id, user.id, name)
+    return Link(chat_id, user, changed=True, created=True)
+
+
+async def find(connection: AsyncConnection, chat_id: int) -> Link:
+    """Whose account a chat acts for. Raises `NotFound` for one that is not linked, or whose account is closed."""
+    query = (
+        select(*USER_COLUMNS)
+        .join(telegram_chats, telegram_chats.c.user_id == users.c.id)
+        .where(telegram_chats.c.chat_id == chat_id, users.c.active)
+    )
+    row = (await connection.execute(query)).mappings().first()
+    if row is None:
+        raise NotFound(what="linked chat")
+    return Link(chat_id, user_of(row))
+
+
+async def chats_of(connection: AsyncConnection, user_id: UUID) -> list[Chat]:
+    """The chats that act for an account, the oldest link first."""
+    query = (
+        select(telegram_chats.c.chat_id, telegram_chats.c.name, telegram_chats.c.linked_at)
+        .where(telegram_chats.c.user_id == user_id)
+        .order_by(telegram_chats.c.linked_at, telegram_chats.c.chat_id)
+    )
+    return [Chat(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def unlink(connection: AsyncConnection, chat_id: int) -> UUID:
+    """Let a chat act for nobody any more; returns for whom it did. Raises `NotFound`."""
+    chat = await _lock_chat(connection, chat_id)
+    user_id: UUID | None = chat.user_id
+    if user_id is None:
+        raise NotFound(what="linked chat")
+    await _clear(connection, [chat_id])
+    return user_id
+
+
+async def unlink_from(connection: AsyncConnection, user_id: UUID, chat_id: int | None) -> list[int]:
+    """Let a chat of this account, or all of them, act for it no more; returns which. Raises `NotFound` for no such."""
+    mine = select(telegram_chats.c.chat_id).where(telegram_chats.c.user_id == user_id)
+    if chat_id is not None:
+        mine = mine.where(telegram_chats.c.chat_id == chat_id)
+    # In the order of their ids, so that two who do this at once can't wait for one another.
+    found = (await connection.scalars(mine.order_by(telegram_chats.c.chat_id).with_for_update())).all()
+    if not found and chat_id is not None:
+        raise NotFound(what="linked chat")
+    await _clear(connection, found)
+    # A link that is still open somewhere would undo this.
+    await connection.execute(delete(telegram_codes).where(telegram_codes.c.user_id == user_id))
+    return list(found)
+
+
+async def set_bot_name(connection: AsyncConnection, username: str) -> None:
+    """Remember what the bot is called, without the @."""
+    added = _insert(connection, telegram_bot).values(id=1, username=username)
+    await connection.execute(
+        added.on_conflict_do_update(index_elements=[telegram_bot.c.id], set_={"username": username})
+    )
+
+
+async def bot_name(connection: AsyncConnection) -> str | None:
+    """What the bot said it is called; None before it ever ran."""
+    name: str | None = await connection.scalar(select(telegram_bot.c.username))
+    return name
+
+
+async def _lock_chat(connection: AsyncConnection, chat_id: int) -> Any:
+    """The row of a chat, which is made if there is none, locked until the transaction ends."""
+    await connection.execute(_insert(connection, telegram_chats).values(chat_id=chat_id).on_conflict_do_nothing())
+    query = select(telegram_chats).where(telegram_chats.c.chat_id == chat_id).with_for_update()
+    return (await connection.execute(query)).one()
+
+
+async def _user(connection: AsyncConnection, user_id: UUID, *, lock: bool) -> User:
+    query = select(*USER_COLUMNS).where(users.c.id == user_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row: Mapping[Any, Any] = (await connection.execute(query)).mappings().one()
+    return user_of(row)
+
+
+async def _use_up(connection: AsyncConnection, code: str, chat_id: int) -> None:
+    used = update(telegram_codes).where(telegram_codes.c.code_hash == _hash(code))
+    await connection.execute(used.values(used_by_chat_id=chat_id))
+
+
+async def _set_user(connection: AsyncConnection, chat_id: int, user_id: UUID, name: str | None) -> None:
+    """Link a chat. The caller has locked the user. Raises `TooManyChats`."""
+    mine = select(func.count()).where(telegram_chats.c.user_id == user_id)
+    if (await connection.scalar(mine) or 0) >= MAX_CHATS_PER_USER:
+        raise TooManyChats(limit=MAX_CHATS_PER_USER)
+    await connection.execute(
+        update(telegram_chats)
+        .where(telegram_chats.c.chat_id == chat_id)
+        .values(user_id=user_id, name=func.coalesce(name, telegram_chats.c.name), linked_at=now())
+    )
+
+
+async def _clear(connection: AsyncConnection, chat_ids: Iterable[int]) -> None:
+    await connection.execute(
+        update(telegram_chats)
+        .where(telegram_chats.c.chat_id.in_(list(chat_ids)))
+        .values(user_id=None, name=None, linked_at=None)
+    )
+
+
+async def _register(connection: AsyncConnection, chat_id: int, password_hash: str, grant_credits: int) -> User:
+    username = f"telegram-{chat_id}"
+    while True:
+        try:
+            return await registration.register(
+                connection, username=username, password_hash=password_hash, grant_credits=grant_credits
+            )
+        except UsernameTaken:
+            # Somebody has registered under this name, on purpose or not.
+            username = f"telegram-{chat_id}-{secrets.token_hex(4)}"
+
+
+def _insert(connection: AsyncConnection, table: Any) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _hash(code: str) -> bytes:
+    return hashlib.sha256(code.encode(errors="replace")).digest()

@@ -1,0 +1,98 @@
+"""Payments in Telegram Stars: each charge becomes credits once, and its credits are taken back at most once."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from foretell.domain.accounts import telegram
+from foretell.domain.accounts.telegram_tables import telegram_payments
+from foretell.domain.credits import ledger
+from foretell.domain.errors import CreditsSpent, NotFound, PaymentDiffers
+from foretell.kit.clock import now
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One charge: `stars` paid for `credits`. `refunded_credits` of them were taken back, once it was refunded."""
+
+    charge_id: str
+    user_id: UUID
+    chat_id: int
+    stars: int
+    credits: int
+    created_at: datetime
+    refunded_at: datetime | None
+    refunded_credits: int | None
+
+
+_COLUMNS = [telegram_payments.c[name] for name in Payment.__dataclass_fields__]
+
+
+async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, stars: int, credits: int) -> Payment:
+    """Add the credits of a charge to the account of the chat. A charge that is told again changes nothing.
+
+    Raises `NotFound` for a chat that is not linked, `PaymentDiffers` when the charge was told with other facts,
+    `InvalidAmount`.
+    """
+    known = await _find(connection, charge_id)
+    if known is None:
+        link = await telegram.find(connection, chat_id)
+        facts = {
+            "charge_id": charge_id,
+            "user_id": link.user.id,
+            "chat_id": chat_id,
+            "stars": stars,
+            "credits": credits,
+        }
+        insert: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(telegram_payments)
+        # Whoever tells it at the same time waits here, and finds it.
+        added = await connection.scalar(
+            insert.values(**facts, created_at=now()).on_conflict_do_nothing().returning(telegram_payments.c.charge_id)
+        )
+        if added is not None:
+            reference, note = f"telegram:{charge_id}", f"{stars} Telegram Stars"
+            await ledger.top_up(connection, link.user.id, credits, reference=reference, note=note)
+        known = await _find(connection, charge_id)
+        assert known is not None
+    if (known.chat_id, known.stars, known.credits) != (chat_id, stars, credits):
+        raise PaymentDiffers(charge_id=charge_id)
+    return known
+
+
+async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: bool) -> Payment:
+    """Take back the credits of a charge whose Stars go back, once. What was spent already can't be taken.
+
+    Then `even_if_spent` takes what is there. Without it, raises `CreditsSpent`. Raises `NotFound` for a charge that
+    was never told.
+    """
+    payment = await _find(connection, charge_id, lock=True)
+    if payment is None:
+        raise NotFound(what="payment")
+    if payment.refunded_at is not None:
+        return payment
+    available = (await ledger.balance(connection, payment.user_id, lock=True)).available
+    taken = min(available, payment.credits)
+    if taken < payment.credits and not even_if_spent:
+        raise CreditsSpent(credits=payment.credits, available=available)
+    if taken:
+        note = f"refund of {payment.stars} Telegram Stars"
+        await ledger.adjust(connection, payment.user_id, -taken, reference=f"telegram-refund:{charge_id}", note=note)
+    await connection.execute(
+        update(telegram_payments)
+        .where(telegram_payments.c.charge_id == charge_id)
+        .values(refunded_at=now(), refunded_credits=taken)
+    )
+    refunded = await _find(connection, charge_id)
+    assert refunded is not None
+    return refunded
+
+
+async def _find(connection: AsyncConnection, charge_id: str, *, lock: bool = False) -> Payment | None:
+    query = select(*_COLUMNS).where(telegram_payments.c.charge_id == charge_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
+    return None if row is None else Payment(**row)

@@ -1,0 +1,118 @@
+"""What the installation's own bot asks, for people in their chats. `BotOnly` lets nobody else get here.
+
+In no OpenAPI document, since for everybody else there is nothing at these addresses: docs/telegram.md has them.
+"""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from foretell.contracts import telegram as contract
+from foretell.domain.accounts import telegram, telegram_payments
+from foretell.domain.accounts.passwords import unmatchable_hash
+from foretell.domain.accounts.telegram import Link
+from foretell.domain.accounts.telegram_payments import Payment
+from foretell.domain.errors import Forbidden, NotFound
+from foretell.services.app.dependencies import State
+from foretell.services.app.state import AppState
+
+router = APIRouter(include_in_schema=False)
+
+#: Every address of this file; what stands below one of them is the bot's, too.
+PATHS = (
+    "/telegram/bot",
+    "/telegram/accounts",
+    "/telegram/links",
+    "/telegram/tokens",
+    "/telegram/payments",
+    "/telegram/refunds",
+)
+#: All who sign up in Telegram come from one address, the bot's.
+_SIGNUPS = "telegram"
+
+
+@router.put("/telegram/bot", status_code=204)
+async def tell_name(told: contract.BotName, state: State) -> None:
+    """Say what the bot is called, for the links that are opened in it."""
+    async with state.database.transaction() as connection:
+        await telegram.set_bot_name(connection, told.username.removeprefix("@"))
+
+
+@router.post("/telegram/accounts", status_code=201)
+async def sign_up(wanted: contract.NewChatAccount, response: Response, state: State) -> contract.ChatAccount:
+    """The account of a chat: 201 when it was made now, 200 when it was there. Throttled as registration is."""
+    linked = await _known(state, wanted.chat_id)
+    if linked is None:
+        if not state.settings.registration_open:
+            raise Forbidden("Registration is closed here. Ask the operator for an account.")
+        state.telegram_signups.attempt(_SIGNUPS)
+        async with state.database.transaction() as connection:
+            linked = await telegram.sign_up(
+                connection,
+                wanted.chat_id,
+                password_hash=unmatchable_hash(),
+                grant_credits=state.settings.signup_credits,
+                name=wanted.name,
+            )
+    response.status_code = 201 if linked.created else 200
+    return _account(linked)
+
+
+@router.post("/telegram/links")
+async def link(wanted: contract.NewChatLink, state: State) -> contract.ChatAccount:
+    """Let a chat act for the account that made the code. Asked again with the same code, the answer is the same."""
+    async with state.database.transaction() as connection:
+        return _account(await telegram.link(connection, wanted.chat_id, wanted.code, name=wanted.name))
+
+
+@router.delete("/telegram/links/{chat_id}", status_code=204)
+async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53)], state: State) -> None:
+    """Let a chat act for nobody any more; 404 when it did not."""
+    async with state.database.transaction() as connection:
+        await telegram.unlink(connection, chat_id)
+
+
+@router.post("/telegram/tokens")
+async def take_token(chat: contract.ChatOf, response: Response, state: State) -> contract.ChatToken:
+    """An access token of the account that a chat acts for. It makes nobody an operator."""
+    async with state.database.snapshot() as connection:
+        linked = await telegram.find(connection, chat.chat_id)
+    # Whoever gets hold of a chat, or of the bot, must not get the whole installation with it.
+    access_token, expires_in_s = state.access_tokens.issue(replace(linked.user, role="user"))
+    response.headers["Cache-Control"] = "no-store"
+    return contract.ChatToken(access_token=access_token, expires_in=expires_in_s)
+
+
+@router.post("/telegram/payments")
+async def pay(told: contract.NewPayment, state: State) -> contract.Payment:
+    """Add the credits that were paid for. A charge that is told twice counts once."""
+    async with state.database.transaction() as connection:
+        payment = await telegram_payments.pay(
+            connection, chat_id=told.chat_id, charge_id=told.charge_id, stars=told.stars, credits=told.credits
+        )
+    return _payment(payment)
+
+
+@router.post("/telegram/refunds")
+async def refund(told: contract.NewRefund, state: State) -> contract.Payment:
+    """Take back the credits of a charge, as many as are still there: its Stars have gone back already."""
+    async with state.database.transaction() as connection:
+        return _payment(await telegram_payments.refund(connection, told.charge_id, even_if_spent=True))
+
+
+async def _known(state: AppState, chat_id: int) -> Link | None:
+    """Who taps twice has no second account, and is not counted twice either."""
+    async with state.database.snapshot() as connection:
+        try:
+            return await telegram.find(connection, chat_id)
+        except NotFound:
+            return None
+
+
+def _account(linked: Link) -> contract.ChatAccount:
+    return contract.ChatAccount(chat_id=linked.chat_id, user_id=linked.user.id, username=linked.user.username)
+
+
+def _payment(payment: Payment) -> contract.Payment:
+    return contract.Payment.model_validate(payment)
