@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from foretell.client import calls
 from foretell.client.answers import Attempts, NotEnded, Reply, value_of
 from foretell.client.calls import Call
 from foretell.client.connection import looking_pauses_s, request_of, settings_of
+from foretell.client.tokens import AsyncToken, AsyncTokenSource, is_refused
 
 
 class AsyncClient:
@@ -27,16 +29,18 @@ class AsyncClient:
         self,
         url: str,
         *,
-        token: str | None = None,
+        token: str | AsyncTokenSource | None = None,
         retry_for_s: float = 30.0,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`token` is an access token or an API key; without one, `log_in` first."""
+        """`token` is an access token or an API key, or fetches one whenever the API refuses the last; else `log_in`."""
         self._url = url
         self._retry_for_s = retry_for_s
         self._sleep = sleep
-        self._http = httpx.AsyncClient(transport=transport, **settings_of(url, token))
+        self._http = httpx.AsyncClient(transport=transport, **settings_of(url, None))
+        self._token = AsyncToken(token)
+        self._is_whole = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,38 +51,70 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Close the connections, unless they are another client's (`with_token`)."""
+        if self._is_whole:
+            await self._http.aclose()
+
+    def with_token(self, token: str | AsyncTokenSource) -> Self:
+        """The same API as somebody else, over the connections of this client, which closes them."""
+        other = copy(self)
+        other._token = AsyncToken(token)
+        other._is_whole = False
+        return other
 
     async def _send(self, call: Call) -> Any:
+        token = await self._token.current()
+        outcome = await self._exchange(call, token)
+        if is_refused(outcome) and self._token.renews:
+            outcome = await self._exchange(call, await self._token.renewed(token))
+        return value_of(outcome, self._url)
+
+    async def _ask(self, call: Call) -> Any:
+        """The same without a token, for what opens an account or a log-in."""
+        return value_of(await self._exchange(call, None), self._url)
+
+    async def _exchange(self, call: Call, token: str | None) -> Reply:
+        """The outcome that counts, after as many attempts as are due."""
         attempts = Attempts(call, self._retry_for_s)
         while True:
             outcome: Reply
             try:
-                outcome = await self._http.request(**request_of(call))
+                outcome = await self._http.request(**request_of(call, token))
             except httpx.TransportError as error:
                 outcome = error
             pause_s = attempts.pause_after(outcome)
             if pause_s is None:
-                return value_of(outcome, self._url)
+                return outcome
             await self._sleep(pause_s)
 
     async def register(self, username: str, password: str) -> dict[str, Any]:
         """Create an account."""
-        answer: dict[str, Any] = await self._send(calls.register(username, password))
+        answer: dict[str, Any] = await self._ask(calls.register(username, password))
         return answer
 
     async def log_in(self, username: str, password: str) -> dict[str, Any]:
-        """Take tokens, and use the access token from now on."""
-        return self._use(await self._send(calls.log_in(username, password)))
+        """Take tokens, and use the access token from now on; when it ends, the refresh token takes the next pair."""
+        return self._use(await self._ask(calls.log_in(username, password)))
 
     async def refresh(self, refresh_token: str) -> dict[str, Any]:
         """Take new tokens for a refresh token, and use the access token from now on."""
-        return self._use(await self._send(calls.refresh(refresh_token)))
+        return self._use(await self._ask(calls.refresh(refresh_token)))
 
     def _use(self, tokens: dict[str, Any]) -> dict[str, Any]:
-        self._http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        refresh_token = tokens.get("refresh_token")
+        self._token = AsyncToken(tokens["access_token"], self._refreshing(refresh_token) if refresh_token else None)
         return tokens
+
+    def _refreshing(self, refresh_token: str) -> AsyncTokenSource:
+        """Takes the next access token of a log-in each time it is called."""
+
+        async def fetch() -> str:
+            nonlocal refresh_token
+            tokens = await self._ask(calls.refresh(refresh_token))
+            refresh_token = tokens["refresh_token"]
+            return str(tokens["access_token"])
+
+        return fetch
 
     async def me(self) -> dict[str, Any]:
         """Whose account it is."""

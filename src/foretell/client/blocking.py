@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from foretell.client import calls
 from foretell.client.answers import Attempts, NotEnded, Reply, value_of
 from foretell.client.calls import Call
 from foretell.client.connection import looking_pauses_s, request_of, settings_of
+from foretell.client.tokens import Token, TokenSource, is_refused
 
 
 class Client:
@@ -26,16 +28,18 @@ class Client:
         self,
         url: str,
         *,
-        token: str | None = None,
+        token: str | TokenSource | None = None,
         retry_for_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`token` is an access token or an API key; without one, `log_in` first."""
+        """`token` is an access token or an API key, or fetches one whenever the API refuses the last; else `log_in`."""
         self._url = url
         self._retry_for_s = retry_for_s
         self._sleep = sleep
-        self._http = httpx.Client(transport=transport, **settings_of(url, token))
+        self._http = httpx.Client(transport=transport, **settings_of(url, None))
+        self._token = Token(token)
+        self._is_whole = True
 
     def __enter__(self) -> Self:
         return self
@@ -46,38 +50,70 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections, unless they are another client's (`with_token`)."""
+        if self._is_whole:
+            self._http.close()
+
+    def with_token(self, token: str | TokenSource) -> Self:
+        """The same API as somebody else, over the connections of this client, which closes them."""
+        other = copy(self)
+        other._token = Token(token)
+        other._is_whole = False
+        return other
 
     def _send(self, call: Call) -> Any:
+        token = self._token.current()
+        outcome = self._exchange(call, token)
+        if is_refused(outcome) and self._token.renews:
+            outcome = self._exchange(call, self._token.renewed(token))
+        return value_of(outcome, self._url)
+
+    def _ask(self, call: Call) -> Any:
+        """The same without a token, for what opens an account or a log-in."""
+        return value_of(self._exchange(call, None), self._url)
+
+    def _exchange(self, call: Call, token: str | None) -> Reply:
+        """The outcome that counts, after as many attempts as are due."""
         attempts = Attempts(call, self._retry_for_s)
         while True:
             outcome: Reply
             try:
-                outcome = self._http.request(**request_of(call))
+                outcome = self._http.request(**request_of(call, token))
             except httpx.TransportError as error:
                 outcome = error
             pause_s = attempts.pause_after(outcome)
             if pause_s is None:
-                return value_of(outcome, self._url)
+                return outcome
             self._sleep(pause_s)
 
     def register(self, username: str, password: str) -> dict[str, Any]:
         """Create an account."""
-        answer: dict[str, Any] = self._send(calls.register(username, password))
+        answer: dict[str, Any] = self._ask(calls.register(username, password))
         return answer
 
     def log_in(self, username: str, password: str) -> dict[str, Any]:
-        """Take tokens, and use the access token from now on."""
-        return self._use(self._send(calls.log_in(username, password)))
+        """Take tokens, and use the access token from now on; when it ends, the refresh token takes the next pair."""
+        return self._use(self._ask(calls.log_in(username, password)))
 
     def refresh(self, refresh_token: str) -> dict[str, Any]:
         """Take new tokens for a refresh token, and use the access token from now on."""
-        return self._use(self._send(calls.refresh(refresh_token)))
+        return self._use(self._ask(calls.refresh(refresh_token)))
 
     def _use(self, tokens: dict[str, Any]) -> dict[str, Any]:
-        self._http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        refresh_token = tokens.get("refresh_token")
+        self._token = Token(tokens["access_token"], self._refreshing(refresh_token) if refresh_token else None)
         return tokens
+
+    def _refreshing(self, refresh_token: str) -> TokenSource:
+        """Takes the next access token of a log-in each time it is called."""
+
+        def fetch() -> str:
+            nonlocal refresh_token
+            tokens = self._ask(calls.refresh(refresh_token))
+            refresh_token = tokens["refresh_token"]
+            return str(tokens["access_token"])
+
+        return fetch
 
     def me(self) -> dict[str, Any]:
         """Whose account it is."""

@@ -30,15 +30,16 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def request_of(call: Call) -> dict[str, Any]:
-    """Arguments for one request of httpx."""
+def request_of(call: Call, token: str | None = None) -> dict[str, Any]:
+    """Arguments for one request of httpx, with `token` in place of that of the connection."""
+    proof = {} if token is None else {"Authorization": f"Bearer {token}"}
     return {
         "method": call.method,
         "url": call.path,
         "json": call.json,
         "data": call.form,
         "params": dict(call.query),
-        "headers": dict(call.headers),
+        "headers": {**call.headers, **proof},
         "timeout": httpx.Timeout(_TIMEOUT_S + call.extra_wait_s, connect=_CONNECT_TIMEOUT_S),
     }
 

@@ -1,5 +1,6 @@
 """Both clients against a scripted API."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -202,3 +203,133 @@ async def test_lists_and_deletions(call: InOneWay) -> None:
     script = Script(httpx.Response(200, json={"items": [], "next_cursor": None}))
     await call(script, "predictions", limit=5, status="failed")
     assert dict(script.requests[0].url.params) == {"limit": "5", "status": "failed"}
+
+
+class Api:
+    """Takes one token at a time; any other one is refused."""
+
+    def __init__(self) -> None:
+        self.taken = "token-1"
+        self.seen: list[tuple[str, str]] = []
+        self.refreshed: list[str] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.seen.append((request.url.path, token))
+        if request.url.path == "/token":
+            form = dict(part.split("=") for part in request.content.decode().split("&"))
+            if "refresh_token" in form:
+                self.refreshed.append(form["refresh_token"])
+            if form.get("password") == "wrong" or form.get("refresh_token") == "ended":
+                return problem(401, "invalid_credentials")
+            return httpx.Response(200, json={"access_token": self.taken, "refresh_token": f"after-{self.taken}"})
+        if token != self.taken:
+            return problem(401, "invalid_token")
+        return httpx.Response(200, json={"available": 5, "held": 0})
+
+
+async def test_a_token_that_is_refused_is_fetched_anew_once_for_all() -> None:
+    api, fetched = Api(), 0
+
+    async def fetch() -> str:
+        nonlocal fetched
+        fetched += 1
+        await asyncio.sleep(0)
+        return api.taken
+
+    async with AsyncClient("http://foretell", token=fetch, transport=httpx.MockTransport(api.answer)) as client:
+        assert fetched == 0
+        await asyncio.gather(*(client.balance() for _ in range(5)))
+        assert fetched == 1
+        api.taken = "token-2"
+        await asyncio.gather(*(client.balance() for _ in range(5)))
+        assert fetched == 2
+        # One that is refused again is not fetched for ever.
+        api.taken = "nobody's"
+        fetched_before = fetched
+
+        async def wrong() -> str:
+            nonlocal fetched
+            fetched += 1
+            return "wrong"
+
+        other = client.with_token(wrong)
+        with pytest.raises(ApiError, match="401"):
+            await other.balance()
+        assert fetched == fetched_before + 2
+
+
+def test_a_blocking_client_fetches_its_token_too() -> None:
+    api = Api()
+    fetched: list[str] = []
+
+    def fetch() -> str:
+        fetched.append(api.taken)
+        return api.taken
+
+    with Client("http://foretell", token=fetch, transport=httpx.MockTransport(api.answer)) as client:
+        assert client.balance()["available"] == 5
+        api.taken = "token-2"
+        assert client.balance()["available"] == 5
+    assert fetched == ["token-1", "token-2"]
+
+
+async def test_what_is_asked_again_with_a_new_token_has_the_same_key() -> None:
+    script = Script(problem(401, "invalid_token"), httpx.Response(202, json=QUEUED))
+    tokens = iter(["old", "new"])
+
+    async def fetch() -> str:
+        return next(tokens)
+
+    async with AsyncClient("http://foretell", token=fetch, transport=httpx.MockTransport(script.answer)) as client:
+        assert await client.submit("m", {}) == QUEUED
+    first, second = script.requests
+    assert (first.headers["authorization"], second.headers["authorization"]) == ("Bearer old", "Bearer new")
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+async def test_why_no_token_could_be_fetched_is_what_the_caller_hears() -> None:
+    async def fetch() -> str:
+        raise LookupError("not linked")
+
+    api = Api()
+    async with AsyncClient("http://foretell", token=fetch, transport=httpx.MockTransport(api.answer)) as client:
+        with pytest.raises(LookupError, match="not linked"):
+            await client.balance()
+    assert api.seen == []
+
+
+async def test_a_log_in_renews_itself_and_a_refresh_token_is_used_once() -> None:
+    api = Api()
+    async with AsyncClient("http://foretell", transport=httpx.MockTransport(api.answer)) as client:
+        await client.log_in("ada", "p")
+        for number in (2, 3):
+            api.taken = f"token-{number}"
+            await asyncio.gather(*(client.balance() for _ in range(4)))
+        assert api.refreshed == ["after-token-1", "after-token-2"]
+        # A wrong password is no reason to renew anything.
+        with pytest.raises(ApiError, match="401"):
+            await client.log_in("ada", "wrong")
+        assert len(api.refreshed) == 2
+        assert {token for path, token in api.seen if path == "/token"} == {""}
+    blocking_api = Api()
+    with Client("http://foretell", transport=httpx.MockTransport(blocking_api.answer)) as blocking:
+        blocking.log_in("ada", "p")
+        blocking_api.taken = "token-2"
+        assert blocking.balance()["available"] == 5
+    assert blocking_api.refreshed == ["after-token-1"]
+
+
+async def test_many_act_over_the_connections_of_one() -> None:
+    api = Api()
+    async with AsyncClient("http://foretell", token="token-1", transport=httpx.MockTransport(api.answer)) as client:
+        async with client.with_token("other") as other:
+            with pytest.raises(ApiError):
+                await other.balance()
+        # The other is done, and the connections are still there.
+        assert (await client.balance())["available"] == 5
+    assert [token for _, token in api.seen] == ["other", "token-1"]
+    with Client("http://foretell", token="token-1", transport=httpx.MockTransport(api.answer)) as blocking:
+        with blocking.with_token("other") as another, pytest.raises(ApiError):
+            another.balance()
+        assert blocking.balance()["available"] == 5

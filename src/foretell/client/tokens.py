@@ -1,0 +1,70 @@
+"""What a client proves itself with: one token, or one that is fetched, and fetched again when the API refuses it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from foretell.client.answers import Reply
+
+#: A call fetches a token, of a log-in say, and may raise what it likes.
+TokenSource = Callable[[], str]
+AsyncTokenSource = Callable[[], Awaitable[str]]
+
+
+def is_refused(outcome: Reply) -> bool:
+    """Whether the API does not take the token (any more). Then nothing was done."""
+    return isinstance(outcome, httpx.Response) and outcome.status_code == 401
+
+
+class Token:
+    """The token of a blocking client."""
+
+    def __init__(self, given: str | TokenSource | None, source: TokenSource | None = None) -> None:
+        """`given` is the first one, or fetches it and every other; `source` fetches those after the first."""
+        self._value = None if callable(given) else given
+        self._source = given if callable(given) else source
+        self._fetching = threading.Lock()
+
+    @property
+    def renews(self) -> bool:
+        """Whether a token that is refused can be replaced."""
+        return self._source is not None
+
+    def current(self) -> str | None:
+        """The token, fetched if there is none yet; None for who calls without one."""
+        return self.renewed(None) if self._value is None else self._value
+
+    def renewed(self, refused: str | None) -> str | None:
+        """Another one than `refused`; fetched once for all who hold that one."""
+        with self._fetching:
+            if self._value == refused and self._source is not None:
+                self._value = self._source()
+            return self._value
+
+
+class AsyncToken:
+    """The token of an asynchronous client."""
+
+    def __init__(self, given: str | AsyncTokenSource | None, source: AsyncTokenSource | None = None) -> None:
+        """`given` is the first one, or fetches it and every other; `source` fetches those after the first."""
+        self._value = None if callable(given) else given
+        self._source = given if callable(given) else source
+        self._fetching = asyncio.Lock()
+
+    @property
+    def renews(self) -> bool:
+        """Whether a token that is refused can be replaced."""
+        return self._source is not None
+
+    async def current(self) -> str | None:
+        """The token, fetched if there is none yet; None for who calls without one."""
+        return await self.renewed(None) if self._value is None else self._value
+
+    async def renewed(self, refused: str | None) -> str | None:
+        """Another one than `refused`; fetched once for all who hold that one."""
+        async with self._fetching:
+            if self._value == refused and self._source is not None:
+                self._value = await self._source()
+            return self._value
