@@ -39,6 +39,7 @@ PLANTED = {
     "services/dispatcher/settings.py": ("import foretell.services.worker.work", "Services do not know one another"),
     "domain/credits/ledger.py": ("import httpx", "The domain speaks no HTTP and no AMQP"),
     "services/worker/measures.py": ("import foretell.domain.errors", "Only app and dispatcher know the domain"),
+    "services/bot/models.py": ("import foretell.inference.registry", "The bot is a client of the API"),
     "services/app/publishing.py": ("import foretell.inference.engine", "App and dispatcher load no model"),
     "domain/credits/tables.py": ("import foretell.domain.accounts.tables", "The rooms of the domain"),
 }

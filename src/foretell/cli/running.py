@@ -127,6 +127,8 @@ def _remark_on_loading(engine: LocalEngine) -> None:
     models = sorted({model for status in engine.status() for model in status.loading})
     if models:
         remark(f"Still being loaded: {', '.join(models)}. What is asked of them waits; see foretell status.")
+    for name, reason in engine.not_working().items():
+        remark(f"The {name} does not work yet: {reason} Everything else does; see foretell status.")
 
 
 def _progress(statuses: list[ProcessStatus]) -> Table:
@@ -308,6 +310,8 @@ def status(engine_name: str | None, *, as_json: bool) -> None:
             str(each.pid or ""),
             duration(each.uptime_s) if each.pid else "",
         )
+    for service, why in engine.left_out(engine.running_record()).items():
+        made.add_row(service, "", why, "", "", "", "")
     show(made)
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from foretell.kit.errors import ForetellError
-from foretell.kit.posting import host_and_port
 from foretell.local import health, ports
+from foretell.local.addresses import addresses_of
 from foretell.local.configuration import STOP_WAIT_S, render
 from foretell.local.installation import EngineRecord, Installation, Program
 from foretell.local.log_files import LogLine, words_since
 from foretell.local.remote import ProcessState, Supervisor, SupervisorAway
-from foretell.local.services import SERVICES, Service, runnable
+from foretell.local.services import SERVICES, Service, is_here, runnable
 from foretell.local.status import ProcessStatus, status_of
 
 #: What the supervisor runs, before the name of the service.
@@ -31,6 +31,8 @@ _NO_PROGRESS_S = 120.0
 STILL_LOADING_S = 600.0
 #: A process that has ended this often before it was ever healthy will not be healthy the next time.
 HOPELESS_AFTER_STARTS = 3
+#: ... and for what no start depends on, it waits so long, in case that it is there at once.
+_NOT_AWAITED_S = 5.0
 _LOOK_EVERY_S = 0.1
 
 
@@ -219,19 +221,11 @@ class LocalEngine:
             programs.append(_program(name, service, _LOOPBACK, port))
         return programs
 
-    def _monitoring(self, programs: list[Program]) -> dict[str, str]:
-        """Where the services send logs and heartbeats, unless the environment says so (an empty word: nowhere)."""
-        for program in programs:
-            if program.service == _MONITORING:
-                host = host_and_port(health.reachable_host(program.host), program.port)
-                return {"FORETELL_MONITORING_URL": f"http://{host}"}
-        return {}
-
     def _spawn_supervisor(self, programs: list[Program]) -> int:
         from foretell.local.leftovers import MARK
 
         environment = {
-            **self._monitoring(programs),
+            **addresses_of(programs),
             **{name: value for name, value in self._environment.items() if name not in _SET_PER_PROCESS},
             "FORETELL_BOT_SECRET": self._environment.get("FORETELL_BOT_SECRET") or self.installation.bot_secret(),
             MARK: str(self.installation.data_dir),
@@ -267,10 +261,11 @@ class LocalEngine:
         """Watch a start: yields the status of the processes (`names`, or all) until every one has loaded its models.
 
         Waits as long as there is progress. Models that load on and on are left to themselves: their processes are up,
-        and answer for the others. Raises `StartFailed` when a process ends again and again, or is not healthy and
-        nothing has happened for two minutes.
+        and answer for the others. So is a service that no start waits for. Raises `StartFailed` when a process ends
+        again and again, or is not healthy and nothing has happened for two minutes.
         """
         wanted = None if names is None else set(names)
+        awaited = {service.name for service in self._table if service.awaited}
         seen: dict[str, set[int]] = {}
         done: dict[str, ProcessStatus] = {}
         before, progress_at = None, self._clock()
@@ -284,17 +279,22 @@ class LocalEngine:
             yield statuses
             if len(done) == len(statuses):
                 return
-            now = [(status.name, status.healthy, status.state, set(status.loading)) for status in statuses]
+            now = [
+                (status.name, status.healthy, status.state, set(status.loading))
+                for status in statuses
+                if status.service in awaited
+            ]
             if now != before:
                 before, progress_at = now, self._clock()
-            waiting = [status for status in statuses if not status.healthy]
+            waiting = [status for status in statuses if not status.healthy and status.service in awaited]
             for status in waiting:
                 seen.setdefault(status.name, set()).update({status.pid} - {0})
             hopeless = [status for status in waiting if len(seen[status.name]) >= HOPELESS_AFTER_STARTS]
             idle_s = self._clock() - progress_at
             if hopeless or (waiting and idle_s > _NO_PROGRESS_S):
                 raise self._start_failed(hopeless or waiting, ended=bool(hopeless))
-            if not waiting and idle_s > STILL_LOADING_S:
+            loading = any(status.loading for status in statuses)
+            if not waiting and idle_s > (STILL_LOADING_S if loading else _NOT_AWAITED_S):
                 return
             time.sleep(_LOOK_EVERY_S)
 
@@ -337,6 +337,24 @@ class LocalEngine:
             status_of(program, processes.get(program.name, _ABSENT), answers.get(program.name))
             for program in [*record.programs, *leaving]
         ]
+
+    def left_out(self, record: EngineRecord) -> dict[str, str]:
+        """The services that were not started for want of a setting, and which it is."""
+        running = {program.service for program in record.programs}
+        return {
+            service.name: f"off (no {', '.join(service.needs)})"
+            for service in self._table
+            if service.needs and service.name not in running and is_here(service)
+        }
+
+    def not_working(self) -> dict[str, str]:
+        """What no start waited for and is not healthy, and why."""
+        unawaited = {service.name for service in self._table if not service.awaited}
+        return {
+            status.name: status.reason or f"it is {status.state}"
+            for status in self.status()
+            if status.service in unawaited and not status.healthy
+        }
 
     # Scale
 
@@ -425,8 +443,6 @@ class LocalEngine:
         return was_running or bool(left)
 
 
-#: The service that takes what the others ship.
-_MONITORING = "monitoring"
 _WRONG = ("error", "critical")
 _SET_PER_PROCESS = ("FORETELL_PORT", "FORETELL_INSTANCE")
 _ABSENT = ProcessState(name="", state="STOPPED", pid=0, started_at=0, uptime_s=0)

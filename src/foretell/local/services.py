@@ -42,6 +42,8 @@ class Service:
     scales: bool = False
     #: Environment variables without which it is not run.
     needs: tuple[str, ...] = ()
+    #: Whether a start waits until it is healthy. Not for what depends on others' services, which may be away for long.
+    awaited: bool = True
     #: Whether it is told to stop only when the others have stopped: they have something to tell it at their end.
     stops_last: bool = False
     #: Whether it reads the packages of models, and says at `/health` up to which change (`models_stamp`).
@@ -85,7 +87,7 @@ SERVICES: tuple[Service, ...] = (
         stops_last=True,
         compose_name="monitoring-service",
     ),
-    Service("bot", "foretell.services.bot.app", needs=("TELEGRAM_TOKEN",)),
+    Service("bot", "foretell.services.bot.app", port=8004, needs=("TELEGRAM_TOKEN",), awaited=False),
 )
 
 

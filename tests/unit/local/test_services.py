@@ -15,6 +15,7 @@ def test_the_table_keeps_the_promised_names_and_ports() -> None:
         "model": 8001,
         "preprocessing": 8002,
         "monitoring": 8003,
+        "bot": 8004,
     }
     assert [(service.name, service.count) for service in SERVICES if service.scales] == [("worker", 3)]
 

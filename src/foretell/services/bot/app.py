@@ -1,0 +1,164 @@
+"""How the bot is put together."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import httpx
+import structlog
+
+import foretell
+from foretell.kit.asgi import Application, Operations
+from foretell.kit.errors import Unavailable
+from foretell.kit.lifecycle import run, serve_http
+from foretell.kit.request_log import RequestLog
+from foretell.kit.routing import Routes
+from foretell.services.bot.accounts import Accounts
+from foretell.services.bot.conversation import Conversation
+from foretell.services.bot.delivery import Delivery
+from foretell.services.bot.filling.form import Forms
+from foretell.services.bot.looking import Looking
+from foretell.services.bot.models import Models
+from foretell.services.bot.notifications import Notifications
+from foretell.services.bot.routers import all_routers
+from foretell.services.bot.settings import BotSettings
+from foretell.services.bot.storage.asked import AskedPredictions
+from foretell.services.bot.storage.chats import Chats
+from foretell.services.bot.storage.database import BotDatabase
+from foretell.services.bot.storage.inbox import Arrived, Inbox
+from foretell.services.bot.storage.outbox import Outbox
+from foretell.services.bot.storage.payments import Payments
+from foretell.services.bot.talk import Parts
+from foretell.services.bot.telegram.api import BotApi
+from foretell.services.bot.telegram.greeting import Greeting
+from foretell.services.bot.telegram.pace import Pace
+from foretell.services.bot.telegram.polling import Poller, Trouble
+from foretell.services.bot.telegram.sender import Sender
+from foretell.services.bot.webhook import WebhookUpdates, webhook_secret
+
+log = structlog.get_logger()
+
+_MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class Bot:
+    """The bot of one installation, between its opening and its end."""
+
+    def __init__(
+        self,
+        settings: BotSettings,
+        secret: str,
+        instance: str,
+        *,
+        app_transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`secret` is the one that app, dispatcher and bot share. `app_transport` leads to the app in tests."""
+        self._settings = settings
+        self._secret = secret
+        self._instance = instance
+        self._database = BotDatabase(settings.data_dir / "bot.db")
+        self._api = BotApi(settings.telegram_api_url, settings.telegram_token.get_secret_value())
+        pace = Pace(settings.bot_messages_per_second, settings.bot_chat_messages_per_second)
+        self.parts = Parts(
+            settings=settings,
+            sender=Sender(self._api, pace),
+            accounts=Accounts(settings.app_url, secret, patience_s=settings.bot_patience_s, transport=app_transport),
+            models=Models(),
+            chats=Chats(self._database),
+            forms=Forms(self._database),
+            asked=AskedPredictions(self._database),
+            outbox=Outbox(self._database),
+            payments=Payments(self._database),
+        )
+        self._inbox = Inbox(self._database)
+        self._conversation = Conversation(self.parts, self._inbox, all_routers())
+        self._delivery = Delivery(self.parts)
+        self._looking = Looking(self.parts, settings.bot_look_interval_s)
+        self.trouble = Trouble()
+
+    async def take(self, updates: list[Arrived]) -> None:
+        """Store updates and have them handled."""
+        people, flooding = await self._inbox.take(updates)
+        for person_id in people:
+            self._conversation.wake(person_id)
+        for person_id in flooding:
+            self._conversation.flooded(person_id)
+
+    def http(self) -> Application:
+        """What the bot answers itself."""
+
+        async def check_telegram() -> None:
+            if self.trouble.reason:
+                raise Unavailable(self.trouble.reason)
+
+        operations = Operations(
+            "bot",
+            instance=self._instance,
+            version=foretell.__version__,
+            checks={"telegram": check_telegram, "database": self._database.ping},
+            needed_to_serve=["database"],
+            details=lambda: {"username": self.parts.username},
+            metrics_token=self._settings.metrics_token,
+        )
+        routes = [Notifications(self.parts.outbox, self._secret).route]
+        if self._settings.bot_webhook_url:
+            routes.append(WebhookUpdates(webhook_secret(self._secret), self.take).route)
+        return RequestLog(Routes(routes, max_body_bytes=_MAX_BODY_BYTES, parts=[operations]))
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Talk until `stopping` is set."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._database.close)
+            stack.push_async_callback(self._api.close)
+            stack.push_async_callback(self.parts.accounts.close)
+            await self._database.open()
+            http = asyncio.create_task(serve_http(self.http(), self._settings, stopping))
+            working = asyncio.create_task(self._work(stopping))
+            try:
+                # Whichever ends first, by a stop or by an error, ends the other.
+                await asyncio.wait({http, working}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopping.set()
+                await asyncio.gather(http, working)
+
+    async def _work(self, stopping: asyncio.Event) -> None:
+        await self.parts.asked.look_at_once()
+        await self._delivery.resume()
+        await self._conversation.resume()
+        looking = asyncio.create_task(self._looking.run(stopping))
+        try:
+            await self._hear(stopping)
+        finally:
+            await self._conversation.close(self._settings.stop_grace_s / 2)
+            await self._delivery.close()
+            await looking
+
+    async def _hear(self, stopping: asyncio.Event) -> None:
+        """Hear of updates: by asking for them, or by being told."""
+        greeting = Greeting(self.parts, self.trouble, self._settings.bot_webhook_url, webhook_secret(self._secret))
+        if not await greeting.until_welcome(stopping):
+            return
+        if self._settings.bot_webhook_url:
+            await stopping.wait()
+            return
+        poller = Poller(
+            self.parts.sender,
+            self.trouble,
+            self.take,
+            poll_s=self._settings.bot_poll_s,
+            offset=await self._inbox.next_update_id(),
+        )
+        await poller.run(stopping)
+
+
+async def serve(settings: BotSettings, instance: str, stopping: asyncio.Event) -> None:
+    """Run the bot until `stopping` is set; without a token, say so and end."""
+    if not settings.telegram_token.get_secret_value():
+        log.info("bot_off", reason="TELEGRAM_TOKEN is not set")
+        return
+    await Bot(settings, settings.bot_secret.get_secret_value(), instance).run(stopping)
+
+
+def main() -> None:
+    """Run the bot in the foreground, with its settings from the environment."""
+    settings = BotSettings()
+    run("bot", settings, lambda instance, stopping: serve(settings, instance, stopping))

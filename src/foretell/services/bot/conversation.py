@@ -1,0 +1,202 @@
+"""Handles updates: each person's one after the other, different people's side by side."""
+
+import asyncio
+
+import structlog
+
+from foretell.client import ApiError, Unreachable
+from foretell.kit.errors import ForetellError, Unavailable
+from foretell.services.bot.accounts import NotLinked
+from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.measures import UPDATES
+from foretell.services.bot.routing import Router
+from foretell.services.bot.storage.inbox import Inbox, Waiting
+from foretell.services.bot.talk import Parts, Talk
+from foretell.services.bot.telegram.api import Blocked, TelegramAway, TelegramError
+from foretell.services.bot.telegram.types import Update, decode_update
+from foretell.services.bot.words import Words, language_of
+
+log = structlog.get_logger()
+
+#: An update whose handling ended this process, or failed, so often is given up.
+_MOST_ATTEMPTS = 3
+#: So many people are answered at the same time.
+_MOST_PEOPLE = 100
+
+
+class Conversation:
+    """Takes updates out of the inbox and gives them to the routers."""
+
+    def __init__(self, parts: Parts, inbox: Inbox, router: Router) -> None:
+        self._parts = parts
+        self._inbox = inbox
+        self._router = router
+        self._places = asyncio.Semaphore(_MOST_PEOPLE)
+        self._handling: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+        self._scolded: set[int] = set()
+        self._closed = False
+
+    async def resume(self) -> None:
+        """Handle what an earlier process left."""
+        for person_id in await self._inbox.people():
+            self.wake(person_id)
+
+    def wake(self, person_id: int) -> None:
+        """Something of this person is in the inbox."""
+        if person_id in self._handling:
+            self._again.add(person_id)
+            return
+        task = self._handling[person_id] = asyncio.create_task(self._handle_all(person_id))
+        task.add_done_callback(lambda done: self._ended(person_id, done))
+
+    def _ended(self, person_id: int, task: "asyncio.Task[None]") -> None:
+        del self._handling[person_id]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("person_not_answered", exc_info=task.exception())
+        if person_id in self._again and not self._closed:
+            self._again.discard(person_id)
+            self.wake(person_id)
+
+    async def close(self, grace_s: float) -> None:
+        """Let what is under way end, within `grace_s`; what waits stays in the inbox."""
+        self._closed = True
+        self._again.clear()
+        handling = set(self._handling.values())
+        if handling:
+            _, late = await asyncio.wait(handling, timeout=grace_s)
+            for task in late:
+                # It begins anew with the next process.
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def flooded(self, person_id: int) -> None:
+        """Somebody sends more than anybody reads: say so once, until there is quiet."""
+        UPDATES.labels("flood").inc()
+        if person_id in self._scolded:
+            return
+        self._scolded.add(person_id)
+        log.warning("person_flooded", person_id=person_id)
+
+    async def _handle_all(self, person_id: int) -> None:
+        async with self._places:
+            while not self._closed and (waiting := await self._inbox.next_of(person_id)) is not None:
+                if waiting.attempts > _MOST_ATTEMPTS:
+                    UPDATES.labels("given_up").inc()
+                    log.error("update_given_up", update_id=waiting.update_id, attempts=waiting.attempts - 1)
+                else:
+                    await self._handle(waiting)
+                await self._inbox.done(waiting.update_id)
+        if person_id in self._scolded:
+            self._scolded.discard(person_id)
+            await self._say_too_fast(person_id)
+
+    async def _say_too_fast(self, person_id: int) -> None:
+        settings = await self._parts.chats.of(person_id)
+        try:
+            await self._parts.sender.send(person_id, Words(settings.spoken)("flood"))
+        except TelegramError as error:
+            log.warning("answer_not_sent", reason=error.message)
+
+    async def _handle(self, waiting: Waiting) -> None:
+        update = decode_update(waiting.body)
+        person = update.person
+        if person is None:
+            return
+        message = update.message or (update.callback_query.message if update.callback_query else None)
+        chat_id = message.chat.id if message is not None else person.id
+        settings = await self._parts.chats.of(chat_id)
+        talk = Talk(self._parts, update, person, settings)
+        if settings.blocked and update.my_chat_member is None:
+            # Whoever writes to us has us back.
+            await self._parts.chats.change(chat_id, blocked=0)
+        heard = language_of(person.language_code)
+        if settings.heard != heard:
+            await self._parts.chats.change(chat_id, heard=heard)
+        try:
+            await self._answer(talk)
+        except Blocked:
+            await self._parts.chats.change(chat_id, blocked=1)
+            log.info("chat_blocked", chat_id=chat_id)
+        except TelegramAway as error:
+            log.warning("answer_not_sent", update_id=waiting.update_id, reason=error.message)
+        except Exception:
+            UPDATES.labels("failed").inc()
+            log.exception("update_failed", update_id=waiting.update_id)
+            await self._apologize(talk, "error.ours")
+        else:
+            UPDATES.labels("handled").inc()
+        finally:
+            await talk.answer_tap()
+
+    async def _answer(self, talk: Talk) -> None:
+        try:
+            await self._dispatch(talk)
+        except NotLinked:
+            await self._invite(talk)
+        except Unreachable as error:
+            log.warning("app_unreachable", reason=error.message)
+            await self._apologize(talk, "error.away")
+        except ApiError as error:
+            if error.status_code < 500 and error.status_code != 429:
+                raise
+            log.warning("app_refused", status=error.status_code, code=error.problem_code)
+            await self._apologize(talk, "error.away")
+        except Unavailable as error:
+            log.warning("bot_database_unavailable", reason=error.message)
+            await self._apologize(talk, "error.away")
+
+    async def _invite(self, talk: Talk) -> None:
+        if talk.private:
+            await talk.say(talk.words("start.first"))
+            return
+        url = f"https://t.me/{self._parts.username}?start=group"
+        await talk.say(
+            talk.words("start.first_in_private"), Keyboard([[Button(talk.words.plain("button.open"), url=url)]])
+        )
+
+    async def _apologize(self, talk: Talk, key: str) -> None:
+        try:
+            if talk.tapped_message_id:
+                await talk.answer_tap(talk.words.plain(key), alert=True)
+            elif talk.private or _is_command(talk.update):
+                await talk.say(talk.words(key))
+        except (TelegramError, ForetellError) as error:
+            log.warning("answer_not_sent", reason=error.message)
+
+    async def _dispatch(self, talk: Talk) -> None:
+        tap, message = talk.update.callback_query, talk.update.message
+        if tap is not None:
+            name, *arguments = (tap.data or "").split(":")
+            handler = self._router.buttons.get(name)
+            if handler is None or talk.message is None:
+                await talk.answer_tap(talk.words.plain("button.old"), alert=True)
+                return
+            await handler(talk, arguments)
+            return
+        if message is not None and message.forward_origin is None:
+            command = self._command_in(message.text or "")
+            if command is not None:
+                name, rest = command
+                if name in self._router.commands:
+                    await self._router.commands[name](talk, rest)
+                    return
+                if not talk.private:
+                    return
+        for other in self._router.others:
+            if await other(talk):
+                return
+
+    def _command_in(self, text: str) -> tuple[str, str] | None:
+        """The command and what stands behind it; None when it is none, an empty name when it is for another bot."""
+        if not text.startswith("/"):
+            return None
+        parts = text[1:].split(maxsplit=1)
+        name, _, addressed = (parts[0] if parts else "").partition("@")
+        if addressed and addressed.lower() != self._parts.username.lower():
+            return "", ""
+        return name.lower(), parts[1].strip() if len(parts) > 1 else ""
+
+
+def _is_command(update: Update) -> bool:
+    return update.message is not None and (update.message.text or "").startswith("/")

@@ -1,0 +1,159 @@
+"""A form as a message: the question of a field with its buttons, or the summary before it is sent."""
+
+import json
+from typing import Any
+
+from foretell.contracts.fields import Field
+from foretell.services.bot.filling.form import Form, may_be_skipped, offered
+from foretell.services.bot.filling.reading import DoesNotFit
+from foretell.services.bot.keyboards import Button, Keyboard, paged
+from foretell.services.bot.models import Model
+from foretell.services.bot.words import Marked, Words
+
+_CHOICES_ON_A_PAGE = 8
+_FIELDS_ON_A_PAGE = 8
+_LONGEST_VALUE = 200
+_LONGEST_LABEL = 34
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, cut if it is longer."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def said(field: Field, value: Any, words: Words) -> str:
+    """A value as a person says it, not escaped."""
+    if value is None:
+        return words("value.unknown")
+    if isinstance(value, bool) and field.kind == "boolean":
+        return words("value.yes" if value else "value.no")
+    for choice in field.choices or []:
+        if choice.value == value:
+            return str(getattr(choice.label, words.language))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        unit = f" {getattr(field.unit, words.language)}" if field.unit is not None else ""
+        return words.number(value) + unit
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def complaint(wrong: DoesNotFit, words: Words) -> str:
+    """Why an answer was none."""
+    values = {
+        name: words.number(value) if isinstance(value, (int, float)) else value for name, value in wrong.values.items()
+    }
+    return words(wrong.key, **values)
+
+
+def bounds(field: Field, words: Words) -> str:
+    """What the answer must be like; empty where nothing needs to be said."""
+
+    def number(value: float) -> str:
+        return words.number(value)
+
+    low, above = field.minimum, field.exclusive_minimum
+    high, below = field.maximum, field.exclusive_maximum
+    parts = []
+    if low is not None and high is not None:
+        parts.append(words("bounds.from_to", low=number(low), high=number(high)))
+    else:
+        for key, bound in (("from", low), ("above", above), ("to", high), ("below", below)):
+            if bound is not None:
+                parts.append(words(f"bounds.{key}", bound=number(bound)))
+    if field.multiple_of:
+        parts.append(words("bounds.multiple_of", bound=number(field.multiple_of)))
+    if field.max_length is not None and field.kind == "text":
+        parts.append(words.count("bounds.max_length", field.max_length))
+    return " ".join(parts)
+
+
+def question(form: Form, model: Model, words: Words, *, page: int = 0, wrong: str = "") -> tuple[str, Keyboard]:
+    """What is asked now, and the buttons to answer it. `wrong` says why the last answer was none."""
+    field = model.fields[form.step]
+    title = words.of(field.title)
+    lines = [wrong, ""] if wrong else []
+    lines.append(
+        words("form.question", model=Marked(words.of(model.title)), step=form.step + 1, steps=len(model.fields))
+    )
+    unit = f", {words.of(field.unit)}" if field.unit is not None else ""
+    lines += ["", f"<b>{title}</b>{unit}"]
+    if field.description is not None:
+        lines.append(words.of(field.description))
+    lines += filter(None, [bounds(field, words)])
+    lines.append(words(f"form.how.{field.kind}"))
+    if form.answered(field) and field.name in form.values:
+        lines += ["", words("form.now", value=shortened(said(field, form.values[field.name], words), _LONGEST_VALUE))]
+    return "\n".join(lines), Keyboard([*_answers(form, field, words, page), _ways_out(form, words)])
+
+
+def _data(form: Form, action: str, argument: int | None = None) -> str:
+    return f"f:{form.id}:{form.step}:{action}" + ("" if argument is None else f":{argument}")
+
+
+def _answers(form: Form, field: Field, words: Words, page: int) -> list[list[Button]]:
+    rows: list[list[Button]] = []
+    if field.kind == "choice":
+        buttons = [
+            Button(shortened(getattr(choice.label, words.language), _LONGEST_LABEL), _data(form, "c", place))
+            for place, choice in enumerate(field.choices or [])
+        ]
+        rows = paged(buttons, page, lambda other: _data(form, "p", other), size=_CHOICES_ON_A_PAGE)
+    elif field.kind == "boolean":
+        rows = [[Button(words("value.yes"), _data(form, "c", 1)), Button(words("value.no"), _data(form, "c", 0))]]
+    if field.kind != "choice":
+        for action, value in offered(field):
+            key = "button.default" if action == "d" else "button.example"
+            text = words.plain(key, value=shortened(said(field, value, words), _LONGEST_LABEL))
+            rows.append([Button(text, _data(form, action))])
+    if may_be_skipped(field):
+        rows.append([Button(words.plain("button.skip"), _data(form, "k"))])
+    return rows
+
+
+def _ways_out(form: Form, words: Words) -> list[Button]:
+    back = [Button(words.plain("button.back"), _data(form, "b"))] if form.step > 0 or form.changing else []
+    return [*back, Button(words.plain("button.cancel"), _data(form, "x"))]
+
+
+def answers_of(form: Form, model: Model, words: Words) -> list[str]:
+    """What was answered, a line each."""
+    lines = []
+    for field in model.fields:
+        if field.name in form.values:
+            value = shortened(said(field, form.values[field.name], words), _LONGEST_VALUE)
+            lines.append(words("form.answer", title=Marked(words.of(field.title)), value=value))
+    return lines
+
+
+def summary(form: Form, model: Model, words: Words, available: int) -> tuple[str, Keyboard]:
+    """All answers with price and balance, before it is sent."""
+    lines = [f"<b>{words.of(model.title)}</b>", "", *answers_of(form, model, words), ""]
+    lines.append(
+        words(
+            "form.price",
+            price=Marked(words.count("credits", model.price)),
+            available=Marked(words.count("credits", available)),
+        )
+    )
+    if available < model.price:
+        lines.append(words("form.too_little"))
+    send = words.plain("button.send", price=words.count("credits", model.price))
+    rows = [[Button(send, _data(form, "s"))]]
+    if model.fields:
+        rows.append([Button(words.plain("button.change"), _data(form, "l", 0))])
+    rows.append(_ways_out(form, words))
+    return "\n".join(lines), Keyboard(rows)
+
+
+def fields_to_change(form: Form, model: Model, words: Words, page: int) -> tuple[str, Keyboard]:
+    """Which answer is to be changed."""
+    buttons = [
+        Button(shortened(getattr(field.title, words.language), _LONGEST_LABEL), _data(form, "g", place))
+        for place, field in enumerate(model.fields)
+    ]
+    rows = paged(buttons, page, lambda other: _data(form, "l", other), size=_FIELDS_ON_A_PAGE)
+    rows.append(
+        [Button(words.plain("button.back"), _data(form, "o")), Button(words.plain("button.cancel"), _data(form, "x"))]
+    )
+    return words("form.which"), Keyboard(rows)

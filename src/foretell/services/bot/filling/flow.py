@@ -1,0 +1,140 @@
+"""How a form goes on: the next question, the summary, and its way to the app."""
+
+from typing import Any
+
+import msgspec
+import structlog
+
+from foretell.client import ApiError, AsyncClient, Unreachable
+from foretell.services.bot.filling.asking import fields_to_change, question, summary
+from foretell.services.bot.filling.form import Form, fits, new_id
+from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.models import Model
+from foretell.services.bot.offers import ways_to_more
+from foretell.services.bot.results import waiting_text
+from foretell.services.bot.storage.asked import Asked
+from foretell.services.bot.talk import Talk
+from foretell.services.bot.words import Marked
+
+log = structlog.get_logger()
+
+_PAYMENT_REQUIRED = 402
+_UNPROCESSABLE = 422
+
+
+async def begin(
+    talk: Talk, client: AsyncClient, model: Model, values: dict[str, Any] | None = None, *, which: bool = False
+) -> None:
+    """A new form in place of the one that may be there; `values` are answers already, as far as they fit.
+
+    `which`: if all is answered, ask which answer is to be changed.
+    """
+    fields = {field.name: field for field in model.fields}
+    kept = {name: value for name, value in (values or {}).items() if name in fields and fits(fields[name], value)}
+    form = Form(id=new_id(), model=model.name, version=model.version, values=kept)
+    if values:
+        # What was left out then is left out again.
+        form.skipped = [field.name for field in model.fields if not field.required and field.name not in kept]
+    form.go_on(model)
+    if which and form.step >= len(model.fields):
+        form.seen = talk.update.update_id
+        text, keyboard = fields_to_change(form, model, talk.words, 0)
+        form.message_id = await talk.say(text, keyboard)
+        await talk.parts.forms.keep(talk.chat_id, talk.user_id, form)
+        return
+    await show(talk, client, form, model, anew=True)
+
+
+async def show(
+    talk: Talk, client: AsyncClient, form: Form, model: Model, *, page: int = 0, wrong: str = "", anew: bool = False
+) -> None:
+    """Ask what is to be asked now. `anew`: in a new message, whatever was tapped."""
+    if form.step < len(model.fields):
+        text, keyboard = question(form, model, talk.words, page=page, wrong=wrong)
+    else:
+        balance = await client.balance()
+        text, keyboard = summary(form, model, talk.words, balance["available"])
+        text = f"{wrong}\n\n{text}" if wrong else text
+    form.seen = talk.update.update_id
+    # Kept before it is shown: a message may be lost, an answer must not be.
+    await talk.parts.forms.keep(talk.chat_id, talk.user_id, form)
+    shown = await (talk.say(text, keyboard) if anew else talk.show(text, keyboard))
+    if shown != form.message_id:
+        form.message_id = shown
+        await talk.parts.forms.keep(talk.chat_id, talk.user_id, form)
+
+
+async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> None:
+    """Send a form that is filled in. The message that was tapped waits for the result."""
+    message_id = await talk.show(waiting_text(model, talk.words))
+    asked = Asked(
+        key=f"telegram-{talk.chat_id}-{form.id}",
+        chat_id=talk.chat_id,
+        user_id=talk.user_id,
+        message_id=message_id,
+        language=talk.words.language,
+        model=form.model,
+        input=form.values,
+    )
+    known = await talk.parts.asked.begin(asked)
+    if known.state != "sending":
+        return
+    try:
+        prediction = await client.submit(form.model, asked.input, idempotency_key=asked.key)
+    except Unreachable:
+        # It may have been taken; it is sent again with the same key until there is an answer.
+        await talk.parts.forms.end(talk.chat_id, talk.user_id)
+        await talk.show(talk.words("asked.later", model=Marked(talk.words.of(model.title))))
+        return
+    except ApiError as error:
+        if error.status_code >= 500 or error.status_code in (409, 429):
+            await talk.parts.forms.end(talk.chat_id, talk.user_id)
+            await talk.show(talk.words("asked.later", model=Marked(talk.words.of(model.title))))
+            return
+        await talk.parts.asked.refused(asked.key)
+        await _refused(talk, client, form, model, error)
+        return
+    await talk.parts.asked.accepted(asked.key, prediction["id"])
+    await talk.parts.forms.end(talk.chat_id, talk.user_id)
+    if prediction["status"] != "queued":
+        # It had ended when we asked a second time.
+        await talk.parts.outbox.put(
+            prediction["id"], talk.user_id, "prediction.finished", msgspec.json.encode(prediction)
+        )
+
+
+async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, error: ApiError) -> None:
+    """Nothing was done: the form stays as it is, or goes back to the answer that does not fit."""
+    if error.status_code == _PAYMENT_REQUIRED:
+        balance = await client.balance()
+        text = talk.words(
+            "asked.no_credits",
+            price=Marked(talk.words.count("credits", model.price)),
+            available=Marked(talk.words.count("credits", balance["available"])),
+        )
+        again = Button(talk.words.plain("button.again_now"), f"f:{form.id}:{form.step}:o")
+        rows = [*ways_to_more(talk.parts.settings, talk.words), [again]]
+        form.message_id = await talk.show(text, Keyboard(rows))
+        await talk.parts.forms.keep(talk.chat_id, talk.user_id, form)
+        return
+    talk.parts.models.forget()
+    if error.status_code == _UNPROCESSABLE:
+        place = _field_of(error, model)
+        if place is not None:
+            form.step, form.changing = place, True
+            said = str(next((each.get("detail") for each in error.errors if each.get("detail")), ""))
+            await show(talk, client, form, model, wrong=talk.words("wrong.refused", reason=said))
+            return
+    log.info("submission_refused", status=error.status_code, code=error.problem_code)
+    await talk.parts.forms.end(talk.chat_id, talk.user_id)
+    await talk.show(talk.words("asked.refused", reason=error.message))
+
+
+def _field_of(error: ApiError, model: Model) -> int | None:
+    """Which field the app does not like."""
+    for each in error.errors:
+        steps = str(each.get("pointer") or "").removeprefix("#/").split("/")
+        for place, field in enumerate(model.fields):
+            if len(steps) > 1 and steps[1] == field.name:
+                return place
+    return None

@@ -1,0 +1,107 @@
+"""Looks after what nothing was heard of: predictions on their way, results that nobody told, payments not counted."""
+
+import asyncio
+from contextlib import suppress
+
+import msgspec
+import structlog
+
+from foretell.client import ApiError, Unreachable
+from foretell.kit.errors import ForetellError
+from foretell.services.bot.accounts import NotLinked
+from foretell.services.bot.measures import PAYMENTS_OPEN, WAITING
+from foretell.services.bot.storage.asked import Asked
+from foretell.services.bot.talk import Parts
+from foretell.services.bot.telegram.api import TelegramError
+from foretell.services.bot.words import Marked, Words
+
+log = structlog.get_logger()
+
+_NOT_NOW = (409, 429)
+
+
+class Looking:
+    """The database remembers, the dispatcher wakes: what it did not wake us for is found here."""
+
+    def __init__(self, parts: Parts, interval_s: float) -> None:
+        self._parts = parts
+        self._interval_s = interval_s
+        self._named = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                await self.look()
+            except ForetellError as error:
+                log.warning("look_failed", reason=error.message)
+            except Exception:
+                log.exception("look_failed")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), self._interval_s)
+
+    async def look(self) -> None:
+        """Once."""
+        await self._tell_name()
+        for asked in await self._parts.asked.due():
+            with suppress(Unreachable, NotLinked):
+                await (self._send(asked) if asked.prediction_id is None else self._ask_for(asked))
+        await self._count_payments()
+        WAITING.set(await self._parts.outbox.waiting())
+
+    async def _tell_name(self) -> None:
+        """The app makes deep links with our name."""
+        if self._parts.username and not self._named:
+            with suppress(ApiError, Unreachable):
+                await self._parts.accounts.tell_name(self._parts.username)
+                self._named = True
+
+    async def _send(self, asked: Asked) -> None:
+        """Once more with the same key: if it was taken, the answer is the one that we missed."""
+        try:
+            async with self._parts.accounts.client_of(asked.user_id) as client:
+                prediction = await client.submit(asked.model, asked.input, idempotency_key=asked.key)
+        except ApiError as error:
+            if error.status_code >= 500 or error.status_code in _NOT_NOW:
+                return
+            await self._parts.asked.refused(asked.key)
+            log.info("submission_refused", status=error.status_code, code=error.problem_code)
+            with suppress(TelegramError):
+                text = Words(asked.language)("asked.refused", reason=error.message)
+                await self._parts.sender.edit(asked.chat_id, asked.message_id, text)
+            return
+        await self._parts.asked.accepted(asked.key, prediction["id"])
+        if prediction["status"] != "queued":
+            await self._put(asked, prediction)
+
+    async def _ask_for(self, asked: Asked) -> None:
+        """What became of it."""
+        try:
+            async with self._parts.accounts.client_of(asked.user_id) as client:
+                prediction = await client.prediction(str(asked.prediction_id))
+        except ApiError:
+            return
+        if prediction["status"] != "queued":
+            await self._put(asked, prediction)
+
+    async def _put(self, asked: Asked, prediction: dict[str, object]) -> None:
+        await self._parts.outbox.put(
+            str(prediction["id"]), asked.user_id, "prediction.finished", msgspec.json.encode(prediction)
+        )
+
+    async def _count_payments(self) -> None:
+        open_ = await self._parts.payments.not_counted()
+        PAYMENTS_OPEN.set(len(open_))
+        for payment in open_:
+            try:
+                await self._parts.accounts.pay(payment.user_id, payment.charge_id, payment.stars, payment.credits)
+            except Unreachable:
+                return
+            except ApiError as error:
+                log.error("payment_not_counted", charge_id=payment.charge_id, reason=error.message)
+                continue
+            if await self._parts.payments.counted(payment.charge_id):
+                words = Words((await self._parts.chats.of(payment.chat_id)).spoken)
+                text = words("stars.thanks", credits=Marked(words.count("credits", payment.credits)))
+                with suppress(TelegramError):
+                    await self._parts.sender.send(payment.chat_id, text, answering=False)

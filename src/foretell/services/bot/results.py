@@ -1,0 +1,129 @@
+"""What a prediction says, as a message: label, probabilities as bars, price, worker, time."""
+
+from typing import Any
+
+from foretell.contracts.fields import Field
+from foretell.services.bot.filling.asking import said, shortened
+from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.models import Model
+from foretell.services.bot.words import Marked, Words
+
+_BAR = 10
+_MOST_LINES = 12
+_LONGEST_VALUE = 300
+_KNOWN_CODES = frozenset(
+    {"invalid_input", "model_error", "timeout", "expired", "undeliverable", "input_too_large", "output_too_large"}
+)
+
+
+def waiting_text(model: Model, words: Words) -> str:
+    """While it is on its way."""
+    return words(
+        "asked.waiting", model=Marked(words.of(model.title)), price=Marked(words.count("credits", model.price))
+    )
+
+
+def bar(share: float) -> str:
+    """A share of 1 as a bar."""
+    full = round(min(1.0, max(0.0, share)) * _BAR)
+    return "▓" * full + "░" * (_BAR - full)
+
+
+def outcome_message(prediction: dict[str, Any], model: Model | None, words: Words) -> tuple[str, Keyboard]:
+    """A prediction that has ended, or one of the history that has not. Without `model`, in plainer words."""
+    title = words.of(model.title) if model is not None else words("value.as_is", value=prediction["model"])
+    lines = [f"<b>{title}</b>", ""]
+    status = prediction["status"]
+    if status == "succeeded":
+        lines += _answer(prediction.get("output"), model, words)
+    elif status == "failed":
+        lines += _failure(prediction.get("error") or {}, words)
+    else:
+        lines.append(words(f"status.{status}"))
+    lines += ["", _footer(prediction, words)]
+    rows = []
+    if status != "queued":
+        identity = prediction["id"].replace("-", "")
+        rows = [
+            [
+                Button(words.plain("button.again"), f"r:{identity}"),
+                Button(words.plain("button.change"), f"v:{identity}"),
+            ]
+        ]
+    return "\n".join(lines), Keyboard(rows)
+
+
+def _failure(error: dict[str, Any], words: Words) -> list[str]:
+    code = str(error.get("code") or "")
+    key = f"failed.{code}" if code in _KNOWN_CODES else "failed.other"
+    lines = [words(key, reason=shortened(str(error.get("message") or code), _LONGEST_VALUE))]
+    lines.append(words("failed.free"))
+    return lines
+
+
+def _footer(prediction: dict[str, Any], words: Words) -> str:
+    parts = [words.count("credits", prediction["price"] if prediction["status"] in ("succeeded", "queued") else 0)]
+    if prediction.get("worker_id"):
+        parts.append(words("result.worker", worker=prediction["worker_id"]))
+    total_s = (prediction.get("timings") or {}).get("total_s")
+    if total_s is not None:
+        parts.append(words("result.took", seconds=words.number(round(float(total_s), 2))))
+    parts.append(words.moment(prediction.get("finished_at") or prediction["created_at"]))
+    return "<i>" + " · ".join(parts) + "</i>"
+
+
+def _answer(output: Any, model: Model | None, words: Words) -> list[str]:
+    """The label first, then the rest."""
+    if not isinstance(output, dict):
+        return [words("value.as_is", value=shortened(str(output), _LONGEST_VALUE))]
+    fields = {field.name: field for field in model.output} if model is not None else {}
+    labels = model.labels if model is not None else {}
+    lines: list[str] = []
+    rest: list[str] = []
+    for name, value in output.items():
+        field = fields.get(name)
+        label = None if isinstance(value, (dict, list, float)) else _label(value, field, labels, words)
+        if label is not None:
+            lines.append(words("result.label", label=Marked(label)))
+        else:
+            rest += _value(name, value, field, labels, words)
+    return [*lines, *rest][:_MOST_LINES]
+
+
+def _label(value: Any, field: Field | None, labels: dict[str, dict[str, str]], words: Words) -> str | None:
+    """What this value is called, if it has a name."""
+    if str(value) in labels:
+        return words.of(labels[str(value)])
+    for choice in (field.choices if field is not None else None) or []:
+        if choice.value == value:
+            return words.of(choice.label)
+    return None
+
+
+def _value(name: str, value: Any, field: Field | None, labels: dict[str, dict[str, str]], words: Words) -> list[str]:
+    """A value that is no label: shares of 1 as bars, everything else as it is."""
+    if field is not None:
+        title = words.of(field.title)
+    elif name in labels:
+        title = words.of(labels[name])
+    else:
+        title = words("value.as_is", value=name)
+    if isinstance(value, dict):
+        inner = {each.name: each for each in (field.fields if field is not None else None) or []}
+        ordered = sorted(value.items(), key=lambda item: -item[1] if isinstance(item[1], (int, float)) else 0)
+        lines = []
+        for key, each in ordered:
+            lines += _value(key, each, inner.get(key), labels, words)
+        return lines
+    if isinstance(value, float) and 0 <= value <= 1 and _is_share(field):
+        return [words("result.bar", title=Marked(title), bar=bar(value), percent=words.percent(value))]
+    text = (
+        said(field, value, words)
+        if field is not None
+        else (words.number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value))
+    )
+    return [words("form.answer", title=Marked(title), value=shortened(text, _LONGEST_VALUE))]
+
+
+def _is_share(field: Field | None) -> bool:
+    return field is None or (field.minimum == 0 and field.maximum == 1)

@@ -1,0 +1,40 @@
+"""`/balance`."""
+
+from foretell.services.bot.keyboards import Keyboard
+from foretell.services.bot.offers import ways_to_more
+from foretell.services.bot.routing import Router
+from foretell.services.bot.talk import Talk
+from foretell.services.bot.words import Marked
+
+router = Router()
+
+_MOVEMENTS = 8
+
+
+@router.command("balance")
+async def balance(talk: Talk, rest: str) -> None:
+    """What there is, the last movements, and the way to more."""
+    words = talk.words
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        credits = await client.balance()
+        movements = (await client.transactions(limit=_MOVEMENTS))["items"]
+        prices = [model["price"] for model in await talk.parts.models.all(client)]
+    lines = [words("balance.available", available=Marked(words.count("credits", credits["available"])))]
+    if credits["held"]:
+        lines.append(words("balance.held", held=Marked(words.count("credits", credits["held"]))))
+    if movements:
+        lines += ["", words("balance.movements")]
+    for movement in movements:
+        change = movement["available_change"]
+        lines.append(
+            words(
+                "balance.movement",
+                kind=words(f"movement.{movement['kind']}"),
+                change=("+" if change > 0 else "") + words.number(change),
+                at=words.moment(movement["created_at"]),
+            )
+        )
+    offers = ways_to_more(talk.parts.settings, words)
+    if prices and credits["available"] < min(prices):
+        lines += ["", words("balance.low_sells" if offers else "balance.low")]
+    await talk.say("\n".join(lines), Keyboard(offers) if offers else None)

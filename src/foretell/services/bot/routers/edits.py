@@ -1,0 +1,16 @@
+"""Messages that were edited."""
+
+from foretell.services.bot.routing import Router
+from foretell.services.bot.talk import Talk
+
+router = Router()
+
+
+@router.update
+async def edited(talk: Talk) -> bool:
+    """What was answered is not changed by editing the message."""
+    if talk.update.edited_message is None:
+        return False
+    if talk.private and await talk.parts.forms.of(talk.chat_id, talk.user_id) is not None:
+        await talk.say(talk.words("other.edited"))
+    return True

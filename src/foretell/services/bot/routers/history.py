@@ -1,0 +1,129 @@
+"""`/history`: pages of predictions, each with its details, to be repeated as it was or with one thing changed."""
+
+from typing import Any
+from uuid import UUID
+
+from foretell.client import ApiError, AsyncClient
+from foretell.services.bot.filling import flow
+from foretell.services.bot.filling.asking import answers_of
+from foretell.services.bot.filling.form import Form
+from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.models import Model
+from foretell.services.bot.results import outcome_message
+from foretell.services.bot.routing import Router
+from foretell.services.bot.talk import Talk
+
+router = Router()
+
+_PAGE = 5
+_NOT_FOUND = (404, 422)
+_SIGNS = {"succeeded": "✅", "failed": "⚠️", "canceled": "✖️", "queued": "⏳"}
+
+
+@router.command("history")
+async def history(talk: Talk, rest: str) -> None:
+    """The newest."""
+    await _page(talk, 0, None)
+
+
+@router.button("h")
+async def turned(talk: Talk, arguments: list[str]) -> None:
+    """Another page."""
+    page = int(arguments[0]) if arguments and arguments[0].isdecimal() else 0
+    cursor = None if page == 0 else await talk.parts.chats.page(talk.chat_id, talk.tapped_message_id, page)
+    if page and cursor is None:
+        await talk.answer_tap(talk.words.plain("button.old"), alert=True)
+        return
+    await _page(talk, page, cursor)
+
+
+async def _page(talk: Talk, page: int, cursor: str | None) -> None:
+    words = talk.words
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        found = await client.predictions(limit=_PAGE, cursor=cursor)
+        titles = {model["name"]: model["title"] for model in await talk.parts.models.all(client)}
+    if not found["items"]:
+        await talk.show(words("history.none"))
+        return
+    rows = []
+    for item in found["items"]:
+        title = titles.get(item["model"], {})
+        text = words.plain(
+            "history.button",
+            sign=_SIGNS.get(item["status"], ""),
+            title=title.get(words.language) or item["model"],
+            at=words.moment(item["created_at"]),
+        )
+        rows.append([Button(text, f"d:{item['id'].replace('-', '')}:{page}")])
+    turns = [Button("◀", f"h:{page - 1}")] if page else []
+    following = found.get("next_cursor")
+    turns += [Button("▶", f"h:{page + 1}")] if following else []
+    rows.append(turns)
+    message_id = await talk.show(words("history.title", page=page + 1), Keyboard(rows))
+    if following:
+        await talk.parts.chats.remember_page(talk.chat_id, message_id, page + 1, following)
+
+
+async def _prediction(talk: Talk, client: AsyncClient, arguments: list[str]) -> dict[str, Any] | None:
+    try:
+        return await client.prediction(str(UUID(arguments[0])))
+    except (IndexError, ValueError):
+        pass
+    except ApiError as error:
+        if error.status_code not in _NOT_FOUND:
+            raise
+    await talk.answer_tap(talk.words.plain("history.gone"), alert=True)
+    return None
+
+
+async def _model(talk: Talk, client: AsyncClient, name: str) -> Model | None:
+    try:
+        return await talk.parts.models.one(client, name)
+    except ApiError as error:
+        if error.status_code not in _NOT_FOUND:
+            raise
+        return None
+
+
+@router.button("d")
+async def details(talk: Talk, arguments: list[str]) -> None:
+    """One prediction, with what was asked."""
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        prediction = await _prediction(talk, client, arguments)
+        if prediction is None:
+            return
+        model = await _model(talk, client, prediction["model"])
+    text, keyboard = outcome_message(prediction, model, talk.words)
+    if model is not None and isinstance(prediction.get("input"), dict):
+        asked = Form(id="", model=model.name, version=model.version, values=prediction["input"])
+        text = "\n".join([text, "", *answers_of(asked, model, talk.words)])
+    page = arguments[1] if len(arguments) > 1 else "0"
+    await talk.show(text, Keyboard([*keyboard.rows, [Button(talk.words.plain("button.back"), f"h:{page}")]]))
+
+
+@router.button("r")
+async def repeat(talk: Talk, arguments: list[str]) -> None:
+    """The same again: to the summary, with everything filled in."""
+    await _again(talk, arguments, change=False)
+
+
+@router.button("v")
+async def vary(talk: Talk, arguments: list[str]) -> None:
+    """The same with one thing changed: which?"""
+    await _again(talk, arguments, change=True)
+
+
+async def _again(talk: Talk, arguments: list[str], *, change: bool) -> None:
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        prediction = await _prediction(talk, client, arguments)
+        if prediction is None:
+            return
+        model = await _model(talk, client, prediction["model"])
+        if model is None:
+            await talk.answer_tap(talk.words.plain("models.gone"), alert=True)
+            return
+        values = prediction.get("input")
+        if not isinstance(values, dict):
+            await talk.answer_tap(talk.words.plain("history.not_repeatable"), alert=True)
+            return
+        await flow.begin(talk, client, model, values, which=change)

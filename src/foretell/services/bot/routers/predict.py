@@ -1,0 +1,188 @@
+"""`/predict`: which model, and its form."""
+
+from typing import Any
+
+from foretell.client import AsyncClient
+from foretell.contracts.fields import Field
+from foretell.services.bot.filling import flow
+from foretell.services.bot.filling.asking import complaint, fields_to_change
+from foretell.services.bot.filling.form import Form, may_be_skipped, offered
+from foretell.services.bot.filling.reading import DoesNotFit, read
+from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.models import Model, short
+from foretell.services.bot.routing import Router
+from foretell.services.bot.talk import Talk
+
+router = Router()
+
+_MOST_MODELS = 30
+
+
+@router.command("predict")
+async def predict(talk: Talk, text: str) -> None:
+    """The models as buttons; with a text, straight to the model that takes one."""
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        models = (await talk.parts.models.all(client))[:_MOST_MODELS]
+        if not models:
+            await talk.say(talk.words("models.none"))
+            return
+        if text:
+            await _with_text(talk, client, models, text)
+            return
+        await talk.say(talk.words("predict.which"), _buttons(talk, models))
+
+
+def _buttons(talk: Talk, models: list[dict[str, Any]]) -> Keyboard:
+    words = talk.words
+    rows = []
+    for model in models:
+        title = model["title"].get(words.language) or model["title"]["en"]
+        text = words.plain("models.button", title=title, price=words.count("credits", model["price"]))
+        rows.append([Button(text, f"m:{short(model['name'])}")])
+    return Keyboard(rows)
+
+
+async def _with_text(talk: Talk, client: AsyncClient, models: list[dict[str, Any]], text: str) -> None:
+    found = [await talk.parts.models.one(client, each["name"]) for each in models]
+    fitting = [model for model in found if model.text_field is not None]
+    if len(fitting) != 1:
+        await talk.say(talk.words("predict.no_text_model" if not fitting else "predict.which"), _buttons(talk, models))
+        return
+    model = fitting[0]
+    field = model.text_field
+    assert field is not None
+    # Named after the message, so that what comes twice is asked for once.
+    number = talk.message.message_id if talk.message is not None else 0
+    form = Form(id=f"t{number}", model=model.name, version=model.version)
+    try:
+        form.take(field, read(field, text, talk.words.language))
+    except DoesNotFit as wrong:
+        form.go_on(model)
+        await flow.show(talk, client, form, model, wrong=complaint(wrong, talk.words))
+        return
+    form.go_on(model)
+    await flow.submit(talk, client, form, model)
+
+
+@router.button("m")
+async def model_chosen(talk: Talk, arguments: list[str]) -> None:
+    """A model was tapped: its form begins."""
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        for each in await talk.parts.models.all(client):
+            if arguments and short(each["name"]) == arguments[0]:
+                await flow.begin(talk, client, await talk.parts.models.one(client, each["name"]))
+                return
+    await talk.answer_tap(talk.words.plain("models.gone"), alert=True)
+
+
+@router.button("f")
+async def form_tapped(talk: Talk, arguments: list[str]) -> None:
+    """A button of a form."""
+    form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
+    if form is None or len(arguments) < 3 or form.id != arguments[0]:
+        await talk.answer_tap(talk.words.plain("form.ended"), alert=True)
+        return
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        model = await talk.parts.models.one(client, form.model)
+        if form.refit(model):
+            await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
+            return
+        if arguments[1] != str(form.step) or talk.tapped_message_id != form.message_id:
+            # A second tap, or a question of before: what is asked now is shown again.
+            await talk.answer_tap(talk.words.plain("form.step_past"))
+            if talk.tapped_message_id == form.message_id:
+                await flow.show(talk, client, form, model)
+            return
+        await _act(talk, client, form, model, arguments[2], int(arguments[3]) if len(arguments) > 3 else 0)
+
+
+async def _act(talk: Talk, client: AsyncClient, form: Form, model: Model, action: str, argument: int) -> None:
+    at_end = form.step >= len(model.fields)
+    if action == "x":
+        await talk.parts.forms.end(talk.chat_id, talk.user_id)
+        await talk.show(talk.words("cancel.done"))
+    elif action == "s" and at_end:
+        await flow.submit(talk, client, form, model)
+    elif action == "l" and at_end:
+        text, keyboard = fields_to_change(form, model, talk.words, argument)
+        await talk.show(text, keyboard)
+    elif action == "g" and argument < len(model.fields):
+        form.step, form.changing = argument, True
+        await flow.show(talk, client, form, model)
+    elif action == "b":
+        form.step = len(model.fields) if form.changing else max(0, form.step - 1)
+        form.changing = False
+        await flow.show(talk, client, form, model)
+    elif action == "p":
+        await flow.show(talk, client, form, model, page=argument)
+    elif action in ("c", "k", "d", "e") and not at_end:
+        await _tapped_answer(talk, client, form, model, action, argument)
+    else:
+        await flow.show(talk, client, form, model)
+
+
+async def _tapped_answer(talk: Talk, client: AsyncClient, form: Form, model: Model, action: str, argument: int) -> None:
+    field = model.fields[form.step]
+    if action == "k" and may_be_skipped(field):
+        form.skip(field)
+    elif action == "c" and field.kind == "boolean":
+        form.take(field, bool(argument))
+    elif action == "c" and argument < len(field.choices or []):
+        form.take(field, (field.choices or [])[argument].value)
+    else:
+        offers = dict(offered(field))
+        if action in offers:
+            form.take(field, offers[action])
+    form.go_on(model)
+    await flow.show(talk, client, form, model)
+
+
+@router.update
+async def written(talk: Talk) -> bool:
+    """An answer to a question, written; or something else that came in its place."""
+    message = talk.update.message
+    if message is None or message.successful_payment is not None:
+        return False
+    form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
+    if form is None or not _is_for_us(talk, form):
+        return False
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        model = await talk.parts.models.one(client, form.model)
+        renewed = form.refit(model)
+        if form.seen == talk.update.update_id:
+            # It counted already, before this process was started.
+            await flow.show(talk, client, form, model, anew=True)
+            return True
+        if form.step >= len(model.fields):
+            await flow.show(talk, client, form, model, wrong=talk.words("form.press_send"), anew=True)
+            return True
+        field = model.fields[form.step]
+        if renewed:
+            await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
+        elif message.text is None:
+            await flow.show(talk, client, form, model, wrong=talk.words("wrong.no_text"), anew=True)
+        else:
+            await _written_answer(talk, client, form, model, field, message.text)
+    return True
+
+
+def _is_for_us(talk: Talk, form: Form) -> bool:
+    """In a group, what is said is meant for the others, unless it answers our question."""
+    if talk.private:
+        return True
+    message = talk.update.message
+    replied = message.reply_to_message if message is not None else None
+    return replied is not None and replied.message_id == form.message_id
+
+
+async def _written_answer(talk: Talk, client: AsyncClient, form: Form, model: Model, field: Field, text: str) -> None:
+    if text.startswith("/"):
+        await flow.show(talk, client, form, model, wrong=talk.words("wrong.command"), anew=True)
+        return
+    try:
+        form.take(field, read(field, text, talk.words.language))
+    except DoesNotFit as wrong:
+        await flow.show(talk, client, form, model, wrong=complaint(wrong, talk.words), anew=True)
+        return
+    form.go_on(model)
+    await flow.show(talk, client, form, model, anew=True)

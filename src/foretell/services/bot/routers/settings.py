@@ -1,0 +1,55 @@
+"""`/settings`: language, what is told here, and whose account it is."""
+
+from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.routing import Router
+from foretell.services.bot.talk import Talk
+from foretell.services.bot.words import LANGUAGES, Words
+
+router = Router()
+
+
+@router.command("settings")
+async def settings(talk: Talk, rest: str) -> None:
+    """All of them."""
+    if not talk.private:
+        await talk.say(talk.words("settings.private"))
+        return
+    await _show(talk)
+
+
+async def _show(talk: Talk) -> None:
+    words = talk.words
+    async with talk.parts.accounts.client_of(talk.user_id) as client:
+        account = await client.me()
+    elsewhere = (await talk.parts.chats.of(talk.chat_id)).elsewhere
+    text = words(
+        "settings.title", account=account["username"], elsewhere=words("value.yes" if elsewhere else "value.no")
+    )
+    rows = [
+        [Button(Words(each).plain("language.name"), f"lang:{each}") for each in LANGUAGES],
+        [Button(words.plain("settings.elsewhere_off" if elsewhere else "settings.elsewhere_on"), "set:elsewhere")],
+        [Button(words.plain("settings.unlink"), "set:unlink")],
+    ]
+    await talk.show(text, Keyboard(rows))
+
+
+@router.button("set")
+async def changed(talk: Talk, arguments: list[str]) -> None:
+    """One of them was tapped."""
+    words, what = talk.words, arguments[0] if arguments else ""
+    if what == "elsewhere":
+        now = (await talk.parts.chats.of(talk.chat_id)).elsewhere
+        await talk.parts.chats.change(talk.chat_id, elsewhere=int(not now))
+        await _show(talk)
+    elif what == "unlink":
+        rows = [
+            [Button(words.plain("settings.unlink_sure"), "set:unlinked")],
+            [Button(words.plain("button.back"), "set:back")],
+        ]
+        await talk.show(words("settings.unlink_really"), Keyboard(rows))
+    elif what == "unlinked":
+        await talk.parts.forms.end(talk.chat_id, talk.user_id)
+        was = await talk.parts.accounts.unlink(talk.user_id)
+        await talk.show(words("settings.unlink_done" if was else "start.first"))
+    else:
+        await _show(talk)

@@ -1,0 +1,108 @@
+"""Updates between their arrival and the end of their handling: here before Telegram hears that we have them."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from foretell.kit.clock import now
+from foretell.services.bot.storage.database import BotDatabase
+
+#: So many updates of one person wait at most; what is more is a flood, and passed over.
+MOST_OF_ONE = 30
+#: After a week without updates their numbers may begin anywhere; after so long without any, ours mean nothing.
+RENUMBERED_AFTER_S = 86_400.0
+#: Telegram repeats an update for a day at most.
+_REMEMBERED_S = 2 * 86_400.0
+
+
+class Arrived(NamedTuple):
+    """One update as it came."""
+
+    update_id: int
+    person_id: int
+    body: bytes
+    #: Whether it is taken however many wait.
+    of_money: bool = False
+
+
+class Waiting(NamedTuple):
+    """One update that is not handled yet."""
+
+    update_id: int
+    person_id: int
+    body: bytes
+    #: How often it was begun.
+    attempts: int
+
+
+class Inbox:
+    """Keeps updates in their order, each person's apart."""
+
+    def __init__(self, database: BotDatabase) -> None:
+        self._database = database
+
+    async def take(self, arrived: Iterable[Arrived]) -> tuple[set[int], set[int]]:
+        """Store what is new; returns the people it is from, and those who sent too much."""
+        updates = list(arrived)
+
+        def work(connection: sqlite3.Connection) -> tuple[set[int], set[int]]:
+            people, flooding = set[int](), set[int]()
+            at = now().timestamp()
+            for update in updates:
+                known = connection.execute(
+                    "INSERT OR IGNORE INTO received (update_id, at) VALUES (?, ?)", (update.update_id, at)
+                )
+                if not known.rowcount:
+                    continue
+                waiting = connection.execute(
+                    "SELECT count(*) FROM inbox WHERE person_id = ?", (update.person_id,)
+                ).fetchone()[0]
+                if waiting >= MOST_OF_ONE and not update.of_money:
+                    flooding.add(update.person_id)
+                    continue
+                connection.execute(
+                    "INSERT INTO inbox (update_id, person_id, body) VALUES (?, ?, ?)",
+                    (update.update_id, update.person_id, update.body),
+                )
+                people.add(update.person_id)
+            connection.execute("DELETE FROM received WHERE at < ?", (at - _REMEMBERED_S,))
+            return people, flooding
+
+        return await self._database.run(work)
+
+    async def people(self) -> list[int]:
+        """Everybody of whom something waits."""
+        return await self._database.run(
+            lambda connection: [row[0] for row in connection.execute("SELECT DISTINCT person_id FROM inbox")]
+        )
+
+    async def next_of(self, person_id: int) -> Waiting | None:
+        """The oldest update of somebody, counted as begun; None when there is none."""
+
+        def work(connection: sqlite3.Connection) -> Waiting | None:
+            row = connection.execute(
+                "SELECT update_id, body, attempts FROM inbox WHERE person_id = ? ORDER BY update_id LIMIT 1",
+                (person_id,),
+            ).fetchone()
+            if row is None:
+                return None
+            connection.execute("UPDATE inbox SET attempts = attempts + 1 WHERE update_id = ?", (row["update_id"],))
+            return Waiting(row["update_id"], person_id, row["body"], row["attempts"] + 1)
+
+        return await self._database.run(work)
+
+    async def done(self, update_id: int) -> None:
+        """It is handled."""
+        await self._database.run(
+            lambda connection: connection.execute("DELETE FROM inbox WHERE update_id = ?", (update_id,))
+        )
+
+    async def next_update_id(self) -> int:
+        """The number after the newest update of the last day; 0 when there was none: Telegram may count anew then."""
+        since = now().timestamp() - RENUMBERED_AFTER_S
+
+        def work(connection: sqlite3.Connection) -> int:
+            newest = connection.execute("SELECT max(update_id) FROM received WHERE at >= ?", (since,)).fetchone()[0]
+            return 0 if newest is None else int(newest) + 1
+
+        return await self._database.run(work)

@@ -1,0 +1,93 @@
+"""Events that were handed to us, until they are told: each once in each chat, in the order in which they came."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import NamedTuple
+
+from foretell.kit.clock import now
+from foretell.services.bot.storage.database import BotDatabase
+
+#: The dispatcher gives an event up after 7 days; for longer nothing can come again.
+_KEPT_S = 8 * 86_400.0
+
+
+class Event(NamedTuple):
+    """One thing to tell in one chat."""
+
+    number: int
+    chat_id: int
+    type: str
+    #: JSON, as in a webhook.
+    data: bytes
+    stored_at: float
+
+
+class Outbox:
+    """Keeps them."""
+
+    def __init__(self, database: BotDatabase) -> None:
+        self._database = database
+        #: Told of the chat when something new waits for it.
+        self.on_new: Callable[[int], None] = lambda chat_id: None
+
+    async def put(self, event: str, chat_id: int, type_: str, data: bytes) -> bool:
+        """Store an event under its name; False when it was here before."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            at = now().timestamp()
+            connection.execute("DELETE FROM outbox WHERE done_at < ?", (at - _KEPT_S,))
+            put = connection.execute(
+                "INSERT OR IGNORE INTO outbox (event, chat_id, type, data, stored_at) VALUES (?, ?, ?, ?, ?)",
+                (event, chat_id, type_, data, at),
+            )
+            return bool(put.rowcount)
+
+        new = await self._database.run(work)
+        if new:
+            self.on_new(chat_id)
+        return new
+
+    async def chats(self) -> list[int]:
+        """The chats that something waits for."""
+        return await self._database.run(
+            lambda connection: [
+                row[0] for row in connection.execute("SELECT DISTINCT chat_id FROM outbox WHERE done_at IS NULL")
+            ]
+        )
+
+    async def next_of(self, chat_id: int) -> Event | None:
+        """The oldest event that waits for this chat."""
+
+        def work(connection: sqlite3.Connection) -> Event | None:
+            row = connection.execute(
+                "SELECT number, chat_id, type, data, stored_at FROM outbox WHERE chat_id = ? AND done_at IS NULL "
+                "ORDER BY number LIMIT 1",
+                (chat_id,),
+            ).fetchone()
+            return None if row is None else Event(*row)
+
+        return await self._database.run(work)
+
+    async def done(self, number: int) -> None:
+        """It is told, or never will be."""
+        at = now().timestamp()
+        await self._database.run(
+            lambda connection: connection.execute("UPDATE outbox SET done_at = ? WHERE number = ?", (at, number))
+        )
+
+    async def drop(self, chat_id: int) -> int:
+        """Tell nothing of what waits for this chat; returns how much that was."""
+        at = now().timestamp()
+        return await self._database.run(
+            lambda connection: (
+                connection.execute(
+                    "UPDATE outbox SET done_at = ? WHERE chat_id = ? AND done_at IS NULL", (at, chat_id)
+                ).rowcount
+            )
+        )
+
+    async def waiting(self) -> int:
+        """How many events wait."""
+        return await self._database.run(
+            lambda connection: connection.execute("SELECT count(*) FROM outbox WHERE done_at IS NULL").fetchone()[0]
+        )

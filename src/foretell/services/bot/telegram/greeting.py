@@ -1,0 +1,70 @@
+"""The first words with Telegram: who we are, how we hear of updates, and which commands there are."""
+
+import asyncio
+from contextlib import suppress
+
+import msgspec
+import structlog
+
+from foretell.services.bot.talk import Parts
+from foretell.services.bot.telegram.api import TelegramError, TooManyMessages
+from foretell.services.bot.telegram.polling import Trouble
+from foretell.services.bot.telegram.types import WANTED, Identity
+from foretell.services.bot.words import LANGUAGES, Words
+
+log = structlog.get_logger()
+
+COMMANDS = ("predict", "models", "balance", "history", "settings", "language", "cancel", "help", "start")
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+_decode = msgspec.json.Decoder(Identity).decode
+
+
+class Greeting:
+    """Says them until Telegram has understood."""
+
+    def __init__(self, parts: Parts, trouble: Trouble, webhook_url: str, webhook_secret: str) -> None:
+        self._parts = parts
+        self._trouble = trouble
+        self._webhook_url = webhook_url
+        self._webhook_secret = webhook_secret
+
+    async def until_welcome(self, stopping: asyncio.Event) -> bool:
+        """True when Telegram knows us; False when we are told to stop before."""
+        pause_s = _FIRST_PAUSE_S
+        while not stopping.is_set():
+            try:
+                await self._greet()
+            except TelegramError as error:
+                self._trouble.begins(error)
+                wait_s = error.retry_after_s if isinstance(error, TooManyMessages) and error.retry_after_s else pause_s
+                pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), wait_s)
+            else:
+                self._trouble.ends()
+                return True
+        return False
+
+    async def _greet(self) -> None:
+        call = self._parts.sender.call
+        identity = _decode(await call("getMe"))
+        if self._webhook_url:
+            await call(
+                "setWebhook",
+                url=self._webhook_url,
+                secret_token=self._webhook_secret,
+                allowed_updates=list(WANTED),
+            )
+        else:
+            # What a webhook of before may have left; nothing that waits is dropped.
+            await call("deleteWebhook")
+        self._parts.name[:] = [identity.username]
+        log.info("telegram_welcomed", username=identity.username, webhook=bool(self._webhook_url))
+        for language in LANGUAGES:
+            words = Words(language)
+            commands = [{"command": name, "description": words.plain(f"command.{name}")} for name in COMMANDS]
+            with suppress(TelegramError):
+                # Only a menu: without it, everything works.
+                await call("setMyCommands", commands=commands, language_code=None if language == "en" else language)

@@ -1,0 +1,132 @@
+"""Sends messages to chats: in the pace that Telegram bears, in order within a chat, and again where it failed."""
+
+import asyncio
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+
+from foretell.services.bot.keyboards import Keyboard
+from foretell.services.bot.measures import CALLS
+from foretell.services.bot.telegram.api import (
+    Blocked,
+    BotApi,
+    TelegramAway,
+    TelegramError,
+    TooManyMessages,
+    cannot_be_edited,
+    changes_nothing,
+)
+from foretell.services.bot.telegram.pace import Pace
+from foretell.services.bot.telegram.types import Message
+
+log = structlog.get_logger()
+
+#: Telegram takes 4096 characters, after the entities.
+LONGEST_TEXT = 4000
+#: So often an answer to somebody is tried, and with these pauses; what is told later waits in the outbox instead.
+_ANSWER_ATTEMPTS = 4
+_FIRST_PAUSE_S = 0.5
+#: An answer that may come only later than this is none.
+_LONGEST_WAIT_S = 60.0
+
+_decode_message = msgspec.json.Decoder(Message).decode
+
+
+class Sender:
+    """The voice of the bot."""
+
+    def __init__(self, api: BotApi, pace: Pace) -> None:
+        self._api = api
+        self._pace = pace
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    def _lock(self, chat_id: int) -> asyncio.Lock:
+        lock = self._locks.get(chat_id)
+        if lock is None:
+            lock = self._locks[chat_id] = asyncio.Lock()
+        return lock
+
+    async def call(self, method: str, **parameters: Any) -> bytes:
+        """A call that is no message. Raises `TelegramError`."""
+        try:
+            answer = await self._api.call(method, **parameters)
+        except TelegramError as error:
+            CALLS.labels(method, error.code).inc()
+            raise
+        CALLS.labels(method, "ok").inc()
+        return answer
+
+    async def message(self, method: str, chat_id: int, *, answering: bool, **parameters: Any) -> bytes:
+        """A call that makes or changes a message, in its turn. Raises `TelegramError`.
+
+        Waits as long as Telegram asks to. Who is `answering` somebody also tries again when Telegram is away.
+        """
+        pause_s = _FIRST_PAUSE_S
+        for attempt in range(1, _ANSWER_ATTEMPTS + 1):
+            last = attempt == _ANSWER_ATTEMPTS
+            async with self._lock(chat_id):
+                await self._pace.turn(chat_id, answering=answering)
+                try:
+                    return await self.call(method, chat_id=chat_id, **parameters)
+                except TooManyMessages as error:
+                    wait_s = error.retry_after_s or 1.0
+                    self._pace.told_to_wait(chat_id, wait_s)
+                    log.warning("telegram_limit_reached", chat_id=chat_id, wait_s=wait_s)
+                    if last or wait_s > _LONGEST_WAIT_S:
+                        raise
+                except TelegramAway:
+                    if last or not answering:
+                        raise
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2
+        raise AssertionError("not reached")
+
+    async def send(
+        self,
+        chat_id: int,
+        text: str,
+        keyboard: Keyboard | None = None,
+        *,
+        answering: bool = True,
+        reply_to: int | None = None,
+    ) -> int:
+        """Send a message; returns its number. Raises `TelegramError`."""
+        reply = None if reply_to is None else {"message_id": reply_to, "allow_sending_without_reply": True}
+        sent = await self.message(
+            "sendMessage",
+            chat_id,
+            answering=answering,
+            text=text[:LONGEST_TEXT],
+            parse_mode="HTML",
+            link_preview_options={"is_disabled": True},
+            reply_parameters=reply,
+            reply_markup=None if keyboard is None else keyboard.markup(),
+        )
+        return _decode_message(sent).message_id
+
+    async def edit(
+        self, chat_id: int, message_id: int, text: str, keyboard: Keyboard | None = None, *, answering: bool = True
+    ) -> bool:
+        """Change a message in place; False when that can't be done any more. Raises `TelegramError`."""
+        try:
+            await self.message(
+                "editMessageText",
+                chat_id,
+                answering=answering,
+                message_id=message_id,
+                text=text[:LONGEST_TEXT],
+                parse_mode="HTML",
+                link_preview_options={"is_disabled": True},
+                reply_markup=None if keyboard is None else keyboard.markup(),
+            )
+        except Blocked:
+            raise
+        except TelegramError as error:
+            if changes_nothing(error):
+                return True
+            if cannot_be_edited(error):
+                return False
+            raise
+        return True

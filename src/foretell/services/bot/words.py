@@ -1,0 +1,88 @@
+"""What the bot says, from the catalogues (gettext) beside this file: no text stands in the code."""
+
+import gettext
+import io
+from datetime import UTC, datetime
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from babel.dates import format_datetime
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import format_decimal, format_percent
+
+LANGUAGES = ("en", "ru")
+_FOLDER = Path(__file__).parent / "catalogues"
+
+
+@cache
+def catalogue(language: str) -> Catalog:
+    """All texts of a language, by their keys."""
+    with (_FOLDER / f"{language}.po").open("rb") as file:
+        return read_po(file, locale=language)
+
+
+@cache
+def _translations(language: str) -> gettext.GNUTranslations:
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue(language))
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+def language_of(telegram_code: str | None) -> str:
+    """Our language for somebody whose Telegram speaks this one."""
+    return "ru" if (telegram_code or "").lower().partition("-")[0] == "ru" else "en"
+
+
+class Words:
+    """The texts of one language. What is put into them is escaped, since Telegram reads them as HTML."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language if language in LANGUAGES else "en"
+        self._texts = _translations(self.language)
+
+    def __call__(self, key: str, **values: Any) -> str:
+        """The text of that key."""
+        return self._texts.gettext(key).format(**{name: _safe(value) for name, value in values.items()})
+
+    def plain(self, key: str, **values: Any) -> str:
+        """The text of that key for a place that knows no HTML: a button, say."""
+        return self._texts.gettext(key).format(**values)
+
+    def count(self, key: str, number: int, **values: Any) -> str:
+        """The text of that key in the plural form of `number`, which is `{number}` in it."""
+        text = self._texts.ngettext(key, key, number)
+        return text.format(number=self.number(number), **{name: _safe(value) for name, value in values.items()})
+
+    def of(self, words: Any) -> str:
+        """The one of two texts that is in this language, escaped: an object or a mapping with `en` and `ru`."""
+        if isinstance(words, dict):
+            return escape(str(words.get(self.language) or words.get("en") or ""), quote=False)
+        return escape(str(getattr(words, self.language)), quote=False)
+
+    def number(self, value: float) -> str:
+        """A number as one writes it here."""
+        return str(format_decimal(value, locale=self.language, decimal_quantization=False))
+
+    def percent(self, share: float) -> str:
+        """A share of 1 in percent."""
+        return str(format_percent(share, format="#,##0.#%", locale=self.language))
+
+    def moment(self, moment: datetime | str) -> str:
+        """A time, in UTC."""
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment)
+        said = format_datetime(moment.astimezone(UTC), "d MMM y, HH:mm", locale=self.language)
+        return f"{said} UTC"
+
+
+class Marked(str):
+    """HTML that is meant so."""
+
+
+def _safe(value: Any) -> str:
+    return value if isinstance(value, Marked) else escape(str(value), quote=False)

@@ -1,0 +1,233 @@
+"""Whole conversations, in both languages: a person types and taps, and reads what comes."""
+
+import pytest
+from tests.integration.bot.conftest import RunningBot
+from tests.telegram.people import Person
+from tests.telegram.server import Post
+
+FLIGHT = {"carrier": "AA", "departure_time": "17:45", "distance_miles": 1389.5, "weather_code": 3}
+DELAYED = {"prediction": 1, "probability": 0.735}
+
+
+async def fill_in_a_flight(person: Person, words: dict[str, str]) -> Post:
+    """From `/predict` to the summary: buttons, a second page, a written time, a number with a comma."""
+    await person.types("/predict")
+    await person.taps(await person.sees(words["which"]), words["flight"])
+    carrier = await person.sees(words["carrier"])
+    await person.taps(carrier, "▶")
+    await person.taps(carrier, "◀")
+    await person.taps(carrier, "American Airlines")
+    await person.sees(words["time"])
+    await person.types("17:45")
+    distance = await person.sees(words["distance"])
+    assert words["bounds"] in distance.text
+    await person.types("1389,5")
+    await person.taps(await person.sees(words["weather"]), words["rain"])
+    return await person.sees(words["price"])
+
+
+ENGLISH = {
+    "which": "Which model",
+    "flight": "Flight delay · 1 credit",
+    "carrier": "question 1 of 4",
+    "time": "question 2 of 4",
+    "distance": "question 3 of 4",
+    "bounds": "At most 5,000.",
+    "weather": "question 4 of 4",
+    "rain": "Rain",
+    "price": "Price: 1 credit. You have 100 credits.",
+}
+RUSSIAN = {
+    "which": "Какая модель",
+    "flight": "Задержка рейса · 1 кредит",
+    "carrier": "вопрос 1 из 4",
+    "time": "вопрос 2 из 4",
+    "distance": "вопрос 3 из 4",
+    "bounds": "Не больше 5\u00a0000.",
+    "weather": "вопрос 4 из 4",
+    "rain": "Дождь",
+    "price": "Цена: 1 кредит. У вас 100 кредитов.",
+}
+
+
+async def test_a_whole_conversation_in_english(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    assert "100 credits" in (await ada.sees("Hello, Ada!")).text
+    summary = await fill_in_a_flight(ada, ENGLISH)
+    assert "Carrier: American Airlines" in summary.text
+    await ada.taps(summary, "✔ Send")
+    waiting = await ada.sees("Working on it")
+    assert waiting.message_id == summary.message_id
+    asked = await bot.asked()
+    assert asked["input"] == FLIGHT
+    await bot.finish(asked["id"], DELAYED)
+    result = await ada.sees("73.5%")
+    assert result.message_id == waiting.message_id, "edited in place"
+    assert "Delayed" in result.text
+    assert "▓▓▓▓▓▓▓░░░ 73.5%" in result.text
+    assert "1 credit · worker worker-1 · 0.4 s" in result.text
+    await ada.types("/balance")
+    balance = await ada.sees("You have 99 credits.")
+    assert "-1 · held for a prediction" in balance.text
+    await ada.types("/history")
+    history = await ada.sees("Your predictions")
+    await ada.taps(history, "✅ Flight delay")
+    details = await ada.sees("Departure time: 17:45")
+    assert details.message_id == history.message_id
+    await ada.types("/help")
+    await ada.sees("What I can do")
+
+
+async def test_a_whole_conversation_in_russian(bot: RunningBot, vera: Person) -> None:
+    await vera.types("/start")
+    assert "100 кредитов" in (await vera.sees("Здравствуйте, Вера!")).text
+    summary = await fill_in_a_flight(vera, RUSSIAN)
+    assert "Авиакомпания: American Airlines" in summary.text
+    await vera.taps(summary, "✔ Отправить")
+    await vera.sees("Считаю")
+    asked = await bot.asked()
+    assert asked["input"] == FLIGHT
+    await bot.finish(asked["id"], {"prediction": 0, "probability": 0.1017})
+    result = await vera.sees("Вовремя")
+    assert "Вероятность задержки\n▓░░░░░░░░░ 10,2" in result.text
+    await vera.types("/balance")
+    assert "отложено на прогноз" in (await vera.sees("У вас 99 кредитов.")).text
+    await vera.types("/history")
+    await vera.taps(await vera.sees("Ваши прогнозы"), "✅ Задержка рейса")
+    await vera.sees("Время вылета: 17:45")
+
+
+async def test_a_text_goes_straight_to_the_model_that_reads_texts(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/predict What a <b>lovely</b> flight!")
+    await ada.sees("Working on it")
+    asked = await bot.asked()
+    assert asked["model"] == "sentiment"
+    assert asked["input"] == {"text": "What a <b>lovely</b> flight!"}
+    shares = {"negative": 0.1, "neutral": 0.2, "positive": 0.7}
+    await bot.finish(asked["id"], {"label": "positive", "probabilities": shares})
+    result = await ada.sees("Positive")
+    assert result.text.index("Positive\n▓▓▓▓▓▓▓░░░ 70%") < result.text.index("Neutral\n▓▓░░░░░░░░ 20%")
+
+
+async def test_models_and_languages(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/models")
+    models = await ada.sees("What can be asked")
+    assert "Sentiment: 2 credits" in models.text
+    await ada.types("/language")
+    await ada.taps(await ada.sees("Which language"), "Русский")
+    await ada.sees("говорю здесь по-русски")
+    await ada.types("/models")
+    assert "2 кредита" in (await ada.sees("Что можно спросить")).text
+    await ada.types("/language en")
+    await ada.sees("I speak English")
+
+
+async def test_a_prediction_that_fails_says_so_and_costs_nothing(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/predict Hm")
+    await ada.sees("Working on it")
+    await bot.finish((await bot.asked())["id"], None)
+    assert "Nothing was charged." in (await ada.sees("The model failed")).text
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("far", "no number that I can read"),
+        ("0", "it has to be more than 0"),
+        ("5000.1", "it can be at most 5,000"),
+        ("/nonsense", "That is a command I don't know"),
+    ],
+)
+async def test_wrong_answers_get_a_kind_reply(bot: RunningBot, ada: Person, answer: str, said: str) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/predict")
+    await ada.taps(await ada.sees("Which model"), "Flight delay")
+    await ada.taps(await ada.sees("question 1 of 4"), "American Airlines")
+    await ada.taps(await ada.sees("question 2 of 4"), "Example: 08:45")
+    await ada.sees("question 3 of 4")
+    await ada.types(answer)
+    again = await ada.sees(said)
+    assert "question 3 of 4" in again.text
+    await ada.types("550")
+    await ada.sees("question 4 of 4")
+
+
+async def test_back_cancel_and_change_one_thing(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    summary = await fill_in_a_flight(ada, ENGLISH)
+    await ada.taps(summary, "Change one thing")
+    await ada.taps(await ada.sees("Which answer shall be changed?"), "Departure time")
+    assert "Now: 17:45" in (await ada.sees("question 2 of 4")).text
+    await ada.types("6:05")
+    changed = await ada.sees_new("Price: 1 credit", after=summary)
+    assert "Departure time: 06:05" in changed.text
+    await ada.taps(changed, "← Back")
+    await ada.taps(await ada.sees("question 4 of 4"), "✖ Cancel")
+    await ada.sees("The form is closed")
+    assert bot.app.predictions == {}
+    await ada.types("/cancel")
+    await ada.sees("No form is open")
+
+
+async def test_again_and_change_one_thing_of_a_result(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    summary = await fill_in_a_flight(ada, ENGLISH)
+    await ada.taps(summary, "✔ Send")
+    await ada.sees("Working on it")
+    await bot.finish((await bot.asked())["id"], DELAYED)
+    result = await ada.sees("73.5%")
+    await ada.taps(result, "Again")
+    again = await ada.sees_new("You have 99 credits.", after=result)
+    await ada.taps(again, "✔ Send")
+    await ada.sees_new("Working on it", after=result)
+    assert (await bot.asked(2))["input"] == FLIGHT
+    await ada.taps(result, "Change one thing")
+    which = await ada.sees("Which answer shall be changed?")
+    await ada.taps(which, "Weather")
+    await ada.taps(await ada.sees("question 4 of 4"), "Thunderstorm")
+    await ada.taps(await ada.sees_new("You have 98 credits.", after=again), "✔ Send")
+    assert (await bot.asked(3))["input"] == {**FLIGHT, "weather_code": 4}
+
+
+async def test_credits_that_do_not_suffice(bot: RunningBot, ada: Person) -> None:
+    bot.app.signup_credits = 1
+    await ada.types("/start")
+    await ada.sees("1 credit")
+    await ada.types("/predict What a flight")
+    short = await ada.sees("Your credits do not suffice")
+    assert "costs 2 credits, and you have 1 credit" in short.text
+    bot.app.linked[ada.id].move("top_up", 10, 10, 0)
+    await ada.taps(short, "Back to the form")
+    await ada.taps(await ada.sees("Price: 2 credits"), "✔ Send")
+    await ada.sees("Working on it")
+
+
+async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person) -> None:
+    await ada.types("/predict")
+    await ada.sees("There is no account for this chat yet")
+    bot.app.codes["one-time"] = bot.app.new_account("ada")
+    await ada.types("/start wrong")
+    await ada.sees("This link does not work any more")
+    await ada.types("/start one-time")
+    assert "ada" in (await ada.sees("this chat uses the account")).text
+    await vera.types("/start")
+    await vera.sees("Здравствуйте")
+    await vera.types("/start one-time")
+    await vera.sees("связан с другим счётом")
+    await ada.types("/settings")
+    settings = await ada.sees("Account: ada")
+    await ada.taps(settings, "Unlink")
+    await ada.taps(await ada.sees("forget its account"), "Yes, unlink")
+    await ada.sees("This chat has no account any more")
+    assert ada.id not in bot.app.linked
+    await ada.types("/balance")
+    await ada.sees_new("There is no account for this chat yet", after=settings)
