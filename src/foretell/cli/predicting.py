@@ -10,6 +10,7 @@ import msgspec
 
 from foretell.cli.output import count, print_json, remark, say
 from foretell.client import ApiError, Client
+from foretell.client.types import Model, Prediction
 from foretell.kit.errors import ForetellError
 from foretell.local.health import reachable_host
 from foretell.local.installation import Installation
@@ -77,8 +78,8 @@ def predict(
         print_json(prediction)
         sys.exit(0 if prediction["status"] == "succeeded" else 1)
     if prediction["status"] != "succeeded":
-        error = prediction.get("error") or {}
-        raise PredictionFailed(status=prediction["status"], reason=str(error.get("message", "")).rstrip("."))
+        error = prediction["error"]
+        raise PredictionFailed(status=prediction["status"], reason=error["message"].rstrip(".") if error else "")
     _show(prediction, about)
 
 
@@ -140,14 +141,13 @@ def _read(name: str, value: str, about: dict[str, Any]) -> Any:
     return decoded
 
 
-def _show(prediction: dict[str, Any], about: dict[str, Any]) -> None:
-    labels: dict[str, dict[str, str]] = about.get("labels") or {}
+def _show(prediction: Prediction, about: Model) -> None:
     for name, value in prediction["output"].items():
-        label = labels.get(str(value), {}).get("en") if isinstance(value, (int, str)) else None
+        label = about["labels"].get(str(value)) if isinstance(value, (int, str)) else None
         shown = value if isinstance(value, (int, float, str)) else msgspec.json.encode(value).decode()
-        say(f"{name}: {shown}" + (f" ({label})" if label else ""))
-    timings = prediction.get("timings") or {}
-    took = f" in {timings['total_s'] * 1000:.0f} ms" if timings.get("total_s") is not None else ""
+        say(f"{name}: {shown}" + (f" ({label['en']})" if label else ""))
+    total_s = prediction["timings"]["total_s"]
+    took = f" in {total_s * 1000:.0f} ms" if total_s is not None else ""
     remark(
         f"{prediction['model']} {prediction['version']}, by {prediction['worker_id']}{took}, "
         f"for {count(prediction['price'], 'credit')}, id {prediction['id']}"

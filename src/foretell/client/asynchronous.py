@@ -14,12 +14,24 @@ from foretell.client.answers import Attempts, NotEnded, Reply, value_of
 from foretell.client.calls import Call
 from foretell.client.connection import looking_pauses_s, request_of, settings_of
 from foretell.client.tokens import AsyncToken, AsyncTokenSource, is_refused
+from foretell.client.types import (
+    ApiKey,
+    Balance,
+    CreatedApiKey,
+    Model,
+    Prediction,
+    PredictionDetails,
+    PredictionPage,
+    Tokens,
+    TransactionPage,
+    User,
+)
 
 
 class AsyncClient:
     """The API of one Foretell, for one user. For one event loop.
 
-    Answers are the API's JSON as mappings; `contracts/http.py` says what is in them. Every method raises `ApiError`
+    Answers are the API's JSON as mappings; `client/types.py` says what is in them. Every method raises `ApiError`
     for a problem and `Unreachable`. What the API turns away with 429 or 503, and what got no answer or an unknown
     outcome and may be repeated, is tried again for `retry_for_s` seconds, a prediction always with the same
     Idempotency-Key. `ApiError.outcome` says of a call that failed whether it may have been done.
@@ -87,20 +99,20 @@ class AsyncClient:
                 return outcome
             await self._sleep(pause_s)
 
-    async def register(self, username: str, password: str) -> dict[str, Any]:
+    async def register(self, username: str, password: str) -> User:
         """Create an account."""
-        answer: dict[str, Any] = await self._ask(calls.register(username, password))
+        answer: User = await self._ask(calls.register(username, password))
         return answer
 
-    async def log_in(self, username: str, password: str) -> dict[str, Any]:
+    async def log_in(self, username: str, password: str) -> Tokens:
         """Take tokens, and use the access token from now on; when it ends, the refresh token takes the next pair."""
         return self._use(await self._ask(calls.log_in(username, password)))
 
-    async def refresh(self, refresh_token: str) -> dict[str, Any]:
+    async def refresh(self, refresh_token: str) -> Tokens:
         """Take new tokens for a refresh token, and use the access token from now on."""
         return self._use(await self._ask(calls.refresh(refresh_token)))
 
-    def _use(self, tokens: dict[str, Any]) -> dict[str, Any]:
+    def _use(self, tokens: Tokens) -> Tokens:
         refresh_token = tokens.get("refresh_token")
         self._token = AsyncToken(tokens["access_token"], self._refreshing(refresh_token) if refresh_token else None)
         return tokens
@@ -116,29 +128,29 @@ class AsyncClient:
 
         return fetch
 
-    async def me(self) -> dict[str, Any]:
+    async def me(self) -> User:
         """Whose account it is."""
-        answer: dict[str, Any] = await self._send(calls.me())
+        answer: User = await self._send(calls.me())
         return answer
 
-    async def balance(self) -> dict[str, Any]:
+    async def balance(self) -> Balance:
         """Credits: `available` and `held`."""
-        answer: dict[str, Any] = await self._send(calls.balance())
+        answer: Balance = await self._send(calls.balance())
         return answer
 
-    async def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+    async def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> TransactionPage:
         """A page of movements, newest first."""
-        answer: dict[str, Any] = await self._send(calls.transactions(limit, cursor))
+        answer: TransactionPage = await self._send(calls.transactions(limit, cursor))
         return answer
 
-    async def models(self) -> list[dict[str, Any]]:
+    async def models(self) -> list[Model]:
         """Every model."""
-        models: list[dict[str, Any]] = (await self._send(calls.models()))["items"]
+        models: list[Model] = (await self._send(calls.models()))["items"]
         return models
 
-    async def model(self, name: str, version: str | None = None) -> dict[str, Any]:
+    async def model(self, name: str, version: str | None = None) -> Model:
         """One model with its schemas."""
-        answer: dict[str, Any] = await self._send(calls.model(name, version))
+        answer: Model = await self._send(calls.model(name, version))
         return answer
 
     async def submit(
@@ -151,12 +163,12 @@ class AsyncClient:
         idempotency_key: str | None = None,
         wait_s: float = 0,
         traceparent: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Prediction:
         """Ask for a prediction; returns it queued, or ended if that happens within `wait_s`.
 
         `traceparent` (W3C) makes it part of a trace.
         """
-        answer: dict[str, Any] = await self._send(
+        answer: Prediction = await self._send(
             calls.submit(
                 model,
                 input=input,
@@ -179,7 +191,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
         timeout_s: float = 60.0,
         traceparent: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Prediction:
         """Ask for a prediction and wait for its end. Raises `NotEnded`."""
         deadline = time.monotonic() + timeout_s
         prediction = await self.submit(
@@ -195,7 +207,7 @@ class AsyncClient:
             return prediction
         return await self.wait(prediction["id"], timeout_s=max(0.0, deadline - time.monotonic()))
 
-    async def wait(self, prediction_id: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
+    async def wait(self, prediction_id: str, *, timeout_s: float = 60.0) -> PredictionDetails:
         """The prediction once it has ended. Raises `NotEnded`."""
         deadline = time.monotonic() + timeout_s
         for pause_s in looking_pauses_s():
@@ -207,9 +219,9 @@ class AsyncClient:
             await self._sleep(pause_s)
         raise NotEnded(id=prediction_id, timeout_s=timeout_s)
 
-    async def prediction(self, prediction_id: str) -> dict[str, Any]:
+    async def prediction(self, prediction_id: str) -> PredictionDetails:
         """One prediction as it stands."""
-        answer: dict[str, Any] = await self._send(calls.prediction(prediction_id))
+        answer: PredictionDetails = await self._send(calls.prediction(prediction_id))
         return answer
 
     async def predictions(
@@ -219,24 +231,24 @@ class AsyncClient:
         cursor: str | None = None,
         status: str | None = None,
         model: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> PredictionPage:
         """A page of the history, newest first."""
-        answer: dict[str, Any] = await self._send(calls.predictions(limit, cursor, status, model))
+        answer: PredictionPage = await self._send(calls.predictions(limit, cursor, status, model))
         return answer
 
-    async def cancel(self, prediction_id: str) -> dict[str, Any]:
+    async def cancel(self, prediction_id: str) -> Prediction:
         """Take a queued prediction back."""
-        answer: dict[str, Any] = await self._send(calls.cancel(prediction_id))
+        answer: Prediction = await self._send(calls.cancel(prediction_id))
         return answer
 
-    async def create_api_key(self, name: str) -> dict[str, Any]:
+    async def create_api_key(self, name: str) -> CreatedApiKey:
         """A new key; its `key` is shown this once."""
-        answer: dict[str, Any] = await self._send(calls.create_api_key(name))
+        answer: CreatedApiKey = await self._send(calls.create_api_key(name))
         return answer
 
-    async def api_keys(self) -> list[dict[str, Any]]:
+    async def api_keys(self) -> list[ApiKey]:
         """The keys, without what is secret of them."""
-        keys: list[dict[str, Any]] = (await self._send(calls.api_keys()))["items"]
+        keys: list[ApiKey] = (await self._send(calls.api_keys()))["items"]
         return keys
 
     async def revoke_api_key(self, key_id: str) -> None:

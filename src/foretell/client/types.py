@@ -1,0 +1,153 @@
+"""What the API answers, as types of mappings: for type checkers and editors. Times are texts in ISO 8601.
+
+The same as the schemas of `contracts/http.py`, of which a later release may have more fields.
+"""
+
+from typing import Any, Literal, TypedDict
+
+Status = Literal["queued", "succeeded", "failed", "canceled"]
+
+
+class User(TypedDict):
+    """An account."""
+
+    id: str
+    username: str
+    role: Literal["user", "operator"]
+    created_at: str
+
+
+class Tokens(TypedDict):
+    """What a log-in gives: an access token for `expires_in` seconds, and a refresh token for the next pair."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    refresh_token: str
+
+
+class Balance(TypedDict):
+    """Credits that are available, and credits held by predictions that have not ended."""
+
+    available: int
+    held: int
+
+
+class Transaction(TypedDict):
+    """One movement of credits."""
+
+    id: int
+    kind: Literal["grant", "top_up", "hold", "capture", "release", "refund", "adjustment"]
+    amount: int
+    available_change: int
+    held_change: int
+    prediction_id: str | None
+    reference: str | None
+    note: str | None
+    created_at: str
+
+
+class TransactionPage(TypedDict):
+    """Movements, newest first; `next_cursor` asks for the page after and is None on the last one."""
+
+    items: list[Transaction]
+    next_cursor: str | None
+
+
+class Words(TypedDict):
+    """A text in both languages."""
+
+    en: str
+    ru: str
+
+
+class ModelExample(TypedDict):
+    """A value to try, `input` or `features`, with the output it gives."""
+
+    title: Words | None
+    input: dict[str, Any] | None
+    features: dict[str, Any] | None
+    output: dict[str, Any]
+
+
+class Model(TypedDict):
+    """A model. `contracts.fields.read_fields` makes objects of its `fields`."""
+
+    name: str
+    version: str
+    default_version: str
+    versions: list[str]
+    title: Words
+    description: Words
+    price: int
+    timeout_s: float
+    fields: list[dict[str, Any]]
+    input_schema: dict[str, Any]
+    features_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    labels: dict[str, Words]
+    examples: list[ModelExample]
+
+
+class Failure(TypedDict):
+    """Why a prediction failed."""
+
+    code: str
+    message: str
+
+
+class Timings(TypedDict):
+    """How long a prediction waited and ran, in seconds; None while it is not known."""
+
+    waiting_s: float | None
+    running_s: float | None
+    total_s: float | None
+
+
+class Prediction(TypedDict):
+    """A prediction as it stands."""
+
+    id: str
+    status: Status
+    model: str
+    version: str
+    price: int
+    output: Any
+    error: Failure | None
+    worker_id: str | None
+    created_at: str
+    expires_at: str
+    published_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    timings: Timings
+
+
+class PredictionDetails(Prediction):
+    """A prediction with what was asked, as `input` or as `features`."""
+
+    input: Any
+    features: Any
+
+
+class PredictionPage(TypedDict):
+    """Predictions, newest first; `next_cursor` asks for the page after and is None on the last one."""
+
+    items: list[Prediction]
+    next_cursor: str | None
+
+
+class ApiKey(TypedDict):
+    """A key, without what is secret of it."""
+
+    id: str
+    name: str
+    prefix: str
+    created_at: str
+    last_used_at: str | None
+
+
+class CreatedApiKey(ApiKey):
+    """A new key, shown this once."""
+
+    key: str
