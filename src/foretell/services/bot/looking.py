@@ -1,6 +1,7 @@
 """Looks after what nothing was heard of: predictions on their way, results that nobody told, payments not counted."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
@@ -84,7 +85,7 @@ class Looking:
         if prediction["status"] != "queued":
             await self._put(asked, prediction)
 
-    async def _put(self, asked: Asked, prediction: dict[str, object]) -> None:
+    async def _put(self, asked: Asked, prediction: Mapping[str, object]) -> None:
         await self._parts.outbox.put(
             str(prediction["id"]), asked.user_id, "prediction.finished", msgspec.json.encode(prediction)
         )

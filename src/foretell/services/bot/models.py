@@ -1,6 +1,7 @@
 """The models as the bot shows them: what they are called, what they cost, and what is to be filled in."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -42,10 +43,10 @@ class Models:
     """Asks the app for them, and remembers the answers for some seconds."""
 
     def __init__(self) -> None:
-        self._all: tuple[float, list[dict[str, Any]]] = (0.0, [])
+        self._all: tuple[float, Sequence[Mapping[str, Any]]] = (0.0, [])
         self._each: dict[str, tuple[float, Model]] = {}
 
-    async def all(self, client: AsyncClient) -> list[dict[str, Any]]:
+    async def all(self, client: AsyncClient) -> Sequence[Mapping[str, Any]]:
         """Every model, without its fields."""
         until, models = self._all
         if time.monotonic() >= until:
@@ -72,7 +73,7 @@ class Models:
         self._each.clear()
 
 
-def _model(answer: dict[str, Any]) -> Model:
+def _model(answer: Mapping[str, Any]) -> Model:
     return Model(
         name=answer["name"],
         version=answer["version"],

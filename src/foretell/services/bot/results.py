@@ -1,5 +1,6 @@
 """What a prediction says, as a message: label, probabilities as bars, price, worker, time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from foretell.contracts.fields import Field
@@ -29,7 +30,7 @@ def bar(share: float) -> str:
     return "▓" * full + "░" * (_BAR - full)
 
 
-def outcome_message(prediction: dict[str, Any], model: Model | None, words: Words) -> tuple[str, Keyboard]:
+def outcome_message(prediction: Mapping[str, Any], model: Model | None, words: Words) -> tuple[str, Keyboard]:
     """A prediction that has ended, or one of the history that has not. Without `model`, in plainer words."""
     title = words.of(model.title) if model is not None else words("value.as_is", value=prediction["model"])
     lines = [f"<b>{title}</b>", ""]
@@ -61,7 +62,7 @@ def _failure(error: dict[str, Any], words: Words) -> list[str]:
     return lines
 
 
-def _footer(prediction: dict[str, Any], words: Words) -> str:
+def _footer(prediction: Mapping[str, Any], words: Words) -> str:
     parts = [words.count("credits", prediction["price"] if prediction["status"] in ("succeeded", "queued") else 0)]
     if prediction.get("worker_id"):
         parts.append(words("result.worker", worker=prediction["worker_id"]))

@@ -1,5 +1,6 @@
 """`/history`: pages of predictions, each with its details, to be repeated as it was or with one thing changed."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -64,7 +65,7 @@ async def _page(talk: Talk, page: int, cursor: str | None) -> None:
         await talk.parts.chats.remember_page(talk.chat_id, message_id, page + 1, following)
 
 
-async def _prediction(talk: Talk, client: AsyncClient, arguments: list[str]) -> dict[str, Any] | None:
+async def _prediction(talk: Talk, client: AsyncClient, arguments: list[str]) -> Mapping[str, Any] | None:
     try:
         return await client.prediction(str(UUID(arguments[0])))
     except (IndexError, ValueError):

@@ -1,5 +1,8 @@
 """`/models`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from foretell.services.bot.keyboards import Button, Keyboard
 from foretell.services.bot.models import short
 from foretell.services.bot.routing import Router
@@ -29,9 +32,10 @@ async def models(talk: Talk, rest: str) -> None:
     await talk.say("\n".join(lines).rstrip(), Keyboard(rows))
 
 
-def _plain(talk: Talk, model: dict[str, dict[str, str]]) -> str:
-    return model["title"].get(talk.words.language) or model["title"]["en"]
+def _plain(talk: Talk, model: Mapping[str, Any]) -> str:
+    title: dict[str, str] = model["title"]
+    return title.get(talk.words.language) or title["en"]
 
 
-def _data(model: dict[str, str]) -> str:
+def _data(model: Mapping[str, Any]) -> str:
     return f"m:{short(model['name'])}"

@@ -1,5 +1,6 @@
 """`/predict`: which model, and its form."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretell.client import AsyncClient
@@ -32,7 +33,7 @@ async def predict(talk: Talk, text: str) -> None:
         await talk.say(talk.words("predict.which"), _buttons(talk, models))
 
 
-def _buttons(talk: Talk, models: list[dict[str, Any]]) -> Keyboard:
+def _buttons(talk: Talk, models: Sequence[Mapping[str, Any]]) -> Keyboard:
     words = talk.words
     rows = []
     for model in models:
@@ -42,7 +43,7 @@ def _buttons(talk: Talk, models: list[dict[str, Any]]) -> Keyboard:
     return Keyboard(rows)
 
 
-async def _with_text(talk: Talk, client: AsyncClient, models: list[dict[str, Any]], text: str) -> None:
+async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[str, Any]], text: str) -> None:
     found = [await talk.parts.models.one(client, each["name"]) for each in models]
     fitting = [model for model in found if model.text_field is not None]
     if len(fitting) != 1:
