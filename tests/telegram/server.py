@@ -325,7 +325,7 @@ class TelegramServer:
         """How many updates the bot has not confirmed."""
         return len(self._updates)
 
-    async def until(self, condition: Callable[[], Any], what: str, *, within_s: float = 20.0) -> Any:
+    async def until(self, condition: Callable[[], Any], what: str, *, within_s: float = 60.0) -> Any:
         """What `condition` returns, as soon as it is true; looked at whenever the bot has called."""
         found = condition()
         deadline = time.monotonic() + within_s

@@ -73,5 +73,5 @@ async def test_whoever_has_no_account_any_more_does_not_pay(shop: RunningBot, ad
     invoice = await ada.sees("500 credits")
     del shop.app.linked[ada.id]
     assert shop.bot is not None
-    shop.bot.parts.accounts._tokens.clear()
+    shop.bot.parts.accounts._clients.clear()
     assert await ada.pays(invoice) is None

@@ -1,9 +1,6 @@
 """Whose account it is: the bot asks the app in the name of whoever writes to it, and of nobody else."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -14,10 +11,7 @@ from foretell.client.calls import Call
 from foretell.client.connection import request_of, settings_of
 from foretell.kit.errors import ForetellError
 
-#: A token is renewed when it would end within this time.
-_MARGIN_S = 60.0
-_MOST_TOKENS = 10_000
-_UNAUTHORIZED = 401
+_MOST_CLIENTS = 10_000
 _NOT_FOUND = 404
 
 
@@ -36,10 +30,11 @@ class Accounts:
         """`patience_s` is for how long a call is tried again."""
         self._url = app_url
         self._patience_s = patience_s
-        self._tokens: dict[int, tuple[str, float]] = {}
         # One set of connections for everybody.
-        self._transport = transport or httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=50))
-        self._http = httpx.AsyncClient(transport=self._transport, **settings_of(app_url, secret))
+        connections = transport or httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=50))
+        self._http = httpx.AsyncClient(transport=connections, **settings_of(app_url, secret))
+        self._everybody = AsyncClient(app_url, retry_for_s=patience_s, transport=connections)
+        self._clients: dict[int, AsyncClient] = {}
 
     async def close(self) -> None:
         """Close the connections."""
@@ -74,11 +69,11 @@ class Accounts:
     async def link(self, user_id: int, code: str) -> None:
         """Link the account that made `code`. Raises `ApiError` (404: no such code, 409: linked), `Unreachable`."""
         await self._ask("POST", "/telegram/links", chat_id=user_id, code=code)
-        self._tokens.pop(user_id, None)
+        self._clients.pop(user_id, None)
 
     async def unlink(self, user_id: int) -> bool:
         """Forget whose account it is; False when there was none. Raises `ApiError`, `Unreachable`."""
-        self._tokens.pop(user_id, None)
+        self._clients.pop(user_id, None)
         try:
             await self._ask("DELETE", f"/telegram/links/{user_id}")
         except ApiError as error:
@@ -94,34 +89,31 @@ class Accounts:
         )
         return answer
 
-    async def _token(self, user_id: int) -> str:
-        token, until = self._tokens.get(user_id, ("", 0.0))
-        if time.monotonic() < until:
-            return token
+    async def check(self, user_id: int) -> None:
+        """Raises `NotLinked` when this person has no account now, `ApiError`, `Unreachable`."""
+        await self._fetch(user_id)
+
+    async def _fetch(self, user_id: int) -> str:
+        """An access token of this person's account."""
         try:
             answer = await self._ask("POST", "/telegram/tokens", chat_id=user_id)
         except ApiError as error:
             if error.status_code == _NOT_FOUND:
+                self._clients.pop(user_id, None)
                 raise NotLinked from None
             raise
-        if len(self._tokens) >= _MOST_TOKENS:
-            self._tokens.clear()
-        self._tokens[user_id] = (
-            answer["access_token"],
-            time.monotonic() + max(0.0, float(answer["expires_in"]) - _MARGIN_S),
-        )
         return str(answer["access_token"])
 
-    @asynccontextmanager
-    async def client_of(self, user_id: int) -> AsyncIterator[AsyncClient]:
+    async def client_of(self, user_id: int) -> AsyncClient:
         """The API, asked in the name of this person. Raises `NotLinked`, `ApiError`, `Unreachable`."""
-        token = await self._token(user_id)
-        client = AsyncClient(self._url, token=token, retry_for_s=self._patience_s, transport=self._transport)
-        try:
-            # Not closed: the connections are everybody's.
-            yield client
-        except ApiError as error:
-            if error.status_code == _UNAUTHORIZED:
-                # Keys may have changed; the next call takes a new one.
-                self._tokens.pop(user_id, None)
-            raise
+        client = self._clients.get(user_id)
+        if client is None:
+            first: list[str] = [await self._fetch(user_id)]
+
+            async def token() -> str:
+                return first.pop() if first else await self._fetch(user_id)
+
+            if len(self._clients) >= _MOST_CLIENTS:
+                self._clients.clear()
+            client = self._clients[user_id] = self._everybody.with_token(token)
+        return client

@@ -150,8 +150,8 @@ class Delivery:
     async def _model(self, user_id: int, prediction: dict[str, Any]) -> Model | None:
         """For the words of it; a result is told without them rather than not."""
         try:
-            async with self._parts.accounts.client_of(user_id) as client:
-                return await self._parts.models.known(client, prediction["model"])
+            client = await self._parts.accounts.client_of(user_id)
+            return await self._parts.models.known(client, prediction["model"])
         except (NotLinked, ApiError, Unreachable):
             return None
 

@@ -28,6 +28,8 @@ class Looking:
         self._parts = parts
         self._interval_s = interval_s
         self._named = False
+        #: Charges that the app refuses: said once, and asked again all the same.
+        self._refused: set[str] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set."""
@@ -60,8 +62,8 @@ class Looking:
     async def _send(self, asked: Asked) -> None:
         """Once more with the same key: if it was taken, the answer is the one that we missed."""
         try:
-            async with self._parts.accounts.client_of(asked.user_id) as client:
-                prediction = await client.submit(asked.model, asked.input, idempotency_key=asked.key)
+            client = await self._parts.accounts.client_of(asked.user_id)
+            prediction = await client.submit(asked.model, asked.input, idempotency_key=asked.key)
         except ApiError as error:
             if error.status_code >= 500 or error.status_code in _NOT_NOW:
                 return
@@ -78,8 +80,8 @@ class Looking:
     async def _ask_for(self, asked: Asked) -> None:
         """What became of it."""
         try:
-            async with self._parts.accounts.client_of(asked.user_id) as client:
-                prediction = await client.prediction(str(asked.prediction_id))
+            client = await self._parts.accounts.client_of(asked.user_id)
+            prediction = await client.prediction(str(asked.prediction_id))
         except ApiError:
             return
         if prediction["status"] != "queued":
@@ -99,7 +101,9 @@ class Looking:
             except Unreachable:
                 return
             except ApiError as error:
-                log.error("payment_not_counted", charge_id=payment.charge_id, reason=error.message)
+                if payment.charge_id not in self._refused:
+                    self._refused.add(payment.charge_id)
+                    log.error("payment_not_counted", charge_id=payment.charge_id, reason=error.message)
                 continue
             if await self._parts.payments.counted(payment.charge_id):
                 words = Words((await self._parts.chats.of(payment.chat_id)).spoken)

@@ -15,10 +15,10 @@ _MOVEMENTS = 8
 async def balance(talk: Talk, rest: str) -> None:
     """What there is, the last movements, and the way to more."""
     words = talk.words
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        credits = await client.balance()
-        movements = (await client.transactions(limit=_MOVEMENTS))["items"]
-        prices = [model["price"] for model in await talk.parts.models.all(client)]
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    credits = await client.balance()
+    movements = (await client.transactions(limit=_MOVEMENTS))["items"]
+    prices = [model["price"] for model in await talk.parts.models.all(client)]
     lines = [words("balance.available", available=Marked(words.count("credits", credits["available"])))]
     if credits["held"]:
         lines.append(words("balance.held", held=Marked(words.count("credits", credits["held"]))))

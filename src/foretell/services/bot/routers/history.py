@@ -40,9 +40,9 @@ async def turned(talk: Talk, arguments: list[str]) -> None:
 
 async def _page(talk: Talk, page: int, cursor: str | None) -> None:
     words = talk.words
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        found = await client.predictions(limit=_PAGE, cursor=cursor)
-        titles = {model["name"]: model["title"] for model in await talk.parts.models.all(client)}
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    found = await client.predictions(limit=_PAGE, cursor=cursor)
+    titles = {model["name"]: model["title"] for model in await talk.parts.models.all(client)}
     if not found["items"]:
         await talk.show(words("history.none"))
         return
@@ -89,11 +89,11 @@ async def _model(talk: Talk, client: AsyncClient, name: str) -> Model | None:
 @router.button("d")
 async def details(talk: Talk, arguments: list[str]) -> None:
     """One prediction, with what was asked."""
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        prediction = await _prediction(talk, client, arguments)
-        if prediction is None:
-            return
-        model = await _model(talk, client, prediction["model"])
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    prediction = await _prediction(talk, client, arguments)
+    if prediction is None:
+        return
+    model = await _model(talk, client, prediction["model"])
     text, keyboard = outcome_message(prediction, model, talk.words)
     if model is not None and isinstance(prediction.get("input"), dict):
         asked = Form(id="", model=model.name, version=model.version, values=prediction["input"])
@@ -115,16 +115,16 @@ async def vary(talk: Talk, arguments: list[str]) -> None:
 
 
 async def _again(talk: Talk, arguments: list[str], *, change: bool) -> None:
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        prediction = await _prediction(talk, client, arguments)
-        if prediction is None:
-            return
-        model = await _model(talk, client, prediction["model"])
-        if model is None:
-            await talk.answer_tap(talk.words.plain("models.gone"), alert=True)
-            return
-        values = prediction.get("input")
-        if not isinstance(values, dict):
-            await talk.answer_tap(talk.words.plain("history.not_repeatable"), alert=True)
-            return
-        await flow.begin(talk, client, model, values, which=change)
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    prediction = await _prediction(talk, client, arguments)
+    if prediction is None:
+        return
+    model = await _model(talk, client, prediction["model"])
+    if model is None:
+        await talk.answer_tap(talk.words.plain("models.gone"), alert=True)
+        return
+    values = prediction.get("input")
+    if not isinstance(values, dict):
+        await talk.answer_tap(talk.words.plain("history.not_repeatable"), alert=True)
+        return
+    await flow.begin(talk, client, model, values, which=change)

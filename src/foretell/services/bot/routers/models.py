@@ -18,8 +18,8 @@ _MOST = 30
 async def models(talk: Talk, rest: str) -> None:
     """What can be asked, what it is for and what it costs."""
     words = talk.words
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        found = await talk.parts.models.all(client)
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    found = await talk.parts.models.all(client)
     if not found:
         await talk.say(words("models.none"))
         return

@@ -40,9 +40,9 @@ async def buy(talk: Talk, arguments: list[str]) -> None:
     if not talk.private:
         await talk.answer_tap(words.plain("stars.private"), alert=True)
         return
-    async with talk.parts.accounts.client_of(talk.user_id):
-        # Nobody pays without an account.
-        credits, stars = offer
+    # Nobody pays without an account.
+    await talk.parts.accounts.check(talk.user_id)
+    credits, stars = offer
     named = words.count("credits", credits)
     await talk.parts.sender.message(
         "sendInvoice",
@@ -72,8 +72,7 @@ async def asked_before(talk: Talk) -> bool:
         problem = "stars.offer_ended"
     else:
         try:
-            async with talk.parts.accounts.client_of(talk.user_id):
-                pass
+            await talk.parts.accounts.check(talk.user_id)
         except NotLinked:
             problem = "start.first"
         except (ApiError, Unreachable):

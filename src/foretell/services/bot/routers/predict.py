@@ -22,15 +22,15 @@ _MOST_MODELS = 30
 @router.command("predict")
 async def predict(talk: Talk, text: str) -> None:
     """The models as buttons; with a text, straight to the model that takes one."""
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        models = (await talk.parts.models.all(client))[:_MOST_MODELS]
-        if not models:
-            await talk.say(talk.words("models.none"))
-            return
-        if text:
-            await _with_text(talk, client, models, text)
-            return
-        await talk.say(talk.words("predict.which"), _buttons(talk, models))
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    models = (await talk.parts.models.all(client))[:_MOST_MODELS]
+    if not models:
+        await talk.say(talk.words("models.none"))
+        return
+    if text:
+        await _with_text(talk, client, models, text)
+        return
+    await talk.say(talk.words("predict.which"), _buttons(talk, models))
 
 
 def _buttons(talk: Talk, models: Sequence[Mapping[str, Any]]) -> Keyboard:
@@ -68,11 +68,11 @@ async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[s
 @router.button("m")
 async def model_chosen(talk: Talk, arguments: list[str]) -> None:
     """A model was tapped: its form begins."""
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        for each in await talk.parts.models.all(client):
-            if arguments and short(each["name"]) == arguments[0]:
-                await flow.begin(talk, client, await talk.parts.models.one(client, each["name"]))
-                return
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    for each in await talk.parts.models.all(client):
+        if arguments and short(each["name"]) == arguments[0]:
+            await flow.begin(talk, client, await talk.parts.models.one(client, each["name"]))
+            return
     await talk.answer_tap(talk.words.plain("models.gone"), alert=True)
 
 
@@ -83,18 +83,18 @@ async def form_tapped(talk: Talk, arguments: list[str]) -> None:
     if form is None or len(arguments) < 3 or form.id != arguments[0]:
         await talk.answer_tap(talk.words.plain("form.ended"), alert=True)
         return
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        model = await talk.parts.models.one(client, form.model)
-        if form.refit(model):
-            await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
-            return
-        if arguments[1] != str(form.step) or talk.tapped_message_id != form.message_id:
-            # A second tap, or a question of before: what is asked now is shown again.
-            await talk.answer_tap(talk.words.plain("form.step_past"))
-            if talk.tapped_message_id == form.message_id:
-                await flow.show(talk, client, form, model)
-            return
-        await _act(talk, client, form, model, arguments[2], int(arguments[3]) if len(arguments) > 3 else 0)
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    model = await talk.parts.models.one(client, form.model)
+    if form.refit(model):
+        await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
+        return
+    if arguments[1] != str(form.step) or talk.tapped_message_id != form.message_id:
+        # A second tap, or a question of before: what is asked now is shown again.
+        await talk.answer_tap(talk.words.plain("form.step_past"))
+        if talk.tapped_message_id == form.message_id:
+            await flow.show(talk, client, form, model)
+        return
+    await _act(talk, client, form, model, arguments[2], int(arguments[3]) if len(arguments) > 3 else 0)
 
 
 async def _act(talk: Talk, client: AsyncClient, form: Form, model: Model, action: str, argument: int) -> None:
@@ -147,23 +147,23 @@ async def written(talk: Talk) -> bool:
     form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
     if form is None or not _is_for_us(talk, form):
         return False
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        model = await talk.parts.models.one(client, form.model)
-        renewed = form.refit(model)
-        if form.seen == talk.update.update_id:
-            # It counted already, before this process was started.
-            await flow.show(talk, client, form, model, anew=True)
-            return True
-        if form.step >= len(model.fields):
-            await flow.show(talk, client, form, model, wrong=talk.words("form.press_send"), anew=True)
-            return True
-        field = model.fields[form.step]
-        if renewed:
-            await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
-        elif message.text is None:
-            await flow.show(talk, client, form, model, wrong=talk.words("wrong.no_text"), anew=True)
-        else:
-            await _written_answer(talk, client, form, model, field, message.text)
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    model = await talk.parts.models.one(client, form.model)
+    renewed = form.refit(model)
+    if form.seen == talk.update.update_id:
+        # It counted already, before this process was started.
+        await flow.show(talk, client, form, model, anew=True)
+        return True
+    if form.step >= len(model.fields):
+        await flow.show(talk, client, form, model, wrong=talk.words("form.press_send"), anew=True)
+        return True
+    field = model.fields[form.step]
+    if renewed:
+        await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
+    elif message.text is None:
+        await flow.show(talk, client, form, model, wrong=talk.words("wrong.no_text"), anew=True)
+    else:
+        await _written_answer(talk, client, form, model, field, message.text)
     return True
 
 

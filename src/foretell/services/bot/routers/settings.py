@@ -19,8 +19,8 @@ async def settings(talk: Talk, rest: str) -> None:
 
 async def _show(talk: Talk) -> None:
     words = talk.words
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        account = await client.me()
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    account = await client.me()
     elsewhere = (await talk.parts.chats.of(talk.chat_id)).elsewhere
     text = words(
         "settings.title", account=account["username"], elsewhere=words("value.yes" if elsewhere else "value.no")

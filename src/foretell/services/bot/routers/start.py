@@ -39,8 +39,8 @@ async def start(talk: Talk, code: str) -> None:
 
 
 async def _available(talk: Talk) -> Marked:
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        return Marked(talk.words.count("credits", (await client.balance())["available"]))
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    return Marked(talk.words.count("credits", (await client.balance())["available"]))
 
 
 async def _link(talk: Talk, code: str) -> None:
@@ -54,8 +54,8 @@ async def _link(talk: Talk, code: str) -> None:
             await talk.say(talk.words("link.other_account"))
             return
         raise
-    async with talk.parts.accounts.client_of(talk.user_id) as client:
-        account, balance = await client.me(), await client.balance()
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    account, balance = await client.me(), await client.balance()
     await talk.say(
         talk.words(
             "link.done",
