@@ -22,7 +22,6 @@ class BotSystem(System):
 
     def environment(self, service: str, instance: str, port: int) -> Mapping[str, str]:
         return {
-            **super().environment(service, instance, port),
             "FORETELL_APP_URL": self.url,
             "FORETELL_BOT_URL": f"http://127.0.0.1:{self.bot_port}",
             "FORETELL_BOT_SECRET": self.bot_secret,
@@ -32,6 +31,8 @@ class BotSystem(System):
             "FORETELL_BOT_CHAT_MESSAGES_PER_SECOND": "10000",
             "FORETELL_BOT_POLL_S": "5",
             "FORETELL_BOT_LOOK_INTERVAL_S": "0.25",
+            "FORETELL_BOT_LOOK_AFTER_S": "0.5",
+            **super().environment(service, instance, port),
         }
 
     def spawn(self, service: str, *, port: int | None = None) -> Running:

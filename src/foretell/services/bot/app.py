@@ -65,7 +65,7 @@ class Bot:
             models=Models(),
             chats=Chats(self._database),
             forms=Forms(self._database),
-            asked=AskedPredictions(self._database),
+            asked=AskedPredictions(self._database, settings.bot_look_after_s),
             outbox=Outbox(self._database),
             payments=Payments(self._database),
         )

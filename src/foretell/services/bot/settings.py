@@ -55,6 +55,8 @@ class BotSettings(ServiceSettings):
     bot_poll_s: int = Field(default=25, ge=0, le=50)
     #: How often the bot looks after what it has heard nothing of.
     bot_look_interval_s: float = Field(default=5.0, gt=0)
+    #: After so long without a word of a result, the bot asks for it, in seconds.
+    bot_look_after_s: float = Field(default=15.0, gt=0)
     #: How long the app may take before somebody is told that it does not answer.
     bot_patience_s: float = Field(default=6.0, ge=0)
 

@@ -10,7 +10,6 @@ from foretell.services.bot.storage.database import BotDatabase
 
 #: What was told stays so long: an event may come again.
 _KEPT_S = 8 * 86_400.0
-_FIRST_LOOK_S = 15.0
 _LATEST_LOOK_S = 600.0
 
 
@@ -41,8 +40,10 @@ def _asked(row: sqlite3.Row) -> Asked:
 class AskedPredictions:
     """Remembers them from before they are sent until after they are told."""
 
-    def __init__(self, database: BotDatabase) -> None:
+    def __init__(self, database: BotDatabase, look_after_s: float = 15.0) -> None:
+        """After `look_after_s` without a word of its result, a prediction is to be looked at."""
         self._database = database
+        self._look_after_s = look_after_s
 
     async def begin(self, asked: Asked) -> Asked:
         """Write down that it is about to be sent. Returns what was written under this key first."""
@@ -58,7 +59,7 @@ class AskedPredictions:
                 asked.model,
                 msgspec.json.encode(asked.input),
                 at,
-                at + _FIRST_LOOK_S,
+                at + self._look_after_s,
             )
             connection.execute(
                 "INSERT OR IGNORE INTO asked (key, chat_id, user_id, message_id, language, model, input, state, "
@@ -77,7 +78,7 @@ class AskedPredictions:
             connection.execute(
                 "UPDATE asked SET prediction_id = ?, look_at = ?, "
                 "state = CASE state WHEN 'sending' THEN 'waiting' ELSE state END WHERE key = ?",
-                (prediction_id, now().timestamp() + _FIRST_LOOK_S, key),
+                (prediction_id, now().timestamp() + self._look_after_s, key),
             )
 
         await self._database.run(work)
@@ -123,7 +124,7 @@ class AskedPredictions:
                 (at, limit),
             ).fetchall()
             for row in rows:
-                pause_s = min(_LATEST_LOOK_S, _FIRST_LOOK_S * 2 ** min(row["looks"], 10))
+                pause_s = min(_LATEST_LOOK_S, self._look_after_s * 2 ** min(row["looks"], 10))
                 connection.execute(
                     "UPDATE asked SET looks = looks + 1, look_at = ? WHERE key = ?", (at + pause_s, row["key"])
                 )
