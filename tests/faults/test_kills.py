@@ -14,10 +14,6 @@ from foretell.contracts import queues
 
 pytestmark = pytest.mark.faults
 
-#: A worker that has just started holds tasks whose model it is still loading. Killed then, it takes them along, and
-#: they come again when they are missed.
-SETTINGS = {"FORETELL_LOST_AFTER_S": "10"}
-
 
 async def _kill_again_and_again(system: System, *services: str, seconds: float, pause_s: float) -> int:
     """kill -9 a random process of these services, every `pause_s` or so; returns how many died."""

@@ -117,6 +117,13 @@ class Subscription(Protocol):
 
     async def __anext__(self) -> bytes: ...
 
+    @property
+    def since(self) -> float | None:
+        """Since when it has heard everything, by `time.monotonic`; None while it can't hear.
+
+        What was said earlier may have been missed, also by one that listened before its connection was lost.
+        """
+
     async def aclose(self) -> None:
         """Stop listening. Leaving a loop over the subscription does not do that by itself."""
 
@@ -142,9 +149,12 @@ class Broker(Protocol):
     async def consume(self, queue: str, *, prefetch: int) -> Consumer:
         """Begin to take messages from `queue`, holding at most `prefetch` unacknowledged ones."""
 
-    async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+    async def publish_event(
+        self, routing_key: str, body: bytes, *, confirmed: bool = False, timeout_s: float = 2.0
+    ) -> None:
         """Tell every subscriber. Raises `BrokerUnavailable` within `timeout_s`; nobody listening is no error.
 
+        With `confirmed` it returns when the event lies ready for everybody who listens, whatever becomes of us.
         One that is too large for the broker raises `MessageRefused`, or is lost in silence.
         """
 

@@ -45,6 +45,7 @@ class RabbitBroker:
         self._refused_bytes = sys.maxsize
         # Events are hints: a confirm for each would cost the broker a message and the publisher a round trip.
         self._event_lane = _Lane(self._publishing, confirms=False, prepare=self._declare_events)
+        self._confirmed_event_lane = _Lane(self._publishing, prepare=self._declare_events)
         self._publishes = Publishes()
         self._ensured: set[str] = set()
         self._in_flight: dict[str, asyncio.Future[None]] = {}
@@ -126,11 +127,14 @@ class RabbitBroker:
                 body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=mandatory
             )
 
-    async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+    async def publish_event(
+        self, routing_key: str, body: bytes, *, confirmed: bool = False, timeout_s: float = 2.0
+    ) -> None:
         if len(body) >= self._refused_bytes:
             raise MessageRefused(size_bytes=len(body))
         # Not mandatory: an event that nobody listens to is no error, and must not come back.
-        work = self._event_lane.publish(
+        lane = self._confirmed_event_lane if confirmed else self._event_lane
+        work = lane.publish(
             body,
             exchange=self._topology.events,
             routing_key=routing_key,
@@ -187,7 +191,8 @@ class RabbitBroker:
 
     async def close(self) -> None:
         await asyncio.gather(*(registration.close() for registration in list(self._registrations)))
-        await asyncio.gather(self._lane.close(), self._lane_for_one.close(), self._event_lane.close())
+        lanes = self._lane, self._lane_for_one, self._event_lane, self._confirmed_event_lane
+        await asyncio.gather(*(lane.close() for lane in lanes))
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
     def _register(self, registration: Registration) -> None:

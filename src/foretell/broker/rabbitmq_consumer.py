@@ -1,6 +1,7 @@
 """What is consumed at RabbitMQ: messages of a queue, and events."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -299,6 +300,7 @@ class RabbitSubscription(Registration):
         self._routing_key = routing_key
         # Events are hints: a subscriber that cannot keep up loses the oldest.
         self._buffer: deque[bytes] = deque(maxlen=MAX_BUFFERED_EVENTS)
+        self._since: float | None = None
         super().__init__(link, f"{topology.events} {routing_key}")
 
     def __aiter__(self) -> "RabbitSubscription":
@@ -311,6 +313,10 @@ class RabbitSubscription(Registration):
             await self._arrival()
         return self._buffer.popleft()
 
+    @property
+    def since(self) -> float | None:
+        return self._since
+
     async def aclose(self) -> None:
         await self.close()
 
@@ -322,9 +328,11 @@ class RabbitSubscription(Registration):
         name = declared.queue or ""
         await channel.queue_bind(name, self._topology.events, routing_key=self._routing_key)
         await channel.basic_consume(name, self._on_event, no_ack=True)
+        self._since = time.monotonic()
 
     def _forget(self) -> None:
-        """Events that have arrived stay good."""
+        # Events that have arrived stay good; those that come now go past us.
+        self._since = None
 
     async def _on_event(self, message: DeliveredMessage) -> None:
         self._buffer.append(message.body)

@@ -94,7 +94,10 @@ class SqliteBroker:
         storing = self._file.write(insert, timeout_s=timeout_s, doing=f"publish to {queue}")
         self._ring(name, await measured_publish(storing, self._publishes))
 
-    async def publish_event(self, routing_key: str, body: bytes, *, timeout_s: float = 2.0) -> None:
+    async def publish_event(
+        self, routing_key: str, body: bytes, *, confirmed: bool = False, timeout_s: float = 2.0
+    ) -> None:
+        # `confirmed` asks for nothing that is not done anyway: the event is committed.
         _check_size(body)
         source = self._event_source(routing_key)
         doing = f"publish the event {routing_key}"

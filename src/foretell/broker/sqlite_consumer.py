@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -149,15 +150,21 @@ class SqliteSubscription(Listener):
     def __init__(self, broker: Messages, source: str, number: int) -> None:
         super().__init__(broker, source, number)
         self._last: int | None = None
+        self._since: float | None = None
         self._buffer: deque[bytes] = deque()
 
     def register(self, connection: sqlite3.Connection) -> None:
         super().register(connection)
         if self._last is None:
             self._last = say.last_event(connection)
+            self._since = time.monotonic()
 
     def forget(self) -> None:
-        self._last = None
+        self._last = self._since = None
+
+    @property
+    def since(self) -> float | None:
+        return self._since if self.registered else None
 
     def __aiter__(self) -> "SqliteSubscription":
         return self

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 import pytest
 from tests.integration.broker.conftest import PATIENCE_S, Peer, Place, nothing_comes, take, until
@@ -293,6 +294,21 @@ async def test_events_reach_every_subscriber_in_every_process(place: Place) -> N
         for subscription in (here, too):
             assert [(await anext(subscription)).decode() for _ in range(20)] == expected
         assert await anext(other) == b"other"
+
+
+async def test_a_confirmed_event_lies_ready_for_those_who_listen(place: Place) -> None:
+    broker = await place.open()
+    listener = await place.open()
+    subscription = listener.subscribe("key")
+    assert subscription.since is None
+    await until(lambda: subscription.since is not None)
+    assert subscription.since is not None
+    assert subscription.since <= time.monotonic()
+    await broker.publish_event("key", b"confirmed", confirmed=True)
+    await broker.publish_event("nobody", b"missed", confirmed=True)
+    await broker.close()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await anext(subscription) == b"confirmed"
 
 
 async def test_an_event_without_audience_is_no_error(place: Place) -> None:

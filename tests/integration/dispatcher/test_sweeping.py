@@ -48,7 +48,8 @@ def make_sweeper(
     given = {"sweep_interval_s": 0.01, "worker_pools": ("gpu",), "task_pulse_s": PULSE_S, **settings}
     own = DispatcherSettings.model_validate(given)
     settler = Settler(store, broker)
-    return Sweeper(database, store, broker, settler, in_hand or InHand(PULSE_S), own, clock=clock)
+    in_hand = in_hand or InHand(PULSE_S, listening_since=lambda: 0.0)
+    return Sweeper(database, store, broker, settler, in_hand, own, clock=clock)
 
 
 class Clock:
@@ -66,9 +67,21 @@ def clock() -> Clock:
     return Clock()
 
 
+class Ears:
+    """A subscription: since when it has listened."""
+
+    def __init__(self) -> None:
+        self.since: float | None = -1_000.0
+
+
 @pytest.fixture
-def in_hand(clock: Clock) -> InHand:
-    return InHand(PULSE_S, clock=clock)
+def ears() -> Ears:
+    return Ears()
+
+
+@pytest.fixture
+def in_hand(clock: Clock, ears: Ears) -> InHand:
+    return InHand(PULSE_S, listening_since=lambda: ears.since, clock=clock)
 
 
 @pytest.fixture
@@ -286,19 +299,65 @@ async def test_what_a_worker_had_alone_is_published_again_when_it_falls_silent(
 
 
 async def test_silence_says_nothing_while_nothing_can_be_heard(
-    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
+    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ears: Ears, clock: Clock, ada: UUID
 ) -> None:
     (identifier,) = await accepted(store, submission(ada, age_s=61))
     await _mark(store, identifier, published_s_ago=60)
     in_hand.hear(TasksKept("worker-1", [identifier], "alone"))
-    # The dispatcher stood still, or the broker was away.
+    # The dispatcher stood still ...
     clock.now += 100 * PULSE_S
-    in_hand.look(connected=True)
+    in_hand.look()
     await sweeper.publish_abandoned()
     clock.now += 5.0
-    in_hand.look(connected=False)
-    clock.now += queues.PULSES_OF_SILENCE * PULSE_S
+    # ... then the broker is away ...
+    ears.since = None
+    clock.now += 100 * PULSE_S
+    in_hand.look()
     await sweeper.publish_abandoned()
+    # ... and back.
+    ears.since = clock.now
+    clock.now += queues.PULSES_OF_SILENCE * PULSE_S
+    in_hand.look()
+    await sweeper.publish_abandoned()
+    assert broker.published == []
+    clock.now += 0.1
+    await sweeper.publish_abandoned()
+    assert broker.published == [queues.TASKS]
+
+
+async def test_what_a_worker_died_with_while_nobody_listened_is_missed_after_the_usual_silence(
+    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ears: Ears, clock: Clock, ada: UUID
+) -> None:
+    """A dispatcher that has just started knows nothing of what was said before."""
+    lost, kept, too_new = await accepted(store, *(submission(ada, age_s=20) for _ in range(3)))
+    silence_s = queues.PULSES_OF_SILENCE * PULSE_S
+    assert silence_s < DispatcherSettings().lost_after_s
+    # The clocks of the database's rows can't be moved: what is to be past, is.
+    for identifier in (lost, kept):
+        await _mark(store, identifier, published_s_ago=silence_s + 1)
+    await _mark(store, too_new, published_s_ago=0)
+    ears.since = clock.now
+    while clock.now < silence_s - PULSE_S / 2:
+        in_hand.hear(TasksKept("worker-1", [kept], "alone"))
+        await sweeper.publish_lost()
+        assert broker.published == []
+        clock.now += PULSE_S / 2
+    in_hand.hear(TasksKept("worker-1", [kept], "alone"))
+    await sweeper.publish_lost()
+    clock.now += PULSE_S / 2
+    await sweeper.publish_lost()
+    assert [task.id for one in await _tasks(broker) for task in one.tasks] == [lost]
+
+
+async def test_nobody_is_missed_while_nothing_can_be_heard(
+    store: Store, broker: Watched, sweeper: Sweeper, ears: Ears, clock: Clock, ada: UUID
+) -> None:
+    (identifier,) = await accepted(store, submission(ada, age_s=26))
+    await _mark(store, identifier, published_s_ago=25)
+    ears.since = None
+    for _ in range(5):
+        await sweeper.publish_lost()
+        clock.now += PULSE_S
     assert broker.published == []
 
 

@@ -59,9 +59,10 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
     announcer = Announcer(broker)
     store = open_store(database, announcer.told)
     settler = Settler(store, broker)
-    in_hand = InHand(settings.task_pulse_s)
+    said = broker.subscribe(queues.TASKS_KEPT)
+    in_hand = InHand(settings.task_pulse_s, listening_since=lambda: said.since)
+    listening = asyncio.create_task(in_hand.listen(said))
     announcing = asyncio.create_task(announcer.run())
-    listening = asyncio.create_task(in_hand.listen(broker.subscribe(queues.TASKS_KEPT)))
     sweeper = Sweeper(database, store, broker, settler, in_hand, settings)
     consumer = await broker.consume(queues.RESULTS, prefetch=MAX_ENVELOPES)
     try:

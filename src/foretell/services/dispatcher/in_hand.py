@@ -1,9 +1,11 @@
 """What workers say they have in hand: see docs/decisions/0014.
 
-Nothing depends on hearing it: a dispatcher that has heard nothing, because it has just started say, publishes a task
-again that its worker still has. It then runs twice and is settled once.
+Nothing depends on hearing it. A dispatcher that has just begun to listen waits until every worker that lives must have
+spoken; of what was published before, it then takes for lost what nobody spoke of and what waits nowhere. Should it be
+mistaken, a task runs twice and is settled once.
 """
 
+import math
 import time
 from collections.abc import AsyncIterable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -32,12 +34,21 @@ class _Kept:
 class InHand:
     """The tasks that workers keep for longer than a moment, as far as they were heard."""
 
-    def __init__(self, pulse_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Workers speak every `pulse_s`, by `clock`."""
+    def __init__(
+        self,
+        pulse_s: float,
+        *,
+        listening_since: Callable[[], float | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Workers speak every `pulse_s`, by `clock`; `listening_since()` is the subscription's `since`."""
         self._pulse_s = pulse_s
+        self._listening_since = listening_since
         self._clock = clock
         self._kept: dict[UUID, _Kept] = {}
         self._looked_at = clock()
+        #: When we last came to after standing still.
+        self._awake_since = -math.inf
 
     async def listen(self, events: AsyncIterable[bytes]) -> None:
         """Hear what is said, until the subscription ends."""
@@ -55,18 +66,21 @@ class InHand:
         kept = _Kept(self._clock(), said.state == "alone", said.earlier_attempts)
         self._kept.update(dict.fromkeys(said.ids, kept))
 
-    def look(self, *, connected: bool) -> None:
-        """To be called with every sweep. While nothing can be heard, silence says nothing."""
+    def look(self) -> None:
+        """To be called with every sweep: notices that we stood still ourselves."""
         now = self._clock()
-        if not connected or now - self._looked_at > _STOOD_STILL_S:
-            # We were cut off, or stood still ourselves.
-            self._kept = {
-                identifier: _Kept(now, kept.alone, kept.earlier_attempts) for identifier, kept in self._kept.items()
-            }
+        if now - self._looked_at > _STOOD_STILL_S:
+            self._awake_since = now
         self._looked_at = now
         self._kept = {
             identifier: kept for identifier, kept in self._kept.items() if kept.alone or not self._is_silent(kept)
         }
+
+    @property
+    def listened_s(self) -> float:
+        """For how long we have heard everything that workers say; 0 while we can't hear."""
+        since = self._listening_since()
+        return 0.0 if since is None else max(0.0, self._clock() - max(since, self._awake_since))
 
     def __contains__(self, identifier: UUID) -> bool:
         """Whether a worker has this one in hand, as far as we know."""
@@ -88,4 +102,6 @@ class InHand:
             self._kept.pop(identifier, None)
 
     def _is_silent(self, kept: _Kept) -> bool:
-        return self._clock() - kept.heard_at > queues.PULSES_OF_SILENCE * self._pulse_s
+        # While nothing can be heard, silence says nothing.
+        silent_s = min(self._clock() - kept.heard_at, self.listened_s)
+        return silent_s > queues.PULSES_OF_SILENCE * self._pulse_s

@@ -112,9 +112,12 @@ class Sweeper:
 
         Unless a worker has it in hand. Workers say so of what runs for longer than one pulse, and of what comes to a
         second one; so what still seems to be lost two pulses later, and at the look before too, is.
+
+        What was published before we began to listen needs no long wait: a worker may have died with it while nobody
+        heard what it kept, and those that live have spoken since.
         """
-        self._in_hand.look(connected=self._broker.connected)
-        at, after = now(), timedelta(seconds=self._settings.lost_after_s)
+        self._in_hand.look()
+        at, after = now(), timedelta(seconds=self._lost_after_s())
         # Asked once per sweep: what we publish ourselves does not make a queue busy.
         empty: dict[str | None, bool] = {}
         suspected: dict[UUID, _Suspected] = {}
@@ -145,6 +148,14 @@ class Sweeper:
             if not empty.get(each.pool, True)
         }
         self._suspected = still | suspected
+
+    def _lost_after_s(self) -> float:
+        """How long ago something was published that may be lost."""
+        listened_s = self._in_hand.listened_s
+        if listened_s < (queues.PULSES_OF_SILENCE - 2) * self._settings.task_pulse_s:
+            return self._settings.lost_after_s
+        # With the two pulses that follow, that makes the silence after which a worker is taken for dead.
+        return min(self._settings.lost_after_s, listened_s)
 
     async def publish_abandoned(self) -> None:
         """Publish again what a worker kept alone, and of which it says nothing any more: it died, most likely."""

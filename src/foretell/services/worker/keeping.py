@@ -8,7 +8,7 @@ docs/decisions/0014.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from itertools import count
 from typing import Literal
 from uuid import UUID
 
@@ -30,13 +30,20 @@ class Word:
 
     async def say(
         self, ids: Sequence[UUID], state: Literal["held", "alone", "returned"], *, earlier_attempts: int = 0
-    ) -> None:
-        """Tell every dispatcher. Never raises: it is a hint, and said again."""
+    ) -> bool:
+        """Tell every dispatcher; whether the broker has it. Never raises: most of it is a hint, and said again.
+
+        Not so that something is kept alone: once that was said, it lies ready for every dispatcher that listens.
+        """
+        said = True
         for start in range(0, len(ids), _IDS_IN_EVENT):
             some = list(ids[start : start + _IDS_IN_EVENT])
-            event = TasksKept(self._worker_id, some, state, earlier_attempts)
-            with suppress(ForetellError):
-                await self._broker.publish_event(queues.TASKS_KEPT, encode(event))
+            event = encode(TasksKept(self._worker_id, some, state, earlier_attempts))
+            try:
+                await self._broker.publish_event(queues.TASKS_KEPT, event, confirmed=state == "alone")
+            except ForetellError:
+                said = False
+        return said
 
 
 class Run:
@@ -44,35 +51,35 @@ class Run:
 
     def __init__(
         self,
-        say: Callable[[Literal["held", "alone"]], Awaitable[None]],
+        say: Callable[[Literal["held", "alone"]], Awaitable[bool]],
         release: Callable[[], Awaitable[None]],
         *,
         pulse_s: float,
     ) -> None:
-        """`release` has the broker send nothing more to us and acknowledges what is run."""
+        """`release` has the broker send nothing more to us and acknowledges what is run; `say` is `Word.say`."""
         self._say = say
         self._release = release
         self._pulse_s = pulse_s
-        self._pulses = 0
+        self._released = False
         self._task: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(pulse_s, self._begin)
 
     @property
     def released(self) -> bool:
         """Whether the broker was told, or is being told, that the tasks are done."""
-        return self._pulses >= queues.PULSES_UNTIL_RELEASED
+        return self._released
 
     def _begin(self) -> None:
         self._task = asyncio.create_task(self._speak())
 
     async def _speak(self) -> None:
-        while True:
-            self._pulses += 1
-            if self._pulses == queues.PULSES_UNTIL_RELEASED:
+        for pulse in count(1):
+            if self._released or pulse < queues.PULSES_UNTIL_RELEASED:
+                await self._say("alone" if self._released else "held")
+            elif await self._say("alone"):
                 # First the word, then the release: there is no moment without a lease.
-                await self._say("alone")
+                self._released = True
                 await self._release()
-            await self._say("alone" if self.released else "held")
             await asyncio.sleep(self._pulse_s)
 
     async def end(self) -> None:

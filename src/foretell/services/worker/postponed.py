@@ -81,13 +81,18 @@ class Postponed:
         self._news.set()
 
     async def hold(self, held: Held) -> None:
-        """Take an envelope into our hands. Waits a moment when they are full, and gives it back."""
+        """Take an envelope into our hands. Waits a moment when they are full, and gives it back.
+
+        So does one of which nothing can be said.
+        """
         if self._bytes + len(held.body) > self._max_bytes:
             await asyncio.sleep(_FULL_PAUSE_S)
             await self._give_back(held)
             return
         # Before it is in our hands, and before whoever calls us acknowledges it: there is no moment without a lease.
-        await self._say([held], "alone")
+        if not await self._say([held], "alone"):
+            await self._give_back(held)
+            return
         now = asyncio.get_running_loop().time()
         waited_s = now - self._since.setdefault((held.model, held.version), now)
         if not self._held:
@@ -124,10 +129,12 @@ class Postponed:
             self._said_at = now
             await self._say(list(self._held), "alone")
 
-    async def _say(self, some: list[Held], state: Literal["alone", "returned"]) -> None:
+    async def _say(self, some: list[Held], state: Literal["alone", "returned"]) -> bool:
+        said = True
         for earlier_attempts in {held.earlier_attempts for held in some}:
             ids = [each for held in some if held.earlier_attempts == earlier_attempts for each in held.ids]
-            await self._word.say(ids, state, earlier_attempts=earlier_attempts)
+            said &= await self._word.say(ids, state, earlier_attempts=earlier_attempts)
+        return said
 
     async def _give_all(self, due: list[Held]) -> None:
         for start in range(0, len(due), _IN_FLIGHT):

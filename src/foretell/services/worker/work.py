@@ -295,9 +295,9 @@ class Worker:
     async def _begin_run(self, consumer: Consumer, delivery: Delivery, envelope: TaskEnvelope, attempts: int) -> Run:
         ids = [task.id for task in envelope.tasks]
 
-        async def say(state: Literal["held", "alone"]) -> None:
+        async def say(state: Literal["held", "alone"]) -> bool:
             # The tasks of an envelope are published one by one if this worker dies, and count from the beginning then.
-            await self._word.say(ids, state, earlier_attempts=attempts if len(ids) == 1 else 0)
+            return await self._word.say(ids, state, earlier_attempts=attempts if len(ids) == 1 else 0)
 
         async def release() -> None:
             log.info("run_released", model=envelope.model, version=envelope.version, tasks=len(ids))

@@ -83,6 +83,16 @@ class Observed:
         self._broker = broker
         self.noted: list[str] = []
         self.away = 0
+        self.takes_events = True
+        self.untaken_events = 0
+
+    async def publish_event(
+        self, routing_key: str, body: bytes, *, confirmed: bool = False, timeout_s: float = 2.0
+    ) -> None:
+        if not self.takes_events:
+            self.untaken_events += 1
+            raise BrokerUnavailable
+        await self._broker.publish_event(routing_key, body, confirmed=confirmed, timeout_s=timeout_s)
 
     async def publish(
         self,
@@ -604,6 +614,24 @@ async def test_a_long_run_is_acknowledged_while_it_lasts_and_nothing_is_taken_me
     assert await bench.depth(queues.TASKS) == (0, 0)
 
 
+async def test_a_run_of_which_nothing_can_be_said_is_not_released(
+    broker: Observed, engine: Engine, heard: Heard
+) -> None:
+    bench = Bench(broker, engine, pulse_s=0.02)
+    engine.wait_in_every_run = True
+    await bench.put("a")
+    broker.takes_events = False
+    async with bench.working():
+        await _until(lambda: broker.untaken_events > 2 * queues.PULSES_UNTIL_RELEASED)
+        assert "acknowledge" not in broker.noted
+        assert (await broker.depth(queues.TASKS)).unacknowledged == 1
+        broker.takes_events = True
+        await _until(lambda: "acknowledge" in broker.noted)
+        assert heard.states[0] == "alone"
+        engine.released.set()
+        await bench.results(1)
+
+
 async def test_told_to_stop_during_a_long_run_it_answers_and_ends(
     broker: Observed, engine: Engine, heard: Heard
 ) -> None:
@@ -681,6 +709,19 @@ async def test_what_is_held_until_its_model_is_loaded_is_spoken_of(
     until = heard.states.index("returned")
     assert heard.said[:until] == [TasksKept("worker-7", ids, "alone", 0)] * until
     assert heard.said[until] == TasksKept("worker-7", ids, "returned", 0)
+
+
+async def test_what_nobody_can_be_told_of_is_not_held(broker: Observed, engine: Engine, heard: Heard) -> None:
+    bench = Bench(broker, engine)
+    bench.models.states["slow"] = State.LOADING
+    ids = await bench.put("a", model="slow")
+    broker.takes_events = False
+    async with bench.working():
+        await _until(lambda: broker.noted[:2] == [f"publish {queues.TASKS}", "acknowledge"])
+        assert bench.worker.postponed == 0
+        broker.takes_events = True
+        await _until(lambda: bench.worker.postponed == 1)
+    assert heard.said[0] == TasksKept("worker-7", ids, "alone", 0)
 
 
 # The end.
