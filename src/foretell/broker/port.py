@@ -47,9 +47,11 @@ class Delivery:
     body: bytes
     queue: str
     message_id: str
-    #: How often this message has been delivered from this queue, this time included: 1 at first. In a dead-letter
-    #: queue RabbitMQ 4 may count on from the queue before.
+    #: How often this message has been delivered from this queue, this time included: 1 at first. Those of the messages
+    #: of which it is a copy count, too (`queues.EARLIER_ATTEMPTS`). In a dead-letter queue RabbitMQ 4 may count on from
+    #: the queue before.
     attempts: int
+    #: What its publisher said, without what is meant for the broker.
     headers: Mapping[str, str]
     #: The adapter's own handle.
     tag: object = field(repr=False, compare=False)
@@ -142,6 +144,7 @@ class Broker(Protocol):
     ) -> None:
         """Store `body` durably in `queue`, within `timeout_s`.
 
+        With `queues.EARLIER_ATTEMPTS` in the headers it is a copy of a message that was delivered so often before.
         Raises `BrokerUnavailable` or `Unroutable`; and `MessageRefused` when it is too large for this broker, so that
         to try again is of no use. A refusal disturbs no other message.
         """

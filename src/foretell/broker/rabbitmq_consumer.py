@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import structlog
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from foretell.broker.attempts import earlier_attempts, own_headers
 from foretell.broker.measures import Redeliveries
 from foretell.broker.port import BrokerUnavailable, Delivery
 from foretell.broker.rabbitmq_link import (
@@ -20,6 +21,7 @@ from foretell.broker.rabbitmq_link import (
 )
 from foretell.broker.rabbitmq_registration import REFRESHED, Registration
 from foretell.broker.rabbitmq_topology import Topology
+from foretell.contracts import queues
 from foretell.kit.clock import uuid7
 from foretell.kit.errors import ForetellError
 
@@ -37,8 +39,6 @@ REFRESH_S = 30.0
 SETTLE_TIMEOUT_S = 5.0
 #: How long what a queue has sent may be on its way.
 IN_FLIGHT_S = 0.1
-#: In a copy of a message that was given back: the attempts before it. The queue counts anew.
-ATTEMPTS_BEFORE = "x-foretell-attempts"
 MAX_BUFFERED_EVENTS = 10_000
 
 
@@ -162,7 +162,7 @@ class RabbitConsumer(Registration):
     async def _copy(self, delivery: Delivery) -> bool:
         headers = dict(delivery.headers)
         if delivery.attempts > 1:
-            headers[ATTEMPTS_BEFORE] = str(delivery.attempts - 1)
+            headers[queues.EARLIER_ATTEMPTS] = str(delivery.attempts - 1)
         try:
             await self._publish(
                 self._queue,
@@ -231,15 +231,15 @@ class RabbitConsumer(Registration):
             return
         properties = message.header.properties
         headers: dict[str, Any] = properties.headers or {}
-        returns, before = headers.get("x-delivery-count"), headers.get(ATTEMPTS_BEFORE)
+        returns = headers.get("x-delivery-count")
         attempts = 1 + (returns if isinstance(returns, int) else 0)
-        if isinstance(before, str) and before.isdecimal():
-            attempts += int(before)
+        if self._limit is not None:
+            attempts += earlier_attempts(headers)
         self._received += 1
         if attempts > 1 and self._redeliveries is not None:
             self._redeliveries.note(properties.message_id or "", attempts)
         if self._limit is not None and attempts > self._limit:
-            # A queue declared by somebody else may have another limit, or none.
+            # The queue counts this copy's deliveries only; and one declared by somebody else may have another limit.
             with suppress(Exception):
                 await channel.basic_reject(tag, requeue=False, wait=False)
             return
@@ -248,8 +248,7 @@ class RabbitConsumer(Registration):
             queue=self._queue,
             message_id=properties.message_id or "",
             attempts=attempts,
-            # The broker's own headers begin with x- ; ours are strings.
-            headers={k: v for k, v in headers.items() if isinstance(v, str) and not k.startswith("x-")},
+            headers=own_headers(headers),
             tag=_Handle(channel, tag),
         )
         self._buffer.append(delivery)

@@ -113,7 +113,9 @@ class SqliteBroker:
     async def consume(self, queue: str, *, prefetch: int) -> SqliteConsumer:
         await self.ensure_queue(queue)
         source = self._prefix + queue
-        consumer = SqliteConsumer(self, source, self._next_number(), queue=queue, prefetch=prefetch)
+        limit = self._delivery_limit
+        number = self._next_number()
+        consumer = SqliteConsumer(self, source, number, queue=queue, prefetch=prefetch, delivery_limit=limit)
         self._listeners.append(consumer)
         await self._register(consumer)
         return consumer

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Protocol
 
 from foretell.broker import sqlite_statements as say
+from foretell.broker.attempts import earlier_attempts, own_headers
 from foretell.broker.measures import Redeliveries
 from foretell.broker.port import BrokerUnavailable, Delivery
 
@@ -65,12 +66,15 @@ class Listener:
 class SqliteConsumer(Listener):
     """Keeps the promises of `port.Consumer`: a claimed message bears our receiver's name until it is settled."""
 
-    def __init__(self, broker: Messages, source: str, number: int, *, queue: str, prefetch: int) -> None:
+    def __init__(
+        self, broker: Messages, source: str, number: int, *, queue: str, prefetch: int, delivery_limit: int
+    ) -> None:
         super().__init__(broker, source, number)
         self._queue = queue
         self._prefetch = prefetch
         # What is in a dead-letter queue was only looked at before.
-        self._redeliveries = None if say.is_dead_letter_queue(queue) else Redeliveries(queue)
+        self._limit = None if say.is_dead_letter_queue(queue) else delivery_limit
+        self._redeliveries = None if self._limit is None else Redeliveries(queue)
         #: The deliveries that are ours to settle. The identity counts: an identifier is used again, a delivery is not.
         self._held: dict[int, object] = {}
         self._stopped = False
@@ -82,7 +86,14 @@ class SqliteConsumer(Listener):
             self.news.clear()
             room = min(max_messages, self._prefetch - len(self._held))
             if room > 0 and (rows := await self._broker.claim(self.source, room)):
-                return [self._delivery(row) for row in rows]
+                deliveries = [self._delivery(row) for row in rows]
+                spent = [each for each in deliveries if self._limit is not None and each.attempts > self._limit]
+                if spent:
+                    # With what is behind the message of which each is a copy; the file counts the copy's own.
+                    await self.reject(spent, requeue=False)
+                if len(spent) < len(deliveries):
+                    return [each for each in deliveries if each not in spent]
+                continue
             await self.news.wait()
         raise BrokerUnavailable(f"The consumer of {self._queue} is closed.")
 
@@ -125,14 +136,15 @@ class SqliteConsumer(Listener):
 
     def _delivery(self, row: say.Row) -> Delivery:
         handle = self._held[row.id] = _Handle(row.id)
-        if row.attempts > 1 and self._redeliveries is not None:
-            self._redeliveries.note(row.message_id, row.attempts)
+        attempts = row.attempts + (0 if self._limit is None else earlier_attempts(row.headers))
+        if attempts > 1 and self._redeliveries is not None:
+            self._redeliveries.note(row.message_id, attempts)
         return Delivery(
             body=row.body,
             queue=self._queue,
             message_id=row.message_id,
-            attempts=row.attempts,
-            headers=row.headers,
+            attempts=attempts,
+            headers=own_headers(row.headers),
             tag=handle,
         )
 

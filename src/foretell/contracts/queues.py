@@ -21,8 +21,8 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: After this many deliveries without an acknowledgement a message goes to the dead-letter queue.
 DELIVERY_LIMIT = 3
-#: In the headers of a copy of a task: how many deliveries of it count that were before. A copy is a new message to the
-#: broker, and an input that kills its worker must not begin anew with each.
+#: In the headers of a copy of a message: how many deliveries of it count that were before. A copy is a new message to
+#: the broker, and an input that kills its worker must not begin anew with each.
 EARLIER_ATTEMPTS = "foretell-earlier-attempts"
 #: A run that is this many pulses (`FORETELL_TASK_PULSE_S`) long is acknowledged: from then on its worker's word is its
 #: lease ...

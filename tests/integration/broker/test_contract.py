@@ -8,7 +8,7 @@ import pytest
 from tests.integration.broker.conftest import PATIENCE_S, Peer, Place, nothing_comes, take, until
 
 from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery, Unroutable
-from foretell.contracts.queues import TASKS, dead_queue
+from foretell.contracts.queues import EARLIER_ATTEMPTS, TASKS, dead_queue
 
 
 async def test_a_message_arrives_as_it_was_published(place: Place) -> None:
@@ -389,6 +389,39 @@ async def test_what_is_in_hand_can_be_settled_after_a_stop(place: Place) -> None
     assert {delivery.message_id: delivery.attempts for delivery in rest} == {"again": 2, "left": 1, "late": 1}
     [buried] = await take(await broker.consume(dead_queue(TASKS), prefetch=10), 1)
     assert buried.message_id == "dead"
+
+
+async def test_a_copy_counts_what_is_behind_it(place: Place) -> None:
+    broker = await place.open()
+    await broker.ensure_queue(TASKS)
+    for behind in range(place.delivery_limit + 1):
+        headers = {EARLIER_ATTEMPTS: str(behind), "request-id": "r1"}
+        await broker.publish(TASKS, b"", message_id=f"copy {behind}", headers=headers)
+    consumer = await broker.consume(TASKS, prefetch=10)
+    alive = await take(consumer, place.delivery_limit)
+    assert [delivery.attempts for delivery in alive] == [1, 2, 3]
+    assert {delivery.message_id for delivery in alive} == {"copy 0", "copy 1", "copy 2"}
+    assert [delivery.headers for delivery in alive] == [{"request-id": "r1"}] * len(alive), (
+        "ours are counted, not shown"
+    )
+    # Each has its own count from here on.
+    await consumer.reject(alive, requeue=True)
+    again = await take(consumer, place.delivery_limit - 1)
+    assert {delivery.message_id: delivery.attempts for delivery in again} == {"copy 0": 2, "copy 1": 3}
+    await consumer.acknowledge(again)
+    assert await nothing_comes(consumer)
+    dead = await take(await broker.consume(dead_queue(TASKS), prefetch=10), 2)
+    assert {delivery.message_id for delivery in dead} == {"copy 2", "copy 3"}
+    assert [delivery.headers for delivery in dead] == [{"request-id": "r1"}] * 2, "re-driven, they begin anew"
+
+
+@pytest.mark.parametrize("number", ["", "-1", "two", "1.5", "99999"])
+async def test_a_count_that_is_none_counts_nothing(place: Place, number: str) -> None:
+    broker = await place.open()
+    await broker.ensure_queue(TASKS)
+    await broker.publish(TASKS, b"", message_id="one", headers={EARLIER_ATTEMPTS: number})
+    [delivery] = await take(await broker.consume(TASKS, prefetch=1), 1)
+    assert delivery.attempts == 1
 
 
 async def test_attempts_before_a_stop_still_count(place: Place) -> None:

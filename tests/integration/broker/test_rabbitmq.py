@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiormq
 import pytest
@@ -105,6 +106,34 @@ async def test_messages_of_somebody_else_are_read_as_far_as_they_go(rabbitmq_pla
     await other.close()
     [delivery] = await take(consumer, 1)
     assert (delivery.body, delivery.headers) == (b"\xff", {"text": "kept"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "attempts"),
+    [
+        ({"x-foretell-attempts": "1"}, 2),
+        ({"foretell-earlier-attempts": "1"}, 2),
+        ({"x-foretell-attempts": "1", "foretell-earlier-attempts": "1"}, 3),
+    ],
+    ids=["returned", "postponed", "both"],
+)
+async def test_counts_of_the_release_before_are_understood(
+    rabbitmq_place: Place, headers: dict[str, str], attempts: int
+) -> None:
+    broker = await rabbitmq_place.open()
+    await broker.ensure_queue(TASKS)
+    await broker.publish(TASKS, b"", message_id="one", headers=headers)
+    consumer = await broker.consume(TASKS, prefetch=1)
+    [delivery] = await take(consumer, 1)
+    assert (delivery.attempts, delivery.headers) == (attempts, {})
+    # What is given back says it once, as the release before understands it, too.
+    await consumer.stop()
+    await consumer.close()
+    other: Any = await aiormq.connect(rabbitmq_place.url)
+    channel = await other.channel()
+    copy = await channel.basic_get(rabbitmq_place.prefix + TASKS, no_ack=True)
+    assert copy.header.properties.headers == {"foretell-earlier-attempts": str(attempts - 1)}
+    await other.close()
 
 
 async def test_a_queue_declared_with_other_settings_is_used_as_it_is(rabbitmq_place: Place) -> None:

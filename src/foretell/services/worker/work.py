@@ -92,12 +92,6 @@ async def _let_go(consumer: Consumer) -> None:
             await consumer.close()
 
 
-def _earlier_attempts(delivery: Delivery) -> int:
-    """How often a message was delivered before it was given back as this copy."""
-    said = delivery.headers.get(queues.EARLIER_ATTEMPTS, "") if delivery.headers else ""
-    return int(said) if said.isdecimal() and len(said) < 4 else 0
-
-
 def _too_large(result: Result) -> Result:
     return msgspec.structs.replace(result, output=msgspec.UNSET, error=OUTPUT_TOO_LARGE)
 
@@ -223,11 +217,7 @@ class Worker:
             log.info("redelivery_acknowledged", message_id=delivery.message_id, tasks=len(envelope.tasks))
             await consumer.acknowledge([delivery])
             return False
-        attempts = delivery.attempts + _earlier_attempts(delivery)
-        if attempts > queues.DELIVERY_LIMIT:
-            log.error("task_envelope_rejected", message_id=delivery.message_id, reason=f"delivered {attempts} times")
-            await consumer.reject([delivery], requeue=False)
-            return False
+        attempts = delivery.attempts
         state = self._models.state(envelope.model, envelope.version)
         alone = len(envelope.tasks) == 1
         if state is State.LOADING and (alone or attempts == 1):
