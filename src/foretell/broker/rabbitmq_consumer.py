@@ -20,6 +20,7 @@ from foretell.broker.rabbitmq_link import (
     within,
 )
 from foretell.broker.rabbitmq_registration import REFRESHED, Registration
+from foretell.broker.rabbitmq_silence import Remedy, Silences
 from foretell.broker.rabbitmq_topology import Topology
 from foretell.contracts import queues
 from foretell.kit.clock import uuid7
@@ -30,7 +31,6 @@ log = structlog.get_logger()
 #: A queue that is there and says nothing to a consumer for this long, again and again, has no leader. It may have lost
 #: it for good, with most of its nodes, or because RabbitMQ 3.10 was killed in the second after its declaration.
 SILENCE_S = 6.0
-SILENCES = 2
 #: A consumer that held and received nothing for this long, while messages are ready, has been forgotten.
 IDLE_S = 10.0
 #: A consumer that has had nothing at all for this long registers anew, for what no question can tell: RabbitMQ may
@@ -72,7 +72,7 @@ class RabbitConsumer(Registration):
         self._settling = asyncio.Lock()
         self._received = 0
         self._consumer_tag: str | None = None
-        self._silences = 0
+        self._silences = Silences(in_cluster=link.has_several_hosts)
         self._idle_since = asyncio.get_running_loop().time()
         super().__init__(link, topology.name(queue))
 
@@ -189,14 +189,11 @@ class RabbitConsumer(Registration):
         self._idle_since = asyncio.get_running_loop().time()
 
     async def _register(self, channel: AbstractChannel) -> None:
-        # Whatever goes wrong in another way is no silence in a row.
-        silences, self._silences = self._silences, 0
-        if silences == SILENCES and self._link.has_several_hosts:
-            # A cluster: a quorum may come back, so nothing is given up. Perhaps another node knows the queue's leader.
+        remedy = self._silences.ask(self._link.connections)
+        if remedy is Remedy.ANOTHER_CONNECTION:
             self._link.renew(f"{self._source} has no leader")
-            raise BrokerUnavailable(f"{self._source} has no leader: asking another node.")
-        if silences == SILENCES:
-            silences = 0
+            raise BrokerUnavailable(f"{self._source} has no leader: asking by another connection.")
+        if remedy is Remedy.REBUILD:
             await self._topology.rebuild(self._link, self._queue)
         await self._topology.declare(self._link, self._queue)
         await channel.basic_qos(prefetch_count=self._prefetch)
@@ -209,10 +206,13 @@ class RabbitConsumer(Registration):
             async with asyncio.timeout(SILENCE_S):
                 await self._consume(channel)
         except TimeoutError:
-            self._silences = silences + 1
-            self._leaderless = True
+            self._silences.silent()
             raise
-        self._leaderless = False
+        self._silences.answered()
+
+    @property
+    def leaderless(self) -> bool:
+        return not self._silences.has_leader
 
     async def _consume(self, channel: AbstractChannel) -> None:
         # Ours, and known before the answer comes: a `stop` meanwhile cancels it right after that.

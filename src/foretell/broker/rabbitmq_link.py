@@ -112,6 +112,8 @@ class Link:
         #: Which host is asked at this moment; after each failure, the next.
         self._turn = 0
         self._name = name
+        #: How many connections there have been.
+        self.connections = 0
         #: Whether the broker has said that it is in alarm, and reads nothing from us.
         self.blocked = False
         self._renewal: asyncio.Future[str] | None = None
@@ -195,6 +197,7 @@ class Link:
                 continue
             delay_s, failures = FIRST_DELAY_S, 0
             self.blocked = False
+            self.connections += 1
             self._up.set()
             log.info("broker_connected", connection=self._name, server_address=self._url.host)
             try:

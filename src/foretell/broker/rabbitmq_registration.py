@@ -36,8 +36,6 @@ class Registration(ABC):
         self._closed = False
         self._stopped = False
         self._refreshing = False
-        #: Whether nothing was heard of the queue when it was asked last.
-        self._leaderless = False
         #: Told when this is closed; the broker then no longer counts on it.
         self.on_close: Callable[[Registration], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -48,11 +46,16 @@ class Registration(ABC):
         return self._stopped or self._refreshing or (self._channel is not None and not self._channel.is_closed)
 
     @property
+    def leaderless(self) -> bool:
+        """Whether nothing was heard of the queue when it was asked last."""
+        return False
+
+    @property
     def trouble(self) -> Trouble | None:
         """Why this is not registered, when it is not."""
         if self.registered:
             return None
-        if self._leaderless:
+        if self.leaderless:
             return Trouble("no_leader", f"The queue {self._source} does not answer: it has no leader.")
         return Trouble("unregistered", f"Nobody listens to {self._source} here yet.")
 

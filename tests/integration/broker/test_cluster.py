@@ -66,5 +66,5 @@ async def test_with_the_leaders_node_killed_it_goes_on_and_without_a_quorum_noth
     for reason in ("no_leader", "away", "no_leader"):
         await until(lambda reason=reason: broker.trouble is not None and broker.trouble.reason == reason)  # type: ignore[misc]
     said = capfd.readouterr()
-    assert "asking another node" in said.out + said.err
+    assert "asking by another connection" in said.out + said.err
     assert "queue_rebuilt" not in said.out + said.err

@@ -212,7 +212,10 @@ async def test_a_restart_keeps_messages_and_consumers(
 
 
 async def test_a_queue_that_has_lost_its_leader_for_good_is_made_anew(
-    private_rabbitmq: PrivateRabbitMQ, private_place: Place, monkeypatch: pytest.MonkeyPatch
+    private_rabbitmq: PrivateRabbitMQ,
+    private_place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(rabbitmq_consumer, "SILENCE_S", 2.0)
     brokers = [await private_place.open() for _ in range(2)]
@@ -240,6 +243,11 @@ async def test_a_queue_that_has_lost_its_leader_for_good_is_made_anew(
         task.cancel()
     await asyncio.wait(working)
     assert sorted(map(int, names)) == list(range(20))
+    captured = capfd.readouterr()
+    said = captured.out + captured.err
+    if "queue_rebuilt" in said:
+        # Not before a fresh connection had been silent, too.
+        assert "asking by another connection" in said.partition("queue_rebuilt")[0]
 
 
 async def test_a_wiped_broker_is_set_up_again(private_rabbitmq: PrivateRabbitMQ, private_place: Place) -> None:
