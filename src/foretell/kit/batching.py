@@ -73,10 +73,15 @@ class Batcher(Generic[Item, Outcome]):
         """How many items are in the queue, not counting batches under way."""
         return len(self._waiting)
 
-    def enqueue(self, item: Item) -> "asyncio.Future[Outcome]":
-        """Queue `item` and return the future of its outcome. Raises `Overloaded`."""
+    def enqueue(self, item: Item, *, since: float | None = None) -> "asyncio.Future[Outcome]":
+        """Queue `item` and return the future of its outcome. Raises `Overloaded`.
+
+        `since`: when its wait began, by the event loop's clock, if that was before now.
+        """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._put(_Entry(item, partial(_settle, future), future.cancelled, future.get_loop().time()))
+        if since is None:
+            since = future.get_loop().time()
+        self._put(_Entry(item, partial(_settle, future), future.cancelled, since))
         return future
 
     def enqueue_for(self, receive: Callable[[Outcome | BaseException], None], item: Item) -> None:
@@ -96,9 +101,9 @@ class Batcher(Generic[Item, Outcome]):
             self._runners.add(runner)
             runner.add_done_callback(self._runners.discard)
 
-    async def submit(self, item: Item) -> Outcome:
-        """Queue `item` and wait for its outcome."""
-        return await self.enqueue(item)
+    async def submit(self, item: Item, *, since: float | None = None) -> Outcome:
+        """Queue `item` and wait for its outcome; `since` as for `enqueue`."""
+        return await self.enqueue(item, since=since)
 
     async def drain(self) -> None:
         """Wait until nothing waits and nothing is under way."""

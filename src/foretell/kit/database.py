@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from foretell.kit import connections
+from foretell.kit import connections, deadline
 from foretell.kit.clock import now
 from foretell.kit.disk import FOLDERS
 from foretell.kit.drivers import (
@@ -249,17 +249,17 @@ class Database:
         Raises `Unavailable`, and `MayBeDone` when the database does not say whether it was committed. Whoever is
         cancelled during the commit gives up only the answer.
         """
-        deadline = self._deadline()
-        connection = await self._connect(deadline)
+        until = self._deadline()
+        connection = await self._connect(until)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(until):
                 await connection.begin()
                 yield connection
         except BaseException as error:
             await self._give_up(connection, error, writes=True)
             raise
         committing = self._in_background(self._commit(connection))
-        await asyncio.wait({committing}, timeout=self._left_s(deadline))
+        await asyncio.wait({committing}, timeout=self._left_s(until))
         if not committing.done():
             # It keeps its connection: see `PostgresqlDriver`.
             raise unavailable(TimeoutError("the server does not answer a commit"), may_be_done=True)
@@ -275,10 +275,10 @@ class Database:
         options: dict[str, Any] = {"foretell_reads_only": True}
         if self.dialect == "postgresql":
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        deadline = self._deadline()
-        connection = await self._connect(deadline)
+        until = self._deadline()
+        connection = await self._connect(until)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(until):
                 yield await connection.execution_options(**options)
         except BaseException as error:
             await self._give_up(connection, error, writes=False)
@@ -286,19 +286,24 @@ class Database:
         await asyncio.shield(self._in_background(self._close(connection)))
 
     def _deadline(self) -> float | None:
+        """When a transaction that begins now must be over. Raises `Unavailable` if that is past (`kit/deadline.py`)."""
+        now_s, allowed_until = asyncio.get_running_loop().time(), deadline.until()
+        if allowed_until is not None and now_s >= allowed_until:
+            raise unavailable(TimeoutError("what was asked before took all the time of the request"))
         # A file answers, and its thread can't be stopped half-way.
         if self.dialect == "sqlite":
             return None
-        return asyncio.get_running_loop().time() + self._transaction_timeout_s
+        own = now_s + self._transaction_timeout_s
+        return own if allowed_until is None else min(own, allowed_until)
 
     @staticmethod
-    def _left_s(deadline: float | None) -> float | None:
-        return None if deadline is None else max(deadline - asyncio.get_running_loop().time(), _END_TIMEOUT_S)
+    def _left_s(until: float | None) -> float | None:
+        return None if until is None else max(until - asyncio.get_running_loop().time(), _END_TIMEOUT_S)
 
-    async def _connect(self, deadline: float | None) -> AsyncConnection:
+    async def _connect(self, until: float | None) -> AsyncConnection:
         asked_at = perf_counter()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(until):
                 connection = await self.engine.connect()
         except Exception as error:
             if is_pooler(error):

@@ -1,5 +1,6 @@
 """What proves who calls, and what does not."""
 
+import asyncio
 import base64
 import json
 import time
@@ -12,7 +13,9 @@ import jwt
 import pytest
 
 from foretell.domain.accounts import api_keys
+from foretell.kit import deadline
 from foretell.kit.database import Database
+from foretell.kit.errors import Unavailable
 from foretell.services.app.authentication import Authenticator
 from foretell.services.app.settings import signing_secret
 from foretell.services.app.state import AppState
@@ -191,6 +194,24 @@ async def test_a_revoked_key_is_forgotten_at_once(database: Database, state: App
     authenticator.forget_api_key(key.id)
     assert authenticator.identify_cached(secret) is None
     assert authenticator.identify_cached(other) is not None
+
+
+async def test_who_has_no_time_left_leaves_the_look_up_to_those_who_have(
+    database: Database, state: AppState, ada: Account
+) -> None:
+    authenticator = Authenticator(database, state.access_tokens, clock=Clock())
+    _, secret = await _key_of(database, ada)
+
+    async def ask_in_haste() -> None:
+        with deadline.allowed(-1.0):
+            await authenticator.identify(secret)
+
+    patient = asyncio.create_task(authenticator.identify(secret))
+    hasty = asyncio.create_task(ask_in_haste())
+    with pytest.raises(Unavailable) as error:
+        await hasty
+    assert error.value.outcome == "not_done"
+    assert (await patient).user_id == ada.id
 
 
 async def test_only_so_many_keys_are_remembered(database: Database, state: AppState, ada: Account) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 from tests.integration.app_path.running import ORDER, PATH, free_port, running
 from tests.predictions import assert_books_are_right, statuses_of
 from tests.services_database import PrivatePostgresql
@@ -34,6 +35,32 @@ async def test_without_the_database_it_says_try_again(private_postgresql: Privat
         assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
         # Without the key nobody can know what became of those that were refused.
         assert (await app.client.post(PATH, json=ORDER, headers=headers)).status_code == 202
+        await assert_books_are_right(app.database)
+
+
+async def test_who_is_looked_up_first_hears_too_that_nothing_was_done(fresh_postgresql: str, tmp_path: Path) -> None:
+    settings = AppSettings(
+        database_url=fresh_postgresql,
+        broker_url=f"sqlite:///{tmp_path / 'broker.db'}",
+        data_dir=tmp_path,
+        port=free_port(),
+    )
+    async with running(settings) as app:
+        _, headers = await app.open_account()
+        key = (await app.client.post("/api-keys", json={"name": "nightly"}, headers=headers)).json()["key"]
+        owner = await asyncpg.connect(fresh_postgresql)
+        try:
+            async with owner.transaction():
+                await owner.execute("LOCK TABLE api_keys, wallets")
+                answers = await asyncio.gather(
+                    *(app.client.post(PATH, json=ORDER, headers={"X-API-Key": key}) for _ in range(3)),
+                    *(app.client.get("/balance", headers={"X-API-Key": key}) for _ in range(3)),
+                )
+        finally:
+            await owner.close()
+        assert {(answer.status_code, answer.json()["outcome"]) for answer in answers} == {(503, "not_done")}
+        assert (await app.client.post(PATH, json=ORDER, headers={"X-API-Key": key})).status_code == 202
+        assert (await app.client.get("/balance", headers={"X-API-Key": key})).json()["available"] == 99
         await assert_books_are_right(app.database)
 
 

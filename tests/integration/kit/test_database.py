@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog.testing import capture_logs
 from tests.services_database import PrivatePostgresql, run_aside
 
+from foretell.kit import deadline
 from foretell.kit.database import (
     Database,
     Moment,
@@ -186,6 +187,15 @@ async def test_a_moment_keeps_its_microseconds_and_is_in_utc(notes: Database) ->
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_microseconds_are_exact(moment: datetime) -> None:
     assert from_microseconds(to_microseconds(moment)) == moment
+
+
+async def test_a_request_whose_time_is_over_begins_nothing(notes: Database) -> None:
+    with deadline.allowed(-1.0):
+        for way in (notes.snapshot, notes.transaction):
+            with pytest.raises(Unavailable):
+                async with way():
+                    pytest.fail("it began")
+    await notes.ping()
 
 
 async def test_ping_asks_for_nothing(database: Database) -> None:

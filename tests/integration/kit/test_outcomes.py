@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from tests.services_database import PrivatePostgresql, without_standby
 
+from foretell.kit import deadline
 from foretell.kit.database import Database
 from foretell.kit.errors import MayBeDone, Unavailable
 
@@ -164,6 +165,28 @@ async def test_a_transaction_whose_connection_is_lost_before_its_commit_was_not_
             await interrupted()
         assert error.value.outcome == "not_done"
         assert await _written(operator) == 0
+
+
+async def test_the_transactions_of_one_request_share_its_time(fresh_postgresql: str) -> None:
+    database = Database(fresh_postgresql, statement_timeout_s=30, transaction_timeout_s=30)
+    sleeps = text("SELECT pg_sleep(20)")
+    try:
+        with deadline.allowed(0.5):
+            async with database.snapshot() as connection:
+                assert await connection.scalar(text("SELECT 1")) == 1
+            # Alone it would have the time.
+            with pytest.raises(Unavailable) as error:
+                async with database.transaction() as connection:
+                    await connection.execute(sleeps)
+            # Who has none left is not asked in.
+            for way in (database.snapshot, database.transaction):
+                with pytest.raises(Unavailable):
+                    async with way():
+                        pytest.fail("it began")
+        assert error.value.outcome == "not_done"
+        await database.ping()
+    finally:
+        await database.close()
 
 
 async def test_a_transaction_has_its_time_as_a_whole(fresh_postgresql: str) -> None:

@@ -302,3 +302,17 @@ async def test_what_waited_too_long_is_turned_away_and_never_handled() -> None:
         await late
     assert (await first, error.value.outcome) == (10, "not_done")
     assert station.batches == [[1]]
+
+
+async def test_a_wait_that_began_elsewhere_counts() -> None:
+    station = Station(is_open=False)
+    batcher = Batcher(station, max_batch=10, patience_s=3600.0)
+    first = batcher.enqueue(1)
+    await _until_under_way(station)
+    now = asyncio.get_running_loop().time()
+    just, too_long = batcher.enqueue(2, since=now - 3000.0), batcher.enqueue(3, since=now - 4000.0)
+    station.open.set()
+    with pytest.raises(Overloaded):
+        await too_long
+    assert (await first, await just) == (10, 20)
+    assert station.batches == [[1], [2]]

@@ -23,8 +23,8 @@ from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.store import Submission
 from foretell.inference.live import LiveRegistry
 from foretell.inference.registry import Registry
-from foretell.kit import metrics
-from foretell.kit.asgi import Application, Operations, Receive, Scope, Send
+from foretell.kit import deadline, metrics
+from foretell.kit.asgi import Application, Message, Operations, Receive, Scope, Send
 from foretell.kit.batching import Batcher
 from foretell.kit.clock_check import check_clock
 from foretell.kit.database import Database
@@ -45,11 +45,14 @@ log = structlog.get_logger()
 
 #: Submissions that one transaction may accept.
 _MAX_BATCH = 256
-#: Everybody hears within 5 s, whatever the database does: who waits for a batch to end, then for their own, ...
+#: Everybody hears within 5 s, whatever the database does: who waits to be known and for a batch to end, then for their
+#: own, ...
 _STATEMENT_TIMEOUT_S = 2.0
 _INTAKE_PATIENCE_S = 2.0
-#: ... and who waits for a connection and some statements.
+#: ... and who waits for a connection and some statements, ...
 _TRANSACTION_TIMEOUT_S = 3.0
+#: ... whose last commit may take a second more, also where one transaction (who asks?) comes before another.
+_ALLOWED_S = 3.9
 #: More than this many that wait for the database are more than it can take in time: 503, try again.
 _MAX_WAITING = 4_000
 
@@ -71,6 +74,15 @@ class App:
             if self._operations.handles(path):
                 await self._operations(scope, receive, send)
                 return
+            with deadline.allowed(_ALLOWED_S) as allowance:
+
+                async def send_and_lift(message: Message) -> None:
+                    # Whoever hears the first word has been answered; a stream goes on.
+                    allowance.lift()
+                    await send(message)
+
+                await self._api(scope, receive, send_and_lift)
+            return
         await self._api(scope, receive, send)
 
 
@@ -136,6 +148,8 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             waiting=waiting,
             database=database,
             stopping=stopping,
+            patience_s=_INTAKE_PATIENCE_S,
+            allowed_s=_ALLOWED_S,
             max_body_bytes=settings.max_body_bytes,
             expires_after_s=settings.prediction_expires_s,
         ).route

@@ -13,8 +13,9 @@ from foretell.domain.accounts import api_keys
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import InvalidToken
+from foretell.kit import deadline
 from foretell.kit.database import Database
-from foretell.kit.errors import ForetellError
+from foretell.kit.errors import ForetellError, Unavailable
 
 log = structlog.get_logger()
 
@@ -86,8 +87,12 @@ class Authenticator:
         if asking is None:
             asking = self._asking[token] = asyncio.create_task(self._ask(token))
             asking.add_done_callback(lambda done: self._asked(token, done))
-        # Shielded, since others wait for the same answer.
-        return await asyncio.shield(asking)
+        try:
+            # Shielded, since others wait for the same answer, and have come sooner or later than we.
+            async with asyncio.timeout_at(deadline.until()):
+                return await asyncio.shield(asking)
+        except TimeoutError:
+            raise Unavailable(part="database") from None
 
     def forget_api_key(self, api_key_id: UUID) -> None:
         """The key was revoked here: it ends at once. Call it after the commit."""

@@ -23,7 +23,7 @@ from foretell.domain.predictions import history
 from foretell.domain.predictions.intake import Receipt
 from foretell.domain.predictions.presentation import prediction_of, timings
 from foretell.domain.predictions.store import Submission
-from foretell.kit import tracing
+from foretell.kit import deadline, tracing
 from foretell.kit.asgi import JSON
 from foretell.kit.batching import Batcher
 from foretell.kit.clock import now, uuid7
@@ -104,10 +104,16 @@ class Submit:
         waiting: Waiting,
         database: Database,
         stopping: asyncio.Event,
+        patience_s: float,
+        allowed_s: float,
         max_body_bytes: int,
         expires_after_s: float,
     ) -> None:
-        """What the route asks and hands on to; `expires_after_s` is how long a prediction may wait."""
+        """What the route asks and hands on to.
+
+        To look up who asks and to wait for the intake may take `patience_s` together; after `allowed_s` nothing more is
+        looked up. `expires_after_s` is how long a prediction may wait.
+        """
         self._offers = offers
         self._authenticator = authenticator
         self._intake = intake
@@ -115,6 +121,8 @@ class Submit:
         self._waiting = waiting
         self._database = database
         self._stopping = stopping
+        self._patience_s = patience_s
+        self._allowed_s = allowed_s
         self._max_body_bytes = max_body_bytes
         self._expires_after = timedelta(seconds=expires_after_s)
 
@@ -130,12 +138,24 @@ class Submit:
     async def _answer(self, request: Request) -> Answer:
         headers = dict(request.headers)
         token = token_of(request.headers)
-        identity = self._authenticator.identify_cached(token) or await self._authenticator.identify(token)
-        submission = self._check(identity, await request.body(), _idempotency_key(headers))
+        identity, looked_up_s = self._authenticator.identify_cached(token), 0.0
+        if identity is None:
+            identity, looked_up_s = await self._look_up(token)
+        body = await request.body()
+        # Since when the database has kept us waiting, first for one thing and then for another; not for the body.
+        since = asyncio.get_running_loop().time() - looked_up_s
+        submission = self._check(identity, body, _idempotency_key(headers))
         wait_s = _wait_s(headers.get(b"prefer"))
-        reply = await (self._submit_and_wait(submission, wait_s) if wait_s else self._submit(submission))
+        reply = await (self._submit_and_wait(submission, since, wait_s) if wait_s else self._submit(submission, since))
         request.line = {"prediction_id": reply.answer.id}
         return bytes_answer(_encode_answer(reply.answer), JSON, reply.status, reply.headers)
+
+    async def _look_up(self, token: str) -> tuple[Identity, float]:
+        """Who `token` proves to be, and how many seconds that took."""
+        began = asyncio.get_running_loop().time()
+        with deadline.allowed(self._patience_s):
+            identity = await self._authenticator.identify(token)
+        return identity, asyncio.get_running_loop().time() - began
 
     def _check(self, identity: Identity, body: bytes, key: str | None) -> Submission:
         """The submission that the body asks for. Raises what is wrong with it, naming the field."""
@@ -188,21 +208,23 @@ class Submit:
             request_hash=request_hash,
         )
 
-    async def _submit(self, submission: Submission) -> Reply:
+    async def _submit(self, submission: Submission, since: float) -> Reply:
         trace = tracing.current()
-        accepting = self._intake.submit(submission) if trace is None else self._traced_intake(submission, trace)
-        receipt = await accepting
+        if trace is None:
+            receipt = await self._intake.submit(submission, since=since)
+        else:
+            receipt = await self._traced_intake(submission, since, trace)
         if receipt.replayed:
-            return await self._repeat(submission.user_id, receipt.id)
+            return await self._repeat(submission.user_id, receipt.id, since)
         self._publishing.publish_soon(submission)
         return Reply(202, _accepted(submission), [_location(submission.id)])
 
-    async def _traced_intake(self, submission: Submission, trace: TraceContext) -> Receipt:
+    async def _traced_intake(self, submission: Submission, since: float, trace: TraceContext) -> Receipt:
         about = spans.of_prediction(submission.id, submission.model, submission.version)
         span = tracing.begin(spans.INTAKE, "internal", trace, about)
         error = "canceled"
         try:
-            receipt = await self._intake.submit(submission)
+            receipt = await self._intake.submit(submission, since=since)
             error = ""
         except ForetellError as refusal:
             error = refusal.code
@@ -211,22 +233,24 @@ class Submit:
             span.end(error=error)
         return receipt
 
-    async def _submit_and_wait(self, submission: Submission, wait_s: float) -> Reply:
+    async def _submit_and_wait(self, submission: Submission, since: float, wait_s: float) -> Reply:
         # We watch before we submit, and so the event of its end can't be missed.
         async with self._waiting.watch(submission.id) as ended:
-            reply = await self._submit(submission)
+            reply = await self._submit(submission, since)
             if reply.answer.id == submission.id:
                 return reply.ended(await self._wait(ended, wait_s))
         earlier_id = reply.answer.id
         async with self._waiting.watch(earlier_id) as ended:
-            reply = await self._repeat(submission.user_id, earlier_id)
+            reply = await self._repeat(submission.user_id, earlier_id, since)
             return reply if reply.answer.finished_at else reply.ended(await self._wait(ended, wait_s))
 
-    async def _repeat(self, user_id: UUID, prediction_id: UUID) -> Reply:
+    async def _repeat(self, user_id: UUID, prediction_id: UUID, since: float) -> Reply:
         """The prediction that was made when the key came first: what a retry after a lost answer asks for."""
+        left_s = since + self._allowed_s - asyncio.get_running_loop().time()
         try:
-            async with self._database.snapshot() as connection:
-                view = await history.find(connection, user_id, prediction_id)
+            with deadline.allowed(left_s):
+                async with self._database.snapshot() as connection:
+                    view = await history.find(connection, user_id, prediction_id)
         except Unavailable as error:
             # Nothing was done now, but what was asked for was done before.
             raise MayBeDone(part="database") from error
