@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from foretell.cli.main import app
 from foretell.inference.engine import Engine
+from foretell.inference.package import PackageBroken
 from foretell.inference.registry import Registry
 from foretell.inference.settings import InferenceSettings
 
@@ -89,7 +90,8 @@ def test_no_runtime_loads_it(tmp_path: Path, trojan: bytes, trace: Path, runtime
     registry = Registry.discover(package.parent)
     assert registry.names == ["trojan"], registry.unavailable
     engine = Engine(registry)
-    assert set(engine.warm_all()) == {("trojan", "1.0.0")}
+    with pytest.raises(PackageBroken):
+        engine.warm("trojan")
     (answer,) = engine.predict(registry.get("trojan"), [{"x": 1}], "features")
     assert answer.code == "model_error"  # type: ignore[union-attr]  # not an output
     assert not trace.exists()

@@ -14,11 +14,12 @@ from rich.text import Text
 
 from foretell.cli.output import console, count, duration, print_json, remark, remarks, say, show, table
 from foretell.kit.disk import DiskFull, is_full
-from foretell.local.engine import LocalEngine, NotRunning, StartFailed
+from foretell.local.engine import LocalEngine, NotRunning
 from foretell.local.health import reachable_host
 from foretell.local.installation import EngineRecord, Installation
 from foretell.local.log_files import LogLine, Logs
 from foretell.local.log_format import readable
+from foretell.local.starting import StartFailed
 from foretell.local.status import ProcessStatus
 
 _LOOK_EVERY_S = 0.2

@@ -84,17 +84,6 @@ class Engine:
             stage: Stage = "features" if example.input is None else "input"
             self.predict(package, [getattr(example, stage)], stage, rehearsal=True)
 
-    def warm_all(self) -> dict[tuple[str, str], PackageBroken]:
-        """Warm every model of the registry; returns those that cannot be loaded, by name and version, and why."""
-        broken: dict[tuple[str, str], PackageBroken] = {}
-        for package in self.registry:
-            try:
-                self.warm(package.name, package.version)
-            except PackageBroken as error:
-                log.error("model_not_loaded", model=package.name, version=package.version, reason=error.message)
-                broken[package.name, package.version] = error
-        return broken
-
     def is_loaded(self, name: str, version: str) -> bool:
         """Whether this model version is in memory."""
         try:

@@ -5,20 +5,17 @@ straight to the driver: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import aiosqlite
-from sqlalchemy import BigInteger, DateTime, MetaData, event, func, select, text
-from sqlalchemy.engine import Dialect, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy import BigInteger, DateTime, MetaData, func, select, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from foretell.kit import connections, deadline
@@ -26,14 +23,10 @@ from foretell.kit.clock import now
 from foretell.kit.disk import FOLDERS
 from foretell.kit.drivers import (
     CONNECT_TIMEOUT_S,
-    SERVER_NOTICES,
     STATEMENT_TIMEOUT_S,
     Pooler,
-    PostgresqlConnection,
     PostgresqlDriver,
     SqliteDriver,
-    at_start,
-    in_transaction,
     is_away,
     is_pooler,
     is_read_only,
@@ -41,7 +34,7 @@ from foretell.kit.drivers import (
     pooler_unknown,
     unavailable,
 )
-from foretell.kit.errors import Misconfigured
+from foretell.kit.engines import postgresql_engine, postgresql_session, sqlite_engine, sqlite_path, sqlite_pragmas
 from foretell.kit.postgresql_address import Connector, read_postgresql_url
 
 #: Every table of the product hangs on this, named alike on both databases so that migrations can find constraints.
@@ -88,47 +81,10 @@ class Moment(TypeDecorator[datetime]):
         return moment
 
 
-# Everything else is planned for its parameters: after five runs, PostgreSQL would take a plan that fits any status,
-# and the sweeps would read every prediction ever made instead of the index of the few that are queued.
-_OTHER_SETTINGS = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
-
-
-def _sqlite_pragmas(durable: bool) -> tuple[str, ...]:
-    return (
-        "PRAGMA journal_mode=WAL",
-        # FULL: what was answered with 202 must outlive a power cut, not only a killed process.
-        f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}",
-        "PRAGMA foreign_keys=ON",
-        "PRAGMA cache_size=-16000",
-        "PRAGMA temp_store=MEMORY",
-        # Few large checkpoints instead of many small ones; and a log that once was long gives its room back.
-        *(() if durable else ("PRAGMA wal_autocheckpoint=4000", "PRAGMA journal_size_limit=33554432")),
-    )
-
-
 #: How long a transaction may take, in statements that take as long as they may: long ones are made of many.
 _STATEMENTS = 5
 #: How long a connection may take to be given back, and at least how long a commit may take, when time is up.
 _END_TIMEOUT_S = 1.0
-#: A transaction of ours waits for nobody but the database. One that nobody goes on with is of a process that hangs or
-#: is cut off, and it may hold what others wait for.
-_IDLE_TIMEOUT_S = 10.0
-
-
-def _postgresql_session(
-    application: str, schema: str | None, durable: bool, statement_timeout_s: float
-) -> dict[str, str]:
-    session = {
-        "application_name": application,
-        "statement_timeout": str(round(statement_timeout_s * 1000)),
-        "idle_in_transaction_session_timeout": str(round(max(_IDLE_TIMEOUT_S, statement_timeout_s) * 1000)),
-        **SERVER_NOTICES,
-    }
-    if schema is not None:
-        session["search_path"] = schema
-    if not durable:
-        session["synchronous_commit"] = "off"
-    return session
 
 
 async def server_time(connection: AsyncConnection) -> datetime:
@@ -137,38 +93,6 @@ async def server_time(connection: AsyncConnection) -> datetime:
         return now()
     moment: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     return moment
-
-
-def _postgresql_engine(connector: Connector, session: dict[str, str], pool_size: int, pooler: Pooler) -> AsyncEngine:
-    arguments: dict[str, Any] = {"async_creator_fn": connector.connect, "connection_class": PostgresqlConnection}
-    if pooler:
-        # The next transaction may be on another server connection, where no statement is prepared.
-        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-        arguments["prepared_statement_name_func"] = str
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        pool_timeout=CONNECT_TIMEOUT_S,
-        pool_pre_ping=True,
-        # An error's text must not show passwords' hashes and inputs: errors are logged.
-        hide_parameters=True,
-        connect_args=arguments | {"server_settings": at_start(session, pooler)},
-    )
-    if pooler:
-        settings = in_transaction(session)
-        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(settings))
-    return engine
-
-
-def _sqlite_path(url: str) -> Path:
-    try:
-        path = make_url(url).database
-    except ArgumentError:
-        path = None
-    if not path:
-        raise Misconfigured("FORETELL_DATABASE_URL has no path: sqlite:///PATH is needed")
-    return Path(path)
 
 
 class Database:
@@ -205,26 +129,19 @@ class Database:
         self.driver: PostgresqlDriver | SqliteDriver
         self.engine: AsyncEngine
         if url.startswith("sqlite:"):
-            path = _sqlite_path(url)
+            path = sqlite_path(url)
             self.dialect = "sqlite"
             path.parent.mkdir(parents=True, exist_ok=True)
             self._folder = path.parent
             FOLDERS.watch(path.parent)
-            pragmas = _sqlite_pragmas(durable)
-            self.engine = create_async_engine(
-                "sqlite+aiosqlite://",
-                poolclass=AsyncAdaptedQueuePool,
-                pool_timeout=CONNECT_TIMEOUT_S,
-                hide_parameters=True,
-                async_creator=partial(_open_sqlite, path, pragmas, statement_timeout_s),
-            )
-            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            pragmas = sqlite_pragmas(durable)
+            self.engine = sqlite_engine(path, pragmas, statement_timeout_s)
             self.driver = SqliteDriver(path, pragmas=pragmas)
         else:
             self.dialect = "postgresql"
-            session = _postgresql_session(application, schema, durable, statement_timeout_s)
+            session = postgresql_session(application, schema, durable, statement_timeout_s)
             connector = Connector(read_postgresql_url(url), min(statement_timeout_s, CONNECT_TIMEOUT_S))
-            self.engine = _postgresql_engine(connector, session | _OTHER_SETTINGS, pool_size, pooler)
+            self.engine = postgresql_engine(connector, session, pool_size, pooler)
             self.driver = PostgresqlDriver(
                 connector, size=pool_size, session=session, statement_timeout_s=statement_timeout_s, pooler=pooler
             )
@@ -380,31 +297,3 @@ class Database:
             self._folder = None
         await self.driver.close()
         await self.engine.dispose()
-
-
-async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> aiosqlite.Connection:
-    # The driver must not open transactions of its own accord: `_begin_sqlite` does.
-    connection = aiosqlite.connect(path, timeout=timeout_s, isolation_level=None)
-    # As SQLAlchemy would set it: a process that ends waits for no connection.
-    thread = connection._thread
-    thread.daemon = True
-
-    async def open_and_prepare() -> None:
-        await connection
-        await connection.executescript(";".join(pragmas))
-
-    opening = asyncio.create_task(open_and_prepare())
-    try:
-        await asyncio.shield(opening)
-    except BaseException:
-        # Whole or not at all. The thread ends with a word to the event loop, which must not be closed by then.
-        await asyncio.wait([opening])
-        connection.stop()
-        await asyncio.to_thread(thread.join)
-        raise
-    return connection
-
-
-def _begin_sqlite(connection: Any) -> None:
-    reads_only = connection.get_execution_options().get("foretell_reads_only")
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")

@@ -1,7 +1,6 @@
 """The local engine: all services as processes of this machine, under a supervisor that outlives the terminal."""
 
 import os
-import secrets
 import shlex
 import subprocess
 import sys
@@ -10,29 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from foretell.kit.errors import ForetellError
-from foretell.local import health, ports
+from foretell.local import health
 from foretell.local.addresses import addresses_of
 from foretell.local.configuration import STOP_WAIT_S, render
 from foretell.local.installation import EngineRecord, Installation, Program
-from foretell.local.log_files import LogLine, words_since
+from foretell.local.planning import Planning, check_count
 from foretell.local.remote import ProcessState, Supervisor, SupervisorAway
 from foretell.local.services import SERVICES, Service, is_here, runnable
+from foretell.local.starting import Start
 from foretell.local.status import ProcessStatus, status_of
 
 #: What the supervisor runs, before the name of the service.
 SERVE_COMMAND = (sys.executable, "-P", "-m", "foretell.cli", "serve")
-MAX_WORKERS = 64
-
-_LOOPBACK = "127.0.0.1"
 _SUPERVISOR_STARTS_S = 20.0
-#: A start without any progress for this long has failed, ...
-_NO_PROGRESS_S = 120.0
-#: ... but where all that is left is models that load, and none was ready for this long, it is over: they go on alone.
-STILL_LOADING_S = 600.0
-#: A process that has ended this often before it was ever healthy will not be healthy the next time.
-HOPELESS_AFTER_STARTS = 3
-#: ... and for what no start depends on, it waits so long, in case that it is there at once.
-_NOT_AWAITED_S = 5.0
 _LOOK_EVERY_S = 0.1
 
 
@@ -48,28 +37,10 @@ class Unwatched(NotRunning):
     code = "unwatched"
 
 
-class InvalidWorkerCount(ForetellError):
-    """The number of workers must be from 1 to {most}, not {count}."""
-
-    code = "invalid_worker_count"
-
-
 class SupervisorFailed(ForetellError):
     """The supervisor did not start: {reason}"""
 
     code = "supervisor_failed"
-
-
-class StartFailed(ForetellError):
-    """{what}"""
-
-    code = "start_failed"
-
-    def __init__(self, reasons: Mapping[str, str], last_words: Sequence[LogLine]) -> None:
-        """`reasons` says of each process that did not start why."""
-        super().__init__(what=" ".join(f"{name} did not start: {reason}" for name, reason in reasons.items()))
-        #: The last lines that they wrote to their logs.
-        self.last_words = list(last_words)
 
 
 class StopFailed(ForetellError):
@@ -88,7 +59,7 @@ class LocalEngine:
         self,
         installation: Installation,
         *,
-        table: Iterable[Service] = SERVICES,
+        table: Sequence[Service] = SERVICES,
         serve_command: Sequence[str] = SERVE_COMMAND,
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
@@ -98,12 +69,11 @@ class LocalEngine:
         self._table = tuple(table)
         self._serve_command = tuple(serve_command)
         self._environment = environment
-        self._clock = clock
+        self._planning = Planning(table, environment)
+        self._start = Start(table, installation.logs_dir, clock)
         self._supervisor = Supervisor(installation.socket)
         #: The supervisor, if it is our child: then we have to collect it when it ends.
         self._child: subprocess.Popen[bytes] | None = None
-        #: How long each log was when we last started something: what stands behind is of now.
-        self._log_sizes: dict[str, int] = {}
 
     def record(self) -> EngineRecord | None:
         """What runs here, or None when nothing does."""
@@ -169,57 +139,25 @@ class LocalEngine:
         Raises `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`.
         """
         if workers is not None:
-            _check_count(workers)
+            check_count(workers)
         services, remarks = runnable(self._table, self._environment)
-        programs = self._plan(services, workers)
+        programs = self._planning.programs(services, workers)
         self.installation.prepare()
         self.installation.write_configuration(render(programs))
         data_dir = self.installation.data_dir
         record = EngineRecord(
             supervisor_pid=0,
             socket=str(self.installation.socket),
-            database_url=self._url("FORETELL_DATABASE_URL", f"sqlite:///{data_dir / 'foretell.db'}"),
-            broker_url=self._url("FORETELL_BROKER_URL", f"sqlite:///{data_dir / 'broker.db'}"),
+            database_url=self._planning.url("FORETELL_DATABASE_URL", f"sqlite:///{data_dir / 'foretell.db'}"),
+            broker_url=self._planning.url("FORETELL_BROKER_URL", f"sqlite:///{data_dir / 'broker.db'}"),
             environment=self._environment.get("FORETELL_ENVIRONMENT") or "development",
             programs=programs,
         )
         self.installation.write(record)
-        self._note_log_sizes()
+        self._start.begin()
         pid = self._spawn_supervisor(programs)
         self.installation.write(replace(record, supervisor_pid=pid))
         return remarks
-
-    def _url(self, variable: str, default: str) -> str:
-        url = self._environment.get(variable) or default
-        if url.startswith("sqlite:///"):
-            # Written down for commands that may run in another folder.
-            return f"sqlite:///{os.path.abspath(url.removeprefix('sqlite:///'))}"
-        return url
-
-    def _plan(self, services: list[Service], workers: int | None) -> list[Program]:
-        host = self._environment.get("FORETELL_HOST") or _LOOPBACK
-        programs: list[Program] = []
-        for service in services:
-            port = service.port_from(self._environment)
-            if port:
-                ports.check_free(host, port, service.port_variable)
-                programs.append(_program(service.name, service.name, host, port))
-        for service in services:
-            if not service.port:
-                count = workers if service.scales and workers is not None else service.count
-                names = [f"{service.name}-{number}" for number in range(1, count + 1)]
-                programs += self._more(service.name, names if service.scales else [service.name], programs)
-        return programs
-
-    def _more(self, service: str, names: list[str], others: list[Program]) -> list[Program]:
-        """Processes for `names`, each on a free loopback port."""
-        taken = {program.port for program in others} | {each.port_from(self._environment) for each in self._table}
-        programs = []
-        for name in names:
-            port = ports.free_port(_LOOPBACK, taken)
-            taken.add(port)
-            programs.append(_program(name, service, _LOOPBACK, port))
-        return programs
 
     def _spawn_supervisor(self, programs: list[Program]) -> int:
         from foretell.local.leftovers import MARK
@@ -258,60 +196,8 @@ class LocalEngine:
         return child.pid
 
     def until_healthy(self, names: Iterable[str] | None = None) -> Iterator[list[ProcessStatus]]:
-        """Watch a start: yields the status of the processes (`names`, or all) until every one has loaded its models.
-
-        Waits as long as there is progress. Models that load on and on are left to themselves: their processes are up,
-        and answer for the others. So is a service that no start waits for. Raises `StartFailed` when a process ends
-        again and again, or is not healthy and nothing has happened for two minutes.
-        """
-        wanted = None if names is None else set(names)
-        awaited = {service.name for service in self._table if service.awaited}
-        seen: dict[str, set[int]] = {}
-        done: dict[str, ProcessStatus] = {}
-        before, progress_at = None, self._clock()
-        while True:
-            statuses = [
-                done.get(status.name, status)
-                for status in self.status(skip_health=done)
-                if wanted is None or status.name in wanted
-            ]
-            done |= {status.name: status for status in statuses if status.healthy and not status.loading}
-            yield statuses
-            if len(done) == len(statuses):
-                return
-            now = [
-                (status.name, status.healthy, status.state, set(status.loading))
-                for status in statuses
-                if status.service in awaited
-            ]
-            if now != before:
-                before, progress_at = now, self._clock()
-            waiting = [status for status in statuses if not status.healthy and status.service in awaited]
-            for status in waiting:
-                seen.setdefault(status.name, set()).update({status.pid} - {0})
-            hopeless = [status for status in waiting if len(seen[status.name]) >= HOPELESS_AFTER_STARTS]
-            idle_s = self._clock() - progress_at
-            if hopeless or (waiting and idle_s > _NO_PROGRESS_S):
-                raise self._start_failed(hopeless or waiting, ended=bool(hopeless))
-            loading = any(status.loading for status in statuses)
-            if not waiting and idle_s > (STILL_LOADING_S if loading else _NOT_AWAITED_S):
-                return
-            time.sleep(_LOOK_EVERY_S)
-
-    def _start_failed(self, failed: list[ProcessStatus], *, ended: bool) -> StartFailed:
-        reasons: dict[str, str] = {}
-        last_words: list[LogLine] = []
-        for status in failed:
-            file = self.installation.logs_dir / f"{status.name}.log"
-            words = words_since(file, self._log_sizes.get(status.name, 0), lines=10)
-            wrong = [str(line.fields.get("reason") or line.message) for line in words if line.level in _WRONG]
-            said = wrong or ([words[-1].message] if words else ["it ended without a word"])
-            reasons[status.name] = said[-1] if ended else status.reason or f"it is {status.state}"
-            last_words += words
-        return StartFailed(reasons, last_words)
-
-    def _note_log_sizes(self) -> None:
-        self._log_sizes = {file.stem: file.stat().st_size for file in self.installation.logs_dir.glob("*.log")}
+        """Watch a start of the processes `names`, or of all: see `Start.until_healthy`."""
+        return self._start.until_healthy(lambda done: self.status(skip_health=done), names)
 
     # Status
 
@@ -363,7 +249,7 @@ class LocalEngine:
 
         Returns when those removed have finished what they had in hand. Raises `NotRunning`, `InvalidWorkerCount`.
         """
-        _check_count(workers)
+        check_count(workers)
         record = self.running_record()
         service = next(service for service in self._table if service.scales)
         present = self.workers(record)
@@ -372,9 +258,9 @@ class LocalEngine:
         missing = sorted(wanted - {program.name for program in kept}, key=lambda name: int(name.rpartition("-")[2]))
         # A worker that a broken-off scaling left on its way out must be gone before its name is taken again.
         self._reconcile(replace(record, programs=kept))
-        added = self._more(service.name, missing, record.programs)
+        added = self._planning.more(service.name, missing, record.programs)
         if added:
-            self._note_log_sizes()
+            self._start.begin()
             self._reconcile(replace(record, programs=[*kept, *added]))
         return [program.name for program in added]
 
@@ -443,15 +329,5 @@ class LocalEngine:
         return was_running or bool(left)
 
 
-_WRONG = ("error", "critical")
 _SET_PER_PROCESS = ("FORETELL_PORT", "FORETELL_INSTANCE")
 _ABSENT = ProcessState(name="", state="STOPPED", pid=0, started_at=0, uptime_s=0)
-
-
-def _check_count(workers: int) -> None:
-    if not 1 <= workers <= MAX_WORKERS:
-        raise InvalidWorkerCount(most=MAX_WORKERS, count=workers)
-
-
-def _program(name: str, service: str, host: str, port: int) -> Program:
-    return Program(name=name, service=service, instance=f"{name}-{secrets.token_hex(3)}", host=host, port=port)

@@ -7,8 +7,8 @@ from typing import Any
 
 from foretell.kit.errors import ForetellError
 from foretell.local import health
-from foretell.local.engine import HOPELESS_AFTER_STARTS, STILL_LOADING_S
 from foretell.local.installation import Program
+from foretell.local.starting import HOPELESS_AFTER_STARTS, STILL_LOADING_S
 
 #: For somebody who waits at a terminal; what loads has longer.
 _NO_PROGRESS_S = 60.0

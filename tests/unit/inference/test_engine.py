@@ -208,7 +208,7 @@ def test_a_tampered_artifact_is_refused_before_it_is_loaded(make_package: MakePa
     assert result.error == Failure("model_error", "The model doubler 1.0.0 could not be loaded on this worker.")
 
 
-def test_warm_all_names_what_is_broken_and_warms_the_rest(make_package: MakePackage) -> None:
+def test_what_is_broken_keeps_no_other_from_being_warmed(make_package: MakePackage) -> None:
     paths: list[Path] = [make_package("a"), make_package("b", name="bad")]
 
     def load(package: ModelPackage) -> Any:
@@ -217,7 +217,9 @@ def test_warm_all_names_what_is_broken_and_warms_the_rest(make_package: MakePack
         return Bench(paths[0], None)
 
     engine = Engine(Registry([load_package(path) for path in paths]), load=load)
-    assert list(engine.warm_all()) == [("bad", "1.0.0")]
+    with pytest.raises(PackageBroken, match="Mend it"):
+        engine.warm("bad")
+    engine.warm("doubler")
     assert engine.is_loaded("doubler", "1.0.0")
     with pytest.raises(ModelNotFound):
         engine.warm("absent")
@@ -236,7 +238,7 @@ def test_a_lazy_model_is_loaded_at_the_start_but_makes_its_first_prediction_when
     example = "[[examples]]\nfeatures = { x = 1 }\noutput = { y = 2 }\n"
     eager, lazy = make_bench(more=example, folder="eager"), make_bench(more="lazy = true\n" + example, folder="lazy")
     for bench in (eager, lazy):
-        assert bench.engine.warm_all() == {}
+        bench.engine.warm("doubler")
         assert bench.engine.is_loaded("doubler", "1.0.0")
     assert eager.model.batches == [[{"x": 1}]]
     assert lazy.model.batches == []

@@ -208,7 +208,8 @@ def test_a_call_under_way_is_answered_by_the_package_it_began_with(make_package:
     def replace_it() -> None:
         (live.folder / "first" / "model.onnx").write_bytes(b"22")
         live.refresh()
-        engine.warm_all()
+        for package in live:
+            engine.warm_package(package)
         engine.keep_only(live.kept)
 
     def asked(version: str = "1.0.0") -> Any:

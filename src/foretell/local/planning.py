@@ -1,0 +1,71 @@
+"""Which processes run, and where they listen."""
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+
+from foretell.kit.errors import ForetellError
+from foretell.local import ports
+from foretell.local.installation import Program
+from foretell.local.services import Service
+
+MAX_WORKERS = 64
+_LOOPBACK = "127.0.0.1"
+
+
+class InvalidWorkerCount(ForetellError):
+    """The number of workers must be from 1 to {most}, not {count}."""
+
+    code = "invalid_worker_count"
+
+
+def check_count(workers: int) -> None:
+    """Raises `InvalidWorkerCount`."""
+    if not 1 <= workers <= MAX_WORKERS:
+        raise InvalidWorkerCount(most=MAX_WORKERS, count=workers)
+
+
+class Planning:
+    """What the environment says about where services run."""
+
+    def __init__(self, table: Iterable[Service], environment: Mapping[str, str]) -> None:
+        self._table = tuple(table)
+        self._environment = environment
+
+    def url(self, variable: str, default: str) -> str:
+        """The address in that variable of the environment, or the usual one."""
+        url = self._environment.get(variable) or default
+        if url.startswith("sqlite:///"):
+            # Written down for commands that may run in another folder.
+            return f"sqlite:///{os.path.abspath(url.removeprefix('sqlite:///'))}"
+        return url
+
+    def programs(self, services: list[Service], workers: int | None) -> list[Program]:
+        """A process for each service, and as many as are wanted of those that scale. Raises `PortTaken`."""
+        host = self._environment.get("FORETELL_HOST") or _LOOPBACK
+        programs: list[Program] = []
+        for service in services:
+            port = service.port_from(self._environment)
+            if port:
+                ports.check_free(host, port, service.port_variable)
+                programs.append(_program(service.name, service.name, host, port))
+        for service in services:
+            if not service.port:
+                count = workers if service.scales and workers is not None else service.count
+                names = [f"{service.name}-{number}" for number in range(1, count + 1)]
+                programs += self.more(service.name, names if service.scales else [service.name], programs)
+        return programs
+
+    def more(self, service: str, names: list[str], others: list[Program]) -> list[Program]:
+        """Processes for `names`, each on a free loopback port."""
+        taken = {program.port for program in others} | {each.port_from(self._environment) for each in self._table}
+        programs = []
+        for name in names:
+            port = ports.free_port(_LOOPBACK, taken)
+            taken.add(port)
+            programs.append(_program(name, service, _LOOPBACK, port))
+        return programs
+
+
+def _program(name: str, service: str, host: str, port: int) -> Program:
+    return Program(name=name, service=service, instance=f"{name}-{secrets.token_hex(3)}", host=host, port=port)

@@ -1,0 +1,88 @@
+"""Calls a model in a thread, within its time limit."""
+
+import asyncio
+import faulthandler
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Protocol
+
+import structlog
+
+from foretell.contracts.messages import Result, TaskEnvelope
+from foretell.inference.loading import State
+from foretell.kit import metrics
+from foretell.services.worker.measures import RUN_DURATION_S
+
+log = structlog.get_logger()
+
+#: A model that holds the interpreter's lock can't be timed from inside it; this much later the process is ended from
+#: a thread of its own that needs no lock.
+_HARD_LIMIT_EXTRA_S = 3.0
+#: While a model is loaded, that may hold the lock for long, and the call that waits for it is not to blame.
+_HARD_LIMIT_LOADING_S = 3600.0
+#: The time limit is counted in steps of this, so that time in which nobody in this process could run counts little.
+_STEP_S = 1.0
+
+
+class Runner(Protocol):
+    """What a worker needs of the engine."""
+
+    def run(self, envelope: TaskEnvelope) -> list[Result]:
+        """Results in the order of the tasks. Never raises for what is in the envelope."""
+
+
+class Models(Protocol):
+    """Which models a worker can answer for."""
+
+    def state(self, model: str, version: str) -> State:
+        """How a version is here. One that nobody knows is ready: the engine says so."""
+
+    def reason(self, model: str, version: str) -> str:
+        """Why one that is `FAILED` can't be loaded."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is being loaded at this moment."""
+
+
+class Calls:
+    """One call of a model at a time."""
+
+    def __init__(self, engine: Runner, models: Models, time_limit_s: Callable[[str, str], float]) -> None:
+        """`time_limit_s(model, version)` says how long one call of a model may take."""
+        self._engine = engine
+        self._models = models
+        self._time_limit_s = time_limit_s
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._calling = False
+
+    def models_changed(self) -> None:
+        """A model begins to load, is loaded, or can't be."""
+        if self._calling and self._models.under_way:
+            faulthandler.dump_traceback_later(_HARD_LIMIT_LOADING_S, exit=True)
+
+    async def run(self, envelope: TaskEnvelope) -> Sequence[Result] | None:
+        """The results of the tasks; None when the model did not answer within its time limit."""
+        limit_s = self._time_limit_s(envelope.model, envelope.version)
+        metrics.BATCH_ITEMS.labels("worker").observe(len(envelope.tasks))
+        hard_limit_s = _HARD_LIMIT_LOADING_S if self._models.under_way else limit_s + _HARD_LIMIT_EXTRA_S
+        faulthandler.dump_traceback_later(hard_limit_s, exit=True)
+        running = asyncio.get_running_loop().run_in_executor(
+            self._thread, copy_context().run, self._engine.run, envelope
+        )
+        self._calling = True
+        left_s, done = limit_s, False
+        try:
+            with RUN_DURATION_S.labels(envelope.model, envelope.version).time():
+                while not done and left_s > 0:
+                    await asyncio.wait({running}, timeout=min(left_s, _STEP_S))
+                    done = running.done()
+                    left_s -= _STEP_S
+        finally:
+            self._calling = False
+            faulthandler.cancel_dump_traceback_later()
+        if done:
+            return running.result()
+        log.error("model_hung", model=envelope.model, version=envelope.version, limit_s=limit_s)
+        return None
