@@ -35,15 +35,20 @@ class PrivatePostgresql:
     """A PostgreSQL server of one test: its own files, its own port on the loopback, started and ended at will."""
 
     def __init__(
-        self, programs: Path, *, address: str = "127.0.0.1", standby_of: "PrivatePostgresql | None" = None
+        self,
+        programs: Path,
+        *,
+        address: str = "127.0.0.1",
+        standby_of: "PrivatePostgresql | None" = None,
+        parent: Path | None = None,
     ) -> None:
         """`address`: another than the loopback's only where nobody else gets to, since no password is asked for.
 
-        `standby_of` is a running server that this one follows.
+        `standby_of` is a running server that this one follows. `parent` is where its folder is made.
         """
         self._programs = programs
         # Not below pytest's folder, which is closed to the user that the server must run as.
-        self._folder = Path(tempfile.mkdtemp(prefix="foretell-postgresql-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="foretell-postgresql-", dir=parent))
         self._data = self._folder / "data"
         self._account = unprivileged_account()
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,8 +56,7 @@ class PrivatePostgresql:
         self.port = _free_port()
         self.socket_folder = str(self._folder)
         self.url = f"postgresql://postgres@{address}:{self.port}/postgres"
-        if self._account:
-            shutil.chown(self._folder, self._account["user"], self._account["group"])
+        self.give(self._folder)
         made: list[Any]
         if standby_of is None:
             made = [programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
@@ -64,8 +68,13 @@ class PrivatePostgresql:
             with (self._data / "pg_hba.conf").open("a") as access:
                 access.write("host all all all trust\n")
 
+    def give(self, folder: Path) -> None:
+        """Let the server write in this folder."""
+        if self._account:
+            shutil.chown(folder, self._account["user"], self._account["group"])
+
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start, and wait until it answers. One that has ended by itself is started again."""
         deadline_s = time.monotonic() + _PATIENCE_S
         while True:
             if self._process is None or self._process.poll() is not None:

@@ -7,6 +7,7 @@ at a time has the sole use.
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -146,6 +147,11 @@ class PrivateRabbitMQ:
             command, env=self._environment, cwd=self._folder, check=True, capture_output=True, text=True
         )
         return done.stdout
+
+    def leader_of(self, queue: str) -> str:
+        """The name of the node that leads this quorum queue."""
+        rows = json.loads(self.control("--formatter=json", "list_queues", "name", "leader"))
+        return str({row["name"]: row["leader"] for row in rows}[queue])
 
     def remove(self) -> None:
         """End it and remove its files."""

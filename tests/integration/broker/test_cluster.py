@@ -1,7 +1,6 @@
 """RabbitMQ on three nodes: with the leader's killed it goes on, and what lies there is never given up."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -33,11 +32,6 @@ async def _publish_at_last(broker: Broker, message_id: str) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def _leader(node: PrivateRabbitMQ, queue: str) -> str:
-    said = await asyncio.to_thread(node.control, "--formatter=json", "list_queues", "name", "leader")
-    return str({row["name"]: row["leader"] for row in json.loads(said)}[queue])
-
-
 async def test_with_the_leaders_node_killed_it_goes_on_and_without_a_quorum_nothing_is_given_up(
     rabbitmq_cluster: list[PrivateRabbitMQ],
     cluster_place: Place,
@@ -50,7 +44,7 @@ async def test_with_the_leaders_node_killed_it_goes_on_and_without_a_quorum_noth
     await until(lambda: broker.connected)
     for number in range(5):
         await broker.publish(TASKS, b"", message_id=str(number), timeout_s=PATIENCE_S)
-    leader = await _leader(rabbitmq_cluster[0], cluster_place.prefix + TASKS)
+    leader = await asyncio.to_thread(rabbitmq_cluster[0].leader_of, cluster_place.prefix + TASKS)
     first = next(node for node in rabbitmq_cluster if node.node == leader)
     second, _ = [node for node in rabbitmq_cluster if node is not first]
 

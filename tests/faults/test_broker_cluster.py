@@ -1,0 +1,59 @@
+"""Three RabbitMQ nodes: the leader's dies; then there is no quorum, and there is one again. Nothing is lost."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.faults.callers import FAULT_SECONDS, REQUEST_TIMEOUT_S, new_callers
+from tests.faults.promises import assert_promises_kept
+from tests.services_rabbitmq import PrivateRabbitMQ
+from tests.services_system import Backends
+from tests.system import System
+
+from foretell.contracts import queues
+
+pytestmark = pytest.mark.faults
+
+#: So long after the nodes' return, results come again.
+_SERVING_AGAIN_S = 90.0
+
+
+async def _results_come_again(system: System) -> None:
+    """Wait until predictions succeed again, all that had been accepted before the call among them."""
+    accepted = await system.count()
+    async with asyncio.timeout(_SERVING_AGAIN_S):
+        while await system.count("succeeded") < accepted:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_cluster_loses_its_leader_and_then_its_quorum(
+    fresh_postgresql: str, rabbitmq_cluster: list[PrivateRabbitMQ], private_prefix: str, tmp_path: Path
+) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in rabbitmq_cluster)
+    # Nothing is taken for lost in the time of a test: what lay in the queues must still lie there.
+    system = Backends("servers", fresh_postgresql, f"amqp://guest:guest@{hosts}/", private_prefix).system(tmp_path)
+    async with system.running(workers=2):
+        callers = await new_callers(system)
+        async with callers.calling():
+            await callers.progress(50)
+            leader = await asyncio.to_thread(rabbitmq_cluster[0].leader_of, private_prefix + queues.TASKS)
+            first = next(node for node in rabbitmq_cluster if node.node == leader)
+            second, _ = [node for node in rabbitmq_cluster if node is not first]
+            await asyncio.to_thread(first.kill)
+            await callers.progress(50)
+            await _results_come_again(system)
+
+            # One of three is no quorum.
+            await asyncio.to_thread(second.kill)
+            await callers.progress(50)
+            await asyncio.sleep(FAULT_SECONDS)
+            for node in (first, second):
+                await asyncio.to_thread(node.start)
+            await _results_come_again(system)
+            await callers.progress(50)
+        ended = await assert_promises_kept(system, callers)
+        assert not any("queue_rebuilt" in system.log_of(running) for running in system.processes)
+    # Without the broker they are accepted all the same: they wait in the database.
+    assert set(callers.answers) == {202}
+    assert callers.slowest_s < REQUEST_TIMEOUT_S
+    assert set(ended) == {("succeeded", None)}
