@@ -17,7 +17,7 @@ class DispatcherSettings(ServiceSettings):
     lost_after_s: float = Field(default=30.0, gt=0)
     #: How often workers say which tasks they keep for long. What one kept is published again after three times this
     #: without a word.
-    task_pulse_s: float = Field(default=5.0, gt=0)
+    task_pulse_s: float = Field(default=5.0, gt=0, le=10)
     #: How often, at most, the figures of the operator are looked up: what waits, what was earned. On a large database
     #: they are looked up less often, so that they take a hundredth of one connection's time.
     figures_interval_s: float = Field(default=5.0, gt=0)
