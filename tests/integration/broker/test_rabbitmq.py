@@ -132,7 +132,8 @@ async def test_counts_of_the_release_before_are_understood(
     other: Any = await aiormq.connect(rabbitmq_place.url)
     channel = await other.channel()
     copy = await channel.basic_get(rabbitmq_place.prefix + TASKS, no_ack=True)
-    assert copy.header.properties.headers == {"foretell-earlier-attempts": str(attempts - 1)}
+    texts = {name: value for name, value in copy.header.properties.headers.items() if isinstance(value, str)}
+    assert texts == {"foretell-earlier-attempts": str(attempts - 1)}
     await other.close()
 
 

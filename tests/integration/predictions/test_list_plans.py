@@ -152,3 +152,28 @@ async def test_what_ended_since_the_last_vacuum_is_not_gone_through(fresh_postgr
         await connection.close()
         await looking.close()
         await database.close()
+
+
+@pytest.mark.parametrize("model", [None, "flight-delay"])
+async def test_what_left_the_queue_is_gone_through_once(fresh_postgresql: str, model: str | None) -> None:
+    """`status=queued` with nothing queued goes past all that ended since the last vacuum; the next look does not."""
+    database = Database(fresh_postgresql)
+    await migrate(database)
+    owner = await open_account(database)
+    connection = await asyncpg.connect(fresh_postgresql)
+    try:
+        await connection.execute("ALTER TABLE predictions SET (autovacuum_enabled = off)")
+        await connection.execute(_QUEUE, owner)
+        await connection.execute(_END)
+        costs = []
+        for _ in range(2):
+            statements: Statements = []
+            with _noted(database, statements):
+                async with database.snapshot() as asking:
+                    assert await history.page(asking, owner, limit=21, status="queued", model=model) == []
+            costs.append(await _cost(database, fresh_postgresql, statements))
+        # The cost is that of one look more, since to explain a statement is to run it.
+        assert max(costs) < _MOST_BUFFERS
+    finally:
+        await connection.close()
+        await database.close()
