@@ -114,6 +114,13 @@ _COPY = (
     " request_hash, created_at, expires_at, finished_at, output, error_code FROM predictions"
 )
 
+#: A payment in Stars, up to its credits and what was refunded when; and the top-up that stands for one of 50.
+_PAID = (
+    "INSERT INTO telegram_payments (charge_id, user_id, chat_id, stars, created_at, credits, refunded_at,"
+    " refunded_credits) SELECT 'charge-1', id, 7, 25, created_at"
+)
+_ENTERED = "UPDATE ledger SET reference = 'telegram:charge-1' WHERE reference = 'payment-1'"
+
 FAULTS: list[Fault] = [
     # A prediction's ledger does not fit its status.
     ("no hold", ["DELETE FROM ledger WHERE kind = 'hold' AND prediction_id = {queued}"],
@@ -227,6 +234,18 @@ FAULTS: list[Fault] = [
      {"prediction_stands_once", "idempotency_key_used_once"}, "succeeded"),
     ("one key, two predictions", [f"{_COPY} WHERE id = {{succeeded}}"],
      {"idempotency_key_used_once", "ledger_fits_status"}, "missing"),
+    ("a payment that nobody entered", [f"{_PAID}, 50, NULL, NULL FROM users WHERE id = {{anna}}"],
+     {"payment_has_movements"}, "charge-1"),
+    ("a payment of other credits", [f"{_PAID}, 51, NULL, NULL FROM users WHERE id = {{anna}}", _ENTERED],
+     {"payment_has_movements"}, "charge-1"),
+    ("a payment of somebody else", [f"{_PAID}, 50, NULL, NULL FROM users WHERE id = {{boris}}", _ENTERED],
+     {"payment_has_movements"}, "charge-1"),
+    ("a refund that nobody entered", [f"{_PAID}, 50, created_at, 50 FROM users WHERE id = {{anna}}", _ENTERED],
+     {"payment_has_movements"}, "charge-1"),
+    ("a refund that is only entered", [f"{_PAID}, 50, NULL, NULL FROM users WHERE id = {{boris}}",
+                                       "UPDATE ledger SET reference = 'telegram-refund:charge-1'"
+                                       " WHERE kind = 'adjustment'"],
+     {"payment_has_movements"}, "charge-1"),
 ]  # fmt: skip
 
 

@@ -239,6 +239,12 @@ STEPS = (
         lambda counted: counted["same_keys"] == counted["keys"],
     ),
     Step("looking for references used twice", _named("reference_used_once")),
+    Step(
+        "comparing payments in Stars with their movements",
+        _named("payment_has_movements"),
+        "SELECT count(*) AS payments FROM telegram_payments",
+        lambda counted: counted["payments"] == 0,
+    ),
 )
 
 

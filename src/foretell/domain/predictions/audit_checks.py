@@ -185,4 +185,19 @@ CHECKS = (
         FROM predictions WHERE idempotency_key IS NOT NULL GROUP BY user_id, idempotency_key HAVING count(*) > 1
         """,
     ),
+    Check(
+        "payment_has_movements",
+        "A payment in Telegram Stars has not the movements that it stands for.",
+        """
+        SELECT p.charge_id, p.user_id,
+            p.credits || ' in, ' || coalesce(p.refunded_credits, 0) || ' out' AS expected,
+            coalesce(paid.amount, 0) || ' in, ' || -coalesce(back.amount, 0) || ' out' AS found
+        FROM telegram_payments p
+        LEFT JOIN ledger paid ON paid.reference = 'telegram:' || p.charge_id
+            AND paid.kind = 'top_up' AND paid.user_id = p.user_id
+        LEFT JOIN ledger back ON back.reference = 'telegram-refund:' || p.charge_id
+            AND back.kind = 'adjustment' AND back.user_id = p.user_id
+        WHERE p.credits <> coalesce(paid.amount, 0) OR coalesce(p.refunded_credits, 0) <> -coalesce(back.amount, 0)
+        """,
+    ),
 )
