@@ -80,6 +80,31 @@ async def test_fast_models_answer_while_one_loads_and_another_cannot(backends: B
         assert (await system.balance(user_id)).available == 10_000 - len(fast) - 3
 
 
+async def test_a_worker_and_a_dispatcher_die_together_with_what_was_kept(backends: Backends, tmp_path: Path) -> None:
+    """To the broker it was done, and nobody lives who heard who had it. It counts as lost only much later."""
+    system = backends.system(tmp_path, FORETELL_TASK_PULSE_S="0.5")
+    loaded = tmp_path / "loaded"
+    write_python_model(tmp_path / "models", "a-slow", load=waits_for(loaded))
+    async with system.running(workers=1):
+        _, client = await authorized(system, credits=100)
+        async with client:
+            ids = await _submit(client, "a-slow", 3)
+        (worker,) = system.alive("worker")
+        async with (
+            asyncio.timeout(_PATIENCE_S),
+            httpx.AsyncClient(base_url=f"http://{worker.host}:{worker.port}") as its,
+        ):
+            while not (await its.get("/health")).json()["tasks_postponed"]:
+                await asyncio.sleep(0.01)
+        together = [worker, *system.alive("dispatcher")]
+        for running in together:
+            system.kill(running)
+        for running in together:
+            running.process.wait()
+        loaded.touch()
+        assert await assert_promises_kept(system, ids=ids) == {("succeeded", None): 3}
+
+
 @pytest.fixture
 def impatient(private_rabbitmq: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
     """A RabbitMQ that takes back what is not acknowledged within a second or two."""
