@@ -21,6 +21,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 #: In the scope of what a process asks itself, which is no request of anybody: it is neither logged nor counted.
 ASKED_WITHIN = "foretell.asked_within"
 
+#: In the scope of what came over a connection: what the request holds of the bytes under way (connection_bounds.py).
+HELD = "foretell.held"
+
 #: Says whether one part works: returns when it does, raises what is wrong.
 Check = Callable[[], Coroutine[Any, Any, None]]
 #: A part that has not said by then that it works does not: whoever asks how we are waits only a little longer.
@@ -38,26 +41,31 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, max_bytes: int) -> bytes:
+#: A large one is not copied, only to be a `bytes`.
+Body = bytes | bytearray
+
+
+async def read_body(receive: Receive, max_bytes: int) -> Body:
     """The whole body of a request. Raises `BodyTooLarge` as soon as it is, and `ClientGone`."""
     message = await receive()
-    body: bytes = message.get("body", b"")
     if not message.get("more_body") and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
         if len(body) > max_bytes:
             raise BodyTooLarge(max_bytes=max_bytes)
         return body
     # Not a list of parts: of small ones, it would be many times as large as the body.
-    whole = bytearray(body)
-    while message["type"] == "http.request" and message.get("more_body"):
+    whole = bytearray()
+    while True:
+        if message["type"] != "http.request":
+            raise ClientGone
+        whole += message.get("body", b"")
         if len(whole) > max_bytes:
             raise BodyTooLarge(max_bytes=max_bytes)
+        if not message.get("more_body"):
+            return whole
+        # While we wait, the last part is there but once.
+        del message
         message = await receive()
-        whole += message.get("body", b"")
-    if message["type"] != "http.request":
-        raise ClientGone
-    if len(whole) > max_bytes:
-        raise BodyTooLarge(max_bytes=max_bytes)
-    return bytes(whole)
 
 
 async def respond(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()) -> None:

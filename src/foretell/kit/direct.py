@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from foretell.kit.asgi import BodyTooLarge
-from foretell.kit.connection_bounds import BODY, HEAD, RESTING, SMALL_BODY_BYTES, BoundedProtocol
+from foretell.kit.asgi import HELD, Body, BodyTooLarge
+from foretell.kit.connection_bounds import BODY, HEAD, RESTING, BoundedProtocol, Held
 from foretell.kit.routing import Answer, Header, Paths, Request
 
 #: Headers that ask for more than an answer, and the one that must not be there twice. A trace is followed, and another
@@ -37,7 +37,7 @@ class Exchange(Request):
     """One request, read as a whole, and its answer. For uvicorn's protocol it is what a cycle of ASGI is."""
 
     __slots__ = (
-        "_max_body_bytes", "_protocol", "content", "disconnected", "keep_alive", "message_event",
+        "_max_body_bytes", "_protocol", "content", "disconnected", "held", "keep_alive", "message_event",
         "response_complete", "room",
     )  # fmt: skip
 
@@ -50,25 +50,40 @@ class Exchange(Request):
         #: How many more bytes the body may have; below zero it is too large.
         self.room = max_body_bytes
         #: Grows in place once it comes in several parts: a list of small ones would be many times as large.
-        self.content: bytes | bytearray = b""
+        self.content: Body = b""
+        self.held: Held | None = None
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
         self.message_event = _DEAF
 
-    async def body(self) -> bytes:
+    async def body(self) -> Body:
         """The whole body. Raises `BodyTooLarge`."""
         return self.whole_body()
 
-    def whole_body(self) -> bytes:
+    def whole_body(self) -> Body:
         """The same, without waiting: it is there. Raises `BodyTooLarge`."""
         if self.room < 0:
             raise BodyTooLarge(max_bytes=self._max_body_bytes)
-        return bytes(self.content)
+        return self.content
+
+    def weigh(self, content: Body) -> None:
+        """Count what `content` becomes in memory once it is read as JSON."""
+        if self.held is None:
+            self.held = Held(self._protocol.intake)
+        self.held.weigh(content)
+
+    def let_go(self) -> None:
+        """Keep and count the body no more."""
+        self.content = b""
+        if self.held is not None:
+            self.held.give_back()
 
     def send(self, answer: Answer, *headers: Header) -> None:
         """Write the answer, and `headers` with it, unless the client has gone."""
         self.response_complete = True
+        if self.held is not None:
+            self.held.give_back()
         if self.disconnected:
             return
         parts = [STATUS_LINE[answer.status], self._protocol.default_head]
@@ -181,13 +196,15 @@ class DirectProtocol(BoundedProtocol):
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect
         self.headers += headers
+        if self.held is None:
+            self.held = Held(self.intake)
+        cast(Any, self.scope)[HELD] = self.held
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self.body_bytes += len(body)
-        if self.body_bytes > SMALL_BODY_BYTES:
-            self.count_body()
         if self._route is None:
+            self.count_piece()
             super().on_body(body)
             return
         exchange = cast(Exchange, self.cycle)
@@ -196,24 +213,29 @@ class DirectProtocol(BoundedProtocol):
             if not exchange.content:
                 exchange.content = body
             else:
+                self.count_piece()
                 if type(exchange.content) is bytes:
                     exchange.content = bytearray(exchange.content)
                 exchange.content += body
             if exchange.room < 0:
-                # Refused at once; what still comes is not kept.
+                # Refused at once; what still comes is neither kept nor counted.
+                self.held = self.held or Held(self.intake)
+                self.held.give_back()
+                exchange.content = b""
                 self._respond(exchange)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         self.phase = RESTING
-        if self.body_bytes > SMALL_BODY_BYTES:
-            self.forget_body()
-        self.body_bytes = 0
+        self.body_bytes = self.pieces = 0
+        held, self.held = self.held, None
         if self._route is None:
+            # Whoever answers through ASGI has it in the scope, and gives it back.
             super().on_message_complete()
             return
         exchange = cast(Exchange, self.cycle)
         if exchange.room >= 0:
+            exchange.held = held
             self._respond(exchange)
 
     def _respond(self, exchange: Exchange) -> None:

@@ -15,8 +15,8 @@ from typing import Any, cast
 import structlog
 import uvicorn
 
-from foretell.kit import logs, shipping, trace_export, tracing
-from foretell.kit.asgi import Application
+from foretell.kit import logs, memory, shipping, trace_export, tracing
+from foretell.kit.asgi import HELD, Application, Receive, Scope, Send
 from foretell.kit.clock import uuid7
 from foretell.kit.connection_bounds import Bounds, Intake
 from foretell.kit.direct import DirectProtocol, DirectRoutes
@@ -56,6 +56,7 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     seconds, ends the process at once.
     """
     instance = instance_of(service, settings)
+    memory.have_large_blocks_given_back()
     # What a service writes is its installation's, and nobody else's on this machine.
     os.umask(0o077)
     if settings.data_dir.is_dir():
@@ -181,9 +182,17 @@ async def serve_http(
             bytes_under_way=settings.max_bytes_under_way,
         )
     )
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            if (held := scope.get(HELD)) is not None:
+                held.give_back()
+
     server = _Server(
         uvicorn.Config(
-            app,
+            answer,
             http=cast(Any, partial(DirectProtocol, routes=direct, intake=intake)),
             log_config=None,
             access_log=False,

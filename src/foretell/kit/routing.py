@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import structlog
 
-from foretell.kit.asgi import JSON, ClientGone, Receive, Scope, Send, read_body
+from foretell.kit.asgi import HELD, JSON, Body, ClientGone, Receive, Scope, Send, read_body
 from foretell.kit.batching import Batcher
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import InternalError, InvalidRequest, MethodNotAllowed, NothingHere, problem_bytes
@@ -63,14 +63,25 @@ class Request(ABC):
         return self.query().get(name) or None
 
     @abstractmethod
-    async def body(self) -> bytes:
+    async def body(self) -> Body:
         """The whole body. Raises `BodyTooLarge` and `ClientGone`."""
+
+    @abstractmethod
+    def weigh(self, content: Body) -> None:
+        """Count what `content` becomes in memory once it is read as JSON: before it is. Until the answer is out.
+
+        Raises `BodyTooHeavy` and `TooMuchUnderWay`.
+        """
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """The body, and what became of it, are needed no more, though the answer is not out yet."""
 
 
 class AsgiRequest(Request):
     """One that comes through ASGI."""
 
-    __slots__ = ("_max_body_bytes", "_receive", "peer")
+    __slots__ = ("_held", "_max_body_bytes", "_receive", "peer")
 
     def __init__(
         self, scope: Scope, receive: Receive, max_body_bytes: int, parameters: Mapping[str, str] = _NO_PARAMETERS
@@ -81,8 +92,20 @@ class AsgiRequest(Request):
         self.peer: str = client[0] if client else ""
         self._receive = receive
         self._max_body_bytes = max_body_bytes
+        #: None where no connection is: the process asks itself.
+        self._held = scope.get(HELD)
 
-    async def body(self) -> bytes:
+    def weigh(self, content: Body) -> None:
+        """Count what `content` becomes in memory once it is read as JSON."""
+        if self._held is not None:
+            self._held.weigh(content)
+
+    def let_go(self) -> None:
+        """Count the body no more."""
+        if self._held is not None:
+            self._held.give_back()
+
+    async def body(self) -> Body:
         """The whole body. Raises `BodyTooLarge` and `ClientGone`."""
         return await read_body(self._receive, self._max_body_bytes)
 
@@ -150,7 +173,7 @@ class Pending(NamedTuple):
 
 #: Takes a request and its body to what its answer is made of: one item of a batch, or else whatever it takes. Both it
 #: and what it gives may raise a `ForetellError`.
-Begin = Callable[[Request, bytes], Pending | Coroutine[Any, Any, Answer]]
+Begin = Callable[[Request, Body], Pending | Coroutine[Any, Any, Answer]]
 
 
 class Batched:

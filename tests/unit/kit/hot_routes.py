@@ -33,6 +33,8 @@ class Server:
     def __init__(self) -> None:
         self.port = 0
         self.begun = asyncio.Event()
+        #: How many requests wait for `may_go_on`.
+        self.at_work = 0
         self.may_go_on = asyncio.Event()
         self.batches: list[list[str]] = []
         self.batcher: Batcher[str, str] = Batcher(self._shout, max_batch=100, max_waiting=3, gather=True)
@@ -68,9 +70,19 @@ class Server:
     async def wait(self, request: Request) -> Answer:
         """Takes its time."""
         await request.body()
+        return await self._until_told()
+
+    async def _until_told(self) -> Answer:
         self.begun.set()
+        self.at_work += 1
         await self.may_go_on.wait()
+        self.at_work -= 1
         return json_answer("waited")
+
+    async def weigh(self, request: Request) -> Answer:
+        """Takes its time, with what the body becomes."""
+        request.weigh(await request.body())
+        return await self._until_told()
 
     async def refuse(self, request: Request) -> Answer:
         """Never says yes."""
@@ -105,6 +117,7 @@ class Server:
         handlers: dict[str, Handler] = {
             "/echo": self.echo,
             "/wait": self.wait,
+            "/weigh": self.weigh,
             "/refuse": self.refuse,
             "/fail": self.fail,
         }
@@ -112,7 +125,11 @@ class Server:
         handlers["/shout"] = Batched(self.shout)
         handlers["/people/{name}/greet"] = Batched(self.greet)
         routes = Routes(
-            [*(Route("POST", path, handler) for path, handler in handlers.items()), Route("POST", "/cold", self.echo)],
+            [
+                *(Route("POST", path, handler) for path, handler in handlers.items()),
+                Route("POST", "/cold", self.echo),
+                Route("POST", "/weigh-cold", self.weigh),
+            ],
             max_body_bytes=MAX_BODY_BYTES,
         )
         return RequestLog(routes, named_parameters=["prediction_id"], hot=[routes.hot(path) for path in handlers])

@@ -133,6 +133,64 @@ async def test_large_bodies_under_way_have_a_bound_together(tmp_path: Path, path
             assert (await whole.answer())[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/wait", "/weigh"])
+async def test_a_body_counts_until_its_answer_is_out(tmp_path: Path, path: str) -> None:
+    # One is at work with nine tenths of what is allowed, be it by what it sent or by what that becomes.
+    async with running(tmp_path, max_bytes_under_way=1024 * 1024) as server, connected(server) as working:
+        body = b"x" * 95_000 if path == "/wait" else b"[" * 24_000
+        uploads = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(10 if path == "/wait" else 1)]
+        for _, writer in uploads:
+            # In two pieces, the first of which is read before the second comes: one whole piece is not counted.
+            writer.write(post(path, body)[:-10])
+            await writer.drain()
+        await working.say(post("/echo", b"meanwhile"))
+        assert (await working.answer())[0] == 200
+        for _, writer in uploads:
+            writer.write(body[-10:])
+            await writer.drain()
+        while server.at_work < len(uploads):
+            await asyncio.sleep(0.01)
+        await working.say(post("/weigh", b"[" * 6_000))
+        assert (await working.answer())[0] == 503
+        # Whoever hangs up has their work done all the same: it still counts.
+        for _, writer in uploads:
+            writer.close()
+        await working.say(post("/weigh", b"[" * 6_000))
+        assert (await working.answer())[0] == 503
+        server.may_go_on.set()
+        while server.at_work:
+            await asyncio.sleep(0.01)
+        await working.say(post("/weigh", b"[" * 6_000))
+        assert (await working.answer())[0] == 200
+
+
+@WAYS
+async def test_what_would_take_more_than_is_allowed_by_itself_is_no_matter_of_time(tmp_path: Path, path: str) -> None:
+    way = "/weigh" if path == "/echo" else "/weigh-cold"
+    async with running(tmp_path, max_bytes_under_way=1024 * 1024) as server, connected(server) as connection:
+        server.may_go_on.set()
+        for character in (b"[", b"{", b","):
+            await connection.say(post(way, character * 30_000))
+            status, _, body = await connection.answer()
+            assert (status, b"body_too_heavy" in body) == (413, True), body
+        await connection.say(post(way, b"x" * 90_000))
+        assert (await connection.answer())[0] == 200
+
+
+async def test_heads_that_are_not_complete_count_too(tmp_path: Path) -> None:
+    async with running(tmp_path, max_bytes_under_way=1024 * 1024) as server:
+        begun = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+        answers = [asyncio.create_task(reader.read()) for reader, _ in begun]
+        for _, writer in begun:
+            writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 60_000)
+            await writer.drain()
+        done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        assert {b"too_much_under_way" in task.result() for task in done} == {True}
+        for _, writer in begun:
+            writer.close()
+        await asyncio.gather(*answers, return_exceptions=True)
+
+
 async def test_what_a_client_sent_before_it_hung_up_is_let_go_at_once(tmp_path: Path) -> None:
     gc.collect()
     gc.disable()

@@ -7,7 +7,7 @@ other route.
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from hashlib import blake2b
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from foretell.domain.predictions.intake import Receipt
 from foretell.domain.predictions.presentation import prediction_of, timings
 from foretell.domain.predictions.store import Submission
 from foretell.kit import deadline, tracing
-from foretell.kit.asgi import JSON
+from foretell.kit.asgi import JSON, Body
 from foretell.kit.batching import Batcher
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
@@ -146,7 +146,12 @@ class Submit:
         since = asyncio.get_running_loop().time() - looked_up_s
         submission = self._check(identity, body, _idempotency_key(headers))
         wait_s = _wait_s(headers.get(b"prefer"))
-        reply = await (self._submit_and_wait(submission, since, wait_s) if wait_s else self._submit(submission, since))
+        if wait_s:
+            # Not held here either while we wait.
+            del body
+            reply = await self._submit_and_wait(submission, since, wait_s, request.let_go)
+        else:
+            reply = await self._submit(submission, since)
         request.line = {"prediction_id": reply.answer.id}
         return bytes_answer(_encode_answer(reply.answer), JSON, reply.status, reply.headers)
 
@@ -157,7 +162,7 @@ class Submit:
             identity = await self._authenticator.identify(token)
         return identity, asyncio.get_running_loop().time() - began
 
-    def _check(self, identity: Identity, body: bytes, key: str | None) -> Submission:
+    def _check(self, identity: Identity, body: Body, key: str | None) -> Submission:
         """The submission that the body asks for. Raises what is wrong with it, naming the field."""
         try:
             order = _decode_order(body)
@@ -233,10 +238,13 @@ class Submit:
             span.end(error=error)
         return receipt
 
-    async def _submit_and_wait(self, submission: Submission, since: float, wait_s: float) -> Reply:
+    async def _submit_and_wait(
+        self, submission: Submission, since: float, wait_s: float, accepted: Callable[[], None]
+    ) -> Reply:
         # We watch before we submit, and so the event of its end can't be missed.
         async with self._waiting.watch(submission.id) as ended:
             reply = await self._submit(submission, since)
+            accepted()
             if reply.answer.id == submission.id:
                 return reply.ended(await self._wait(ended, wait_s))
         earlier_id = reply.answer.id

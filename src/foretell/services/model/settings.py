@@ -15,6 +15,8 @@ class ModelSettings(InferenceSettings):
     admin_token: SecretStr = SecretStr("")
     #: Bounds of one request: tensors are large, and so are batches.
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    #: Of memory that is mostly the models', requests may take a quarter.
+    max_bytes_under_way: int = Field(default=24 * 1024 * 1024, ge=1024 * 1024)
     max_rows: int = Field(default=10_000, ge=1)
     max_answer_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
 

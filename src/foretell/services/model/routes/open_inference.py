@@ -13,6 +13,7 @@ import msgspec
 import foretell
 from foretell.contracts import open_inference as v2
 from foretell.contracts.messages import Failure
+from foretell.kit.asgi import Body
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
@@ -38,8 +39,7 @@ class InvalidInference(ForetellError):
 
 
 class AnswerTooLarge(ForetellError):
-    """The answer would be larger than the {max_bytes} bytes that are allowed. Ask for fewer than {rows} rows at once,
-    or for fewer outputs."""
+    """The answer would have more than {max_bytes} bytes. Ask for fewer than {rows} rows at once, or fewer outputs."""
 
     code = "answer_too_large"
     status = 400
@@ -208,8 +208,9 @@ class OpenInference:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def read_struct(body: bytes, kind: type[Struct]) -> Struct:
-    """The JSON of a body as a `kind`. Raises `InvalidInference`."""
+def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
+    """The JSON of a body as a `kind`. Raises `InvalidInference`, `BodyTooHeavy`, `TooMuchUnderWay`."""
+    request.weigh(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -218,7 +219,7 @@ def read_struct(body: bytes, kind: type[Struct]) -> Struct:
         raise InvalidInference(reason="it must be JSON, in UTF-8 and not nested too deep") from None
 
 
-def _read(request: Request, body: bytes) -> tuple[v2.InferRequest, dict[str, memoryview]]:
+def _read(request: Request, body: Body) -> tuple[v2.InferRequest, dict[str, memoryview]]:
     """The request, and the bytes of those of its inputs that are binary."""
     if request.header(b"content-encoding") not in (None, b"identity"):
         raise InvalidInference(reason="it is compressed; send it as it is")
@@ -228,7 +229,7 @@ def _read(request: Request, body: bytes) -> tuple[v2.InferRequest, dict[str, mem
         if not raw_length.isdigit() or len(raw_length) > 12 or int(raw_length) > length:
             raise InvalidInference(reason=f"{v2.HEADER_LENGTH} must be a length within the body's {length} bytes")
         length = int(raw_length)
-    asked = read_struct(body[:length], v2.InferRequest)
+    asked = read_struct(request, body if length == len(body) else body[:length], v2.InferRequest)
     _refuse_unsupported(asked)
     sizes = {
         given.name: size

@@ -12,6 +12,7 @@ import foretell
 from foretell.contracts.messages import Failure, Stage
 from foretell.inference.field_errors import field_errors
 from foretell.inference.package import ModelPackage
+from foretell.kit.asgi import Body
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import MAX_ERRORS, Failed, InvalidRequest, MalformedBody, pointer
@@ -47,9 +48,9 @@ class Predictions:
             Route("POST", "/models/{name}/predict", Batched(self.predict)),
         ]
 
-    def predict_flight(self, request: Request, body: bytes) -> Pending:
+    def predict_flight(self, request: Request, body: Body) -> Pending:
         """Features of one flight in, the prediction out."""
-        row = decode(body)
+        row = decode(request, body)
         calls = self._models.get(FLIGHT_DELAY)
 
         def answer(output: Row | Failure) -> Answer:
@@ -59,9 +60,9 @@ class Predictions:
 
         return Pending(calls.singles["features"], row, answer)
 
-    def predict(self, request: Request, body: bytes) -> Pending | Coroutine[Any, Any, Answer]:
+    def predict(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
         """One value or a list of them, as features or as raw input; see `openapi.py`."""
-        value, stage, path = _unwrap(decode(body))
+        value, stage, path = _unwrap(decode(request, body))
         calls = self._models.get(request.parameters["name"], request.query_value("version"))
         if type(value) is list:
             return self._predict_many(calls, self._bounded(value, path), stage, path)
@@ -90,8 +91,9 @@ def _predicted(package: ModelPackage, answer: dict[str, Any]) -> Answer:
     return json_answer({**about, **answer})
 
 
-def decode(body: bytes) -> Any:
-    """The JSON of a body. Raises `MalformedBody`."""
+def decode(request: Request, body: Body) -> Any:
+    """The JSON of a body. Raises `MalformedBody`, `BodyTooHeavy`, `TooMuchUnderWay`."""
+    request.weigh(body)
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -51,7 +51,7 @@ class Repository:
         """Every version of every model and how it is."""
         if self._expected:
             self._check_token(request)
-        asked = read_struct(await request.body() or b"{}", v2.RepositoryIndexRequest)
+        asked = read_struct(request, await request.body() or b"{}", v2.RepositoryIndexRequest)
         return json_answer(
             [
                 v2.RepositoryModel(status.name, status.version, status.state, status.reason)
@@ -63,7 +63,7 @@ class Repository:
     async def load(self, request: Request) -> Answer:
         """Load a model as it is on the disk now; if it is served, requests under way are finished by the old one."""
         self._check_token(request)
-        asked = read_struct(await request.body() or b"{}", _LoadRequest)
+        asked = read_struct(request, await request.body() or b"{}", _LoadRequest)
         if asked.parameters:
             raise InvalidInference(reason="a model is loaded from its package; a config or files can't be sent along")
         await self._models.load(request.parameters["name"])

@@ -68,6 +68,8 @@ class Intake:
         """What `read` found in the body, stored. Raises `Overloaded` when too much waits, and what `read` raises."""
         announced = self._announced(request)
         await self._room.take(announced)
+        # From now on the room bounds it.
+        request.let_go()
         taken = [announced]
         try:
             body = await self._body(request, announced, taken)

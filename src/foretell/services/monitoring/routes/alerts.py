@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from foretell.contracts import openapi
+from foretell.kit.asgi import Body
 from foretell.kit.clock import now, uuid7
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
@@ -214,7 +215,7 @@ class Alerts:
         return json_answer(Silenced(kept.alert.rule, kept.subject, until))
 
 
-def _read_silence(body: bytes) -> SilenceWanted:
+def _read_silence(body: Body) -> SilenceWanted:
     try:
         return _decode_silence(body)
     except msgspec.ValidationError as error:

@@ -10,6 +10,7 @@ import msgspec
 from foretell.contracts.monitoring import SILENT_AFTER_S, Heartbeat, decode_heartbeat
 from foretell.contracts.openapi import json_answer, json_body, problem_answers, reference, struct_schemas
 from foretell.kit import routing
+from foretell.kit.asgi import Body
 from foretell.kit.clock import now
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, AsgiRequest, Request, Route
@@ -78,7 +79,7 @@ async def _is_set_within(event: asyncio.Event, timeout_s: float) -> bool:
     return event.is_set()
 
 
-def read_heartbeat(body: bytes) -> Heartbeat:
+def read_heartbeat(body: Body) -> Heartbeat:
     """The heartbeat in a body. Raises `InvalidRequest` with all that is wrong, and `MalformedBody`."""
     try:
         heartbeat = decode_heartbeat(body)

@@ -13,6 +13,7 @@ from foretell.contracts.openapi import (
     reference,
     struct_schemas,
 )
+from foretell.kit.asgi import Body
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, Request, Route, json_answer
 from foretell.services.monitoring.parts import Part, Surroundings
@@ -75,7 +76,7 @@ class QueueRoutes:
         return json_answer(await self._office.discard(request.parameters["queue"], confirmed))
 
 
-def _read_order(body: bytes) -> RedriveOrder:
+def _read_order(body: Body) -> RedriveOrder:
     try:
         return _decode_order(body)
     except msgspec.ValidationError as error:

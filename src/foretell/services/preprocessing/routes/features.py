@@ -8,6 +8,7 @@ import msgspec
 from foretell.contracts.messages import Failure
 from foretell.inference.field_errors import field_errors
 from foretell.inference.package import ModelPackage
+from foretell.kit.asgi import Body
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import MAX_ERRORS, InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, Request, Route, json_answer
@@ -43,12 +44,12 @@ class Features:
 
     async def preprocess_flight(self, request: Request) -> Answer:
         """One flight."""
-        row = _read(await request.body())
+        row = _read(request, await request.body())
         return json_answer(await self._one(self._preprocessors.get(FLIGHT_DELAY), row))
 
     async def preprocess_flights(self, request: Request) -> Answer:
         """A list of flights."""
-        rows = _read(await request.body())
+        rows = _read(request, await request.body())
         if not isinstance(rows, list):
             raise InvalidRequest([{"detail": "must be a list of flights", "pointer": pointer()}])
         return json_answer(await self._many(self._preprocessors.get(FLIGHT_DELAY), rows))
@@ -56,7 +57,7 @@ class Features:
     async def preprocess(self, request: Request) -> Answer:
         """One input of any model, or a list of them."""
         preprocessor = self._preprocessors.get(request.parameters["name"], request.query_value("version"))
-        value = _read(await request.body())
+        value = _read(request, await request.body())
         one_or_many = self._many if isinstance(value, list) else self._one
         return json_answer(await one_or_many(preprocessor, value))
 
@@ -93,7 +94,8 @@ def refusal(
     return InvalidTime(errors) if only_times else InvalidRequest(errors)
 
 
-def _read(body: bytes) -> Any:
+def _read(request: Request, body: Body) -> Any:
+    request.weigh(body)
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
