@@ -61,7 +61,7 @@ class Notifications:
 
     async def take(self, request: Request) -> Answer:
         """Store one; the same one twice is stored once."""
-        body = await request.body()
+        body = bytes(await request.body())
         headers = {name: (request.header(name.encode()) or b"").decode("latin-1") for name in _HEADERS}
         self._check(body, headers)
         try:

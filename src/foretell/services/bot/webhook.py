@@ -46,7 +46,7 @@ class WebhookUpdates:
         """One update."""
         if not hmac.compare_digest(request.header(_SECRET_HEADER) or b"", self._secret):
             raise NotTelegram
-        body = await request.body()
+        body = bytes(await request.body())
         try:
             update = arrived(body)
         except msgspec.MsgspecError as error:
