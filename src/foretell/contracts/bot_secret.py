@@ -8,7 +8,7 @@ import base64
 import binascii
 import secrets
 
-from foretell.kit.settings import is_guessable
+from foretell.kit.settings import ServiceSettings, is_guessable
 
 PREFIX = "whsec_"
 _LEAST_BYTES, _MOST_BYTES = 24, 64
@@ -38,3 +38,20 @@ def bot_secret_key(secret: str) -> bytes:
     if not secret.startswith(PREFIX) or not _LEAST_BYTES <= len(key) <= _MOST_BYTES:
         raise ValueError(BOT_SECRET_FORM)
     return key
+
+
+def check_bot_secret(settings: ServiceSettings, secret: str, *, needed: bool) -> None:
+    """Refuse a secret of another form, in production one that can be guessed, and none where one is `needed`.
+
+    Raises `Misconfigured`. An installation without a bot has none.
+    """
+    if not secret and not needed:
+        return
+    try:
+        key = bot_secret_key(secret)
+    except ValueError as error:
+        raise settings.refuse("bot_secret", f"{error} (the same for app, dispatcher and bot)") from error
+    text = secret.removeprefix(PREFIX)
+    # A person writes words, or the base64 of words.
+    if settings.production and (is_guessable(text) or is_guessable(key.decode("latin-1"))):
+        raise settings.refuse("bot_secret", "is a placeholder or easy to guess; set a random one of your own.")

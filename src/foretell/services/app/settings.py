@@ -9,10 +9,10 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from foretell.contracts.bot_secret import BOT_SECRET_FORM, PREFIX, bot_secret_key
+from foretell.contracts.bot_secret import check_bot_secret
 from foretell.inference.package import ModelPackage
 from foretell.kit.errors import Misconfigured
-from foretell.kit.settings import ServiceSettings, is_guessable
+from foretell.kit.settings import ServiceSettings
 
 _SHORTEST_SECRET = 32
 
@@ -90,21 +90,8 @@ class AppSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _bot_needs_a_secret(self) -> Self:
-        secret = self.bot_secret.get_secret_value()
-        if not secret:
-            if self.production and self.bot_is_on:
-                raise self.refuse(
-                    "bot_secret", f"must be set in production where TELEGRAM_TOKEN is: it {BOT_SECRET_FORM}."
-                )
-            return self
-        try:
-            bot_secret_key(secret)
-        except ValueError as error:
-            raise self.refuse("bot_secret", str(error)) from error
-        if self.production:
-            self.check_secret("bot_secret", secret.removeprefix(PREFIX), _SHORTEST_SECRET)
-            if is_guessable(bot_secret_key(secret).decode("latin-1")):
-                raise self.refuse("bot_secret", "is the base64 of words; set a random one of your own.")
+        needed = self.production and self.bot_is_on
+        check_bot_secret(self, self.bot_secret.get_secret_value(), needed=needed)
         return self
 
     def price_credits_of(self, package: ModelPackage) -> int:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from foretell.contracts.bot_secret import bot_secret_key
+from foretell.contracts.bot_secret import check_bot_secret
 from foretell.kit.settings import ServiceSettings
 
 _TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
@@ -65,11 +65,7 @@ class BotSettings(ServiceSettings):
         token = self.telegram_token.get_secret_value()
         if token and not _TOKEN.fullmatch(token):
             raise ValueError("TELEGRAM_TOKEN is no token of a bot: it looks like 123456:AAbb… (from @BotFather).")
-        if token:
-            try:
-                bot_secret_key(self.bot_secret.get_secret_value())
-            except ValueError as error:
-                raise self.refuse("bot_secret", f"{error}. App and dispatcher need the same.") from error
+        check_bot_secret(self, self.bot_secret.get_secret_value(), needed=bool(token))
         for name in ("telegram_api_url", "app_url"):
             parts = urlsplit(getattr(self, name))
             if parts.scheme not in ("http", "https") or not parts.hostname:
