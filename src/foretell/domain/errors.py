@@ -159,3 +159,17 @@ class CreditsSpent(ForetellError):
 
     code = "credits_spent"
     status = 409
+
+
+class TooManyEndpoints(ForetellError):
+    """An account has at most {limit} webhooks. Remove one that is no longer used."""
+
+    code = "too_many_webhooks"
+    status = 409
+
+
+class TooManyRedeliveries(ForetellError):
+    """{limit} events wait already to be sent to this webhook once more. Wait, or ask for all since a moment."""
+
+    code = "too_many_redeliveries"
+    status = 409

@@ -23,6 +23,7 @@ from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator
+from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.settings import AppSettings, signing_secret
 from foretell.services.app.state import AppState
@@ -46,6 +47,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         authenticator=Authenticator(database, access_tokens),
         waiting=Waiting(database),
         following=Following(database),
+        checked_urls=CheckedUrls(settings.addresses()),
         stopping=asyncio.Event(),
     )
 

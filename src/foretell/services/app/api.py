@@ -23,6 +23,7 @@ from foretell.services.app.routes import (
     predictions,
     telegram,
     telegram_bot,
+    webhooks,
 )
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
@@ -54,7 +55,7 @@ def build_api(state: AppState) -> Api:
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     problems.install(api)
-    for module in (accounts, api_keys, credits, events, models, predictions, telegram, telegram_bot):
+    for module in (accounts, api_keys, credits, events, models, predictions, telegram, telegram_bot, webhooks):
         api.include_router(module.router)
     documentation = Documentation(_TITLE, api.openapi)
     for path in ("/docs", "/docs/{file}", "/openapi.json"):
@@ -78,7 +79,7 @@ def surround(app: Application, settings: AppSettings, hot: Iterable[HotRoute] = 
     return RequestLog(
         app,
         plain_paths=[SUBMIT_PATH, "/docs", "/openapi.json"],
-        named_parameters=["prediction_id"],
+        named_parameters=["prediction_id", "webhook_id"],
         # What comes from another web page needs CORS, which stands around the ASGI app.
         hot=() if settings.cors_origins else hot,
     )

@@ -33,6 +33,7 @@ from foretell.kit.lifecycle import run, serve_http
 from foretell.services.app import submit
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator, record_key_uses
+from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.measures import count_accepted
 from foretell.services.app.offers import Offers
@@ -110,6 +111,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
         access_tokens = AccessTokens(signing_secret(settings), lifetime_s=settings.access_token_lifetime_s)
         waiting = Waiting(database)
         following = Following(database)
+        checked_urls = CheckedUrls(settings.addresses())
         state = AppState(
             settings=settings,
             database=database,
@@ -122,6 +124,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             authenticator=Authenticator(database, access_tokens),
             waiting=waiting,
             following=following,
+            checked_urls=checked_urls,
             stopping=stopping,
         )
         store = open_store(database)
@@ -152,6 +155,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             allowed_s=_ALLOWED_S,
             max_body_bytes=settings.max_body_bytes,
             expires_after_s=settings.prediction_expires_s,
+            checked_urls=checked_urls,
         ).route
         operations = _operations(instance, settings, database, broker, registry)
         application = surround(App(hot, operations, build_api(state)), settings, hot=[hot])

@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 from foretell.contracts.bot_secret import check_bot_secret
 from foretell.inference.package import ModelPackage
 from foretell.kit.errors import Misconfigured
-from foretell.kit.settings import ServiceSettings
+from foretell.kit.outgoing_settings import OutgoingSettings
 
 _SHORTEST_SECRET = 32
 
@@ -39,7 +39,7 @@ def _without_at(value: Any) -> Any:
     return value.removeprefix("@") if isinstance(value, str) else value
 
 
-class AppSettings(ServiceSettings):
+class AppSettings(OutgoingSettings):
     """What the app knows. Lists are written with commas: `FORETELL_PRICES=sentiment=2,flight-delay=1`."""
 
     port: int = Field(default=8000, ge=0, le=65535)

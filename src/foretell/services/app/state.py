@@ -9,6 +9,7 @@ from foretell.domain.accounts.tokens import AccessTokens
 from foretell.inference.registry import Registry
 from foretell.kit.database import Database
 from foretell.services.app.authentication import Authenticator
+from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.waiting import Waiting
@@ -30,5 +31,6 @@ class AppState:
     authenticator: Authenticator
     waiting: Waiting
     following: Following
+    checked_urls: CheckedUrls
     #: Set when the process is to end: streams must end then.
     stopping: asyncio.Event

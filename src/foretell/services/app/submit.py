@@ -33,6 +33,7 @@ from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, HotRoute, Request, answered, bytes_answer
 from foretell.kit.tracing import TraceContext
 from foretell.services.app.authentication import Authenticator, token_of
+from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.offers import Offers
 from foretell.services.app.publishing import Publishing
 from foretell.services.app.waiting import Waiting
@@ -44,6 +45,12 @@ _LONGEST_WAIT_S = 60.0
 _LONGEST_KEY = 255
 
 
+class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the end of this prediction is to be told."""
+
+    webhook: str
+
+
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of the request."""
 
@@ -51,6 +58,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    notify: Notify | None = None
 
 
 _decode_order = msgspec.json.Decoder(Order).decode
@@ -108,12 +116,14 @@ class Submit:
         allowed_s: float,
         max_body_bytes: int,
         expires_after_s: float,
+        checked_urls: CheckedUrls,
     ) -> None:
         """What the route asks and hands on to.
 
         To look up who asks and to wait for the intake may take `patience_s` together; after `allowed_s` nothing more is
         looked up. `expires_after_s` is how long a prediction may wait.
         """
+        self._checked_urls = checked_urls
         self._offers = offers
         self._authenticator = authenticator
         self._intake = intake
@@ -142,9 +152,11 @@ class Submit:
         if identity is None:
             identity, looked_up_s = await self._look_up(token)
         body = await request.body()
+        submission = self._check(identity, body, _idempotency_key(headers))
+        if submission.webhook is not None:
+            await self._checked_urls.check(submission.webhook, pointer("notify", "webhook"))
         # Since when the database has kept us waiting, first for one thing and then for another; not for the body.
         since = asyncio.get_running_loop().time() - looked_up_s
-        submission = self._check(identity, body, _idempotency_key(headers))
         wait_s = _wait_s(headers.get(b"prefer"))
         if wait_s:
             # Not held here either while we wait.
@@ -191,13 +203,14 @@ class Submit:
         if not validator.is_valid(value) or _says_nul(payload):
             raise InvalidRequest(_problems(validator.problems(value), stage))
         moment = now()
+        webhook = None if order.notify is None else order.notify.webhook
         request_hash = None
         if key is not None:
             # The same value in other words (white space, order of fields) is the same request.
-            request_hash = blake2b(
-                b"\0".join((package.name.encode(), (order.version or "").encode(), stage.encode(), _encode(value))),
-                digest_size=16,
-            ).digest()
+            words = [package.name.encode(), (order.version or "").encode(), stage.encode(), _encode(value)]
+            if webhook is not None:
+                words.append(webhook.encode())
+            request_hash = blake2b(b"\0".join(words), digest_size=16).digest()
         return Submission(
             id=uuid7(),
             user_id=identity.user_id,
@@ -211,6 +224,7 @@ class Submit:
             expires_at=moment + self._expires_after,
             idempotency_key=key,
             request_hash=request_hash,
+            webhook=webhook,
         )
 
     async def _submit(self, submission: Submission, since: float) -> Reply:

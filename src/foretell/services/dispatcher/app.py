@@ -1,6 +1,8 @@
 """How the dispatcher is put together. Any number of them may run; each prediction is settled once all the same."""
 
 import asyncio
+import ipaddress
+from collections.abc import AsyncIterable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -9,18 +11,25 @@ from foretell.broker import health
 from foretell.broker.connect import connect
 from foretell.broker.port import Broker
 from foretell.contracts import queues
+from foretell.contracts.bot_secret import bot_secret_key
 from foretell.domain.migrations.run import migrate_when_possible
 from foretell.domain.predictions.opening import open_store
+from foretell.kit.addresses import Addresses
 from foretell.kit.asgi import Operations
 from foretell.kit.clock_check import check_clock
 from foretell.kit.database import Database
 from foretell.kit.lifecycle import run, serve_http
+from foretell.kit.outgoing import Outgoing
 from foretell.services.dispatcher.figures import Figures
 from foretell.services.dispatcher.in_hand import InHand
 from foretell.services.dispatcher.notifying.announcing import Announcer
+from foretell.services.dispatcher.notifying.delivering import Bot
+from foretell.services.dispatcher.notifying.sender import Sender
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import MAX_ENVELOPES, ResultsLoop, Settler
 from foretell.services.dispatcher.sweeping import Sweeper
+
+_EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.Event) -> None:
@@ -56,13 +65,17 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
 async def _work(settings: DispatcherSettings, database: Database, broker: Broker, stopping: asyncio.Event) -> None:
     """Settle and sweep, as soon as the database is there and up to date."""
     await migrate_when_possible(database, stopping)
-    announcer = Announcer(broker)
+    sender = _sender(settings, database)
+    announcer = Announcer(broker, sender.wake)
     store = open_store(database, announcer.told)
     settler = Settler(store, broker)
     said = broker.subscribe(queues.TASKS_KEPT)
     in_hand = InHand(settings.task_pulse_s, listening_since=lambda: said.since)
-    listening = asyncio.create_task(in_hand.listen(said))
-    announcing = asyncio.create_task(announcer.run())
+    hearing = [
+        asyncio.create_task(announcer.run()),
+        asyncio.create_task(_wake(sender, broker.subscribe(queues.EVENTS_WRITTEN))),
+        asyncio.create_task(in_hand.listen(said)),
+    ]
     sweeper = Sweeper(database, store, broker, settler, in_hand, settings)
     consumer = await broker.consume(queues.RESULTS, prefetch=MAX_ENVELOPES)
     try:
@@ -70,12 +83,30 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
             ResultsLoop(consumer, settler, stopping).run(),
             sweeper.run(stopping),
             Figures(database, settings).run(stopping),
+            sender.run(stopping),
         )
     finally:
-        for task in (listening, announcing):
+        for task in hearing:
             task.cancel()
-        await asyncio.gather(listening, announcing, return_exceptions=True)
+        await asyncio.gather(*hearing, return_exceptions=True)
         await consumer.close()
+
+
+def _sender(settings: DispatcherSettings, database: Database) -> Sender:
+    secret = settings.bot_secret.get_secret_value()
+    return Sender(
+        database,
+        Outgoing(settings.addresses(), timeout_s=settings.webhook_timeout_s),
+        # The bot's address is the operator's word.
+        Outgoing(Addresses(_EVERYWHERE, needs_tls=False), timeout_s=settings.webhook_timeout_s),
+        Bot(settings.bot_url, bot_secret_key(secret)) if secret else None,
+    )
+
+
+async def _wake(sender: Sender, events: AsyncIterable[bytes]) -> None:
+    """Other dispatchers and apps have written events."""
+    async for _ in events:
+        sender.wake()
 
 
 def main() -> None:

@@ -13,15 +13,19 @@ from time import perf_counter
 import structlog
 
 from foretell.contracts import queues
+from foretell.domain.notifications import outbox
 from foretell.domain.predictions import figures
 from foretell.domain.predictions.audit import audit
 from foretell.kit.clock import now
-from foretell.kit.database import Database
+from foretell.kit.database import Database, server_time
 from foretell.kit.errors import ForetellError
 from foretell.services.dispatcher.measures import (
     HELD_CREDITS,
     LEDGER_AUDITED_AT,
     LEDGER_FINDINGS,
+    NOTIFICATIONS_OLDEST_AGE_S,
+    NOTIFICATIONS_OVERDUE_S,
+    NOTIFICATIONS_PENDING,
     OLDEST_TASK_AGE_S,
     QUEUED_PREDICTIONS,
     REVENUE_CREDITS,
@@ -61,6 +65,7 @@ class Figures:
         looking = [
             asyncio.create_task(self._repeat(self.count_what_waits, pause_s=often)),
             asyncio.create_task(self._repeat(self.add_up_revenue, pause_s=often)),
+            asyncio.create_task(self._repeat(self.count_notifications, pause_s=often)),
             # Not at once: a dispatcher that dies again and again must not audit again and again.
             asyncio.create_task(self._repeat(self.audit, pause_s=rarely, first_after_s=rarely / 10)),
         ]
@@ -95,6 +100,15 @@ class Figures:
         takings = await self._revenue.add_up(now())
         REVENUE_CREDITS.show({(model, day.isoformat()): each.credits for (model, day), each in takings.items()})
         REVENUE_PREDICTIONS.show({(model, day.isoformat()): each.predictions for (model, day), each in takings.items()})
+
+    async def count_notifications(self) -> None:
+        """What waits to be sent, and for how long."""
+        async with self._database.snapshot() as connection:
+            at = await server_time(connection)
+            waiting = await outbox.waiting(connection)
+        NOTIFICATIONS_PENDING.set(waiting.messages)
+        NOTIFICATIONS_OLDEST_AGE_S.set(_age_s(waiting.oldest_at, at))
+        NOTIFICATIONS_OVERDUE_S.set(_age_s(waiting.due_since, at))
 
     async def audit(self) -> None:
         """Prove that the books are right, or say what is wrong."""

@@ -34,6 +34,31 @@ EVENTS_LOST = Counter(
     "foretell_events_lost", "Events that could not be published (hints only; nothing depends on them)."
 )
 
+NOTIFICATIONS = Counter(
+    "foretell_notifications_sent",
+    "Attempts to tell somebody of an event, by kind of endpoint (webhook, once, telegram) and outcome; "
+    "what is given up failed before.",
+    ["channel", "outcome"],
+)
+for _channel in ("webhook", "once", "telegram"):
+    for _outcome in ("delivered", "failed", "given_up"):
+        NOTIFICATIONS.labels(_channel, _outcome)
+NOTIFICATION_LAG_S = Histogram(
+    "foretell_notification_lag_seconds",
+    "From an event to the receiver's answer that it has it.",
+    buckets=(*LATENCY_BUCKETS_S, 300.0, 3600.0, 86400.0),
+)
+NOTIFICATIONS_PENDING = Gauge(
+    "foretell_notifications_pending_messages", "Events that wait to be sent, by endpoint; with those that failed."
+)
+NOTIFICATIONS_OLDEST_AGE_S = Gauge(
+    "foretell_notifications_oldest_age_seconds", "How long the oldest event waits to be sent; 0 when none does."
+)
+NOTIFICATIONS_OVERDUE_S = Gauge(
+    "foretell_notifications_overdue_seconds",
+    "How long nobody has sent to the endpoint that is due for longest; one that failed is due at its next attempt.",
+)
+
 QUEUE_READY = Gauge("foretell_queue_ready_messages", "Messages that wait in a queue.", ["queue"])
 DEAD_LETTERS = Gauge(
     "foretell_dead_letters",

@@ -1,11 +1,15 @@
 """Settings of the dispatcher."""
 
-from pydantic import Field
+from typing import Self
+from urllib.parse import urlsplit
 
-from foretell.kit.settings import ServiceSettings
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from foretell.contracts.bot_secret import bot_secret_key
+from foretell.kit.outgoing_settings import OutgoingSettings
 
 
-class DispatcherSettings(ServiceSettings):
+class DispatcherSettings(OutgoingSettings):
     """What the dispatcher can be told. All times in seconds."""
 
     #: How often the sweeps look for what was left behind.
@@ -25,3 +29,26 @@ class DispatcherSettings(ServiceSettings):
     audit_interval_s: float = Field(default=600.0, gt=0)
     #: Several pools of workers, whose dead letters are looked after too.
     worker_pools: tuple[str, ...] = ()
+    #: How long a webhook may take to answer.
+    webhook_timeout_s: float = Field(default=15.0, gt=0, le=18.0)
+    #: Where the bot takes what Telegram's chats are to be told, and the secret that signs it; without one, nothing is.
+    bot_url: str = "http://127.0.0.1:8004"
+    bot_secret: SecretStr = SecretStr("")
+
+    @field_validator("bot_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError("must be http://HOST:PORT or https://HOST")
+        return url
+
+    @model_validator(mode="after")
+    def _bot_secret_is_one(self) -> Self:
+        secret = self.bot_secret.get_secret_value()
+        if secret:
+            try:
+                bot_secret_key(secret)
+            except ValueError as error:
+                raise self.refuse("bot_secret", f"{error}. App and bot need the same.") from error
+        return self

@@ -16,6 +16,8 @@ from foretell.contracts import queues
 from foretell.contracts.envelopes import pack
 from foretell.contracts.messages import INPUT_TOO_LARGE, Failure, decode_results, decode_tasks
 from foretell.domain.accounts import refresh_tokens
+from foretell.domain.notifications import events, listening, outbox
+from foretell.domain.notifications.events import KEPT
 from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.store import Ending, Store
 from foretell.domain.predictions.sweeps import Queued
@@ -37,6 +39,9 @@ _DEAD_LIMIT = 500
 #: Copies of unreadable ones under way to the broker at once.
 _COPIES_IN_FLIGHT = 64
 _TIDY_EVERY_S = 600.0
+#: Events and attempts that are kept no longer are deleted now and then, so many in one transaction.
+_FORGET_EVERY_S = 60.0
+_FORGOTTEN_AT_ONCE = 5000
 #: A token that is used again after its time still ends its family for a while.
 _TOKENS_KEPT = timedelta(days=1)
 
@@ -73,6 +78,7 @@ class Sweeper:
         #: ... and how far we are where we look through one at this time.
         self._looks: dict[str, _Look] = {}
         self._tidy_at = 0.0
+        self._forget_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Sweep until `stopping` is set. A part that is away is tried again next time."""
@@ -85,6 +91,7 @@ class Sweeper:
                 self.publish_lost,
                 self.publish_abandoned,
                 self.forget_refresh_tokens,
+                self.forget_events,
             ):
                 try:
                     await sweep()
@@ -210,6 +217,22 @@ class Sweeper:
         self._tidy_at = time.monotonic() + _TIDY_EVERY_S
         async with self._database.transaction() as connection:
             await refresh_tokens.delete_expired(connection, before=now() - _TOKENS_KEPT)
+
+    async def forget_events(self) -> None:
+        """Delete what was told more than 7 days ago, and stop writing it down for whom nobody listens any more."""
+        if time.monotonic() < self._forget_at:
+            return
+        before = now() - KEPT
+        while True:
+            async with self._database.transaction() as connection:
+                forgotten = await events.delete_old(connection, before=before, limit=_FORGOTTEN_AT_ONCE)
+            async with self._database.transaction() as connection:
+                forgotten += await outbox.delete_old(connection, before=before, limit=_FORGOTTEN_AT_ONCE)
+            if not forgotten:
+                break
+        async with self._database.transaction() as connection:
+            await listening.end_old(connection, now(), limit=_FORGOTTEN_AT_ONCE)
+        self._forget_at = time.monotonic() + _FORGET_EVERY_S
 
     async def _bury(self, dead: str, count: int) -> None:
         """Look at the next messages of a dead-letter queue, once at each of the `count` that were there at first."""

@@ -1,11 +1,14 @@
 """Credits: what is there, and how it came to be."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts import http
 from foretell.domain.credits import ledger
+from foretell.domain.notifications import events
 from foretell.services.app.dependencies import Caller, Limit, State
 from foretell.services.app.openapi import problem_answers
 
@@ -18,8 +21,21 @@ _LARGEST_ID = 2**63 - 1
 async def show_balance(caller: Caller, state: State) -> http.Balance:
     """Credits that are available, and credits held by predictions that have not ended."""
     async with state.database.snapshot() as connection:
-        balance = await ledger.balance(connection, caller.user_id)
-    return http.Balance.model_validate(balance)
+        return await _balance(connection, caller.user_id)
+
+
+@router.patch("/balance", summary="Be told when credits run low", responses=problem_answers(401, 413, 422))
+async def change_balance(wanted: http.BalanceChange, caller: Caller, state: State) -> http.Balance:
+    """Below this many credits `balance.low` is told, once each time it is crossed, to webhooks and whoever listens."""
+    async with state.database.transaction() as connection:
+        await events.set_threshold(connection, caller.user_id, wanted.threshold)
+        return await _balance(connection, caller.user_id)
+
+
+async def _balance(connection: AsyncConnection, user_id: UUID) -> http.Balance:
+    balance = await ledger.balance(connection, user_id)
+    threshold = await events.threshold(connection, user_id)
+    return http.Balance(available=balance.available, held=balance.held, threshold=threshold)
 
 
 @router.get("/transactions", summary="Every movement of my credits", responses=problem_answers(401, 422))

@@ -1,0 +1,163 @@
+"""Webhooks of an account. The dispatcher sends; here they are looked after."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+
+from foretell.contracts import http
+from foretell.domain.notifications import endpoints
+from foretell.domain.notifications.endpoints import Endpoint
+from foretell.kit.problems import InvalidRequest, pointer
+from foretell.services.app.dependencies import Caller, Limit, State
+from foretell.services.app.openapi import problem_answers
+
+router = APIRouter(tags=["notifications"])
+
+_NOT_STORED = {"Cache-Control": "no-store"}
+_LARGEST_ID = 2**63 - 1
+
+
+@router.post("/webhooks", status_code=201, summary="Make a webhook", responses=problem_answers(401, 409, 413, 422))
+async def create_webhook(
+    wanted: http.NewWebhook, caller: Caller, response: Response, state: State
+) -> http.CreatedWebhook:
+    """An address that is told what happens from now on, by Standard Webhooks. Its secret is shown this once."""
+    await state.checked_urls.check(wanted.url, pointer("url"))
+    async with state.database.transaction() as connection:
+        endpoint, secret = await endpoints.create(
+            connection, caller.user_id, wanted.url, types=wanted.events, description=wanted.description
+        )
+    response.headers.update(_NOT_STORED)
+    return http.CreatedWebhook(**_webhook(endpoint).model_dump(), secret=secret)
+
+
+@router.get("/webhooks", summary="My webhooks", responses=problem_answers(401))
+async def list_webhooks(caller: Caller, state: State) -> http.Webhooks:
+    """Oldest first, without their secrets."""
+    async with state.database.snapshot() as connection:
+        found = await endpoints.list_webhooks(connection, caller.user_id)
+    return http.Webhooks(items=[_webhook(endpoint) for endpoint in found])
+
+
+@router.post("/webhooks/once/rotate", summary="New secret of single predictions", responses=problem_answers(401))
+async def rotate_once_secret(caller: Caller, response: Response, state: State) -> http.WebhookSecret:
+    """The secret that signs what goes to the webhooks that single predictions name (`notify`)."""
+    async with state.database.transaction() as connection:
+        secret = await endpoints.rotate_once(connection, caller.user_id)
+    response.headers.update(_NOT_STORED)
+    return http.WebhookSecret(secret=secret)
+
+
+@router.get("/webhooks/{webhook_id:uuid}", summary="One webhook", responses=problem_answers(401, 404))
+async def show_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.Webhook:
+    """A webhook, without its secret."""
+    async with state.database.snapshot() as connection:
+        return _webhook(await endpoints.find(connection, caller.user_id, webhook_id))
+
+
+@router.patch("/webhooks/{webhook_id:uuid}", summary="Change a webhook", responses=problem_answers(401, 404, 413, 422))
+async def change_webhook(webhook_id: UUID, wanted: http.WebhookChange, caller: Caller, state: State) -> http.Webhook:
+    """Another address, other events, pause or go on. One that was turned off is turned on by `enabled`."""
+    if wanted.url is not None:
+        await state.checked_urls.check(wanted.url, pointer("url"))
+    async with state.database.transaction() as connection:
+        endpoint = await endpoints.change(
+            connection,
+            caller.user_id,
+            webhook_id,
+            url=wanted.url,
+            types=wanted.events,
+            all_types="events" in wanted.model_fields_set and wanted.events is None,
+            description=wanted.description,
+            state=wanted.state,
+        )
+    return _webhook(endpoint)
+
+
+@router.delete(
+    "/webhooks/{webhook_id:uuid}", status_code=204, summary="Remove a webhook", responses=problem_answers(401, 404)
+)
+async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None:
+    """It is told nothing any more, and its deliveries are forgotten."""
+    async with state.database.transaction() as connection:
+        await endpoints.remove(connection, caller.user_id, webhook_id)
+
+
+@router.post("/webhooks/{webhook_id:uuid}/rotate", summary="New secret", responses=problem_answers(401, 404))
+async def rotate_webhook_secret(
+    webhook_id: UUID, caller: Caller, response: Response, state: State
+) -> http.WebhookSecret:
+    """For 24 hours everything is signed with both secrets."""
+    async with state.database.transaction() as connection:
+        secret = await endpoints.rotate(connection, caller.user_id, webhook_id)
+    response.headers.update(_NOT_STORED)
+    return http.WebhookSecret(secret=secret)
+
+
+@router.post(
+    "/webhooks/{webhook_id:uuid}/test", status_code=202, summary="Send a test", responses=problem_answers(401, 404, 409)
+)
+async def test_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.WebhookTest:
+    """An event `webhook.test` for this webhook alone, sent at once and once, even if it is paused."""
+    async with state.database.transaction() as connection:
+        sequence = await endpoints.send_test(connection, caller.user_id, webhook_id)
+    return http.WebhookTest(sequence=sequence)
+
+
+@router.get(
+    "/webhooks/{webhook_id:uuid}/deliveries", summary="What became of it", responses=problem_answers(401, 404, 422)
+)
+async def list_deliveries(
+    webhook_id: UUID,
+    caller: Caller,
+    state: State,
+    limit: Limit = 50,
+    cursor: Annotated[int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")] = None,
+) -> http.DeliveryPage:
+    """Every attempt of the last 7 days, newest first."""
+    async with state.database.snapshot() as connection:
+        # One more than asked for says whether there is a page after this one.
+        found = await endpoints.list_deliveries(
+            connection, caller.user_id, webhook_id, limit=limit + 1, before_id=cursor
+        )
+    shown = found[:limit]
+    return http.DeliveryPage(
+        items=[http.Delivery.model_validate(delivery) for delivery in shown],
+        next_cursor=str(shown[-1].id) if len(found) > limit else None,
+    )
+
+
+@router.post(
+    "/webhooks/{webhook_id:uuid}/redeliver",
+    status_code=202,
+    summary="Send once more",
+    responses=problem_answers(401, 404, 409, 413, 422),
+)
+async def redeliver(webhook_id: UUID, wanted: http.Redelivery, caller: Caller, state: State) -> http.Redelivered:
+    """One event, by its sequence, at once and once; or everything since a moment, in order. Ids stay the same."""
+    if (wanted.sequence is None) == (wanted.since is None):
+        raise InvalidRequest([{"detail": "Give either `sequence` or `since`.", "pointer": pointer()}])
+    async with state.database.transaction() as connection:
+        if wanted.since is not None:
+            count = await endpoints.redeliver_since(connection, caller.user_id, webhook_id, wanted.since)
+        else:
+            assert wanted.sequence is not None
+            await endpoints.redeliver_one(connection, caller.user_id, webhook_id, wanted.sequence)
+            count = 1
+    return http.Redelivered(events=count)
+
+
+def _webhook(endpoint: Endpoint) -> http.Webhook:
+    return http.Webhook(
+        id=endpoint.id,
+        url=endpoint.url,
+        events=None if endpoint.types is None else list(endpoint.types),
+        description=endpoint.description,
+        state=endpoint.state,
+        disabled_reason=endpoint.disabled_reason,  # type: ignore[arg-type]
+        failing_since=endpoint.failing_since,
+        waiting=endpoint.waiting,
+        next_attempt_at=endpoint.due_at,
+        created_at=endpoint.created_at,
+    )

@@ -1,0 +1,209 @@
+"""Take endpoints that are due, send, and write down how far we got.
+
+One task for each endpoint that we have: an endpoint that is slow keeps its own task, and no other. An account has a
+bounded share of them, so that one with many slow endpoints leaves the others theirs.
+"""
+
+import asyncio
+import time
+from collections import Counter as Tally
+from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
+
+import structlog
+
+from foretell.domain.notifications import outbox
+from foretell.domain.notifications.events import Event
+from foretell.domain.notifications.outbox import LEASE, Taken
+from foretell.domain.predictions import told as showing
+from foretell.kit.batching import Batcher
+from foretell.kit.clock import uuid7
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.kit.outgoing import Outgoing
+from foretell.services.dispatcher.notifying.delivering import Bot, Delivery, Outcome, Work
+from foretell.services.dispatcher.notifying.messages import Told, told
+
+log = structlog.get_logger()
+
+#: Endpoints that one dispatcher sends to at once, and how many of these may be one account's.
+_MOST_AT_ONCE = 1024
+_MOST_OF_ACCOUNT = 16
+_TAKEN_AT_ONCE = 64
+#: Events that an endpoint gets in one turn.
+_TURN = 64
+#: Bodies that may be in memory, about. What goes beyond it waits for its next turn.
+_MOST_BYTES = 64 * 1024 * 1024
+#: How often the database is asked for what nobody told us of: what is to be tried again, what a dead dispatcher left.
+_LOOK_EVERY_S = 0.5
+_RENEW_EVERY_S = LEASE.total_seconds() / 4
+#: With less than this left, no attempt begins: two dispatchers must not send to the same endpoint.
+_LEASE_MARGIN_S = 20.0
+_RECORDED_AT_ONCE = 256
+_STOP_WITHIN_S = 12.0
+
+
+class Sender:
+    """Sends everything that is to be told."""
+
+    def __init__(self, database: Database, internet: Outgoing, house: Outgoing, bot: Bot | None) -> None:
+        self._database = database
+        self._internet = internet
+        self._house = house
+        self._bot = bot
+        self._me = uuid7()
+        self._kinds = ("webhook", "once", "telegram") if bot is not None else ("webhook", "once")
+        self._woken = asyncio.Event()
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._of_account: Tally[UUID] = Tally()
+        #: Until when each of them is ours, by the clock that nobody sets.
+        self._ours_until: dict[UUID, float] = {}
+        self._bytes = 0
+        self._stopping = False
+        self._recorder: Batcher[Outcome, None] = Batcher(self._record, max_batch=_RECORDED_AT_ONCE)
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._woken.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send until `stopping` is set; what is under way then is finished, if it does not take long."""
+        renewing = asyncio.create_task(self._renew_now_and_then())
+        leaving = asyncio.create_task(self._leave(stopping))
+        try:
+            while not stopping.is_set():
+                self._woken.clear()
+                took = 0
+                try:
+                    took = await self._take()
+                except ForetellError as error:
+                    log.warning("notifications_postponed", reason=error.message)
+                except Exception:
+                    log.exception("notifications_failed")
+                if took < _TAKEN_AT_ONCE:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), _LOOK_EVERY_S)
+            if self._tasks:
+                await asyncio.wait(self._tasks.values(), timeout=_STOP_WITHIN_S)
+        finally:
+            for task in (renewing, leaving, *self._tasks.values()):
+                task.cancel()
+            await asyncio.gather(renewing, leaving, *self._tasks.values(), return_exceptions=True)
+            self._internet.close()
+            self._house.close()
+
+    async def _leave(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._stopping = True
+        self._woken.set()
+
+    async def _take(self) -> int:
+        """Take what is due, and begin with it; returns how many endpoints."""
+        free = min(_TAKEN_AT_ONCE, _MOST_AT_ONCE - len(self._tasks))
+        if free <= 0 or self._bytes > _MOST_BYTES:
+            return 0
+        busy = [user_id for user_id, count in self._of_account.items() if count >= _MOST_OF_ACCOUNT]
+        until = time.monotonic() + LEASE.total_seconds()
+        async with self._database.transaction() as connection:
+            await outbox.spread(connection)
+            taken = await outbox.take(connection, self._me, limit=free, busy=busy, kinds=self._kinds)
+        if not taken:
+            return 0
+        for work in await self._load(taken):
+            endpoint = work.endpoint
+            self._ours_until[endpoint.id] = until
+            self._of_account[endpoint.user_id] += 1
+            self._tasks[endpoint.id] = asyncio.create_task(self._serve(work))
+        return len(taken)
+
+    async def _load(self, taken: Sequence[Taken]) -> list[Work]:
+        async with self._database.snapshot() as connection:
+            found = await outbox.news(connection, taken, most=_TURN)
+            wanted: dict[tuple[UUID, int], Event] = {}
+            for endpoint in taken:
+                again, following = found[endpoint.id]
+                for event in (*again, *(each for each in following if outbox.is_for(each, endpoint))):
+                    wanted[event.user_id, event.sequence] = event
+            shown = await showing.shown(connection, list(wanted.values()))
+        messages = dict(zip(wanted, map(told, shown), strict=True))
+        work = []
+        for endpoint in taken:
+            again, following = found[endpoint.id]
+            work.append(
+                Work(
+                    endpoint,
+                    [messages[event.user_id, event.sequence] for event in again],
+                    _in_turn(endpoint, following, messages),
+                )
+            )
+        return work
+
+    async def _serve(self, work: Work) -> None:
+        endpoint = work.endpoint
+        size = sum(len(message.body) for message in (*work.again, *(each for _, each in work.following if each)))
+        self._bytes += size
+        try:
+            outcome = await Delivery(work, self._internet, self._house, self._bot).run(
+                lambda: not self._stopping and self._ours_until[endpoint.id] - time.monotonic() > _LEASE_MARGIN_S
+            )
+            await self._recorder.submit(outcome)
+        except ForetellError as error:
+            # It is due again when our time is up, and sent once more, with the same ids.
+            log.warning("deliveries_not_recorded", endpoint_id=endpoint.id, reason=error.message)
+        except Exception:
+            log.exception("delivery_failed", endpoint_id=endpoint.id)
+        finally:
+            self._bytes -= size
+            del self._tasks[endpoint.id], self._ours_until[endpoint.id]
+            self._of_account[endpoint.user_id] -= 1
+            if not self._of_account[endpoint.user_id]:
+                del self._of_account[endpoint.user_id]
+            self._woken.set()
+
+    async def _record(self, outcomes: list[Outcome]) -> list[None]:
+        turned_off = sorted(
+            (outcome for outcome in outcomes if outcome.turn_off is not None),
+            key=lambda outcome: outcome.sent.endpoint.user_id,
+        )
+        async with self._database.transaction() as connection:
+            for outcome in turned_off:
+                await outbox.disable(connection, outcome.sent, outcome.turn_off or "")
+            await outbox.record(connection, self._me, [outcome.sent for outcome in outcomes])
+        for outcome in turned_off:
+            log.warning("webhook_turned_off", endpoint_id=outcome.sent.endpoint.id, reason=outcome.turn_off)
+        return [None] * len(outcomes)
+
+    async def _renew_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY_S)
+            self._internet.tidy()
+            self._house.tidy()
+            ids = list(self._tasks)
+            if not ids:
+                continue
+            until = time.monotonic() + LEASE.total_seconds()
+            try:
+                async with self._database.transaction() as connection:
+                    await outbox.renew(connection, self._me, ids)
+            except ForetellError as error:
+                log.warning("leases_not_renewed", endpoints=len(ids), reason=error.message)
+                continue
+            for endpoint_id in ids:
+                if endpoint_id in self._ours_until:
+                    self._ours_until[endpoint_id] = until
+
+
+def _in_turn(
+    endpoint: Taken, following: Sequence[Event], messages: dict[tuple[UUID, int], Told]
+) -> list[tuple[int, Told | None]]:
+    if not endpoint.enabled:
+        return []
+    turn = [
+        (event.sequence, messages[event.user_id, event.sequence] if outbox.is_for(event, endpoint) else None)
+        for event in following
+    ]
+    if not turn and endpoint.cursor < endpoint.last_event:
+        # What there was for it is no longer kept.
+        return [(endpoint.last_event, None)]
+    return turn

@@ -1,0 +1,182 @@
+"""`/webhooks`: an account's own, and nobody else's; secrets are shown once; addresses are looked at when set."""
+
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.integration.app.conftest import Account
+
+from foretell.kit.clock import uuid7
+from foretell.services.app.settings import AppSettings
+
+Problem = Callable[..., None]
+URL = "http://127.0.0.1:9/hook"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> AppSettings:
+    return AppSettings(data_dir=tmp_path / "data", webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),))
+
+
+@pytest.fixture
+async def made(client: httpx.AsyncClient, ada: Account) -> dict[str, Any]:
+    answer = await client.post("/webhooks", json={"url": URL, "description": "orders"}, headers=ada.headers)
+    assert answer.status_code == 201
+    assert answer.headers["cache-control"] == "no-store"
+    webhook: dict[str, Any] = answer.json()
+    return webhook
+
+
+async def test_a_webhook_is_made_shown_changed_and_removed(
+    client: httpx.AsyncClient, ada: Account, made: dict[str, Any], is_problem: Problem
+) -> None:
+    secret = made.pop("secret")
+    assert secret.startswith("whsec_")
+    assert (made["url"], made["events"], made["description"], made["state"]) == (URL, None, "orders", "enabled")
+    path = f"/webhooks/{made['id']}"
+    assert (await client.get(path, headers=ada.headers)).json() == made
+    assert (await client.get("/webhooks", headers=ada.headers)).json() == {"items": [made]}
+
+    change = {"events": ["balance.low"], "description": "", "state": "paused", "url": URL + "/2"}
+    changed = (await client.patch(path, json=change, headers=ada.headers)).json()
+    assert changed == made | change
+    back = (await client.patch(path, json={"events": None, "state": "enabled"}, headers=ada.headers)).json()
+    assert (back["events"], back["state"], back["url"]) == (None, "enabled", URL + "/2")
+    assert (await client.patch(path, json={}, headers=ada.headers)).json() == back
+
+    rotated = await client.post(path + "/rotate", headers=ada.headers)
+    assert rotated.headers["cache-control"] == "no-store"
+    assert rotated.json()["secret"] not in (secret, "")
+    assert (await client.delete(path, headers=ada.headers)).status_code == 204
+    is_problem(await client.get(path, headers=ada.headers), 404, "not_found")
+    assert (await client.get("/webhooks", headers=ada.headers)).json() == {"items": []}
+
+
+async def test_nothing_shows_a_secret_again(client: httpx.AsyncClient, ada: Account, made: dict[str, Any]) -> None:
+    path = f"/webhooks/{made['id']}"
+    for answer in (
+        await client.get(path, headers=ada.headers),
+        await client.get("/webhooks", headers=ada.headers),
+        await client.patch(path, json={"state": "paused"}, headers=ada.headers),
+    ):
+        assert "secret" not in answer.text
+        assert "whsec" not in answer.text
+
+
+async def test_somebody_elses_is_as_if_it_were_not_there(
+    client: httpx.AsyncClient, bob: Account, made: dict[str, Any]
+) -> None:
+    answers = []
+    for identifier in (made["id"], str(uuid7())):
+        path = f"/webhooks/{identifier}"
+        calls = [
+            client.get(path, headers=bob.headers),
+            client.patch(path, json={"state": "paused"}, headers=bob.headers),
+            client.post(path + "/rotate", headers=bob.headers),
+            client.post(path + "/test", headers=bob.headers),
+            client.get(path + "/deliveries", headers=bob.headers),
+            client.post(path + "/redeliver", json={"sequence": 1}, headers=bob.headers),
+            client.post(path + "/redeliver", json={"since": "2026-01-01T00:00:00Z"}, headers=bob.headers),
+            client.delete(path, headers=bob.headers),
+        ]
+        responses = [await call for call in calls]
+        answers.append([(each.status_code, each.json()["detail"]) for each in responses])
+    assert answers[0] == answers[1]
+    assert {status for status, _ in answers[0]} == {404}
+    assert (await client.get("/webhooks", headers=bob.headers)).json() == {"items": []}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.1/",
+        "http://169.254.1.1/latest",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://user:password@127.0.0.1/",
+        "http://127.0.0.1:25/",
+        "ftp://127.0.0.1/",
+        "http://no-such-host.invalid/",
+        "nonsense",
+    ],
+)
+async def test_addresses_that_may_not_be_used(
+    client: httpx.AsyncClient, ada: Account, made: dict[str, Any], url: str, is_problem: Problem
+) -> None:
+    for answer in (
+        await client.post("/webhooks", json={"url": url}, headers=ada.headers),
+        await client.patch(f"/webhooks/{made['id']}", json={"url": url}, headers=ada.headers),
+    ):
+        is_problem(answer, 422, "invalid_request")
+        assert answer.json()["errors"][0]["pointer"] == "#/url"
+    assert (await client.get("/webhooks", headers=ada.headers)).json()["items"][0]["url"] == URL
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"url": ""},
+        {"url": URL, "events": []},
+        {"url": URL, "events": ["no.such"]},
+        {"url": URL, "secret": "whsec_mine"},
+        {"url": URL, "description": "x" * 201},
+        {"url": URL, "state": "disabled"},
+        {"url": URL, "description": "a\0b"},
+    ],
+)
+async def test_bodies_that_do_not_fit(
+    client: httpx.AsyncClient, ada: Account, body: dict[str, Any], is_problem: Problem
+) -> None:
+    is_problem(await client.post("/webhooks", json=body, headers=ada.headers), 422, "invalid_request")
+
+
+async def test_an_account_has_so_many_and_no_more(
+    client: httpx.AsyncClient, ada: Account, bob: Account, is_problem: Problem
+) -> None:
+    for _ in range(20):
+        assert (await client.post("/webhooks", json={"url": URL}, headers=ada.headers)).status_code == 201
+    is_problem(await client.post("/webhooks", json={"url": URL}, headers=ada.headers), 409, "too_many_webhooks")
+    assert (await client.post("/webhooks", json={"url": URL}, headers=bob.headers)).status_code == 201
+
+
+async def test_a_test_and_redeliveries_are_accepted(
+    client: httpx.AsyncClient, ada: Account, made: dict[str, Any], is_problem: Problem
+) -> None:
+    path = f"/webhooks/{made['id']}"
+    test = await client.post(path + "/test", headers=ada.headers)
+    assert (test.status_code, test.json()) == (202, {"sequence": 1})
+    again = await client.post(path + "/redeliver", json={"sequence": 1}, headers=ada.headers)
+    assert (again.status_code, again.json()) == (202, {"events": 1})
+    since = await client.post(path + "/redeliver", json={"since": "2026-01-01T00:00:00Z"}, headers=ada.headers)
+    assert since.status_code == 202
+    is_problem(await client.post(path + "/redeliver", json={"sequence": 2}, headers=ada.headers), 404, "not_found")
+    for wrong in (
+        {},
+        {"sequence": 1, "since": "2026-01-01T00:00:00Z"},
+        {"since": "2026-01-01T00:00:00"},
+        {"sequence": 0},
+    ):
+        answer = await client.post(path + "/redeliver", json=wrong, headers=ada.headers)
+        is_problem(answer, 422, "invalid_request")
+    assert (await client.get(path + "/deliveries", headers=ada.headers)).json() == {"items": [], "next_cursor": None}
+
+
+async def test_redeliveries_that_wait_are_bounded(
+    client: httpx.AsyncClient, ada: Account, made: dict[str, Any], is_problem: Problem
+) -> None:
+    path = f"/webhooks/{made['id']}/test"
+    for _ in range(100):
+        assert (await client.post(path, headers=ada.headers)).status_code == 202
+    is_problem(await client.post(path, headers=ada.headers), 409, "too_many_redeliveries")
+
+
+async def test_the_secret_of_single_predictions(client: httpx.AsyncClient, ada: Account) -> None:
+    secrets = [(await client.post("/webhooks/once/rotate", headers=ada.headers)).json()["secret"] for _ in range(2)]
+    assert all(secret.startswith("whsec_") for secret in secrets)
+    assert secrets[0] != secrets[1]
