@@ -112,7 +112,7 @@ async def test_a_lone_hanging_input_fails_within_its_limit(system: System) -> No
                 await asyncio.sleep(0.1)
                 answer = await client.get(accepted.headers["location"])
         assert (answer.json()["status"], answer.json()["error"]["code"]) == ("failed", "timeout")
-        assert (await client.get("/balance")).json() == {"available": 1, "held": 0}
+        assert (await client.get("/balance")).json() == {"available": 1, "held": 0, "threshold": None}
         await wait_until(lambda: _left_hanging(system) > left_hanging, timeout_s=_PATIENCE_S, what="the worker to exit")
         await assert_promises_kept(system, ids=[UUID(answer.json()["id"])])
     assert _left_hanging(system) == left_hanging + 1

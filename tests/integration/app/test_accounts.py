@@ -44,7 +44,7 @@ async def test_a_new_user_can_log_in_and_has_the_signup_grant(client: httpx.Asyn
     assert tokens.headers["cache-control"] == "no-store"
     headers = {"Authorization": f"Bearer {tokens.json()['access_token']}"}
     assert (await client.get("/users/me", headers=headers)).json() == registered.json()
-    assert (await client.get("/balance", headers=headers)).json() == {"available": 100, "held": 0}
+    assert (await client.get("/balance", headers=headers)).json() == {"available": 100, "held": 0, "threshold": None}
 
 
 async def test_a_name_that_is_taken_is_a_conflict(client: httpx.AsyncClient, eve: str, is_problem: IsProblem) -> None:

@@ -15,9 +15,9 @@ async def test_a_hold_and_a_capture_are_in_the_balance_and_in_the_movements(
     client: httpx.AsyncClient, ada: Account, submit: Submit, finish: Callable[..., Awaitable[None]]
 ) -> None:
     prediction_id = await submit(ada, price=3)
-    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 97, "held": 3}
+    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 97, "held": 3, "threshold": None}
     await finish(prediction_id)
-    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 97, "held": 0}
+    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 97, "held": 0, "threshold": None}
     movements = (await client.get("/transactions", headers=ada.headers)).json()["items"]
     shown = [(item["kind"], item["amount"], item["available_change"], item["held_change"]) for item in movements]
     assert shown == [("capture", 3, 0, -3), ("hold", 3, -3, 3), ("grant", 100, 100, 0)]

@@ -110,7 +110,11 @@ async def test_canceling_gives_the_credits_back_once(
     canceled = await client.delete(f"/predictions/{prediction_id}", headers=ada.headers)
     assert (canceled.status_code, canceled.json()["status"]) == (200, "canceled")
     is_problem(await client.delete(f"/predictions/{prediction_id}", headers=ada.headers), 409, "already_finished")
-    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 100, "held": 0}
+    assert (await client.get("/balance", headers=ada.headers)).json() == {
+        "available": 100,
+        "held": 0,
+        "threshold": None,
+    }
 
 
 async def test_what_succeeded_cannot_be_canceled(
@@ -119,4 +123,4 @@ async def test_what_succeeded_cannot_be_canceled(
     prediction_id = await submit(ada, price=5)
     await finish(prediction_id)
     is_problem(await client.delete(f"/predictions/{prediction_id}", headers=ada.headers), 409, "already_finished")
-    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 95, "held": 0}
+    assert (await client.get("/balance", headers=ada.headers)).json() == {"available": 95, "held": 0, "threshold": None}

@@ -13,7 +13,7 @@ from foretell.kit.clock import uuid7
 from foretell.services.app.settings import AppSettings
 
 Problem = Callable[..., None]
-URL = "http://127.0.0.1:9/hook"
+URL = "http://127.0.0.1:9009/hook"
 
 
 @pytest.fixture

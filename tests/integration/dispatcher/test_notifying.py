@@ -28,6 +28,7 @@ from foretell.services.dispatcher.notifying.delivering import Bot
 from foretell.services.dispatcher.notifying.sender import Sender
 
 _LOOPBACK = (ipaddress.ip_network(ALLOWED),)
+_LONG = timedelta(seconds=60)
 BOT_SECRET = b"the secret of the installation 1"
 
 
@@ -52,7 +53,7 @@ async def sending(
     def outgoing(networks: Sequence[Any]) -> Outgoing:
         return Outgoing(Addresses(networks, needs_tls=False), timeout_s=timeout_s)
 
-    sender = Sender(database, outgoing(allowed), outgoing(_LOOPBACK), bot)
+    sender = Sender(database, outgoing(allowed), outgoing(_LOOPBACK), bot, timeout_s=timeout_s)
     stopping = asyncio.Event()
     running = asyncio.create_task(sender.run(stopping))
     try:
@@ -388,7 +389,7 @@ async def test_what_a_dead_dispatcher_had_is_sent_by_another(database: Database,
     async with database.transaction() as connection:
         await outbox.spread(connection)
         dead = UUID(int=1)
-        assert len(await outbox.take(connection, dead, limit=5, busy=[], kinds=["webhook"])) == 1
+        assert len(await outbox.take(connection, dead, lease=_LONG, limit=5, busy=[], kinds=["webhook"])) == 1
     async with sending(database) as sender:
         # Still his.
         assert await _taken_by(database, endpoint_id) == dead

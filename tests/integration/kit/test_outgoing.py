@@ -145,3 +145,19 @@ async def test_a_name_is_resolved_once_and_connected_to_as_it_was_checked(receiv
     with pytest.raises(AddressRefused):
         await _post(outgoing, f"http://hooks.example.com:{port}/hook")
     assert receiver.connections == 1
+
+
+def test_on_the_event_loop_of_the_services() -> None:
+    async def post() -> int:
+        async with receiving() as receiver:
+            outgoing = Outgoing(Addresses([ipaddress.ip_network(ALLOWED)], needs_tls=False), timeout_s=5.0)
+            try:
+                for _ in range(2):
+                    status = (await _post(outgoing, receiver.url)).status
+                return status
+            finally:
+                outgoing.close()
+
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(post()) == 204

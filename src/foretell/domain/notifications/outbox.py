@@ -25,11 +25,13 @@ from foretell.domain.notifications.tables import events as events_table
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Moment, server_time
 
-#: How long whoever takes an endpoint may be silent.
-LEASE = timedelta(seconds=60)
 _WAKES = 1000
 #: In PostgreSQL, whoever changes many endpoints in one transaction holds this. "events" in ASCII.
 _LOCK = int.from_bytes(b"events")
+
+#: Kinds of endpoints that are on the internet; those of Telegram are the bot's.
+INTERNET = ("webhook", "once")
+TELEGRAM = "telegram"
 
 _C = endpoints.c
 
@@ -174,9 +176,18 @@ async def _spread_once(connection: AsyncConnection, user_id: UUID, after: int, u
 
 
 async def take(
-    connection: AsyncConnection, me: UUID, *, limit: int, busy: Collection[UUID], kinds: Collection[str]
+    connection: AsyncConnection,
+    me: UUID,
+    *,
+    lease: timedelta,
+    limit: int,
+    busy: Collection[UUID],
+    kinds: Collection[str],
 ) -> list[Taken]:
-    """Up to `limit` endpoints that are due, the longest first, of those kinds; none of the accounts that are `busy`."""
+    """Up to `limit` endpoints that are due, the longest first, of those kinds; none of the accounts that are `busy`.
+
+    They are ours for as long as `lease`, unless we `renew` it.
+    """
     at = await server_time(connection)
     due = select(_C.id).where(_C.due_at <= at, _C.kind.in_(kinds))
     if busy:
@@ -186,7 +197,7 @@ async def take(
     if not ids:
         return []
     taken = await connection.execute(
-        update(endpoints).where(_C.id.in_(ids)).values(leased_by=me, due_at=at + LEASE).returning(*endpoints.c)
+        update(endpoints).where(_C.id.in_(ids)).values(leased_by=me, due_at=at + lease).returning(*endpoints.c)
     )
     rows = taken.all()
     users = {row.user_id for row in rows if row.kind == "once"}
@@ -255,12 +266,12 @@ def is_for(event: Event, endpoint: Taken) -> bool:
     return endpoint.types is None or event.type in endpoint.types
 
 
-async def renew(connection: AsyncConnection, me: UUID, ids: Collection[UUID]) -> None:
-    """We are still at these."""
+async def renew(connection: AsyncConnection, me: UUID, ids: Collection[UUID], *, lease: timedelta) -> None:
+    """We are still at these, and for as long as `lease` from now."""
     await _be_alone(connection)
     at = await server_time(connection)
     mine = (_C.id.in_(ids), _C.leased_by == me)
-    await connection.execute(update(endpoints).where(*mine).values(due_at=at + LEASE))
+    await connection.execute(update(endpoints).where(*mine).values(due_at=at + lease))
 
 
 async def record(connection: AsyncConnection, me: UUID, sent: Sequence[Sent]) -> None:
@@ -339,14 +350,15 @@ class Waiting:
     due_since: datetime | None
 
 
-async def waiting(connection: AsyncConnection) -> Waiting:
-    """What waits, failing endpoints included. What is being sent counts as well."""
-    pending = (_C.due_at.is_not(None), _C.cursor < _C.last_event)
+async def waiting(connection: AsyncConnection, kinds: Collection[str]) -> Waiting:
+    """What waits at endpoints of these kinds, failing ones included. What is being sent counts as well."""
+    due = (_C.due_at.is_not(None), _C.kind.in_(kinds))
+    pending = (*due, _C.cursor < _C.last_event)
     messages = await connection.scalar(select(func.sum(_C.last_event - _C.cursor)).where(*pending))
     next_one = and_(events_table.c.user_id == _C.user_id, events_table.c.sequence == _C.cursor + 1)
     oldest = select(func.min(events_table.c.created_at)).select_from(endpoints.join(events_table, next_one))
     oldest_at: datetime | None = await connection.scalar(oldest.where(*pending))
-    due_since: datetime | None = await connection.scalar(select(func.min(_C.due_at)).where(_C.due_at.is_not(None)))
+    due_since: datetime | None = await connection.scalar(select(func.min(_C.due_at)).where(*due))
     return Waiting(int(messages or 0), oldest_at, due_since)
 
 

@@ -100,6 +100,7 @@ def _sender(settings: DispatcherSettings, database: Database) -> Sender:
         # The bot's address is the operator's word.
         Outgoing(Addresses(_EVERYWHERE, needs_tls=False), timeout_s=settings.webhook_timeout_s),
         Bot(settings.bot_url, bot_secret_key(secret)) if secret else None,
+        timeout_s=settings.webhook_timeout_s,
     )
 
 

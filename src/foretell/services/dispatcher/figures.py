@@ -58,6 +58,9 @@ class Figures:
         self._settings = settings
         self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
         self._revenue = Revenue(database)
+        # Without a bot, chats wait for one, and that is no reason for an alert.
+        bot = (outbox.TELEGRAM,) if settings.bot_secret.get_secret_value() else ()
+        self._told_kinds = (*outbox.INTERNET, *bot)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look again and again until `stopping` is set. A database that is away is asked again next time."""
@@ -105,7 +108,7 @@ class Figures:
         """What waits to be sent, and for how long."""
         async with self._database.snapshot() as connection:
             at = await server_time(connection)
-            waiting = await outbox.waiting(connection)
+            waiting = await outbox.waiting(connection, self._told_kinds)
         NOTIFICATIONS_PENDING.set(waiting.messages)
         NOTIFICATIONS_OLDEST_AGE_S.set(_age_s(waiting.oldest_at, at))
         NOTIFICATIONS_OVERDUE_S.set(_age_s(waiting.due_since, at))

@@ -12,13 +12,13 @@ from foretell.contracts import http
 from foretell.contracts.messages import Failure
 from foretell.kit.clock import now, uuid7
 from foretell.services.app.openapi import Api
-from foretell.services.app.routes import accounts, api_keys, credits, events, models, predictions
+from foretell.services.app.routes import accounts, api_keys, credits, events, models, predictions, webhooks
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
-    for module in (accounts, api_keys, credits, events, models, predictions):
+    for module in (accounts, api_keys, credits, events, models, predictions, webhooks):
         api.include_router(module.router)
     # As it goes over the wire.
     page: dict[str, Any] = json.loads(json.dumps(api.openapi()))
@@ -46,6 +46,15 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "GET /predictions/{prediction_id}/events",
         "GET /balance",
         "GET /events",
+        "PATCH /balance",
+        "POST /webhooks",
+        "GET /webhooks",
+        "PATCH /webhooks/{webhook_id}",
+        "DELETE /webhooks/{webhook_id}",
+        "POST /webhooks/{webhook_id}/test",
+        "POST /webhooks/{webhook_id}/rotate",
+        "GET /webhooks/{webhook_id}/deliveries",
+        "POST /webhooks/{webhook_id}/redeliver",
         "GET /transactions",
         "GET /models",
         "GET /models/{name}",

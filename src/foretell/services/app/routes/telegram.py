@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts import http
 from foretell.domain.accounts import telegram
+from foretell.domain.notifications import endpoints
 from foretell.services.app.dependencies import Caller, State
 from foretell.services.app.openapi import problem_answers
 from foretell.services.app.state import AppState
@@ -50,6 +51,7 @@ async def unlink_chats(
     """These chats act for the account no more, and links that were made and not yet opened stop working."""
     async with state.database.transaction() as connection:
         await telegram.unlink_from(connection, caller.user_id, chat_id)
+        await endpoints.remove_telegram(connection, caller.user_id, chat_id)
 
 
 async def _bot_name(state: AppState, connection: AsyncConnection) -> str | None:

@@ -14,6 +14,8 @@ from foretell.domain.accounts.passwords import unmatchable_hash
 from foretell.domain.accounts.telegram import Link
 from foretell.domain.accounts.telegram_payments import Payment
 from foretell.domain.errors import Forbidden, NotFound
+from foretell.domain.notifications import endpoints
+from foretell.kit.clock import now
 from foretell.services.app.dependencies import State
 from foretell.services.app.state import AppState
 
@@ -55,6 +57,7 @@ async def sign_up(wanted: contract.NewChatAccount, response: Response, state: St
                 grant_credits=state.settings.signup_credits,
                 name=wanted.name,
             )
+            await endpoints.add_telegram(connection, linked.user.id, linked.chat_id, now())
     response.status_code = 201 if linked.created else 200
     return _account(linked)
 
@@ -63,14 +66,17 @@ async def sign_up(wanted: contract.NewChatAccount, response: Response, state: St
 async def link(wanted: contract.NewChatLink, state: State) -> contract.ChatAccount:
     """Let a chat act for the account that made the code. Asked again with the same code, the answer is the same."""
     async with state.database.transaction() as connection:
-        return _account(await telegram.link(connection, wanted.chat_id, wanted.code, name=wanted.name))
+        linked = await telegram.link(connection, wanted.chat_id, wanted.code, name=wanted.name)
+        await endpoints.add_telegram(connection, linked.user.id, linked.chat_id, now())
+    return _account(linked)
 
 
 @router.delete("/telegram/links/{chat_id}", status_code=204)
 async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53)], state: State) -> None:
     """Let a chat act for nobody any more; 404 when it did not."""
     async with state.database.transaction() as connection:
-        await telegram.unlink(connection, chat_id)
+        user_id = await telegram.unlink(connection, chat_id)
+        await endpoints.remove_telegram(connection, user_id, chat_id)
 
 
 @router.post("/telegram/tokens")

@@ -9,13 +9,14 @@ import time
 from collections import Counter as Tally
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from foretell.domain.notifications import outbox
 from foretell.domain.notifications.events import Event
-from foretell.domain.notifications.outbox import LEASE, Taken
+from foretell.domain.notifications.outbox import Taken
 from foretell.domain.predictions import told as showing
 from foretell.kit.batching import Batcher
 from foretell.kit.clock import uuid7
@@ -37,9 +38,11 @@ _TURN = 64
 _MOST_BYTES = 64 * 1024 * 1024
 #: How often the database is asked for what nobody told us of: what is to be tried again, what a dead dispatcher left.
 _LOOK_EVERY_S = 0.5
-_RENEW_EVERY_S = LEASE.total_seconds() / 4
-#: With less than this left, no attempt begins: two dispatchers must not send to the same endpoint.
-_LEASE_MARGIN_S = 20.0
+#: How many time-outs of an attempt, and a moment, an endpoint is ours. It is due again so long after we died.
+_LEASE_TIMEOUTS = 2
+_MOMENT_S = 1.0
+#: Which part of that we let pass before we say that we are still at it.
+_RENEWED_AFTER = 0.25
 _RECORDED_AT_ONCE = 256
 _STOP_WITHIN_S = 12.0
 
@@ -47,13 +50,18 @@ _STOP_WITHIN_S = 12.0
 class Sender:
     """Sends everything that is to be told."""
 
-    def __init__(self, database: Database, internet: Outgoing, house: Outgoing, bot: Bot | None) -> None:
+    def __init__(
+        self, database: Database, internet: Outgoing, house: Outgoing, bot: Bot | None, *, timeout_s: float
+    ) -> None:
+        """`internet` and `house` give up an attempt after `timeout_s`."""
+        self._timeout_s = timeout_s
+        self._lease = timedelta(seconds=_LEASE_TIMEOUTS * (timeout_s + _MOMENT_S))
         self._database = database
         self._internet = internet
         self._house = house
         self._bot = bot
         self._me = uuid7()
-        self._kinds = ("webhook", "once", "telegram") if bot is not None else ("webhook", "once")
+        self._kinds = outbox.INTERNET if bot is None else (*outbox.INTERNET, outbox.TELEGRAM)
         self._woken = asyncio.Event()
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._of_account: Tally[UUID] = Tally()
@@ -104,10 +112,10 @@ class Sender:
         if free <= 0 or self._bytes > _MOST_BYTES:
             return 0
         busy = [user_id for user_id, count in self._of_account.items() if count >= _MOST_OF_ACCOUNT]
-        until = time.monotonic() + LEASE.total_seconds()
+        until = time.monotonic() + self._lease.total_seconds()
         async with self._database.transaction() as connection:
             await outbox.spread(connection)
-            taken = await outbox.take(connection, self._me, limit=free, busy=busy, kinds=self._kinds)
+            taken = await outbox.take(connection, self._me, lease=self._lease, limit=free, busy=busy, kinds=self._kinds)
         if not taken:
             return 0
         for work in await self._load(taken):
@@ -144,9 +152,8 @@ class Sender:
         size = sum(len(message.body) for message in (*work.again, *(each for _, each in work.following if each)))
         self._bytes += size
         try:
-            outcome = await Delivery(work, self._internet, self._house, self._bot).run(
-                lambda: not self._stopping and self._ours_until[endpoint.id] - time.monotonic() > _LEASE_MARGIN_S
-            )
+            delivery = Delivery(work, self._internet, self._house, self._bot)
+            outcome = await delivery.run(lambda: self._may_begin(endpoint.id))
             await self._recorder.submit(outcome)
         except ForetellError as error:
             # It is due again when our time is up, and sent once more, with the same ids.
@@ -160,6 +167,11 @@ class Sender:
             if not self._of_account[endpoint.user_id]:
                 del self._of_account[endpoint.user_id]
             self._woken.set()
+
+    def _may_begin(self, endpoint_id: UUID) -> bool:
+        """Whether an attempt that takes as long as it may ends while the endpoint is ours: nobody else sends then."""
+        left_s = self._ours_until[endpoint_id] - time.monotonic()
+        return not self._stopping and left_s > self._timeout_s + _MOMENT_S
 
     async def _record(self, outcomes: list[Outcome]) -> list[None]:
         turned_off = sorted(
@@ -176,16 +188,16 @@ class Sender:
 
     async def _renew_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(_RENEW_EVERY_S)
+            await asyncio.sleep(_RENEWED_AFTER * self._lease.total_seconds())
             self._internet.tidy()
             self._house.tidy()
             ids = list(self._tasks)
             if not ids:
                 continue
-            until = time.monotonic() + LEASE.total_seconds()
+            until = time.monotonic() + self._lease.total_seconds()
             try:
                 async with self._database.transaction() as connection:
-                    await outbox.renew(connection, self._me, ids)
+                    await outbox.renew(connection, self._me, ids, lease=self._lease)
             except ForetellError as error:
                 log.warning("leases_not_renewed", endpoints=len(ids), reason=error.message)
                 continue

@@ -28,6 +28,7 @@ HEALTHY = {
     "foretell_queue_ready_messages": (DISPATCHER, "gauge", [({"queue": "q"}, 0)], [({"queue": "q"}, 0)]),
     "foretell_http_requests_total": (APP, "counter", [(OK, 0)], [(OK, 1000)]),
     "foretell_predictions_settled_total": (DISPATCHER, "counter", [(SUCCEEDED, 0)], [(SUCCEEDED, 1000)]),
+    "foretell_notifications_overdue_seconds": (DISPATCHER, "gauge", [({}, 0)], [({}, 0)]),
     "foretell_broker_trouble": (APP, "gauge", [({"reason": "alarm"}, 0)], [({"reason": "alarm"}, 0)]),
     "foretell_dead_letters": (DISPATCHER, "gauge", [({"queue": "q"}, 0)], [({"queue": "q"}, 0)]),
     "foretell_ledger_findings": (DISPATCHER, "gauge", [({}, 0)], [({}, 0)]),
