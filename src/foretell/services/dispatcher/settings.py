@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from foretell.contracts.bot_secret import bot_secret_key
+from foretell.contracts.bot_secret import check_bot_secret
 from foretell.kit.outgoing_settings import OutgoingSettings
 
 
@@ -45,10 +45,5 @@ class DispatcherSettings(OutgoingSettings):
 
     @model_validator(mode="after")
     def _bot_secret_is_one(self) -> Self:
-        secret = self.bot_secret.get_secret_value()
-        if secret:
-            try:
-                bot_secret_key(secret)
-            except ValueError as error:
-                raise self.refuse("bot_secret", f"{error}. App and bot need the same.") from error
+        check_bot_secret(self, self.bot_secret.get_secret_value(), needed=False)
         return self
