@@ -148,7 +148,7 @@ def title_and_unit(column: str) -> tuple[str, str]:
     """What a column is called and counts: `sepal length (cm)` is "Sepal length", in cm. No unit where none is named."""
     named = re.fullmatch(r"(.*\w)\s*[(\[]([^()\[\]]{1,20})[)\]]\s*", column)
     title, unit = named.groups() if named else (column, "")
-    return title[:1].upper() + title[1:], unit.strip()
+    return titled(title), unit.strip()
 
 
 def field_names(columns: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from foretell.inference.guessing import CannotGuess, Field, Guess, inside, numbered, object_schema
+from foretell.inference.guessing import CannotGuess, Field, Guess, inside, numbered, object_schema, title_and_unit
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
 from foretell.inference.runtimes.onnx import fixed_rows, integer_bounds, open_session
 from foretell.inference.runtimes.onnx_files import external_files
@@ -72,8 +72,13 @@ def _features(inputs: list[Any], remarks: list[str]) -> tuple[list[Field], dict[
                 f"The input {entry.name} is {entry.type} of shape {entry.shape}. A package takes one matrix of floats, "
                 f"or inputs of shape (rows, 1) or (rows,) and one of the types {', '.join(_KINDS)}."
             )
-    fields = [Field(entry.name, _KINDS[entry.type], bounds=_bounds(entry.type)) for entry in inputs]
+    fields = [_field(entry) for entry in inputs]
     return fields, {"columns": [{"feature": entry.name} for entry in inputs]}
+
+
+def _field(entry: Any) -> Field:
+    title, unit = title_and_unit(entry.name)
+    return Field(entry.name, _KINDS[entry.type], title=title, unit=unit, bounds=_bounds(entry.type))
 
 
 def _bounds(kind: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _features(estimator: Any, remarks: list[str]) -> tuple[list[Field], dict[str
     fields = []
     for column, name in zip(columns, names, strict=True):
         known = special.get(column, Known("number"))
-        title, unit = title_and_unit(column) if name != column else ("", "")
+        title, unit = title_and_unit(column)
         bounds = _EXACT if known.kind == "integer" and not known.choices else {}
         fields.append(Field(name, known.kind, title=title, choices=known.choices, unit=unit, bounds=bounds))
     trained = pandas_categories(estimator)

@@ -113,6 +113,10 @@ def test_scikit_learn_stored_as_a_pickle_wants_to_be_allowed(made: Made, by_pick
 def test_onnx(made: Made, tmp_path: Path) -> None:
     package = made(logged(tmp_path, "onnx", "model.onnx", graph(), data="model.onnx"))
     assert package.features_schema["required"] == ["petal length (cm)", "petal width"]
+    assert [(field.title.en, field.unit and field.unit.en) for field in package.fields] == [
+        ("Petal length", "cm"),
+        ("Petal width", None),
+    ]
     answers = load_runtime(package).predict([{"petal length (cm)": 1.5, "petal width": 7.0}])
     assert answers == [{"double": 3.0, "nothing": 0.0}]
 
