@@ -81,6 +81,10 @@ class Talk:
         tap = self.update.callback_query
         return tap.message.message_id if tap is not None and tap.message is not None else 0
 
+    def goes_on_in(self, message_id: int) -> None:
+        """Have `show` change this message."""
+        self._shown = message_id
+
     async def say(self, text: str, keyboard: Keyboard | None = None) -> int:
         """A new message; in a group it answers the person's own. Returns its number."""
         reply_to = None

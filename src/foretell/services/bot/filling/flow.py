@@ -66,19 +66,17 @@ async def show(
 
 async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> None:
     """Send a form that is filled in. The message that was tapped waits for the result."""
-    message_id = await talk.show(waiting_text(model, talk.words))
-    asked = Asked(
-        key=f"telegram-{talk.chat_id}-{form.id}",
-        chat_id=talk.chat_id,
-        user_id=talk.user_id,
-        message_id=message_id,
-        language=talk.words.language,
-        model=form.model,
-        input=form.values,
-    )
-    known = await talk.parts.asked.begin(asked)
-    if known.state != "sending":
+    key = f"telegram-{talk.chat_id}-{form.id}"
+    asked = await talk.parts.asked.by_key(key)
+    if asked is None:
+        message_id = await talk.show(waiting_text(model, talk.words))
+        asked = Asked(key, talk.chat_id, talk.user_id, message_id, talk.words.language, form.model, form.values)
+        await talk.parts.asked.begin(asked)
+    elif asked.state != "sending":
         return
+    else:
+        # An earlier process ended before it had an answer.
+        talk.goes_on_in(asked.message_id)
     try:
         prediction = await client.submit(form.model, asked.input, idempotency_key=asked.key)
     except Unreachable:

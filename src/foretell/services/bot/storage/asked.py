@@ -45,10 +45,19 @@ class AskedPredictions:
         self._database = database
         self._look_after_s = look_after_s
 
-    async def begin(self, asked: Asked) -> Asked:
-        """Write down that it is about to be sent. Returns what was written under this key first."""
+    async def by_key(self, key: str) -> Asked | None:
+        """What was written down under this key."""
 
-        def work(connection: sqlite3.Connection) -> Asked:
+        def work(connection: sqlite3.Connection) -> Asked | None:
+            row = connection.execute("SELECT * FROM asked WHERE key = ?", (key,)).fetchone()
+            return None if row is None else _asked(row)
+
+        return await self._database.run(work)
+
+    async def begin(self, asked: Asked) -> None:
+        """Write down that it is about to be sent."""
+
+        def work(connection: sqlite3.Connection) -> None:
             at = now().timestamp()
             row = (
                 asked.key,
@@ -67,9 +76,8 @@ class AskedPredictions:
                 row,
             )
             connection.execute("DELETE FROM asked WHERE state = 'told' AND asked_at < ?", (at - _KEPT_S,))
-            return _asked(connection.execute("SELECT * FROM asked WHERE key = ?", (asked.key,)).fetchone())
 
-        return await self._database.run(work)
+        await self._database.run(work)
 
     async def accepted(self, key: str, prediction_id: str) -> None:
         """The app has it."""
