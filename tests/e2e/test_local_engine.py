@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from foretell.local.services import SERVICES
@@ -91,6 +92,7 @@ def test_from_up_to_down(foretell: Installation) -> None:
     before = foretell.status()
     assert before.keys() >= {"app", "dispatcher", "worker-1", "worker-2"}
     assert all(each["healthy"] for each in before.values())
+    assert "off (no TELEGRAM_TOKEN)" in foretell("status")
     assert re.search(r"^probability: 0\.\d+$", foretell("predict", "flight-delay", *FLIGHT), re.MULTILINE)
     workers = {json.loads(foretell("predict", "flight-delay", *FLIGHT, "--json"))["worker_id"] for _ in range(2)}
     assert workers <= {before["worker-1"]["instance"], before["worker-2"]["instance"]}
@@ -118,6 +120,26 @@ def test_from_up_to_down(foretell: Installation) -> None:
     assert foretell("down") == "Foretell is down.\n"
     assert foretell.processes() == []
     assert not (foretell.folder / "data" / "run").exists()
+
+
+def test_a_bot_whose_telegram_is_away_holds_up_nothing(foretell: Installation) -> None:
+    telegram = {"TELEGRAM_TOKEN": "123456:AAnobody", "TELEGRAM_API_URL": f"http://127.0.0.1:{free_port()}"}
+    foretell("up", "--detach", "--workers", "1", **telegram)
+    status = foretell.status()
+    assert {name for name, each in status.items() if not each["healthy"]} == {"bot"}
+    assert "Telegram does not answer" in status["bot"]["reason"]
+    log = (foretell.folder / "data" / "logs" / "bot.log").read_text()
+    assert log.count("telegram_in_trouble") == 1
+    assert telegram["TELEGRAM_TOKEN"] not in log
+
+    # App and bot know one another by the secret that was made here.
+    secret = (foretell.folder / "data" / "bot_secret").read_text().strip()
+    app = f"http://127.0.0.1:{foretell.environment['FORETELL_APP_PORT']}"
+    body = {"chat_id": 1, "name": "Ada"}
+    proof = {"Authorization": f"Bearer {secret}"}
+    assert httpx.post(f"{app}/telegram/accounts", json=body, headers=proof, trust_env=False).status_code == 201
+    assert httpx.post(f"{app}/telegram/accounts", json=body, trust_env=False).status_code == 404
+    assert re.search(r"^probability: 0\.\d+$", foretell("predict", "flight-delay", *FLIGHT), re.MULTILINE)
 
 
 #: Loads where HOME_OF_CLASS is set, which is so for the command line of the test, and not for its services.
