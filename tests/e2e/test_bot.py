@@ -87,7 +87,8 @@ async def converse(person: Person, words: dict[str, str]) -> None:
 async def test_whole_conversations_in_both_languages(backends: Backends, tmp_path: Path) -> None:
     async with (
         telegram_server() as telegram,
-        bot_system(backends, tmp_path, telegram) as system,
+        # The dispatcher alone tells of results.
+        bot_system(backends, tmp_path, telegram, FORETELL_BOT_LOOK_AFTER_S="3600") as system,
     ):
         ada, vera = Person(telegram, 1001, name="Ada"), Person(telegram, 1002, language="ru", name="Вера")
         await asyncio.gather(converse(ada, ENGLISH), converse(vera, RUSSIAN))
