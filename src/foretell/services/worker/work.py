@@ -174,8 +174,13 @@ class Worker:
         if state is State.LOADING and (alone or attempts == 1):
             ids = [task.id for task in envelope.tasks]
             held = Held(envelope.model, envelope.version, delivery.queue, delivery.body, ids, attempts - 1)
-            await self._postponed.hold(held)
-            await consumer.acknowledge([delivery])
+            try:
+                await self._postponed.hold(held)
+            except Stopped:
+                # Neither held nor given back: it goes back to the queue when we are gone.
+                log.warning("envelope_left_behind", model=envelope.model, tasks=len(envelope.tasks))
+            else:
+                await consumer.acknowledge([delivery])
             return False
         self.busy = True
         self._in_hand = envelope, now()

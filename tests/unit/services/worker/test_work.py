@@ -727,6 +727,21 @@ async def test_what_nobody_can_be_told_of_is_not_held(broker: Observed, engine: 
     assert heard.said[0] == TasksKept("worker-7", ids, "alone", 0)
 
 
+async def test_told_to_stop_while_the_broker_is_away_it_leaves_what_it_can_neither_hold_nor_give_back(
+    broker: Observed, engine: Engine
+) -> None:
+    bench = Bench(broker, engine)
+    bench.models.states["slow"] = State.LOADING
+    await bench.put("a", model="slow")
+    broker.takes_events, broker.away = False, 1_000
+    async with bench.working() as working:
+        await _until(lambda: f"no publish {queues.TASKS}" in broker.noted)
+        bench.stopping.set()
+        await working
+    assert "acknowledge" not in broker.noted
+    assert await bench.depth(queues.TASKS) == (1, 0)
+
+
 # The end.
 
 
