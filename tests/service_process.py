@@ -35,6 +35,10 @@ class ServiceProcess:
         lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if not message or line["message"] == message]
 
+    def raw_lines(self) -> list[str]:
+        """Every line that it wrote, as it stands there."""
+        return self._log.read_text().splitlines()
+
     def wait_until_ready(self) -> None:
         """Return when `/health/ready` says so. Raises `RuntimeError` with the log otherwise."""
         end = time.monotonic() + _START_S

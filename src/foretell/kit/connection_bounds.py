@@ -297,7 +297,8 @@ class BoundedProtocol(HttpProtocol):
     def _too_large(self) -> ForetellError:
         limit = self.bounds.head_bytes
         # Before the first header, all that came is the address.
-        return HeadTooLarge(max_bytes=limit) if self.headers else AddressTooLong(max_bytes=limit)
+        is_address = not self.headers or len(self.url) > limit
+        return AddressTooLong(max_bytes=limit) if is_address else HeadTooLarge(max_bytes=limit)
 
     def send_400_response(self, msg: str) -> None:
         """The parser gave up: because of us, or because it can't read the request."""

@@ -1,15 +1,10 @@
 """What proves who calls, and what does not."""
 
 import asyncio
-import base64
-import json
-import time
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import httpx
-import jwt
 import pytest
 
 from foretell.domain.accounts import api_keys
@@ -17,72 +12,11 @@ from foretell.kit import deadline
 from foretell.kit.database import Database
 from foretell.kit.errors import Unavailable
 from foretell.services.app.authentication import Authenticator
-from foretell.services.app.settings import signing_secret
 from foretell.services.app.state import AppState
 
 from .conftest import Account
 
 IsProblem = Callable[[httpx.Response, int, str], None]
-
-
-def _claims(account: Account, **other: Any) -> dict[str, Any]:
-    issued_at = int(time.time())
-    return {
-        "iss": "foretell",
-        "aud": "foretell",
-        "sub": str(account.id),
-        "role": "user",
-        "typ": "access",
-        "jti": uuid4().hex,
-        "iat": issued_at,
-        "exp": issued_at + 60,
-    } | other
-
-
-def _unsigned(claims: dict[str, Any], algorithm: str) -> str:
-    header = {"alg": algorithm, "typ": "JWT"}
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)]
-    return ".".join([*parts, ""])
-
-
-async def test_the_token_that_the_attacks_are_made_of_would_be_good(
-    client: httpx.AsyncClient, state: AppState, ada: Account
-) -> None:
-    token = jwt.encode(_claims(ada), signing_secret(state.settings), algorithm="HS256")
-    assert (await client.get("/balance", headers={"Authorization": f"Bearer {token}"})).status_code == 200
-    assert (await client.get("/balance", headers={"Authorization": f"bearer  {token}"})).status_code == 200
-
-
-async def test_forged_tokens_are_refused(
-    client: httpx.AsyncClient, state: AppState, ada: Account, is_problem: IsProblem
-) -> None:
-    secret = signing_secret(state.settings)
-    good = _claims(ada)
-    forged = {
-        "none": _unsigned(good, "none"),
-        "nOnE": _unsigned(good, "nOnE"),
-        "no signature": _unsigned(good, "HS256"),
-        "another algorithm": jwt.encode(good, secret, algorithm="HS512"),
-        "another key": jwt.encode(good, "x" * 64, algorithm="HS256"),
-        "another audience": jwt.encode(good | {"aud": "somebody"}, secret, algorithm="HS256"),
-        "several audiences": jwt.encode(good | {"aud": ["foretell", "somebody"]}, secret, algorithm="HS256"),
-        "another issuer": jwt.encode(good | {"iss": "somebody"}, secret, algorithm="HS256"),
-        "over": jwt.encode(good | {"exp": int(time.time()) - 1}, secret, algorithm="HS256"),
-        "from the future": jwt.encode(good | {"iat": int(time.time()) + 600}, secret, algorithm="HS256"),
-        "another role": jwt.encode(good | {"role": "god"}, secret, algorithm="HS256"),
-        "another kind": jwt.encode(good | {"typ": "refresh"}, secret, algorithm="HS256"),
-        "nobody": jwt.encode(good | {"sub": "ada"}, secret, algorithm="HS256"),
-        "no end": jwt.encode({k: v for k, v in good.items() if k != "exp"}, secret, algorithm="HS256"),
-        "noise": "a.b.c",
-        "half an alphabet": "é" * 20,
-        "very long": "a" * 10_000,
-        "an API key of nobody": "ftl_" + "a" * 43,
-        "an API key that is none": "ftl_",
-    }
-    for name, token in forged.items():
-        response = await client.get("/balance", headers={b"Authorization": b"Bearer " + token.encode("latin-1")})
-        assert response.status_code == 401, name
-        is_problem(response, 401, "invalid_token")
 
 
 async def test_without_credentials_nobody_gets_in(client: httpx.AsyncClient, is_problem: IsProblem) -> None:
@@ -130,17 +64,6 @@ async def test_an_api_key_works_in_both_headers_until_it_is_revoked(
     assert (await client.delete(f"/api-keys/{listed[0]['id']}", headers=ada.headers)).status_code == 204
     is_problem(await client.get("/users/me", headers={"X-API-Key": key}), 401, "invalid_token")
     assert (await client.get("/api-keys", headers=ada.headers)).json() == {"items": []}
-
-
-async def test_a_foreign_key_and_an_absent_one_are_answered_alike(
-    client: httpx.AsyncClient, ada: Account, bob: Account, is_problem: IsProblem
-) -> None:
-    key = (await client.post("/api-keys", json={"name": "mine"}, headers=ada.headers)).json()
-    foreign = await client.delete(f"/api-keys/{key['id']}", headers=bob.headers)
-    absent = await client.delete(f"/api-keys/{uuid4()}", headers=bob.headers)
-    is_problem(foreign, 404, "not_found")
-    assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
-    assert (await client.get("/users/me", headers={"X-API-Key": key["key"]})).status_code == 200
 
 
 async def test_a_key_needs_a_name(client: httpx.AsyncClient, ada: Account) -> None:
