@@ -5,12 +5,15 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from foretell.contracts.bot_secret import new_bot_secret
 from foretell.domain.accounts import registration
+from foretell.domain.notifications.tables import endpoints
 from foretell.domain.predictions.audit import audit
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
@@ -189,6 +192,29 @@ async def test_unlinking_by_the_account_and_by_the_chat(
     assert (await client.delete("/telegram/link", headers=ada.headers)).status_code == 204
     assert (await client.get("/telegram/link", headers=ada.headers)).json()["items"] == []
     is_problem(await ask(client, "token", chat_id=3), 404, "not_found")
+
+
+async def test_a_chat_is_told_what_happens_as_long_as_it_is_linked(
+    client: httpx.AsyncClient, state: AppState, ada: Account, bob: Account
+) -> None:
+    async def told() -> list[tuple[int, UUID]]:
+        query = select(endpoints.c.chat_id, endpoints.c.user_id).where(endpoints.c.kind == "telegram")
+        async with state.database.snapshot() as connection:
+            return sorted((row.chat_id, row.user_id) for row in await connection.execute(query))
+
+    codes = {chat_id: (await make_link(client, ada))["code"] for chat_id in (1, 2, 3)}
+    taps = [ask(client, "link", chat_id=chat_id, code=code) for chat_id, code in codes.items() for _ in range(3)]
+    assert {answer.status_code for answer in await asyncio.gather(*taps)} == {200}
+    signed_up = (await asyncio.gather(*(ask(client, "sign up", chat_id=4) for _ in range(3))))[0].json()["user_id"]
+    assert await told() == [(1, ada.id), (2, ada.id), (3, ada.id), (4, UUID(signed_up))]
+    await ask(client, "unlink", path="/telegram/links/1")
+    await client.delete("/telegram/link?chat_id=2", headers=ada.headers)
+    assert await told() == [(3, ada.id), (4, UUID(signed_up))]
+    # A chat that changes hands is told what happens to its new account, and nothing else.
+    await ask(client, "unlink", path="/telegram/links/4")
+    await ask(client, "link", chat_id=4, code=(await make_link(client, bob))["code"])
+    await client.delete("/telegram/link", headers=ada.headers)
+    assert await told() == [(4, bob.id)]
 
 
 async def test_a_chat_never_acts_as_an_operator(client: httpx.AsyncClient, state: AppState, ada: Account) -> None:
