@@ -11,6 +11,9 @@ from tests.telegram.system import bot_system
 ENGLISH = {
     "hello": "Hello, Ada!",
     "grant": "100 credits",
+    "low": "my credits fall below",
+    "below": "below 100",
+    "is low": "Your balance is low: 99 credits left.",
     "which": "Which model",
     "flight": "Flight delay",
     "carrier": "EV",
@@ -31,6 +34,9 @@ ENGLISH = {
 RUSSIAN = {
     "hello": "Здравствуйте, Вера!",
     "grant": "100 кредитов",
+    "low": "когда кредитов станет меньше",
+    "below": "меньше 100",
+    "is low": "На счёте мало: осталось 99 кредитов.",
     "which": "Какая модель",
     "flight": "Задержка рейса",
     "carrier": "EV",
@@ -54,6 +60,8 @@ async def converse(person: Person, words: dict[str, str]) -> None:
     """Start, predict, result, balance, a text, history, and the way to the same again."""
     await person.types("/start")
     assert words["grant"] in (await person.sees(words["hello"])).text
+    await person.types("/settings")
+    await person.taps(await person.sees(words["low"]), words["below"])
     await person.types("/predict")
     await person.taps(await person.sees(words["which"]), words["flight"])
     await person.sees(words["questions"].format(1))
@@ -68,6 +76,7 @@ async def converse(person: Person, words: dict[str, str]) -> None:
     result = await person.sees("▓▓▓▓▓▓▓░░░ 73")
     assert result.message_id == summary.message_id
     assert words["delayed"] in result.text
+    await person.sees(words["is low"])
     await person.types("/balance")
     assert words["paid"] in (await person.sees(words["balance"])).text
     await person.types(words["text"])

@@ -52,6 +52,7 @@ class Account:
         self.username = username
         self.available = credits
         self.held = 0
+        self.threshold: int | None = None
         self.movements: list[dict[str, Any]] = []
 
     def move(self, kind: str, amount: int, available: int, held: int, **more: Any) -> None:
@@ -165,7 +166,10 @@ class AppStandIn:
         if path == "/users/me":
             return httpx.Response(200, json={"id": str(account.id), "username": account.username, "role": "user"})
         if path == "/balance":
-            return httpx.Response(200, json={"available": account.available, "held": account.held})
+            if request.method == "PATCH":
+                account.threshold = body["threshold"]
+            balance = {"available": account.available, "held": account.held, "threshold": account.threshold}
+            return httpx.Response(200, json=balance)
         if path == "/transactions":
             return httpx.Response(200, json={"items": account.movements[: int(query["limit"])], "next_cursor": None})
         if path == "/models":

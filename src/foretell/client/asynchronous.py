@@ -138,6 +138,11 @@ class AsyncClient:
         answer: Balance = await self._send(calls.balance())
         return answer
 
+    async def set_low_balance(self, threshold: int | None) -> Balance:
+        """Below how many credits the event `balance.low` is told; None: never."""
+        answer: Balance = await self._send(calls.set_low_balance(threshold))
+        return answer
+
     async def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> TransactionPage:
         """A page of movements, newest first."""
         answer: TransactionPage = await self._send(calls.transactions(limit, cursor))

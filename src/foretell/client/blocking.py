@@ -137,6 +137,11 @@ class Client:
         answer: Balance = self._send(calls.balance())
         return answer
 
+    def set_low_balance(self, threshold: int | None) -> Balance:
+        """Below how many credits the event `balance.low` is told; None: never."""
+        answer: Balance = self._send(calls.set_low_balance(threshold))
+        return answer
+
     def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> TransactionPage:
         """A page of movements, newest first."""
         answer: TransactionPage = self._send(calls.transactions(limit, cursor))

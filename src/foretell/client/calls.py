@@ -56,6 +56,11 @@ def balance() -> Call:
     return _get("/balance")
 
 
+def set_low_balance(threshold: int | None) -> Call:
+    """200 with the credits and the threshold."""
+    return Call("PATCH", "/balance", repeatable=True, json={"threshold": threshold})
+
+
 def transactions(limit: int | None, cursor: str | None) -> Call:
     """200 with a page of movements."""
     return _get("/transactions", limit=limit, cursor=cursor)

@@ -31,6 +31,8 @@ class Balance(TypedDict):
 
     available: int
     held: int
+    #: Below how many credits `balance.low` is told; None: never.
+    threshold: int | None
 
 
 class Transaction(TypedDict):

@@ -211,6 +211,19 @@ async def test_credits_that_do_not_suffice(bot: RunningBot, ada: Person) -> None
     await ada.sees("Working on it")
 
 
+async def test_whoever_wants_to_be_told_that_credits_run_low(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/settings")
+    settings = await ada.sees("when my credits fall below: never")
+    await ada.taps(settings, "below 20")
+    await ada.sees("fall below: 20 credits")
+    assert bot.app.linked[ada.id].threshold == 20
+    await ada.taps(settings, "never")
+    await ada.sees("fall below: never")
+    assert bot.app.linked[ada.id].threshold is None
+
+
 async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person) -> None:
     await ada.types("/predict")
     await ada.sees("There is no account for this chat yet")

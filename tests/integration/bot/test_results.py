@@ -54,9 +54,24 @@ async def test_a_webhook_that_was_turned_off_is_told_here(bot: RunningBot, vera:
     await signed_up(vera)
     await bot.tell(vera.id, "endpoint.disabled", {"url": "https://a.test/<hook>"})
     assert "https://a.test/<hook>" in (await vera.sees("Вебхук вашего счёта отключён")).text
+    await bot.tell(vera.id, "endpoint.disabled", {"url": "https://b.test/", "reason": "gone"})
+    assert "https://b.test/" in (await vera.sees("получатель отвечает, что его больше нет")).text
     await bot.tell(vera.id, "something.new", {})
     await bot.tell(vera.id, "balance.low", {"available": 2})
     await vera.sees("осталось 2 кредита")
+
+
+async def test_whoever_asked_in_a_group_that_put_us_out_is_told_in_private(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    ada.joins(-100)
+    await ada.types("/predict What a flight", chat=-100)
+    identity = (await bot.asked())["id"]
+    await ada.sees("Working on it", chat=-100)
+    bot.telegram.blocked.add(-100)
+    await bot.finish(identity, POSITIVE)
+    await ada.sees("Positive")
+    await bot.tell(ada.id, "balance.low", {"available": 3})
+    await ada.sees("3 credits left")
 
 
 async def test_a_result_is_here_before_the_answer_to_whoever_asked(bot: RunningBot, ada: Person) -> None:

@@ -197,6 +197,16 @@ async def test_log_in_is_used_from_then_on(call: InOneWay) -> None:
     assert script.requests[-1].headers["authorization"] == "Bearer new"
 
 
+async def test_a_threshold_is_set_and_taken_back(call: InOneWay) -> None:
+    script = Script(*(httpx.Response(200, json={"available": 5, "held": 0, "threshold": each}) for each in (3, None)))
+    for threshold in (3, None):
+        assert (await call(script, "set_low_balance", threshold))["threshold"] == threshold
+    assert [(each.method, each.url.path, json.loads(each.content)) for each in script.requests] == [
+        ("PATCH", "/balance", {"threshold": 3}),
+        ("PATCH", "/balance", {"threshold": None}),
+    ]
+
+
 async def test_lists_and_deletions(call: InOneWay) -> None:
     assert await call(Script(httpx.Response(200, json={"items": [{"name": "m"}]})), "models") == [{"name": "m"}]
     assert await call(Script(httpx.Response(204)), "revoke_api_key", "k/1") is None

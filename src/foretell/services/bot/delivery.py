@@ -27,6 +27,8 @@ _LONGEST_PAUSE_S = 30.0
 #: A result may be here before the app's answer to whoever asked for it; for so long it waits for that.
 _ANSWER_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.1
+#: Why a webhook was turned off: its receiver said 410.
+_GONE = "gone"
 
 
 class Delivery:
@@ -111,7 +113,8 @@ class Delivery:
         if event.type == "balance.low":
             await self._send(event.chat_id, *_low(self._parts, data, words))
         elif event.type == "endpoint.disabled":
-            await self._send(event.chat_id, words("told.endpoint_disabled", url=data.get("url") or ""))
+            key = "told.endpoint_gone" if data.get("reason") == _GONE else "told.endpoint_disabled"
+            await self._send(event.chat_id, words(key, url=data.get("url") or ""))
         else:
             log.info("event_unknown", kind=event.type)
             return False
@@ -142,8 +145,15 @@ class Delivery:
             return False
         words = Words(asked.language)
         text, keyboard = outcome_message(prediction, await self._model(asked.user_id, prediction), words)
-        if not await self._parts.sender.edit(asked.chat_id, asked.message_id, text, keyboard, answering=False):
-            await self._send(asked.chat_id, text, keyboard)
+        try:
+            if not await self._parts.sender.edit(asked.chat_id, asked.message_id, text, keyboard, answering=False):
+                await self._send(asked.chat_id, text, keyboard)
+        except Blocked:
+            if asked.chat_id == event.chat_id:
+                raise
+            # We were put out of the group; whoever asked there still wants to know.
+            await self._parts.chats.change(asked.chat_id, blocked=1)
+            await self._send(event.chat_id, text, keyboard)
         await self._parts.asked.told(asked.key)
         return True
 

@@ -7,6 +7,9 @@ from foretell.services.bot.words import LANGUAGES, Words
 
 router = Router()
 
+#: Below how many credits one may want to be told; 0: never.
+THRESHOLDS = (0, 5, 20, 100)
+
 
 @router.command("settings")
 async def settings(talk: Talk, rest: str) -> None:
@@ -20,17 +23,27 @@ async def settings(talk: Talk, rest: str) -> None:
 async def _show(talk: Talk) -> None:
     words = talk.words
     client = await talk.parts.accounts.client_of(talk.user_id)
-    account = await client.me()
+    account, threshold = await client.me(), (await client.balance()).get("threshold")
     elsewhere = (await talk.parts.chats.of(talk.chat_id)).elsewhere
+    low = words("settings.never") if threshold is None else words.count("credits", threshold)
     text = words(
-        "settings.title", account=account["username"], elsewhere=words("value.yes" if elsewhere else "value.no")
+        "settings.title",
+        account=account["username"],
+        elsewhere=words("value.yes" if elsewhere else "value.no"),
+        low=low,
     )
     rows = [
         [Button(Words(each).plain("language.name"), f"lang:{each}") for each in LANGUAGES],
         [Button(words.plain("settings.elsewhere_off" if elsewhere else "settings.elsewhere_on"), "set:elsewhere")],
+        [_threshold(words, each) for each in THRESHOLDS],
         [Button(words.plain("settings.unlink"), "set:unlink")],
     ]
     await talk.show(text, Keyboard(rows))
+
+
+def _threshold(words: Words, credits: int) -> Button:
+    said = words.plain("settings.below", credits=words.number(credits)) if credits else words.plain("settings.never")
+    return Button(said, f"set:low:{credits}")
 
 
 @router.button("set")
@@ -40,6 +53,10 @@ async def changed(talk: Talk, arguments: list[str]) -> None:
     if what == "elsewhere":
         now = (await talk.parts.chats.of(talk.chat_id)).elsewhere
         await talk.parts.chats.change(talk.chat_id, elsewhere=int(not now))
+        await _show(talk)
+    elif what == "low" and arguments[1:2] in [[str(each)] for each in THRESHOLDS]:
+        client = await talk.parts.accounts.client_of(talk.user_id)
+        await client.set_low_balance(int(arguments[1]) or None)
         await _show(talk)
     elif what == "unlink":
         rows = [
