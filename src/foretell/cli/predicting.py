@@ -11,6 +11,7 @@ import msgspec
 from foretell.cli.output import count, print_json, remark, say
 from foretell.client import ApiError, Client
 from foretell.client.types import Model, Prediction
+from foretell.contracts.fields import Field, fields_of
 from foretell.kit.errors import ForetellError
 from foretell.local.health import reachable_host
 from foretell.local.installation import Installation
@@ -20,6 +21,14 @@ _PATIENCE_S = 5.0
 _DEFAULT_URL = "http://127.0.0.1:8000"
 #: Exists in every installation that was started for development.
 _DEVELOPMENT_USER = "test"
+_TEXTS = ("text", "time", "date", "datetime")
+_WORDS = {
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "list": "a list, [1, 2] say",
+    "object": 'an object, {"x": 1} say',
+}
 
 
 class FieldUnreadable(ForetellError):
@@ -110,35 +119,37 @@ def _log_in(client: Client, access: Access) -> None:
     client.log_in(access.user, password)
 
 
-def read_fields(fields: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
-    """`["distance=550", "carrier=AA"]` as the model's schema types it. Raises `FieldUnreadable`."""
-    properties: dict[str, Any] = schema.get("properties", {})
+def read_fields(given: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
+    """`["distance=550", "carrier=AA"]` as values of the model's fields. Raises `FieldUnreadable`."""
+    fields = {field.name: field for field in fields_of(schema)}
     payload: dict[str, Any] = {}
-    for text in fields:
+    for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise FieldUnreadable(field=repr(text), reason="write FIELD=VALUE.")
         if name in payload:
             raise FieldUnreadable(field=name, reason="it is given twice.")
-        if properties and name not in properties and schema.get("additionalProperties") is False:
-            raise FieldUnreadable(field=name, reason=f"the model takes {', '.join(properties)}.")
-        payload[name] = _read(name, value, properties.get(name, {}))
+        if fields and name not in fields and schema.get("additionalProperties") is False:
+            raise FieldUnreadable(field=name, reason=f"the model takes {', '.join(fields)}.")
+        payload[name] = _read(fields.get(name), value)
     return payload
 
 
-def _read(name: str, value: str, about: dict[str, Any]) -> Any:
-    kinds = about.get("type", [])
-    if isinstance(kinds, str):
-        kinds = [kinds]
-    if "string" in kinds:
-        return value
+def _read(field: Field | None, text: str) -> Any:
+    """The value that `text` stands for; whether it is a right one is for the schema to say."""
+    kind = "json" if field is None else field.kind
+    if kind in _TEXTS:
+        return text
+    for choice in (field.choices if field is not None else None) or ():
+        # As somebody would write it: a text without its quotation marks.
+        if text in (choice.value, msgspec.json.encode(choice.value).decode()):
+            return choice.value
     try:
-        decoded = msgspec.json.decode(value)
+        return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        if not kinds:
-            return value
-        raise FieldUnreadable(field=name, reason=f"{value!r} should be {' or '.join(kinds)}.") from None
-    return decoded
+        if field is None or kind in ("json", "choice"):
+            return text
+        raise FieldUnreadable(field=field.name, reason=f"{text!r} should be {_WORDS[kind]}.") from None
 
 
 def _show(prediction: Prediction, about: Model) -> None:

@@ -168,12 +168,17 @@ SCHEMA = {
         "fast": {"type": "boolean"},
         "note": {"type": ["string", "null"]},
         "list": {"type": "array"},
+        "size": {"enum": ["1", "2"]},
+        "code": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "weather": {"enum": [1, 2]},
+        "any": {},
     },
 }
 
 
 def test_fields_get_the_types_of_the_schema() -> None:
     fields = ["carrier=12", "distance=550", "hour=9", "fast=true", "note=a=b", "list=[1, 2]"]
+    fields += ["size=2", "code=7", "weather=2", "any=x"]
     assert read_fields(fields, SCHEMA) == {
         "carrier": "12",
         "distance": 550,
@@ -181,6 +186,10 @@ def test_fields_get_the_types_of_the_schema() -> None:
         "fast": True,
         "note": "a=b",
         "list": [1, 2],
+        "size": "2",
+        "code": "7",
+        "weather": 2,
+        "any": "x",
     }
 
 
