@@ -65,6 +65,8 @@ class Delivery:
         self._work = work
         self._outgoing = house if work.endpoint.kind == "telegram" else internet
         self._bot = bot
+        #: The URL, taken apart once for all attempts of this turn; names are resolved by `Outgoing`.
+        self._where: tuple[Destination, Sequence[bytes]] | None = None
         endpoint = work.endpoint
         self._progress = _Progress(endpoint.cursor, endpoint.failures, endpoint.failing_since, endpoint.head_since)
 
@@ -178,7 +180,9 @@ class Delivery:
     async def _post(self, message: Told, at: datetime) -> Answer:
         endpoint = self._work.endpoint
         body = body_for(message, endpoint)
-        destination, secrets = self._destination(endpoint)
+        if self._where is None:
+            self._where = self._destination(endpoint)
+        destination, secrets = self._where
         return await self._outgoing.post(destination, headers(message.event, body, secrets, at), body)
 
     def _destination(self, endpoint: Taken) -> tuple[Destination, Sequence[bytes]]:
