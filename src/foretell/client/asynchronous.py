@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,9 @@ from foretell.client.types import (
     ApiKey,
     Balance,
     CreatedApiKey,
+    CreatedWebhook,
+    DeliveryPage,
+    EventPage,
     Model,
     Prediction,
     PredictionDetails,
@@ -25,6 +28,7 @@ from foretell.client.types import (
     Tokens,
     TransactionPage,
     User,
+    Webhook,
 )
 
 
@@ -167,11 +171,12 @@ class AsyncClient:
         version: str | None = None,
         idempotency_key: str | None = None,
         wait_s: float = 0,
+        webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
         """Ask for a prediction; returns it queued, or ended if that happens within `wait_s`.
 
-        `traceparent` (W3C) makes it part of a trace.
+        `webhook` is told of its end. `traceparent` (W3C) makes it part of a trace.
         """
         answer: Prediction = await self._send(
             calls.submit(
@@ -181,6 +186,7 @@ class AsyncClient:
                 version=version,
                 idempotency_key=idempotency_key,
                 wait_s=wait_s,
+                webhook=webhook,
                 traceparent=traceparent,
             )
         )
@@ -195,6 +201,7 @@ class AsyncClient:
         version: str | None = None,
         idempotency_key: str | None = None,
         timeout_s: float = 60.0,
+        webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
         """Ask for a prediction and wait for its end. Raises `NotEnded`."""
@@ -206,6 +213,7 @@ class AsyncClient:
             version=version,
             idempotency_key=idempotency_key,
             wait_s=timeout_s,
+            webhook=webhook,
             traceparent=traceparent,
         )
         if prediction["status"] != "queued":
@@ -259,3 +267,51 @@ class AsyncClient:
     async def revoke_api_key(self, key_id: str) -> None:
         """End a key."""
         await self._send(calls.revoke_api_key(key_id))
+
+    async def set_threshold(self, threshold: int | None) -> Balance:
+        """Be told `balance.low` when fewer credits than that are left; None: never."""
+        answer: Balance = await self._send(calls.set_threshold(threshold))
+        return answer
+
+    async def events(self, after: str | int | None = None, *, limit: int | None = None) -> EventPage:
+        """What happened since the `next_cursor` of the page before; without one, as far back as it is kept."""
+        answer: EventPage = await self._send(calls.events(after, limit))
+        return answer
+
+    async def webhooks(self) -> list[Webhook]:
+        """The webhooks of the account."""
+        webhooks: list[Webhook] = (await self._send(calls.webhooks()))["items"]
+        return webhooks
+
+    async def create_webhook(
+        self, url: str, *, events: Sequence[str] | None = None, description: str = ""
+    ) -> CreatedWebhook:
+        """A new webhook; its `secret`, which the package standardwebhooks verifies with, is shown this once."""
+        answer: CreatedWebhook = await self._send(calls.create_webhook(url, events, description))
+        return answer
+
+    async def change_webhook(self, webhook_id: str, **changes: Any) -> Webhook:
+        """Change `url`, `events`, `description` or `state` ("enabled", "paused")."""
+        answer: Webhook = await self._send(calls.change_webhook(webhook_id, changes))
+        return answer
+
+    async def remove_webhook(self, webhook_id: str) -> None:
+        """Tell this one nothing any more."""
+        await self._send(calls.remove_webhook(webhook_id))
+
+    async def rotate_webhook(self, webhook_id: str) -> str:
+        """A new secret, shown this once; the one before signs along for 24 hours. `once`: of single predictions."""
+        return str((await self._send(calls.rotate_webhook(webhook_id)))["secret"])
+
+    async def test_webhook(self, webhook_id: str) -> int:
+        """Send a test; returns its sequence, by which it is found in the deliveries."""
+        return int((await self._send(calls.test_webhook(webhook_id)))["sequence"])
+
+    async def deliveries(self, webhook_id: str, *, limit: int | None = None, cursor: str | None = None) -> DeliveryPage:
+        """A page of attempts, newest first."""
+        answer: DeliveryPage = await self._send(calls.deliveries(webhook_id, limit, cursor))
+        return answer
+
+    async def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: str | None = None) -> int:
+        """Send an event once more, or everything `since` a moment (ISO 8601); returns how many events."""
+        return int((await self._send(calls.redeliver(webhook_id, sequence, since)))["events"])

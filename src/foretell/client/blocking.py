@@ -1,7 +1,7 @@
 """The client for programs that wait for each answer: the command line, say."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,9 @@ from foretell.client.types import (
     ApiKey,
     Balance,
     CreatedApiKey,
+    CreatedWebhook,
+    DeliveryPage,
+    EventPage,
     Model,
     Prediction,
     PredictionDetails,
@@ -24,6 +27,7 @@ from foretell.client.types import (
     Tokens,
     TransactionPage,
     User,
+    Webhook,
 )
 
 
@@ -166,11 +170,12 @@ class Client:
         version: str | None = None,
         idempotency_key: str | None = None,
         wait_s: float = 0,
+        webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
         """Ask for a prediction; returns it queued, or ended if that happens within `wait_s`.
 
-        `traceparent` (W3C) makes it part of a trace.
+        `webhook` is told of its end. `traceparent` (W3C) makes it part of a trace.
         """
         answer: Prediction = self._send(
             calls.submit(
@@ -180,6 +185,7 @@ class Client:
                 version=version,
                 idempotency_key=idempotency_key,
                 wait_s=wait_s,
+                webhook=webhook,
                 traceparent=traceparent,
             )
         )
@@ -194,6 +200,7 @@ class Client:
         version: str | None = None,
         idempotency_key: str | None = None,
         timeout_s: float = 60.0,
+        webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
         """Ask for a prediction and wait for its end. Raises `NotEnded`."""
@@ -205,6 +212,7 @@ class Client:
             version=version,
             idempotency_key=idempotency_key,
             wait_s=timeout_s,
+            webhook=webhook,
             traceparent=traceparent,
         )
         if prediction["status"] != "queued":
@@ -258,3 +266,49 @@ class Client:
     def revoke_api_key(self, key_id: str) -> None:
         """End a key."""
         self._send(calls.revoke_api_key(key_id))
+
+    def set_threshold(self, threshold: int | None) -> Balance:
+        """Be told `balance.low` when fewer credits than that are left; None: never."""
+        answer: Balance = self._send(calls.set_threshold(threshold))
+        return answer
+
+    def events(self, after: str | int | None = None, *, limit: int | None = None) -> EventPage:
+        """What happened since the `next_cursor` of the page before; without one, as far back as it is kept."""
+        answer: EventPage = self._send(calls.events(after, limit))
+        return answer
+
+    def webhooks(self) -> list[Webhook]:
+        """The webhooks of the account."""
+        webhooks: list[Webhook] = (self._send(calls.webhooks()))["items"]
+        return webhooks
+
+    def create_webhook(self, url: str, *, events: Sequence[str] | None = None, description: str = "") -> CreatedWebhook:
+        """A new webhook; its `secret`, which the package standardwebhooks verifies with, is shown this once."""
+        answer: CreatedWebhook = self._send(calls.create_webhook(url, events, description))
+        return answer
+
+    def change_webhook(self, webhook_id: str, **changes: Any) -> Webhook:
+        """Change `url`, `events`, `description` or `state` ("enabled", "paused")."""
+        answer: Webhook = self._send(calls.change_webhook(webhook_id, changes))
+        return answer
+
+    def remove_webhook(self, webhook_id: str) -> None:
+        """Tell this one nothing any more."""
+        self._send(calls.remove_webhook(webhook_id))
+
+    def rotate_webhook(self, webhook_id: str) -> str:
+        """A new secret, shown this once; the one before signs along for 24 hours. `once`: of single predictions."""
+        return str((self._send(calls.rotate_webhook(webhook_id)))["secret"])
+
+    def test_webhook(self, webhook_id: str) -> int:
+        """Send a test; returns its sequence, by which it is found in the deliveries."""
+        return int((self._send(calls.test_webhook(webhook_id)))["sequence"])
+
+    def deliveries(self, webhook_id: str, *, limit: int | None = None, cursor: str | None = None) -> DeliveryPage:
+        """A page of attempts, newest first."""
+        answer: DeliveryPage = self._send(calls.deliveries(webhook_id, limit, cursor))
+        return answer
+
+    def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: str | None = None) -> int:
+        """Send an event once more, or everything `since` a moment (ISO 8601); returns how many events."""
+        return int((self._send(calls.redeliver(webhook_id, sequence, since)))["events"])

@@ -1,6 +1,6 @@
 """The calls of the API as values: what to send. `Client` and `AsyncClient` send them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -84,10 +84,12 @@ def submit(
     version: str | None,
     idempotency_key: str | None,
     wait_s: float,
+    webhook: str | None,
     traceparent: str | None,
 ) -> Call:
     """202 with the queued prediction, or 200 with the ended one. Repeatable, because it carries a key."""
-    body = {"model": model, "version": version, "input": input, "features": features}
+    notify = None if webhook is None else {"webhook": webhook}
+    body = {"model": model, "version": version, "input": input, "features": features, "notify": notify}
     headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
     preferred_s = min(int(wait_s), LONGEST_PREFERRED_WAIT_S)
     if preferred_s > 0:
@@ -132,3 +134,59 @@ def api_keys() -> Call:
 def revoke_api_key(key_id: str) -> Call:
     """204."""
     return Call("DELETE", f"/api-keys/{quote(key_id, safe='')}", repeatable=False)
+
+
+def set_threshold(threshold: int | None) -> Call:
+    """200 with the credits."""
+    return Call("PATCH", "/balance", repeatable=True, json={"threshold": threshold})
+
+
+def events(after: str | int | None, limit: int | None) -> Call:
+    """200 with events."""
+    return _get("/events", after=after, limit=limit)
+
+
+def webhooks() -> Call:
+    """200 with the webhooks."""
+    return _get("/webhooks")
+
+
+def create_webhook(url: str, events: Sequence[str] | None, description: str) -> Call:
+    """201 with the webhook and its secret, this once."""
+    json = {"url": url, "events": None if events is None else list(events), "description": description}
+    return Call("POST", "/webhooks", repeatable=False, json=json)
+
+
+def change_webhook(webhook_id: str, changes: Mapping[str, Any]) -> Call:
+    """200 with the webhook."""
+    return Call("PATCH", _webhook(webhook_id), repeatable=True, json=dict(changes))
+
+
+def remove_webhook(webhook_id: str) -> Call:
+    """204."""
+    return Call("DELETE", _webhook(webhook_id), repeatable=False)
+
+
+def rotate_webhook(webhook_id: str) -> Call:
+    """200 with the new secret, this once. `once`: that of single predictions."""
+    return Call("POST", _webhook(webhook_id) + "/rotate", repeatable=False)
+
+
+def test_webhook(webhook_id: str) -> Call:
+    """202 with the sequence of the test."""
+    return Call("POST", _webhook(webhook_id) + "/test", repeatable=False)
+
+
+def deliveries(webhook_id: str, limit: int | None, cursor: str | None) -> Call:
+    """200 with a page of attempts."""
+    return _get(_webhook(webhook_id) + "/deliveries", limit=limit, cursor=cursor)
+
+
+def redeliver(webhook_id: str, sequence: int | None, since: str | None) -> Call:
+    """202 with how many events are sent once more."""
+    json = {"sequence": sequence} if since is None else {"since": since}
+    return Call("POST", _webhook(webhook_id) + "/redeliver", repeatable=False, json=json)
+
+
+def _webhook(webhook_id: str) -> str:
+    return f"/webhooks/{quote(webhook_id, safe='')}"

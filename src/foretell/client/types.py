@@ -153,3 +153,64 @@ class CreatedApiKey(ApiKey):
     """A new key, shown this once."""
 
     key: str
+
+
+class Event(TypedDict):
+    """Something that happened to the account; `data` of prediction.finished is a `PredictionDetails`."""
+
+    id: str
+    type: str
+    timestamp: str
+    sequence: int
+    data: Any
+
+
+class EventPage(TypedDict):
+    """Events, oldest first; `next_cursor` asks for those that come after, now or later."""
+
+    items: list[Event]
+    next_cursor: str
+    more: bool
+
+
+class Webhook(TypedDict):
+    """A webhook, without its secret."""
+
+    id: str
+    url: str
+    events: list[str] | None
+    description: str
+    state: Literal["enabled", "paused", "disabled"]
+    disabled_reason: Literal["gone", "failing"] | None
+    failing_since: str | None
+    waiting: int
+    next_attempt_at: str | None
+    created_at: str
+
+
+class CreatedWebhook(Webhook):
+    """A new webhook, with its secret, shown this once."""
+
+    secret: str
+
+
+class Delivery(TypedDict):
+    """One attempt to tell a webhook."""
+
+    id: int
+    event_id: str
+    sequence: int
+    type: str
+    attempt: int
+    outcome: Literal["delivered", "failed", "given_up"]
+    status_code: int | None
+    error: str | None
+    duration_ms: int
+    at: str
+
+
+class DeliveryPage(TypedDict):
+    """Attempts, newest first; `next_cursor` asks for the page after and is None on the last one."""
+
+    items: list[Delivery]
+    next_cursor: str | None

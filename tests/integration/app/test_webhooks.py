@@ -9,8 +9,11 @@ import httpx
 import pytest
 from tests.integration.app.conftest import Account
 
+from foretell.client.asynchronous import AsyncClient
 from foretell.kit.clock import uuid7
+from foretell.services.app.api import build_api, surround
 from foretell.services.app.settings import AppSettings
+from foretell.services.app.state import AppState
 
 Problem = Callable[..., None]
 URL = "http://127.0.0.1:9009/hook"
@@ -180,3 +183,26 @@ async def test_the_secret_of_single_predictions(client: httpx.AsyncClient, ada: 
     secrets = [(await client.post("/webhooks/once/rotate", headers=ada.headers)).json()["secret"] for _ in range(2)]
     assert all(secret.startswith("whsec_") for secret in secrets)
     assert secrets[0] != secrets[1]
+
+
+async def test_the_client_has_a_call_for_each(state: AppState, ada: Account) -> None:
+    transport = httpx.ASGITransport(surround(build_api(state), state.settings))
+    token = ada.headers["Authorization"].removeprefix("Bearer ")
+    async with AsyncClient("http://foretell", token=token, transport=transport) as client:
+        made = await client.create_webhook(URL, events=["balance.low"], description="orders")
+        assert made["secret"].startswith("whsec_")
+        assert [each["id"] for each in await client.webhooks()] == [made["id"]]
+        changed = await client.change_webhook(made["id"], state="paused", events=None)
+        assert (changed["state"], changed["events"]) == ("paused", None)
+        assert (await client.rotate_webhook(made["id"])) != made["secret"]
+        assert (await client.rotate_webhook("once")).startswith("whsec_")
+        sequence = await client.test_webhook(made["id"])
+        assert await client.redeliver(made["id"], sequence=sequence) == 1
+        assert await client.redeliver(made["id"], since="2026-01-01T00:00:00Z") >= 0
+        assert (await client.deliveries(made["id"], limit=5))["items"] == []
+        assert (await client.set_threshold(50))["threshold"] == 50
+        page = await client.events()
+        assert [event["type"] for event in page["items"]] == ["webhook.test"]
+        assert (await client.events(page["next_cursor"], limit=5))["items"] == []
+        await client.remove_webhook(made["id"])
+        assert await client.webhooks() == []

@@ -83,6 +83,15 @@ async def test_a_prediction_carries_a_key_and_waits(call: InOneWay) -> None:
     assert json.loads(request.content) == {"model": "flight-delay", "input": {"carrier": "AA"}}
 
 
+async def test_a_webhook_goes_along_if_there_is_one(call: InOneWay) -> None:
+    script = Script(*(httpx.Response(200, json=SUCCEEDED) for _ in range(3)))
+    await call(script, "predict", "m", {}, webhook="https://example.com/done")
+    await call(script, "submit", "m", {}, webhook="https://example.com/done")
+    await call(script, "submit", "m", {})
+    bodies = [json.loads(request.content).get("notify") for request in script.requests]
+    assert bodies == [{"webhook": "https://example.com/done"}] * 2 + [None]
+
+
 async def test_a_trace_goes_along_if_there_is_one(call: InOneWay) -> None:
     traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
     script = Script(*(httpx.Response(200, json=SUCCEEDED) for _ in range(3)))

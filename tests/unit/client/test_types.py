@@ -21,6 +21,12 @@ PAIRS: dict[str, Any] = {
     "PredictionPage": http.PredictionPage,
     "ApiKey": http.ApiKey,
     "CreatedApiKey": http.CreatedApiKey,
+    "Event": http.Event,
+    "EventPage": http.EventPage,
+    "Webhook": http.Webhook,
+    "CreatedWebhook": http.CreatedWebhook,
+    "Delivery": http.Delivery,
+    "DeliveryPage": http.DeliveryPage,
 }
 
 
