@@ -93,6 +93,25 @@ async def test_a_limit_is_waited_for_as_long_as_telegram_says(bot: RunningBot, a
     assert len(bot.telegram.posts_in(ada.id)) == 1
 
 
+async def test_an_answer_that_telegram_does_not_take_comes_later(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    left = [6]
+
+    def refuses(method: str, given: dict[str, Any]) -> Refusal | None:
+        if method != "sendMessage" or not left[0]:
+            return None
+        left[0] -= 1
+        return Refusal(502, "Bad Gateway")
+
+    bot.telegram.refuses = refuses
+    with structlog.testing.capture_logs() as logs:
+        await ada.types("/predict What a flight")
+        await ada.sees("Working on it")
+    assert [line["event"] for line in logs].count("answer_not_sent") == 1
+    assert (await bot.asked())["input"] == {"text": "What a flight"}
+    assert len(bot.app.predictions) == 1
+
+
 async def test_a_handler_that_fails_apologizes_and_nobody_waits_behind_it(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     bot.app.instead = lambda request: httpx.Response(200, json={"nonsense": True})

@@ -72,7 +72,9 @@ class Bot:
         self._inbox = Inbox(self._database)
         self._conversation = Conversation(self.parts, self._inbox, all_routers())
         self._delivery = Delivery(self.parts)
-        self._looking = Looking(self.parts, settings.bot_look_interval_s)
+        self._looking = Looking(
+            self.parts, settings.bot_look_interval_s, self._conversation.resume, self._delivery.resume
+        )
         self.trouble = Trouble()
 
     async def take(self, updates: list[Arrived]) -> None:

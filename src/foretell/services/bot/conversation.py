@@ -12,7 +12,7 @@ from foretell.services.bot.measures import UPDATES
 from foretell.services.bot.routing import Router
 from foretell.services.bot.storage.inbox import Inbox, Waiting
 from foretell.services.bot.talk import Parts, Talk
-from foretell.services.bot.telegram.api import Blocked, TelegramAway, TelegramError
+from foretell.services.bot.telegram.api import Blocked, TelegramAway, TelegramError, TokenRefused, TooManyMessages
 from foretell.services.bot.telegram.types import Update, decode_update
 from foretell.services.bot.words import Words, language_of
 
@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 #: An update whose handling ended this process, or failed, so often is given up.
 _MOST_ATTEMPTS = 3
+#: An answer that Telegram does not take is tried again with growing pauses, and for so long.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_ANSWERED_WITHIN_S = 600.0
 #: So many people are answered at the same time.
 _MOST_PEOPLE = 100
 
@@ -79,13 +82,22 @@ class Conversation:
         log.warning("person_flooded", person_id=person_id)
 
     async def _handle_all(self, person_id: int) -> None:
+        pause_s, tried_for_s = _FIRST_PAUSE_S, 0.0
         async with self._places:
             while not self._closed and (waiting := await self._inbox.next_of(person_id)) is not None:
                 if waiting.attempts > _MOST_ATTEMPTS:
                     UPDATES.labels("given_up").inc()
                     log.error("update_given_up", update_id=waiting.update_id, attempts=waiting.attempts - 1)
                 else:
-                    await self._handle(waiting)
+                    wait_s = await self._handle(waiting)
+                    if wait_s is not None and tried_for_s < _ANSWERED_WITHIN_S:
+                        # Nothing is wrong with it: it is handled again when Telegram may listen.
+                        await self._inbox.not_begun(waiting.update_id)
+                        await asyncio.sleep(max(wait_s, pause_s))
+                        tried_for_s += max(wait_s, pause_s)
+                        pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+                        continue
+                pause_s, tried_for_s = _FIRST_PAUSE_S, 0.0
                 await self._inbox.done(waiting.update_id)
         if person_id in self._scolded:
             self._scolded.discard(person_id)
@@ -98,11 +110,12 @@ class Conversation:
         except TelegramError as error:
             log.warning("answer_not_sent", reason=error.message)
 
-    async def _handle(self, waiting: Waiting) -> None:
+    async def _handle(self, waiting: Waiting) -> float | None:
+        """Answer one update; returns after how many seconds to try again when Telegram did not take the answer."""
         update = decode_update(waiting.body)
         person = update.person
         if person is None:
-            return
+            return None
         message = update.message or (update.callback_query.message if update.callback_query else None)
         chat_id = message.chat.id if message is not None else person.id
         settings = await self._parts.chats.of(chat_id)
@@ -118,16 +131,17 @@ class Conversation:
         except Blocked:
             await self._parts.chats.change(chat_id, blocked=1)
             log.info("chat_blocked", chat_id=chat_id)
-        except TelegramAway as error:
+        except (TelegramAway, TokenRefused, TooManyMessages) as error:
             log.warning("answer_not_sent", update_id=waiting.update_id, reason=error.message)
+            return error.retry_after_s or 0.0
         except Exception:
             UPDATES.labels("failed").inc()
             log.exception("update_failed", update_id=waiting.update_id)
             await self._apologize(talk, "error.ours")
         else:
             UPDATES.labels("handled").inc()
-        finally:
-            await talk.answer_tap()
+        await talk.answer_tap()
+        return None
 
     async def _answer(self, talk: Talk) -> None:
         try:

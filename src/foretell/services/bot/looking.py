@@ -1,7 +1,7 @@
 """Looks after what nothing was heard of: predictions on their way, results that nobody told, payments not counted."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -24,8 +24,10 @@ _NOT_NOW = (409, 429)
 class Looking:
     """The database remembers, the dispatcher wakes: what it did not wake us for is found here."""
 
-    def __init__(self, parts: Parts, interval_s: float) -> None:
+    def __init__(self, parts: Parts, interval_s: float, *resume: Callable[[], Awaitable[None]]) -> None:
+        """`resume` goes on with what waits, wherever an error may have left it."""
         self._parts = parts
+        self._resume = resume
         self._interval_s = interval_s
         self._named = False
         #: Charges that the app refuses: said once, and asked again all the same.
@@ -50,6 +52,8 @@ class Looking:
             with suppress(Unreachable, NotLinked):
                 await (self._send(asked) if asked.prediction_id is None else self._ask_for(asked))
         await self._count_payments()
+        for resume in self._resume:
+            await resume()
         WAITING.set(await self._parts.outbox.waiting())
 
     async def _tell_name(self) -> None:

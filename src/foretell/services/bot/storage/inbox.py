@@ -91,6 +91,14 @@ class Inbox:
 
         return await self._database.run(work)
 
+    async def not_begun(self, update_id: int) -> None:
+        """This attempt does not count."""
+        await self._database.run(
+            lambda connection: connection.execute(
+                "UPDATE inbox SET attempts = attempts - 1 WHERE update_id = ?", (update_id,)
+            )
+        )
+
     async def done(self, update_id: int) -> None:
         """It is handled."""
         await self._database.run(
