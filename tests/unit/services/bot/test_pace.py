@@ -77,3 +77,12 @@ async def test_many_chats_are_not_remembered_for_ever(clock: Clock) -> None:
         await pace.turn(chat, answering=False)
         clock.now += 0.001
     assert len(pace._next_of) <= 10_000
+
+
+async def test_a_message_that_was_long_on_its_way_holds_up_the_next(clock: Clock) -> None:
+    pace = pace_by(clock)
+    await pace.turn(1, answering=False)
+    clock.now += 5
+    pace.said(1)
+    await pace.turn(1, answering=False)
+    assert clock.now == pytest.approx(106.05)

@@ -44,6 +44,10 @@ class Pace:
         if at > now:
             await self._sleep(at - now)
 
+    def said(self, chat_id: int) -> None:
+        """A message has arrived there: however long it took, the next one comes no sooner after it."""
+        self._next_of[chat_id] = max(self._next_of.get(chat_id, 0.0), self._clock() + self._chat_s)
+
     def told_to_wait(self, chat_id: int, wait_s: float) -> None:
         """Telegram took a message to this chat amiss. When it does so with one chat after another, it means all."""
         until = self._clock() + wait_s

@@ -69,7 +69,7 @@ class Sender:
             async with self._lock(chat_id):
                 await self._pace.turn(chat_id, answering=answering)
                 try:
-                    return await self.call(method, chat_id=chat_id, **parameters)
+                    answer = await self.call(method, chat_id=chat_id, **parameters)
                 except TooManyMessages as error:
                     wait_s = error.retry_after_s or 1.0
                     self._pace.told_to_wait(chat_id, wait_s)
@@ -81,6 +81,9 @@ class Sender:
                         raise
                     await asyncio.sleep(pause_s)
                     pause_s *= 2
+                else:
+                    self._pace.said(chat_id)
+                    return answer
         raise AssertionError("not reached")
 
     async def send(
