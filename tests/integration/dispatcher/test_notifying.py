@@ -18,14 +18,22 @@ from tests.webhook_receiver import ALLOWED, Received, Receiver, receiving
 from foretell.domain.notifications import endpoints, events, outbox
 from foretell.domain.notifications.tables import deliveries
 from foretell.domain.notifications.tables import endpoints as endpoints_table
+from foretell.domain.notifications.tables import events as events_table
 from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
 from foretell.kit.addresses import Addresses
 from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.kit.outgoing import Outgoing
+from foretell.services.dispatcher.figures import Figures
+from foretell.services.dispatcher.measures import (
+    NOTIFICATIONS_OLDEST_AGE_S,
+    NOTIFICATIONS_OVERDUE_S,
+    NOTIFICATIONS_PENDING,
+)
 from foretell.services.dispatcher.notifying.delivering import Bot
 from foretell.services.dispatcher.notifying.sender import Sender
+from foretell.services.dispatcher.settings import DispatcherSettings
 
 _LOOPBACK = (ipaddress.ip_network(ALLOWED),)
 _LONG = timedelta(seconds=60)
@@ -487,3 +495,58 @@ async def test_without_a_bot_chats_wait(database: Database, ada: UUID, receiver:
     async with database.snapshot() as connection:
         query = select(endpoints_table.c.cursor, endpoints_table.c.last_event).where(endpoints_table.c.id == chat)
         assert tuple((await connection.execute(query)).one()) == (0, 1)
+
+
+async def test_what_waits_and_since_when_is_measured(database: Database, ada: UUID, receiver: Receiver) -> None:
+    endpoint_id, _ = await webhook(database, ada, receiver.url)
+    async with database.transaction() as connection:
+        await endpoints.add_telegram(connection, ada, 42, now())
+    figures = Figures(database, DispatcherSettings())
+    await figures.count_notifications()
+    gauges = (NOTIFICATIONS_PENDING, NOTIFICATIONS_OLDEST_AGE_S, NOTIFICATIONS_OVERDUE_S)
+    assert [gauge._value.get() for gauge in gauges] == [0, 0, 0]
+    await finish(database, ada, 3)
+    async with database.transaction() as connection:
+        await outbox.spread(connection)
+        long_ago = now() - timedelta(hours=1)
+        await connection.execute(update(events_table).values(created_at=long_ago))
+    await pretend(database, endpoint_id, due_at=now() - timedelta(minutes=5))
+    await figures.count_notifications()
+    pending, age_s, overdue_s = (gauge._value.get() for gauge in gauges)
+    # What waits for a bot that there is none of is no trouble.
+    assert pending == 3
+    assert 3600 <= age_s < 4000
+    assert 300 <= overdue_s < 700
+    # What failed, and waits for its next attempt, is not overdue.
+    await pretend(database, endpoint_id, due_at=now() + timedelta(minutes=5))
+    await figures.count_notifications()
+    assert NOTIFICATIONS_OVERDUE_S._value.get() == 0
+
+
+async def test_attempts_and_done_addresses_are_forgotten(database: Database, ada: UUID, receiver: Receiver) -> None:
+    endpoint_id, _ = await webhook(database, ada, receiver.url)
+    async with sending(database):
+        await finish(database, ada, 3, webhook=receiver.url + "/once")
+        await receiver.wait_for(6)
+        await attempts(database, endpoint_id, 3)
+        async with asyncio.timeout(30):
+            while await _rows(database, deliveries) < 6:
+                await asyncio.sleep(0.02)
+    old = now() - timedelta(days=8)
+    async with database.transaction() as connection:
+        first = select(deliveries.c.id).order_by(deliveries.c.id).limit(4)
+        await connection.execute(update(deliveries).where(deliveries.c.id.in_(first)).values(at=old))
+        await connection.execute(update(endpoints_table).values(created_at=old))
+    deleted = []
+    while not deleted or deleted[-1]:
+        async with database.transaction() as connection:
+            deleted.append(await outbox.delete_old(connection, before=now() - events.KEPT, limit=3))
+    assert deleted == [3, 1, 0]
+    assert await _rows(database, deliveries) == 2
+    # The account's own webhook stays, whenever it was made.
+    assert await _rows(database, endpoints_table) == 1
+
+
+async def _rows(database: Database, table: Any) -> int:
+    async with database.snapshot() as connection:
+        return len((await connection.execute(select(table))).all())

@@ -23,7 +23,7 @@ from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
 from foretell.domain.predictions.tables import predictions
-from foretell.kit.clock import now
+from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 
 
@@ -273,3 +273,9 @@ async def test_events_are_kept_for_as_long_as_it_is_said(
     assert deleted == [4, 2, 0]
     for user in (anna, boris):
         assert [event.sequence for event in await _events_of(database, user)] == [4, 5]
+    # One that was added later may be older than those before it.
+    async with database.transaction() as connection:
+        await events.fill(connection, anna.id, [(uuid7(), now() - timedelta(days=8))])
+    async with database.transaction() as connection:
+        assert await events.delete_old(connection, before=now() - events.KEPT, limit=4) == 1
+    assert [event.sequence for event in await _events_of(database, anna)] == [4, 5]

@@ -162,6 +162,7 @@ async def delete_old(connection: AsyncConnection, *, before: datetime, limit: in
     for user_id, sequence in rows:
         upto[user_id] = max(sequence, upto.get(user_id, 0))
     for user_id, sequence in upto.items():
-        # The lower its sequence, the older an event.
-        await connection.execute(delete(events).where(events.c.user_id == user_id, events.c.sequence <= sequence))
+        # Nearly always, the lower its sequence, the older an event; but see `fill`.
+        mine = (events.c.user_id == user_id, events.c.sequence <= sequence)
+        await connection.execute(delete(events).where(*mine, events.c.created_at < before))
     return len(rows)
