@@ -111,6 +111,43 @@ async def test_a_text_goes_straight_to_the_model_that_reads_texts(bot: RunningBo
     assert result.text.index("Positive\n▓▓▓▓▓▓▓░░░ 70%") < result.text.index("Neutral\n▓▓░░░░░░░░ 20%")
 
 
+async def test_of_several_models_that_read_texts_one_is_chosen(bot: RunningBot, ada: Person) -> None:
+    sentiment = bot.app.models["sentiment"]
+    bot.app.models["tone"] = {**sentiment, "name": "tone", "title": {"en": "Tone", "ru": "Тон"}}
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/predict What a flight\nand what a crew")
+    which = await ada.sees("Which model")
+    assert [row[0]["text"] for row in which.buttons] == ["Sentiment · 2 credits", "Tone · 2 credits"]
+    await ada.types("hm?")
+    await ada.sees("To ask for a prediction")
+    await ada.taps(which, "Tone")
+    summary = await ada.sees("Text: What a flight and what a crew")
+    await ada.taps(summary, "✔ Send")
+    asked = await bot.asked()
+    assert (asked["model"], asked["input"]) == ("tone", {"text": "What a flight\nand what a crew"})
+
+
+async def test_many_models_come_in_pages(bot: RunningBot, ada: Person) -> None:
+    flight = bot.app.models["flight-delay"]
+    for number in range(20):
+        many = {"name": f"m{number}", "title": {"en": f"Model {number}", "ru": "М"}, "description": {"en": "d" * 900}}
+        bot.app.models[f"m{number}"] = {**flight, **many}
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/models")
+    first = await ada.sees("What can be asked")
+    assert first.text.endswith("…"), "cut at a line"
+    await ada.taps(first, "▶")
+    await ada.taps(first, "▶")
+    assert "Model 10" in first.text
+    await ada.types("/predict")
+    which = await ada.sees("Which model")
+    await ada.taps(which, "▶")
+    await ada.taps(which, "Model 4")
+    await ada.sees("Model 4 · question 1 of 4")
+
+
 async def test_models_and_languages(bot: RunningBot, ada: Person) -> None:
     await ada.types("/start")
     await ada.sees("Hello")

@@ -1,8 +1,28 @@
-"""Credits for stars, as the operator offers them."""
+"""What is on offer, as buttons: models with their prices, and credits for stars."""
 
-from foretell.services.bot.keyboards import Button
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foretell.services.bot.keyboards import Button, paged
+from foretell.services.bot.models import short
 from foretell.services.bot.settings import BotSettings
 from foretell.services.bot.words import Words
+
+_MODELS_ON_A_PAGE = 6
+
+
+def models_on_page(
+    models: Sequence[Mapping[str, Any]], page: int, turn: str, words: Words
+) -> tuple[Sequence[Mapping[str, Any]], list[list[Button]]]:
+    """The models of one page, and the buttons of that page; those that turn it say `turn:PAGE`."""
+    buttons = []
+    for model in models:
+        title = model["title"].get(words.language) or model["title"]["en"]
+        text = words.plain("models.button", title=title, price=words.count("credits", model["price"]))
+        buttons.append(Button(text, f"m:{short(model['name'])}"))
+    page = min(page, (len(models) - 1) // _MODELS_ON_A_PAGE)
+    rows = paged(buttons, page, lambda other: f"{turn}:{other}", size=_MODELS_ON_A_PAGE)
+    return models[page * _MODELS_ON_A_PAGE : (page + 1) * _MODELS_ON_A_PAGE], rows
 
 
 def ways_to_more(settings: BotSettings, words: Words) -> list[list[Button]]:

@@ -17,7 +17,8 @@ _LONGEST_LABEL = 34
 
 
 def shortened(text: str, most: int) -> str:
-    """`text`, cut if it is longer."""
+    """`text` in one line, cut if it is longer."""
+    text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 

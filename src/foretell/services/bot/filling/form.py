@@ -17,6 +17,10 @@ from foretell.services.bot.storage.database import BotDatabase
 _KEPT_S = 30 * 86_400.0
 
 
+#: The model of a text that waits for somebody to choose one.
+NO_MODEL = ""
+
+
 def new_id() -> str:
     """A name for a form, short enough for buttons."""
     return secrets.token_urlsafe(6)

@@ -7,23 +7,24 @@ from foretell.client import AsyncClient
 from foretell.contracts.fields import Field
 from foretell.services.bot.filling import flow
 from foretell.services.bot.filling.asking import complaint, fields_to_change
-from foretell.services.bot.filling.form import Form, may_be_skipped, offered
+from foretell.services.bot.filling.form import NO_MODEL, Form, may_be_skipped, new_id, offered
 from foretell.services.bot.filling.reading import DoesNotFit, read
-from foretell.services.bot.keyboards import Button, Keyboard
+from foretell.services.bot.keyboards import Keyboard
 from foretell.services.bot.models import Model, short
+from foretell.services.bot.offers import models_on_page
 from foretell.services.bot.routing import Router
 from foretell.services.bot.talk import Talk
 
 router = Router()
 
-_MOST_MODELS = 30
+_TEXT = "text"
 
 
 @router.command("predict")
 async def predict(talk: Talk, text: str) -> None:
     """The models as buttons; with a text, straight to the model that takes one."""
     client = await talk.parts.accounts.client_of(talk.user_id)
-    models = (await talk.parts.models.all(client))[:_MOST_MODELS]
+    models = await talk.parts.models.all(client)
     if not models:
         await talk.say(talk.words("models.none"))
         return
@@ -33,21 +34,30 @@ async def predict(talk: Talk, text: str) -> None:
     await talk.say(talk.words("predict.which"), _buttons(talk, models))
 
 
-def _buttons(talk: Talk, models: Sequence[Mapping[str, Any]]) -> Keyboard:
-    words = talk.words
-    rows = []
-    for model in models:
-        title = model["title"].get(words.language) or model["title"]["en"]
-        text = words.plain("models.button", title=title, price=words.count("credits", model["price"]))
-        rows.append([Button(text, f"m:{short(model['name'])}")])
-    return Keyboard(rows)
+@router.button("mp")
+async def turned(talk: Talk, arguments: list[str]) -> None:
+    """Another page of models."""
+    client = await talk.parts.accounts.client_of(talk.user_id)
+    page = int(arguments[0]) if arguments and arguments[0].isdecimal() else 0
+    await talk.show(talk.words("predict.which"), _buttons(talk, await talk.parts.models.all(client), page))
+
+
+def _buttons(talk: Talk, models: Sequence[Mapping[str, Any]], page: int = 0) -> Keyboard:
+    return Keyboard(models_on_page(models, page, "mp", talk.words)[1])
 
 
 async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[str, Any]], text: str) -> None:
     found = [await talk.parts.models.one(client, each["name"]) for each in models]
     fitting = [model for model in found if model.text_field is not None]
-    if len(fitting) != 1:
-        await talk.say(talk.words("predict.no_text_model" if not fitting else "predict.which"), _buttons(talk, models))
+    if not fitting:
+        await talk.say(talk.words("predict.no_text_model"), _buttons(talk, models))
+        return
+    if len(fitting) > 1:
+        # Kept until a model is chosen.
+        kept = Form(id=new_id(), model=NO_MODEL, version="", values={_TEXT: text})
+        await talk.parts.forms.keep(talk.chat_id, talk.user_id, kept)
+        names = {model.name for model in fitting}
+        await talk.say(talk.words("predict.which"), _buttons(talk, [each for each in models if each["name"] in names]))
         return
     model = fitting[0]
     field = model.text_field
@@ -71,7 +81,11 @@ async def model_chosen(talk: Talk, arguments: list[str]) -> None:
     client = await talk.parts.accounts.client_of(talk.user_id)
     for each in await talk.parts.models.all(client):
         if arguments and short(each["name"]) == arguments[0]:
-            await flow.begin(talk, client, await talk.parts.models.one(client, each["name"]))
+            model = await talk.parts.models.one(client, each["name"])
+            before = await talk.parts.forms.of(talk.chat_id, talk.user_id)
+            field = model.text_field
+            kept = before.values.get(_TEXT) if before is not None and before.model == NO_MODEL else None
+            await flow.begin(talk, client, model, {field.name: kept} if field is not None and kept else None)
             return
     await talk.answer_tap(talk.words.plain("models.gone"), alert=True)
 
@@ -80,7 +94,7 @@ async def model_chosen(talk: Talk, arguments: list[str]) -> None:
 async def form_tapped(talk: Talk, arguments: list[str]) -> None:
     """A button of a form."""
     form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
-    if form is None or len(arguments) < 3 or form.id != arguments[0]:
+    if form is None or form.model == NO_MODEL or len(arguments) < 3 or form.id != arguments[0]:
         await talk.answer_tap(talk.words.plain("form.ended"), alert=True)
         return
     client = await talk.parts.accounts.client_of(talk.user_id)
@@ -145,7 +159,7 @@ async def written(talk: Talk) -> bool:
     if message is None or message.successful_payment is not None:
         return False
     form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
-    if form is None or not _is_for_us(talk, form):
+    if form is None or form.model == NO_MODEL or not _is_for_us(talk, form):
         return False
     client = await talk.parts.accounts.client_of(talk.user_id)
     model = await talk.parts.models.one(client, form.model)

@@ -34,6 +34,24 @@ _LONGEST_WAIT_S = 60.0
 _decode_message = msgspec.json.Decoder(Message).decode
 
 
+def fitting(text: str) -> str:
+    """As many of its lines as Telegram takes: each is whole HTML by itself, and half of one would be refused."""
+    if _size(text) <= LONGEST_TEXT:
+        return text
+    lines, left = [], LONGEST_TEXT - 2
+    for line in text.split("\n"):
+        left -= _size(line) + 1
+        if left < 0:
+            break
+        lines.append(line)
+    return "\n".join([*lines, "…"])
+
+
+def _size(text: str) -> int:
+    """Its length as Telegram counts, in UTF-16, and with the tags, which it does not count."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 class Sender:
     """The voice of the bot."""
 
@@ -101,7 +119,7 @@ class Sender:
             "sendMessage",
             chat_id,
             answering=answering,
-            text=text[:LONGEST_TEXT],
+            text=fitting(text),
             parse_mode="HTML",
             link_preview_options={"is_disabled": True},
             reply_parameters=reply,
@@ -119,7 +137,7 @@ class Sender:
                 chat_id,
                 answering=answering,
                 message_id=message_id,
-                text=text[:LONGEST_TEXT],
+                text=fitting(text),
                 parse_mode="HTML",
                 link_preview_options={"is_disabled": True},
                 reply_markup=None if keyboard is None else keyboard.markup(),
