@@ -261,7 +261,7 @@ async def test_16384_endings_among_half_a_million_dead_entries(postgresql_with_t
 async def test_a_batch_that_is_told_reads_its_own_rows(filled: Filled) -> None:
     for table in ("events", "event_wakes", "ledger"):
         await filled.connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
-    await filled.connection.execute("UPDATE wallets SET listening = true, low_threshold = 1999990")
+    await filled.connection.execute("UPDATE wallets SET listening = true, low_threshold = 1999996")
     for size in (64, 2048):
         rows, pages = (await filled.walk(size))["settle"]
         # Each passes through some nodes more.
