@@ -33,7 +33,11 @@ class AlertSettings(ServiceSettings):
     telegram_token: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("telegram_token", "TELEGRAM_TOKEN")
     )
-    telegram_api_url: str = "https://api.telegram.org"
+    #: Under the name that the bot knows it by, too: a server of one's own is everybody's.
+    telegram_api_url: str = Field(
+        default="https://api.telegram.org",
+        validation_alias=AliasChoices("telegram_api_url", "FORETELL_TELEGRAM_API_URL", "TELEGRAM_API_URL"),
+    )
     alert_language: Literal["en", "ru"] = "en"
     #: Of one subject of a rule, people are told that it fires, and that it is over, once in so many seconds.
     alert_damping_s: float = Field(default=300.0, ge=0, le=86_400)

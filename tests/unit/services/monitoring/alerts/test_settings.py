@@ -53,6 +53,7 @@ def test_a_chat_without_a_token_is_no_channel(monkeypatch: pytest.MonkeyPatch) -
         {"FORETELL_ALERT_WEBHOOK_URLS": "http://SECRET:99999/"},
         {"FORETELL_ALERT_WEBHOOK_URLS": "SECRET"},
         {"FORETELL_TELEGRAM_API_URL": "api.SECRET.org"},
+        {"TELEGRAM_API_URL": "api.SECRET.org"},
         {"FORETELL_ALERT_WEBHOOK_SECRET": "SECRET"},
         {"FORETELL_ALERT_WEBHOOK_SECRET": "whsec_"},
         {"FORETELL_ALERT_WEBHOOK_SECRET": "whsec_SECRET!"},
