@@ -129,6 +129,15 @@ async def test_a_result_that_nobody_told_is_found(bot: RunningBot, ada: Person) 
     assert len([text for kind, _, text in bot.telegram.log if "Positive" in text]) == 1
 
 
+async def test_a_prediction_that_is_gone_is_waited_for_no_more(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    identity = await ask(bot, ada)
+    waiting = await ada.sees("Working on it")
+    async with ended(bot):
+        del bot.app.predictions[identity]
+    assert (await ada.sees("This prediction is not there any more")).message_id == waiting.message_id
+
+
 async def test_an_app_that_is_away_gets_it_later_and_once(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     bot.app.instead = lambda request: (

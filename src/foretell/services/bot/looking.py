@@ -18,6 +18,7 @@ from foretell.services.bot.words import Marked, Words
 
 log = structlog.get_logger()
 
+_NOT_FOUND = 404
 _NOT_NOW = (409, 429)
 
 
@@ -86,7 +87,13 @@ class Looking:
         try:
             client = await self._parts.accounts.client_of(asked.user_id)
             prediction = await client.prediction(str(asked.prediction_id))
-        except ApiError:
+        except ApiError as error:
+            if error.status_code == _NOT_FOUND:
+                # It went with its account, or the database is another one now.
+                await self._parts.asked.refused(asked.key)
+                with suppress(TelegramError):
+                    text = Words(asked.language)("history.gone")
+                    await self._parts.sender.edit(asked.chat_id, asked.message_id, text, answering=False)
             return
         if prediction["status"] != "queued":
             await self._put(asked, prediction)

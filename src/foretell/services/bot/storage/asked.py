@@ -8,7 +8,7 @@ import msgspec
 from foretell.kit.clock import now
 from foretell.services.bot.storage.database import BotDatabase
 
-#: What was told stays so long: an event may come again.
+#: It stays so long: an event may come again; what nobody told by then never will be.
 _KEPT_S = 8 * 86_400.0
 _LATEST_LOOK_S = 600.0
 
@@ -75,7 +75,7 @@ class AskedPredictions:
                 "asked_at, look_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', ?, ?)",
                 row,
             )
-            connection.execute("DELETE FROM asked WHERE state = 'told' AND asked_at < ?", (at - _KEPT_S,))
+            connection.execute("DELETE FROM asked WHERE asked_at < ?", (at - _KEPT_S,))
 
         await self._database.run(work)
 

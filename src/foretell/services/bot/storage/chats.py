@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from foretell.services.bot.storage.database import BotDatabase
 
+#: A list so many messages ago can't be turned any more.
+_MESSAGES_REMEMBERED = 1000
+
 
 class ChatSettings(NamedTuple):
     """How one chat wants it."""
@@ -55,13 +58,18 @@ class Chats:
         await self._database.run(work)
 
     async def remember_page(self, chat_id: int, message_id: int, page: int, cursor: str) -> None:
-        """Where a page of a list begins: its cursor is too long for a button."""
-        await self._database.run(
-            lambda connection: connection.execute(
+        """Where a page of a list begins: its cursor is too long for a button. Lists of long ago are forgotten."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
                 "INSERT OR REPLACE INTO pages (chat_id, message_id, page, cursor) VALUES (?, ?, ?, ?)",
                 (chat_id, message_id, page, cursor),
             )
-        )
+            connection.execute(
+                "DELETE FROM pages WHERE chat_id = ? AND message_id < ?", (chat_id, message_id - _MESSAGES_REMEMBERED)
+            )
+
+        await self._database.run(work)
 
     async def page(self, chat_id: int, message_id: int, page: int) -> str | None:
         """The cursor of that page; None when it is not remembered."""
