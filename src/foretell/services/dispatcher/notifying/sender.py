@@ -32,8 +32,10 @@ log = structlog.get_logger()
 _MOST_AT_ONCE = 1024
 _MOST_OF_ACCOUNT = 16
 _TAKEN_AT_ONCE = 64
-#: Events that an endpoint gets in one turn.
-_TURN = 64
+#: Events that an endpoint gets in one turn, and all that are taken at once together: a turn has its price, so where few
+#: endpoints are due, each gets more. What was not written down when a dispatcher dies is sent once more.
+_LONGEST_TURN = 256
+_TURNS = 4096
 #: Bodies that may be in memory, about. What goes beyond it waits for its next turn.
 _MOST_BYTES = 64 * 1024 * 1024
 #: How often the database is asked for what nobody told us of: what is to be tried again, what a dead dispatcher left.
@@ -127,7 +129,7 @@ class Sender:
 
     async def _load(self, taken: Sequence[Taken]) -> list[Work]:
         async with self._database.snapshot() as connection:
-            found = await outbox.news(connection, taken, most=_TURN)
+            found = await outbox.news(connection, taken, most=min(_LONGEST_TURN, _TURNS // len(taken)))
             wanted: dict[tuple[UUID, int], Event] = {}
             for endpoint in taken:
                 again, following = found[endpoint.id]
