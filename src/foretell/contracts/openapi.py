@@ -95,6 +95,11 @@ def path_parameter(name: str, description: str, example: str) -> dict[str, Any]:
     }
 
 
-def query_parameter(name: str, description: str) -> dict[str, Any]:
-    """A parameter of the query that may be left out."""
-    return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+def query_parameter(
+    name: str, description: str, *, least: int | None = None, most: int | None = None
+) -> dict[str, Any]:
+    """A parameter of the query that may be left out; with `least` a whole number, up to `most`."""
+    schema: dict[str, Any] = {"type": "string"}
+    if least is not None:
+        schema = {"type": "integer", "minimum": least} | ({} if most is None else {"maximum": most})
+    return {"name": name, "in": "query", "description": description, "schema": schema}

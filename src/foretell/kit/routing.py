@@ -155,10 +155,11 @@ def bytes_answer(body: bytes, content_type: bytes, status: int = 200, headers: I
 def problem_answer(error: ForetellError, path: str) -> Answer:
     """`error` as a problem; 405 says in `Allow` what the address does take."""
     status, headers, body = problem_bytes(error, path)
-    return Answer(status, [*headers, *_allow(error)], body)
+    return Answer(status, [*headers, *allowed(error)], body)
 
 
-def _allow(error: ForetellError) -> list[Header]:
+def allowed(error: ForetellError) -> list[Header]:
+    """What a 405 must say, however the error is explained: the methods that the address does take."""
     return [(b"allow", error.details["allowed"].encode())] if isinstance(error, MethodNotAllowed) else []
 
 

@@ -58,7 +58,9 @@ def openapi(registry: Registry) -> dict[str, Any]:
             | {"parameters": [_NAME, _VERSION]}
         },
         "/models/{name}/preprocess": {
-            "post": _preprocess("preprocess", "Preprocess for any model", _or_list(anything), _or_list(anything), None)
+            "post": _preprocess(
+                "preprocess", "Preprocess for any model", _or_list(anything), _or_list(anything), None, 400
+            )
             | {"parameters": [_NAME, _VERSION]}
         },
     }
@@ -74,6 +76,7 @@ def openapi(registry: Registry) -> dict[str, Any]:
                 _or_list(raw),
                 _or_list(features),
                 example,
+                *([400] if package.name == FLIGHT_DELAY else []),
             )
             | {"parameters": [_VERSION]}
         }

@@ -16,7 +16,7 @@ from foretell.contracts.messages import Failure
 from foretell.kit.asgi import Body
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import Failed
-from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
+from foretell.kit.routing import Answer, Request, Route, allowed, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls
 from foretell.services.model.models import ModelLoading, ModelNotReady, Models
 from foretell.services.model.tensors import Tensor, size_of
@@ -66,7 +66,7 @@ def error_answer(error: ForetellError, _: str) -> Answer:
     text = error.message
     if status == 500 and not isinstance(error, Failed):
         text = "Something went wrong on our side. It was logged under the X-Request-ID of this answer."
-    headers = [(b"www-authenticate", b'Bearer realm="foretell"')] if status == 401 else []
+    headers = [(b"www-authenticate", b'Bearer realm="foretell"')] if status == 401 else allowed(error)
     if status == 503 and error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % ceil(error.retry_after_s)))
     return json_answer(v2.Error(text), status, headers)

@@ -32,6 +32,11 @@ class _LoadRequest(msgspec.Struct, frozen=True):
     parameters: v2.Parameters = {}
 
 
+class _UnloadRequest(msgspec.Struct, frozen=True):
+    #: What clients of Triton send along (`unload_dependents`) means nothing here: no model depends on another.
+    parameters: v2.Parameters = {}
+
+
 class Repository:
     """The routes."""
 
@@ -72,7 +77,7 @@ class Repository:
     async def unload(self, request: Request) -> Answer:
         """Serve a model no more; requests under way are finished."""
         self._check_token(request)
-        await request.body()
+        read_struct(request, await request.body() or b"{}", _UnloadRequest)
         await self._models.unload(request.parameters["name"])
         return json_answer({})
 

@@ -234,7 +234,9 @@ def _paths() -> dict[str, Any]:
             "responses": responses | openapi.problem_answers(*wrong),
         }
 
-    limit = openapi.query_parameter("limit", f"How many resolved ones, at most {_LARGEST_LIMIT}; else {_USUAL_LIMIT}.")
+    limit = openapi.query_parameter(
+        "limit", f"How many resolved ones, at most {_LARGEST_LIMIT}; else {_USUAL_LIMIT}.", least=0, most=_LARGEST_LIMIT
+    )
     silence = operation("silence_alert", "Say nothing of it for a while", Silenced, 404, 413, 422, 503)
     return {
         "/alerts": {

@@ -59,7 +59,7 @@ def _paths() -> dict[str, Any]:
                 "parameters": [
                     openapi.query_parameter("model", "Only this model."),
                     openapi.query_parameter("version", "Only this version."),
-                    openapi.query_parameter("window", "Only the window of this length, in seconds."),
+                    openapi.query_parameter("window", "Only the window of this length, in seconds.", least=1),
                 ],
                 "responses": {"200": openapi.json_answer("What the last look found.", openapi.reference("DriftReport"))}
                 | openapi.problem_answers(422, 503),

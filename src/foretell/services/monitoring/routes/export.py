@@ -11,6 +11,7 @@ from foretell.contracts.monitoring import NDJSON
 from foretell.kit.asgi import Application, Receive, Scope, Send
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
+from foretell.kit.problems import MethodNotAllowed
 from foretell.kit.routing import AsgiRequest, Request, problem_answer, send_answer
 from foretell.services.monitoring.routes import logs
 from foretell.services.monitoring.routes.filters import log_query
@@ -40,6 +41,10 @@ class Export:
         self._database = database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] not in ("GET", "HEAD"):
+            error = MethodNotAllowed(method=scope["method"], allowed="GET, HEAD")
+            await send_answer(send, problem_answer(error, PATH))
+            return
         wanted = scope["type"] == "http" and scope["path"] in (PATH, logs.PATH) and scope["method"] in ("GET", "HEAD")
         request = AsgiRequest(scope, receive, 0) if wanted else None
         if request is None or (scope["path"] == logs.PATH and not logs.is_lines(request.header(b"accept"))):

@@ -97,8 +97,8 @@ def _schemas() -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     queue = path_parameter("queue", "ml_tasks, ml_tasks.POOL or ml_results", "ml_tasks")
-    limit = query_parameter("limit", f"How many of the oldest: 1 to {MOST_SHOWN}")
-    confirm = {**query_parameter("confirm", "How many dead letters there are"), "required": True}
+    limit = query_parameter("limit", f"How many of the oldest: 1 to {MOST_SHOWN}", least=1, most=MOST_SHOWN)
+    confirm = {**query_parameter("confirm", "How many dead letters there are", least=0), "required": True}
     show = _operation("show_dead_letters", "What nobody could handle", DeadLetters, 404, 422, 503)
     discard = _operation("discard_dead_letters", "Throw all of them away", Moved, 404, 422, 503)
     discard["responses"]["409"] = {

@@ -110,8 +110,10 @@ _ABOUT_THE_PERIOD = {
 
 def _paths() -> dict[str, Any]:
     period = [query_parameter(name, _ABOUT_THE_PERIOD[name]) for name in PARAMETERS]
-    points = query_parameter("points", f"Into how many points, at most: 1 to {MOST_POINTS}")
-    days = query_parameter("days", f"How many days, today among them: 1 to {revenues.MOST_DAYS}")
+    points = query_parameter("points", f"Into how many points, at most: 1 to {MOST_POINTS}", least=1, most=MOST_POINTS)
+    days = query_parameter(
+        "days", f"How many days, today among them: 1 to {revenues.MOST_DAYS}", least=1, most=revenues.MOST_DAYS
+    )
     operations = {
         "health": _operation("health", "How every service and instance is, and since when", Health, []),
         "throughput": _operation(
