@@ -7,6 +7,7 @@ the same; docs/development.md has a longer form.
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ HERE = Path(__file__).parent
 EXAMPLES = int(os.environ.get("FORETELL_TEST_SCHEMATHESIS_EXAMPLES", "2"))
 
 
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is in requirements-dev.lock")
 @pytest.mark.parametrize("service", SERVICES)
 def test_nothing_is_found_that_is_not_explained(
     production: Production, ada: Account, service: str, tmp_path: Path
@@ -34,7 +36,7 @@ def test_nothing_is_found_that_is_not_explained(
         env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=3600,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

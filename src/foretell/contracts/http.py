@@ -311,7 +311,8 @@ class Redelivery(Request):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["sequence"]}, {"required": ["since"]}]})
 
-    sequence: int | SkipJsonSchema[None] = Field(default=None, ge=1, le=2**63 - 1)
+    # The bounds are the number's: those of the whole field, null would have to keep, too, and that is an error of ours.
+    sequence: Annotated[int, Field(ge=1, le=2**63 - 1)] | SkipJsonSchema[None] = None
     since: AwareDatetime | SkipJsonSchema[None] = Field(default=None, examples=["2026-01-31T12:00:00Z"])
 
 
