@@ -87,7 +87,10 @@ def foretell(tmp_path: Path) -> Iterator[Installation]:
 def test_from_up_to_down(foretell: Installation) -> None:
     introduction = foretell("up", "--detach", "--workers", "2")
     assert f"http://127.0.0.1:{foretell.environment['FORETELL_APP_PORT']}/docs" in introduction
-    assert "running already" in foretell("up", "--detach")
+    again = foretell("up", "--detach")
+    assert "running already" in again
+    assert "settings" not in again
+    assert "settings yet: TELEGRAM_TOKEN. Stop it" in foretell("up", "--detach", TELEGRAM_TOKEN="12:another")
 
     before = foretell.status()
     assert before.keys() >= {"app", "dispatcher", "worker-1", "worker-2"}

@@ -1,6 +1,7 @@
 """up, down, status, logs, scale."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -129,7 +130,7 @@ def _remark_on_loading(engine: LocalEngine) -> None:
     if models:
         remark(f"Still being loaded: {', '.join(models)}. What is asked of them waits; see foretell status.")
     for name, reason in engine.not_working().items():
-        remark(f"The {name} does not work yet: {reason} Everything else does; see foretell status.")
+        remark(f"The {name} does not work yet: {reason.rstrip('.')}. Everything else does; see foretell status.")
 
 
 def _progress(statuses: list[ProcessStatus]) -> Table:
@@ -153,6 +154,8 @@ def _loading(status: ProcessStatus) -> str:
 def _already_running(engine: LocalEngine, record: EngineRecord, workers: int | None) -> None:
     present = len(engine.workers(record))
     say(f"Foretell is running already, with {count(present, 'worker')}: {_app_url(record)}")
+    if differing := record.differing(os.environ):
+        say(f"It does not run with these settings yet: {', '.join(differing)}. Stop it, then start it with them.")
     if workers is not None and workers != present:
         _scale(engine, workers)
 

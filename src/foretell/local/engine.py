@@ -12,7 +12,7 @@ from foretell.kit.errors import ForetellError
 from foretell.local import health
 from foretell.local.addresses import addresses_of
 from foretell.local.configuration import STOP_WAIT_S, render
-from foretell.local.installation import EngineRecord, Installation, Program
+from foretell.local.installation import EngineRecord, Installation, Program, settings_of
 from foretell.local.planning import Planning, check_count
 from foretell.local.remote import ProcessState, Supervisor, SupervisorAway
 from foretell.local.services import SERVICES, Service, is_here, runnable
@@ -152,6 +152,7 @@ class LocalEngine:
             broker_url=self._planning.url("FORETELL_BROKER_URL", f"sqlite:///{data_dir / 'broker.db'}"),
             environment=self._environment.get("FORETELL_ENVIRONMENT") or "development",
             programs=programs,
+            settings=settings_of(self._environment),
         )
         self.installation.write(record)
         self._start.begin()

@@ -53,6 +53,28 @@ class EngineRecord:
     broker_url: str
     environment: str
     programs: list[Program] = field(default_factory=list)
+    #: Hashes of the settings that it was started with, by name; None where an earlier release started it.
+    settings: dict[str, str] | None = None
+
+    def differing(self, environment: Mapping[str, str]) -> list[str]:
+        """Names of the settings in `environment` that are not those it runs with, in order."""
+        if self.settings is None:
+            return []
+        given = settings_of(environment)
+        return sorted(name for name, value in given.items() if self.settings.get(name) != value)
+
+
+#: Settings by these names say where the installation is, or are of one process: they are no change of how it runs.
+_NO_CHANGE = ("FORETELL_DATA_DIR", "FORETELL_PORT", "FORETELL_INSTANCE")
+
+
+def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the product in `environment`, by name, hashed: some are secrets."""
+    return {
+        name: hashlib.sha256(os.fsencode(value)).hexdigest()
+        for name, value in environment.items()
+        if name.startswith(("FORETELL_", "TELEGRAM_")) and name not in _NO_CHANGE
+    }
 
 
 class Installation:

@@ -2,13 +2,14 @@ import fcntl
 import os
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from foretell.contracts.bot_secret import bot_secret_key
 from foretell.kit.errors import Misconfigured
-from foretell.local.installation import EngineRecord, FolderUnusable, Installation, Program
+from foretell.local.installation import EngineRecord, FolderUnusable, Installation, Program, settings_of
 
 RECORD = EngineRecord(
     supervisor_pid=12,
@@ -27,6 +28,24 @@ def test_the_record_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None
     assert installation.read() == RECORD
     assert stat.S_IMODE(installation.record_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(installation.run_dir.stat().st_mode) == 0o700
+
+
+def test_settings_that_it_does_not_run_with_are_named_and_none_is_kept_readable(tmp_path: Path) -> None:
+    began_with = {"FORETELL_APP_PORT": "8000", "TELEGRAM_TOKEN": "12:secret", "FORETELL_DATA_DIR": "data", "HOME": "/"}
+    record = replace(RECORD, settings=settings_of(began_with))
+    installation = Installation(tmp_path)
+    installation.prepare()
+    installation.write(record)
+    assert "12:secret" not in installation.record_file.read_text()
+    assert installation.read() == record
+
+    assert record.differing(began_with) == []
+    # What is left out is no wish for anything else, and where the data lies is the same in other words.
+    assert record.differing({"FORETELL_DATA_DIR": "/elsewhere/data", "HOME": "/root"}) == []
+    changed = {"TELEGRAM_TOKEN": "13:other", "FORETELL_APP_PORT": "8000", "FORETELL_STARS_OFFERS": "1:1"}
+    assert record.differing(changed) == ["FORETELL_STARS_OFFERS", "TELEGRAM_TOKEN"]
+    # Of a release that did not write them down, nobody knows.
+    assert RECORD.differing(changed) == []
 
 
 def test_the_secret_of_the_bot_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
