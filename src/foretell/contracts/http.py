@@ -17,15 +17,19 @@ from pydantic.json_schema import SkipJsonSchema
 from foretell.contracts.messages import Failure, Status
 
 
-def _without_nul(text: str) -> str:
+def _can_be_kept(text: str) -> str:
     # PostgreSQL stores no NUL, and nobody means one.
     if "\0" in text:
         raise ValueError("must not contain the character NUL")
+    # JSON can carry half of a surrogate pair, and UTF-8 can't. Pydantic looks only where `str` has bounds of its own,
+    # and those that stand after this function are none.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not contain half of a surrogate pair")
     return text
 
 
 #: A text that somebody sends and that is kept. The pattern is for readers of the schema; the function says it in words.
-KeptText = Annotated[str, AfterValidator(_without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+KeptText = Annotated[str, AfterValidator(_can_be_kept), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 _PRINTABLE: JsonDict = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
 # Letters and digits of every script and . _ - @ + as far as every dialect of regular expressions can say it.
 _USERNAME: JsonDict = {"pattern": r"^[^\s\u0000-\u002a\u002c\u002f\u003a-\u003f\u005b-\u005e\u0060\u007b-\u00a0]+$"}

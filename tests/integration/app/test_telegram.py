@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ async def ask(client: httpx.AsyncClient, call: str, **changes: Any) -> httpx.Res
     """One call of the bot."""
     method, path, body = CALLS[call]
     path = changes.pop("path", path)
-    return await client.request(method, path, headers=BOT, json=None if body is None else body | changes)
+    # As ASCII: httpx itself can't write half of a surrogate pair.
+    content = None if body is None else json.dumps(body | changes)
+    return await client.request(method, path, headers=BOT | {"Content-Type": "application/json"}, content=content)
 
 
 async def make_link(client: httpx.AsyncClient, account: Account) -> dict[str, Any]:
@@ -257,14 +260,19 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("sign up", {"chat_id": 2**60}),
     ("sign up", {"name": "x" * 257}),
     ("sign up", {"name": "a\0b"}),
+    ("sign up", {"name": "a\ud800"}),
     ("sign up", {"role": "operator"}),
     ("link", {"code": "x" * 65}),
+    ("link", {"code": "\ud800"}),
+    ("link", {"name": "a\ud800"}),
     ("pay", {"stars": 0}),
     ("pay", {"credits": -5}),
     ("pay", {"credits": 10**10}),
     ("pay", {"charge_id": ""}),
     ("pay", {"charge_id": "a\0b"}),
+    ("pay", {"charge_id": "a\ud800"}),
     ("refund", {"charge_id": 5}),
+    ("refund", {"charge_id": "a\ud800"}),
     ("name", {"username": "evil.example/x"}),
 ]
 

@@ -1,6 +1,7 @@
 """`/webhooks`: an account's own, and nobody else's; secrets are shown once; addresses are looked at when set."""
 
 import ipaddress
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,21 @@ async def test_bodies_that_do_not_fit(
     client: httpx.AsyncClient, ada: Account, body: dict[str, Any], is_problem: Problem
 ) -> None:
     is_problem(await client.post("/webhooks", json=body, headers=ada.headers), 422, "invalid_request")
+
+
+async def test_half_a_surrogate_pair_is_no_text(
+    client: httpx.AsyncClient, ada: Account, made: dict[str, Any], is_problem: Problem
+) -> None:
+    headers = ada.headers | {"Content-Type": "application/json"}
+    for method, path in (("POST", "/webhooks"), ("PATCH", f"/webhooks/{made['id']}")):
+        for name in ("description", "url"):
+            content = json.dumps({"url": URL} | {name: "a\ud800"})
+            answer = await client.request(method, path, content=content, headers=headers)
+            is_problem(answer, 422, "invalid_request")
+            assert [error["pointer"] for error in answer.json()["errors"]] == [f"#/{name}"]
+        whole = json.dumps({"url": URL, "description": "\U0001f600"})
+        answer = await client.request(method, path, content=whole, headers=headers)
+        assert answer.json()["description"] == "\U0001f600"
 
 
 async def test_an_account_has_so_many_and_no_more(

@@ -61,7 +61,7 @@ async def _explained(request: Request, error: Exception) -> Response:
 
 async def _not_valid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problem_response(_explain(error.errors()), request)
+    return problem_response(_explain(error.errors(), error.body), request)
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
@@ -102,21 +102,33 @@ def _methods(request: Request) -> list[str]:
     return [method.upper() for method in request.app.openapi()["paths"].get(template, ())]
 
 
-def _explain(errors: Sequence[Mapping[str, Any]]) -> ForetellError:
+def _explain(errors: Sequence[Mapping[str, Any]], body: Any) -> ForetellError:
     """FastAPI's validation errors without the values: those may be passwords."""
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedBody()
-    return InvalidRequest([_field_problem(error) for error in errors])
+    # That a field may be null, too, is no help to whoever sent something else.
+    helpful = [error for error in errors if error["type"] != "none_required"] or errors
+    return InvalidRequest([_field_problem(error, body) for error in helpful])
 
 
-def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+def _field_problem(error: Mapping[str, Any], body: Any) -> dict[str, str]:
     where, *path = error["loc"]
     detail = str(error["msg"]).removeprefix("Value error, ")
     if where == "body":
-        return {"detail": detail, "pointer": pointer(*path)}
+        return {"detail": detail, "pointer": pointer(*(path if error["type"] == "missing" else _within(body, path)))}
     if where == "header":
         return {"detail": detail, "header": ".".join(str(step) for step in path)}
     return {"detail": detail, "parameter": ".".join(str(step) for step in path)}
+
+
+def _within(body: Any, path: Sequence[str | int]) -> Sequence[str | int]:
+    """The path as far as the body goes: below a field of several types, Pydantic names the type that was tried."""
+    for depth, step in enumerate(path):
+        try:
+            body = body[step]
+        except (LookupError, TypeError):
+            return path[:depth]
+    return path
 
 
 def _encode(name: str, value: str) -> tuple[bytes, bytes]:
