@@ -148,3 +148,8 @@ def test_no_release_file_names_this_machine_or_a_registry() -> None:
         text = place.read_text(errors="replace")
         found += [f"{name}: {word}" for word in words if word in text]
     assert found == []
+
+
+def test_decisions_are_numbered_one_by_one() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
