@@ -99,8 +99,10 @@ class AppStandIn:
                 return problem(404, "not_found")
             return self._for_bot(request.method, path, body)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        account = self.accounts.get(token.removeprefix("token-of-"))
-        if account is None:
+        username, _, chat = token.removeprefix("token-of-").partition("/")
+        account = self.accounts.get(username)
+        # A chat's token ends with its link.
+        if account is None or self.linked.get(int(chat or 0)) is not account:
             return problem(401, "unauthorized")
         return self._for_user(request, account, body)
 
@@ -128,7 +130,11 @@ class AppStandIn:
         if what == "tokens":
             if account is None:
                 return problem(404, "not_found")
-            answer = {"access_token": f"token-of-{account.username}", "token_type": "bearer", "expires_in": 900}
+            answer = {
+                "access_token": f"token-of-{account.username}/{body['chat_id']}",
+                "token_type": "bearer",
+                "expires_in": 900,
+            }
             return httpx.Response(200, json=answer)
         return self._money(what, account, body)
 

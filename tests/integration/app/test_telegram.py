@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from foretell.contracts.bot_secret import new_bot_secret
 from foretell.domain.accounts import registration
+from foretell.domain.errors import InvalidToken
 from foretell.domain.notifications.tables import endpoints
 from foretell.domain.predictions.audit import audit
 from foretell.services.app.settings import AppSettings
@@ -195,6 +196,35 @@ async def test_unlinking_by_the_account_and_by_the_chat(
     assert (await client.delete("/telegram/link", headers=ada.headers)).status_code == 204
     assert (await client.get("/telegram/link", headers=ada.headers)).json()["items"] == []
     is_problem(await ask(client, "token", chat_id=3), 404, "not_found")
+
+
+@pytest.mark.parametrize("way", ["the account", "the chat", "closed"])
+async def test_a_chats_token_ends_with_its_link(
+    client: httpx.AsyncClient, state: AppState, ada: Account, is_problem: IsProblem, way: str
+) -> None:
+    await ask(client, "link", code=(await make_link(client, ada))["code"])
+    headers, available = await headers_of(client), await balance(client, ada.headers)
+    assert await balance(client, headers) == available
+    match way:
+        case "the account":
+            assert (await client.delete(f"/telegram/link?chat_id={CHAT}", headers=ada.headers)).status_code == 204
+        case "the chat":
+            assert (await ask(client, "unlink")).status_code == 204
+        case _:
+            async with state.database.transaction() as connection:
+                await registration.deactivate(connection, ada.id)
+    for _ in range(2):
+        is_problem(await client.get("/balance", headers=headers), 401, "invalid_token")
+        # As `POST /predictions/predict` asks, past the routes.
+        token = headers["Authorization"].removeprefix("Bearer ")
+        assert state.authenticator.identify_cached(token) is None
+        with pytest.raises(InvalidToken):
+            await state.authenticator.identify(token)
+    if way != "closed":
+        # The same chat of the same account again is another link; whoever holds the old token has none of it.
+        await ask(client, "link", code=(await make_link(client, ada))["code"])
+        is_problem(await client.get("/balance", headers=headers), 401, "invalid_token")
+        assert await balance(client, await headers_of(client)) == available
 
 
 async def test_a_chat_is_told_what_happens_as_long_as_it_is_linked(

@@ -74,6 +74,51 @@ async def test_whoever_asked_in_a_group_that_put_us_out_is_told_in_private(bot: 
     await ada.sees("3 credits left")
 
 
+async def test_a_chat_that_was_unlinked_elsewhere_spends_and_hears_nothing(bot: RunningBot, ada: Person) -> None:
+    hello = await signed_up(ada)
+    first, before = bot.app.linked[ada.id], await ask(bot, ada)
+    await ada.sees("Working on it")
+    del bot.app.linked[ada.id]
+    bot.app.finish(before, POSITIVE)
+    for type_, data in (("prediction.finished", bot.app.predictions[before]), ("balance.low", {"available": 1})):
+        assert (await bot.tell(ada.id, type_, data)).status_code == 204
+    await ada.types("/predict What a flight")
+    await ada.sees("There is no account for this chat yet")
+    assert len(bot.app.predictions) == 1
+    bot.app.codes["one-time"] = second = bot.app.new_account("second")
+    await ada.types("/start one-time")
+    await ada.sees_new("this chat uses the account second", after=hello)
+    # What comes late of the first account is not for the second one's chat.
+    late = bot.app.new_prediction(first, "sentiment", {"text": "a"})
+    await bot.tell(ada.id, "prediction.finished", bot.app.finish(late["id"], POSITIVE))
+    await bot.tell(ada.id, "balance.low", {"available": 7})
+    await ada.sees("7 credits left")
+    said = [post.text for post in bot.telegram.posts_in(ada.id)]
+    assert not [text for text in said if "Positive" in text or " 1 credit left" in text]
+    await ask(bot, ada)
+    assert (first.available, second.available) == (98 - 2, 98)
+
+
+async def test_what_was_not_sent_yet_is_not_sent_for_the_next_account(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    bot.app.instead = lambda request: (
+        problem(503, "unavailable", outcome="unknown") if request.url.path == "/predictions/predict" else None
+    )
+    await ada.types("/predict What a flight")
+    await ada.sees("I keep trying")
+    async with ended(bot):
+        del bot.app.linked[ada.id]
+        bot.app.instead = lambda request: None
+    await ada.types("/start")
+    await ada.sees("You have an account")
+    async with ended(bot):
+        pass
+    identity = await ask(bot, ada)
+    await bot.finish(identity, POSITIVE)
+    await ada.sees("Positive")
+    assert list(bot.app.predictions) == [identity]
+
+
 async def test_a_result_is_here_before_the_answer_to_whoever_asked(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     told = asyncio.Event()

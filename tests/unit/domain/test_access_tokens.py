@@ -9,7 +9,7 @@ from uuid import UUID
 import jwt
 import pytest
 
-from foretell.domain.accounts.identity import User
+from foretell.domain.accounts.identity import ChatLink, User
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import InvalidToken
 from foretell.kit.clock import now, uuid7
@@ -46,6 +46,13 @@ def test_a_token_says_whose_it_is_and_until_when() -> None:
     assert tokens.verify(token) is identity
 
 
+def test_a_token_of_a_chat_says_by_which_link() -> None:
+    tokens, link = AccessTokens(SECRET), ChatLink(2**52, 1_764_360_000_123_456)
+    token, _ = tokens.issue(ANNA, link)
+    assert AccessTokens(SECRET).verify(token).chat == link
+    assert tokens.verify(tokens.issue(ANNA)[0]).chat is None
+
+
 def test_the_claims_of_this_test_are_accepted() -> None:
     # Without this, the refusals below might be for another reason.
     token = jwt.encode(claims(), SECRET, algorithm="HS256")
@@ -70,6 +77,10 @@ def test_the_claims_of_this_test_are_accepted() -> None:
         {"role": ["operator"]},
         {"role": {"operator": 1}},
         {"typ": "refresh"},
+        {"chat": 5},
+        {"chat": [5]},
+        {"chat": [5, "then"]},
+        {"chat": [5, 6, 7]},
         *({name: None} for name in ("iss", "aud", "exp", "iat", "sub", "role", "jti", "typ")),
     ],
     ids=str,

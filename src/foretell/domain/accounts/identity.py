@@ -24,13 +24,26 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatLink:
+    """One link of a Telegram chat to an account: the same chat linked again is another link."""
+
+    chat_id: int
+    #: When it was linked, in microseconds since 1970.
+    linked_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, as proven by an access token (until `expires_at`) or by an API key (`api_key_id`, no expiry)."""
+    """Who calls, as proven by an access token (until `expires_at`) or by an API key (`api_key_id`, no expiry).
+
+    With `chat`, the token was issued for a chat, and proves nothing once that link has ended.
+    """
 
     user_id: UUID
     role: Role
     expires_at: datetime | None
     api_key_id: UUID | None = None
+    chat: ChatLink | None = None
 
 
 #: The columns that make a `User`.

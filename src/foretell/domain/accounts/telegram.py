@@ -12,16 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import Select, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.domain.accounts import registration
-from foretell.domain.accounts.identity import USER_COLUMNS, User, user_of
+from foretell.domain.accounts.identity import USER_COLUMNS, ChatLink, User, user_of
 from foretell.domain.accounts.tables import users
 from foretell.domain.accounts.telegram_tables import telegram_bot, telegram_chats, telegram_codes
 from foretell.domain.errors import ChatIsLinked, Forbidden, NotFound, TooManyChats, UnknownLinkCode, UsernameTaken
 from foretell.kit.clock import now
+from foretell.kit.database import to_microseconds
 
 CODE_LIFETIME = timedelta(minutes=15)
 MAX_CHATS_PER_USER = 20
@@ -129,15 +130,22 @@ async def sign_up(
 
 async def find(connection: AsyncConnection, chat_id: int) -> Link:
     """Whose account a chat acts for. Raises `NotFound` for one that is not linked, or whose account is closed."""
-    query = (
-        select(*USER_COLUMNS)
-        .join(telegram_chats, telegram_chats.c.user_id == users.c.id)
-        .where(telegram_chats.c.chat_id == chat_id, users.c.active)
-    )
-    row = (await connection.execute(query)).mappings().first()
+    user, _ = await find_link(connection, chat_id)
+    return Link(chat_id, user)
+
+
+async def find_link(connection: AsyncConnection, chat_id: int) -> tuple[User, ChatLink]:
+    """For whom a chat acts, and by which link. Raises as `find` does."""
+    row = (await connection.execute(_acting(chat_id))).mappings().first()
     if row is None:
         raise NotFound(what="linked chat")
-    return Link(chat_id, user_of(row))
+    return user_of(row), ChatLink(chat_id, to_microseconds(row["linked_at"]))
+
+
+async def is_linked(connection: AsyncConnection, user_id: UUID, link: ChatLink) -> bool:
+    """Whether this very link is there still, and the account is open."""
+    row = (await connection.execute(_acting(link.chat_id))).mappings().first()
+    return row is not None and row["id"] == user_id and to_microseconds(row["linked_at"]) == link.linked_at_us
 
 
 async def chats_of(connection: AsyncConnection, user_id: UUID) -> list[Chat]:
@@ -194,6 +202,14 @@ async def _lock_chat(connection: AsyncConnection, chat_id: int) -> Any:
     await connection.execute(_insert(connection, telegram_chats).values(chat_id=chat_id).on_conflict_do_nothing())
     query = select(telegram_chats).where(telegram_chats.c.chat_id == chat_id).with_for_update()
     return (await connection.execute(query)).one()
+
+
+def _acting(chat_id: int) -> Select[Any]:
+    return (
+        select(*USER_COLUMNS, telegram_chats.c.linked_at)
+        .join(telegram_chats, telegram_chats.c.user_id == users.c.id)
+        .where(telegram_chats.c.chat_id == chat_id, users.c.active)
+    )
 
 
 async def _user(connection: AsyncConnection, user_id: UUID, *, lock: bool) -> User:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import jwt
 
-from foretell.domain.accounts.identity import ROLES, Identity, User
+from foretell.domain.accounts.identity import ROLES, ChatLink, Identity, User
 from foretell.domain.errors import InvalidToken
 from foretell.kit.clock import unix_s
 from foretell.kit.errors import Misconfigured
@@ -46,10 +46,10 @@ class AccessTokens:
         # A signature costs some 45 us to check, a good part of a hot request; it does not change.
         self._verified: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
 
-    def issue(self, user: User) -> tuple[str, int]:
-        """A token for `user` and the seconds it is good for."""
+    def issue(self, user: User, chat: ChatLink | None = None) -> tuple[str, int]:
+        """A token for `user` and the seconds it is good for; with `chat`, for as long as that is linked at most."""
         issued_at = int(self._clock())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": str(user.id),
@@ -59,10 +59,15 @@ class AccessTokens:
             "iat": issued_at,
             "exp": issued_at + self._lifetime_s,
         }
+        if chat is not None:
+            claims["chat"] = [chat.chat_id, chat.linked_at_us]
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), self._lifetime_s
 
     def verify(self, token: str) -> Identity:
-        """Who `token` was issued to. Raises `InvalidToken` for anything that we did not issue or that is over."""
+        """Who `token` was issued to. Raises `InvalidToken` for anything that we did not issue or that is over.
+
+        Whether the chat of an identity is still linked only the database knows (`telegram.is_linked`).
+        """
         remembered = self._verified.get(token)
         if remembered is not None:
             identity, expires_at_s = remembered
@@ -108,6 +113,13 @@ class AccessTokens:
 def _identity_of(claims: dict[str, Any]) -> Identity:
     if claims["typ"] != "access" or claims["role"] not in ROLES:
         raise ValueError("not an access token")
+    chat = None
+    if "chat" in claims:
+        chat_id, linked_at_us = claims["chat"]
+        chat = ChatLink(int(chat_id), int(linked_at_us))
     return Identity(
-        user_id=UUID(claims["sub"]), role=claims["role"], expires_at=datetime.fromtimestamp(claims["exp"], UTC)
+        user_id=UUID(claims["sub"]),
+        role=claims["role"],
+        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        chat=chat,
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from foretell.domain.accounts import api_keys
+from foretell.domain.accounts import api_keys, telegram
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import InvalidToken
@@ -42,7 +42,8 @@ def token_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 class Authenticator:
     """Identifies callers, remembering API keys for `remembered_s`, the `max_remembered` last used ones.
 
-    Access tokens never need the database. `key_uses` gathers which API keys were used (see `record_key_uses`).
+    Access tokens never need the database, but for those of Telegram chats: with a chat's link its tokens end at once.
+    `key_uses` gathers which API keys were used (see `record_key_uses`).
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class Authenticator:
     def identify_cached(self, token: str) -> Identity | None:
         """Who `token` proves to be, at once; None if only `identify` can tell. Raises `InvalidToken`."""
         if not token.startswith(api_keys.PREFIX):
-            return self._access_tokens.verify(token)
+            identity = self._access_tokens.verify(token)
+            return identity if identity.chat is None else None
         remembered = self._remembered.get(token)
         if remembered is None or self._clock() >= remembered[1]:
             return None
@@ -82,6 +84,8 @@ class Authenticator:
         identity = self.identify_cached(token)
         if identity is not None:
             return identity
+        if not token.startswith(api_keys.PREFIX):
+            return await self._of_chat(token)
         # Many requests with one key arrive together: one of them asks for all.
         asking = self._asking.get(token)
         if asking is None:
@@ -93,6 +97,15 @@ class Authenticator:
                 return await asyncio.shield(asking)
         except TimeoutError:
             raise Unavailable(part="database") from None
+
+    async def _of_chat(self, token: str) -> Identity:
+        """Never remembered: whoever unlinks a chat, in whichever process, has the word that it is over."""
+        identity = self._access_tokens.verify(token)
+        assert identity.chat is not None
+        async with self._database.snapshot() as connection:
+            if not await telegram.is_linked(connection, identity.user_id, identity.chat):
+                raise InvalidToken
+        return identity
 
     def forget_api_key(self, api_key_id: UUID) -> None:
         """The key was revoked here: it ends at once. Call it after the commit."""

@@ -1,6 +1,7 @@
 """Whose account it is: the bot asks the app in the name of whoever writes to it, and of nobody else."""
 
 import asyncio
+from collections import OrderedDict
 from typing import Any
 
 import httpx
@@ -11,7 +12,8 @@ from foretell.client.calls import Call
 from foretell.client.connection import request_of, settings_of
 from foretell.kit.errors import ForetellError
 
-_MOST_CLIENTS = 10_000
+#: Whoever comes after so many others takes a new token.
+_MOST_CLIENTS = 2_000
 _NOT_FOUND = 404
 
 
@@ -34,7 +36,8 @@ class Accounts:
         connections = transport or httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=50))
         self._http = httpx.AsyncClient(transport=connections, **settings_of(app_url, secret))
         self._everybody = AsyncClient(app_url, retry_for_s=patience_s, transport=connections)
-        self._clients: dict[int, AsyncClient] = {}
+        #: Those who came last are the last.
+        self._clients: OrderedDict[int, AsyncClient] = OrderedDict()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -105,7 +108,10 @@ class Accounts:
         return str(answer["access_token"])
 
     async def client_of(self, user_id: int) -> AsyncClient:
-        """The API, asked in the name of this person. Raises `NotLinked`, `ApiError`, `Unreachable`."""
+        """The API, asked in the name of this person. Raises `NotLinked`, `ApiError`, `Unreachable`.
+
+        So does every call of it: the app refuses its token as soon as the chat is unlinked, and gives no other.
+        """
         client = self._clients.get(user_id)
         if client is None:
             first: list[str] = [await self._fetch(user_id)]
@@ -113,7 +119,9 @@ class Accounts:
             async def token() -> str:
                 return first.pop() if first else await self._fetch(user_id)
 
-            if len(self._clients) >= _MOST_CLIENTS:
-                self._clients.clear()
             client = self._clients[user_id] = self._everybody.with_token(token)
+            if len(self._clients) > _MOST_CLIENTS:
+                self._clients.popitem(last=False)
+        else:
+            self._clients.move_to_end(user_id)
         return client

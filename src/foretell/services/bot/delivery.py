@@ -29,6 +29,7 @@ _ANSWER_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.1
 #: Why a webhook was turned off: its receiver said 410.
 _GONE = "gone"
+_NOT_FOUND = 404
 
 
 class Delivery:
@@ -86,6 +87,10 @@ class Delivery:
                 pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
             except TooManyMessages as error:
                 await asyncio.sleep(error.retry_after_s or 1.0)
+            except NotLinked:
+                dropped = await self._parts.forget_account_of(chat_id)
+                EVENTS.labels("dropped").inc(dropped)
+                log.info("chat_not_linked", chat_id=chat_id, dropped=dropped)
             except Blocked:
                 await self._parts.chats.change(chat_id, blocked=1)
                 dropped = await self._parts.outbox.drop(chat_id)
@@ -107,6 +112,8 @@ class Delivery:
         if (await self._parts.chats.of(event.chat_id)).blocked:
             return False
         data = msgspec.json.decode(event.data)
+        if not await self._is_of_account(event, data):
+            return False
         if event.type == "prediction.finished":
             return await self._tell_result(event, data)
         words = await self._words_of(event.chat_id)
@@ -118,6 +125,23 @@ class Delivery:
         else:
             log.info("event_unknown", kind=event.type)
             return False
+        return True
+
+    async def _is_of_account(self, event: Event, data: dict[str, Any]) -> bool:
+        """Whether this happened to the account that the chat acts for now.
+
+        Raises `NotLinked` when it acts for none: it may have been unlinked since the event came.
+        """
+        if event.type != "prediction.finished":
+            await self._parts.accounts.check(event.chat_id)
+            return True
+        client = await self._parts.accounts.client_of(event.chat_id)
+        try:
+            await client.prediction(data["id"])
+        except ApiError as error:
+            if error.status_code == _NOT_FOUND:
+                return False
+            raise
         return True
 
     async def _send(self, chat_id: int, text: str, keyboard: Keyboard | None = None) -> None:

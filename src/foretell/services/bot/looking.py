@@ -50,8 +50,12 @@ class Looking:
         """Once."""
         await self._tell_name()
         for asked in await self._parts.asked.due():
-            with suppress(Unreachable, NotLinked):
-                await (self._send(asked) if asked.prediction_id is None else self._ask_for(asked))
+            with suppress(Unreachable):
+                try:
+                    await (self._send(asked) if asked.prediction_id is None else self._ask_for(asked))
+                except NotLinked:
+                    # It was asked for in the name of an account that is not this chat's any more.
+                    await self._parts.asked.refused(asked.key)
         await self._count_payments()
         for resume in self._resume:
             await resume()

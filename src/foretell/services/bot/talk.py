@@ -38,6 +38,11 @@ class Parts:
     #: What it is called, as soon as Telegram said so.
     name: list[str] = field(default_factory=list)
 
+    async def forget_account_of(self, user_id: int) -> int:
+        """Somebody's private chat acts for the account no more: nothing of it is told or sent; returns how much."""
+        await self.asked.forget_of(user_id)
+        return await self.outbox.drop(user_id)
+
     @property
     def username(self) -> str:
         """What the bot is called; empty while that is not known."""

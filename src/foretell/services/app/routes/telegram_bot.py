@@ -81,11 +81,11 @@ async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53)], state: St
 
 @router.post("/telegram/tokens")
 async def take_token(chat: contract.ChatOf, response: Response, state: State) -> contract.ChatToken:
-    """An access token of the account that a chat acts for. It makes nobody an operator."""
+    """An access token of the account that a chat acts for, as long as it does. It makes nobody an operator."""
     async with state.database.snapshot() as connection:
-        linked = await telegram.find(connection, chat.chat_id)
+        user, link = await telegram.find_link(connection, chat.chat_id)
     # Whoever gets hold of a chat, or of the bot, must not get the whole installation with it.
-    access_token, expires_in_s = state.access_tokens.issue(replace(linked.user, role="user"))
+    access_token, expires_in_s = state.access_tokens.issue(replace(user, role="user"), link)
     response.headers["Cache-Control"] = "no-store"
     return contract.ChatToken(access_token=access_token, expires_in=expires_in_s)
 

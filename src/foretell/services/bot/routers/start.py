@@ -27,6 +27,7 @@ async def start(talk: Talk, code: str) -> None:
     try:
         available = await _available(talk)
     except NotLinked:
+        await talk.parts.forget_account_of(talk.user_id)
         try:
             await talk.parts.accounts.sign_up(talk.user_id, words.language, talk.person.first_name)
         except ApiError as error:
@@ -44,6 +45,11 @@ async def _available(talk: Talk) -> Marked:
 
 
 async def _link(talk: Talk, code: str) -> None:
+    try:
+        await talk.parts.accounts.check(talk.user_id)
+    except NotLinked:
+        # What waits is of an account that was unlinked elsewhere: the next one shall not hear of it.
+        await talk.parts.forget_account_of(talk.user_id)
     try:
         await talk.parts.accounts.link(talk.user_id, code)
     except ApiError as error:

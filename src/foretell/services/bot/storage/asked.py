@@ -95,6 +95,12 @@ class AskedPredictions:
         """The app does not want it; nothing was done."""
         await self._database.run(lambda connection: connection.execute("DELETE FROM asked WHERE key = ?", (key,)))
 
+    async def forget_of(self, user_id: int) -> None:
+        """Nobody waits for what this person asked for: whose account it was has changed."""
+        await self._database.run(
+            lambda connection: connection.execute("DELETE FROM asked WHERE user_id = ? AND state <> 'told'", (user_id,))
+        )
+
     async def told(self, key: str) -> None:
         """Its result is in the chat."""
         await self._database.run(
