@@ -299,7 +299,7 @@ class Webhooks(Answer):
 
 
 class WebhookSecret(Answer):
-    """A new secret, shown this once. For 24 hours everything is signed with the one before, too."""
+    """A new secret, shown this once. For 24 hours everything is signed with the one that it replaces, too."""
 
     secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 

@@ -168,6 +168,13 @@ class TooManyEndpoints(ForetellError):
     status = 409
 
 
+class TooManyRotations(ForetellError):
+    """This secret was changed {limit} times within 24 hours, and all of those still sign. Change it after {free_at}."""
+
+    code = "too_many_rotations"
+    status = 409
+
+
 class TooManyRedeliveries(ForetellError):
     """{limit} events wait already to be sent to this webhook once more. Wait, or ask for all since a moment."""
 

@@ -201,6 +201,20 @@ async def test_the_secret_of_single_predictions(client: httpx.AsyncClient, ada: 
     assert secrets[0] != secrets[1]
 
 
+async def test_secrets_that_sign_are_bounded(
+    client: httpx.AsyncClient, ada: Account, bob: Account, made: dict[str, Any], is_problem: Problem
+) -> None:
+    # The first secret of single predictions replaces none.
+    for path, free in ((f"/webhooks/{made['id']}/rotate", 5), ("/webhooks/once/rotate", 6)):
+        secrets = [(await client.post(path, headers=ada.headers)).json()["secret"] for _ in range(free)]
+        assert len(set(secrets)) == free
+        answer = await client.post(path, headers=ada.headers)
+        is_problem(answer, 409, "too_many_rotations")
+        assert 86_000 < int(answer.headers["retry-after"]) <= 86_400
+        assert answer.json()["free_at"] in answer.json()["detail"]
+    assert (await client.post("/webhooks/once/rotate", headers=bob.headers)).status_code == 200
+
+
 async def test_the_client_has_a_call_for_each(state: AppState, ada: Account) -> None:
     transport = httpx.ASGITransport(surround(build_api(state), state.settings))
     token = ada.headers["Authorization"].removeprefix("Bearer ")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import ipaddress
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,7 +16,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from tests.predictions import accepted, open_account, submission, succeeded
 from tests.webhook_receiver import ALLOWED, Received, Receiver, receiving
 
+from foretell.domain.errors import TooManyRotations
 from foretell.domain.notifications import endpoints, events, outbox
+from foretell.domain.notifications.rotation import ROTATION
 from foretell.domain.notifications.tables import deliveries
 from foretell.domain.notifications.tables import endpoints as endpoints_table
 from foretell.domain.notifications.tables import events as events_table
@@ -104,6 +107,14 @@ async def attempts(database: Database, endpoint_id: UUID, count: int) -> list[An
 async def endpoint_of(database: Database, user_id: UUID, endpoint_id: UUID) -> endpoints.Endpoint:
     async with database.snapshot() as connection:
         return await endpoints.find(connection, user_id, endpoint_id)
+
+
+async def pretend_replaced(database: Database, *, ago: Sequence[timedelta]) -> None:
+    """As if the secrets that were replaced had been so long ago, the newest first."""
+    async with database.transaction() as connection:
+        replaced = json.loads(await connection.scalar(select(endpoints_table.c.previous_secrets)) or "")
+        moved = [(secret, str(now() - age + ROTATION)) for (secret, _), age in zip(replaced, ago, strict=True)]
+        await connection.execute(update(endpoints_table).values(previous_secrets=json.dumps(moved)))
 
 
 async def pretend(database: Database, endpoint_id: UUID, **values: Any) -> None:
@@ -289,22 +300,43 @@ async def test_a_day_away_delays_and_loses_nothing(database: Database, ada: UUID
     assert [request.id for request in received[1:]] == [str(identifier) for identifier in ids]
 
 
-async def test_both_secrets_sign_for_a_day(database: Database, ada: UUID, receiver: Receiver) -> None:
+async def test_every_secret_signs_for_a_day(database: Database, ada: UUID, receiver: Receiver) -> None:
     endpoint_id, first = await webhook(database, ada, receiver.url)
+    shown = [first]
     async with sending(database):
-        async with database.transaction() as connection:
-            second = await endpoints.rotate(connection, ada, endpoint_id)
+        for _ in range(2):
+            async with database.transaction() as connection:
+                shown.append(await endpoints.rotate(connection, ada, endpoint_id))
         await finish(database, ada)
-        (both,) = await receiver.wait_for(1)
-        await pretend(database, endpoint_id, previous_until=now() - timedelta(seconds=1))
+        (signed_thrice,) = await receiver.wait_for(1)
+        await pretend_replaced(database, ago=(timedelta(hours=1), timedelta(hours=24)))
         await finish(database, ada)
-        _, one = await receiver.wait_for(2)
-    assert first != second
-    for secret in (first, second):
-        assert Webhook(secret).verify(both.body, both.headers)
-    assert Webhook(second).verify(one.body, one.headers)
+        _, signed_twice = await receiver.wait_for(2)
+    assert len(set(shown)) == 3
+    for secret in shown:
+        assert Webhook(secret).verify(signed_thrice.body, signed_thrice.headers)
+    for secret in shown[1:]:
+        assert Webhook(secret).verify(signed_twice.body, signed_twice.headers)
     with pytest.raises(WebhookVerificationError):
-        Webhook(first).verify(one.body, one.headers)
+        Webhook(first).verify(signed_twice.body, signed_twice.headers)
+    # Its time is over, so that there is room for one more.
+    async with database.transaction() as connection:
+        for _ in range(4):
+            await endpoints.rotate(connection, ada, endpoint_id)
+        with pytest.raises(TooManyRotations):
+            await endpoints.rotate(connection, ada, endpoint_id)
+
+
+async def test_every_secret_of_single_predictions_signs_for_a_day(
+    database: Database, ada: UUID, receiver: Receiver
+) -> None:
+    async with database.transaction() as connection:
+        shown = [await endpoints.rotate_once(connection, ada) for _ in range(3)]
+    async with sending(database):
+        await finish(database, ada, webhook=receiver.url)
+        (signed,) = await receiver.wait_for(1)
+    for secret in shown:
+        assert Webhook(secret).verify(signed.body, signed.headers)
 
 
 async def test_an_endpoint_hears_what_it_asked_for(

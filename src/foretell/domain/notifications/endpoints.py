@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from foretell.domain.errors import NotFound, TooManyEndpoints, TooManyRedeliveries
 from foretell.domain.notifications import events, listening
 from foretell.domain.notifications.events import WEBHOOK_TEST
+from foretell.domain.notifications.rotation import replaced
 from foretell.domain.notifications.tables import deliveries, endpoints, listeners
 from foretell.domain.notifications.tables import events as events_table
 from foretell.kit.clock import uuid7
@@ -24,8 +25,6 @@ from foretell.kit.database import Moment, server_time
 MAX_WEBHOOKS = 20
 #: Events that may wait to be sent once more, of one endpoint.
 MAX_AGAIN = 100
-#: How long both secrets sign after a rotation.
-ROTATION = timedelta(hours=24)
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, no secret
 _SECRET_BYTES = 32
 
@@ -189,33 +188,38 @@ async def remove(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) 
 
 
 async def rotate(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> str:
-    """A new secret; for 24 h what is sent is signed with the previous one, too. Raises `NotFound`."""
-    secret = secrets.token_bytes(_SECRET_BYTES)
-    rotated = await connection.execute(
-        update(endpoints)
-        .where(_mine(user_id, endpoint_id))
-        .values(
-            secret=secret,
-            previous_secret=endpoints.c.secret,
-            previous_until=await server_time(connection) + ROTATION,
-        )
-    )
-    if rotated.rowcount == 0:
+    """A new secret; for 24 h what is sent is signed with the previous one, too.
+
+    Raises `NotFound`, `TooManyRotations`.
+    """
+    query = select(endpoints.c.secret, endpoints.c.previous_secrets).where(_mine(user_id, endpoint_id))
+    row = (await connection.execute(query.with_for_update())).first()
+    if row is None:
         raise NotFound(what="webhook")
-    return shown_secret(secret)
+    values = await _rotated(connection, row.secret, row.previous_secrets)
+    await connection.execute(update(endpoints).where(_mine(user_id, endpoint_id)).values(values))
+    return shown_secret(values["secret"])
 
 
 async def rotate_once(connection: AsyncConnection, user_id: UUID) -> str:
     """A new secret for the webhooks that single predictions name; as `rotate`."""
-    secret = secrets.token_bytes(_SECRET_BYTES)
     mine = listeners.c.user_id == user_id
-    until = await server_time(connection) + ROTATION
-    values = {"secret": secret, "previous_secret": listeners.c.secret, "previous_until": until}
-    rotated = await connection.execute(update(listeners).where(mine).values(values))
-    if rotated.rowcount == 0:
+    query = select(listeners.c.secret, listeners.c.previous_secrets).where(mine)
+    row = (await connection.execute(query.with_for_update())).first()
+    if row is None:
         # Two at once: the second fails for the key, and may try again.
-        await connection.execute(insert(listeners).values(user_id=user_id, secret=secret))
-    return shown_secret(secret)
+        values = await _rotated(connection, None, None)
+        await connection.execute(insert(listeners).values(user_id=user_id, **values))
+    else:
+        values = await _rotated(connection, row.secret, row.previous_secrets)
+        await connection.execute(update(listeners).where(mine).values(values))
+    return shown_secret(values["secret"])
+
+
+async def _rotated(connection: AsyncConnection, secret: bytes | None, previous: str | None) -> dict[str, Any]:
+    """The columns of a secret once it is replaced."""
+    previous = replaced(secret, previous, await server_time(connection))
+    return {"secret": secrets.token_bytes(_SECRET_BYTES), "previous_secrets": previous}
 
 
 async def send_test(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> int:

@@ -20,6 +20,7 @@ from foretell.domain.credits.tables import wallets
 from foretell.domain.notifications import events
 from foretell.domain.notifications.endpoints import hash_of
 from foretell.domain.notifications.events import ENDPOINT_DISABLED, Event
+from foretell.domain.notifications.rotation import still_signing
 from foretell.domain.notifications.tables import deliveries, endpoints, event_wakes, listeners
 from foretell.domain.notifications.tables import events as events_table
 from foretell.kit.clock import uuid7
@@ -228,8 +229,8 @@ def _taken(row: Any, signing: tuple[bytes, ...]) -> Taken:
 
 
 def _secrets_of(row: Any, at: datetime) -> tuple[bytes, ...]:
-    both = row.previous_secret is not None and row.previous_until is not None and row.previous_until > at
-    return tuple(each for each in (row.secret, row.previous_secret if both else None) if each is not None)
+    newest = () if row.secret is None else (row.secret,)
+    return (*newest, *still_signing(row.previous_secrets, at))
 
 
 async def news(

@@ -68,9 +68,8 @@ listeners = Table(
     #: When somebody last asked for its events.
     Column("asked_at", Moment),
     Column("secret", LargeBinary),
-    Column("previous_secret", LargeBinary),
-    #: Until then, what is sent is signed with the previous secret, too.
-    Column("previous_until", Moment),
+    #: Secrets that were replaced and sign, too: see `rotation`.
+    Column("previous_secrets", Text),
 )
 
 endpoints = Table(
@@ -88,8 +87,7 @@ endpoints = Table(
     Column("types", Text),
     Column("description", Text, nullable=False),
     Column("secret", LargeBinary),
-    Column("previous_secret", LargeBinary),
-    Column("previous_until", Moment),
+    Column("previous_secrets", Text),
     Column("state", Text, nullable=False),
     Column("disabled_reason", Text),
     #: Everything up to this sequence was delivered, given up or not wanted.

@@ -40,7 +40,7 @@ async def list_webhooks(caller: Caller, state: State) -> http.Webhooks:
     return http.Webhooks(items=[_webhook(endpoint) for endpoint in found])
 
 
-@router.post("/webhooks/once/rotate", summary="New secret of single predictions", responses=problem_answers(401))
+@router.post("/webhooks/once/rotate", summary="New secret of single predictions", responses=problem_answers(401, 409))
 async def rotate_once_secret(caller: Caller, response: Response, state: State) -> http.WebhookSecret:
     """The secret that signs what goes to the webhooks that single predictions name (`notify`)."""
     async with state.database.transaction() as connection:
@@ -84,11 +84,11 @@ async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None
         await endpoints.remove(connection, caller.user_id, webhook_id)
 
 
-@router.post("/webhooks/{webhook_id:uuid}/rotate", summary="New secret", responses=problem_answers(401, 404))
+@router.post("/webhooks/{webhook_id:uuid}/rotate", summary="New secret", responses=problem_answers(401, 404, 409))
 async def rotate_webhook_secret(
     webhook_id: UUID, caller: Caller, response: Response, state: State
 ) -> http.WebhookSecret:
-    """For 24 hours everything is signed with both secrets."""
+    """For 24 hours everything is signed with the secret before, too; 409 while five that were replaced still sign."""
     async with state.database.transaction() as connection:
         secret = await endpoints.rotate(connection, caller.user_id, webhook_id)
     response.headers.update(_NOT_STORED)

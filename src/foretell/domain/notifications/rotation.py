@@ -1,0 +1,39 @@
+"""Secrets that were replaced: each signs for a day more, so that its receiver can change over at leisure.
+
+They stand in one column, the newest first: a JSON array of pairs, the secret in base64 and until when it signs.
+"""
+
+import base64
+import json
+from datetime import datetime, timedelta
+
+from foretell.domain.errors import TooManyRotations
+
+#: How long a secret signs after it was replaced.
+ROTATION = timedelta(hours=24)
+#: How many replaced secrets may sign at once: each makes every signature longer.
+MAX_PREVIOUS = 5
+
+
+def still_signing(previous: str | None, at: datetime) -> list[bytes]:
+    """The replaced secrets that sign at this moment, the newest first."""
+    return [secret for secret, until in _read(previous) if until > at]
+
+
+def replaced(secret: bytes | None, previous: str | None, at: datetime) -> str | None:
+    """What stands in the column once `secret` is replaced; None if there is nothing to keep.
+
+    Raises `TooManyRotations` when as many sign as may: to drop one would cut its receiver off.
+    """
+    kept = [(each, until) for each, until in _read(previous) if until > at]
+    if len(kept) >= MAX_PREVIOUS:
+        until = kept[-1][1]
+        free_at = until.isoformat(timespec="seconds")
+        raise TooManyRotations(limit=MAX_PREVIOUS, free_at=free_at, retry_after_s=(until - at).total_seconds())
+    if secret is not None:
+        kept.insert(0, (secret, at + ROTATION))
+    return json.dumps([(base64.b64encode(each).decode(), until.isoformat()) for each, until in kept]) if kept else None
+
+
+def _read(previous: str | None) -> list[tuple[bytes, datetime]]:
+    return [(base64.b64decode(secret), datetime.fromisoformat(until)) for secret, until in json.loads(previous or "[]")]
