@@ -12,7 +12,7 @@ import pytest
 
 from foretell.domain.accounts import registration
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.throttle import LoginThrottle, SignupThrottle
+from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.predictions.intake import Receipt, accept
 from foretell.domain.predictions.opening import open_store
@@ -44,6 +44,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         throttle=LoginThrottle(),
         signups=SignupThrottle(settings.signups_per_address),
         telegram_signups=SignupThrottle(settings.telegram_signups),
+        webhook_sends=AccountThrottle(settings.webhook_sends_per_minute),
         authenticator=Authenticator(database, access_tokens),
         waiting=Waiting(database),
         following=Following(database),

@@ -3,14 +3,16 @@
 import ipaddress
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.integration.app.conftest import Account
+from tests.integration.app.conftest import Account, client_of
 
 from foretell.client.asynchronous import AsyncClient
+from foretell.domain.accounts.throttle import AccountThrottle
 from foretell.kit.clock import uuid7
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.settings import AppSettings
@@ -187,12 +189,32 @@ async def test_a_test_and_redeliveries_are_accepted(
 
 
 async def test_redeliveries_that_wait_are_bounded(
-    client: httpx.AsyncClient, ada: Account, made: dict[str, Any], is_problem: Problem
+    state: AppState, ada: Account, made: dict[str, Any], is_problem: Problem
 ) -> None:
     path = f"/webhooks/{made['id']}/test"
-    for _ in range(100):
-        assert (await client.post(path, headers=ada.headers)).status_code == 202
-    is_problem(await client.post(path, headers=ada.headers), 409, "too_many_redeliveries")
+    async with client_of(replace(state, webhook_sends=AccountThrottle(0))) as client:
+        for _ in range(100):
+            assert (await client.post(path, headers=ada.headers)).status_code == 202
+        is_problem(await client.post(path, headers=ada.headers), 409, "too_many_redeliveries")
+
+
+async def test_an_account_may_ask_for_so_many_sends_a_minute(
+    state: AppState, ada: Account, bob: Account, made: dict[str, Any], is_problem: Problem
+) -> None:
+    path = f"/webhooks/{made['id']}"
+    bodies = {"/test": None, "/redeliver": {"since": "2026-01-01T00:00:00Z"}}
+    at = 0.0
+    async with client_of(replace(state, webhook_sends=AccountThrottle(3, clock=lambda: at))) as client:
+        for _ in range(3):
+            assert (await client.post(path + "/test", headers=ada.headers)).status_code == 202
+        for call, body in [*bodies.items(), ("/redeliver", {"sequence": 1})]:
+            answer = await client.post(path + call, json=body, headers=ada.headers)
+            is_problem(answer, 429, "too_many_attempts")
+            assert answer.headers["retry-after"] == "20"
+        is_problem(await client.post(path + "/test", headers=bob.headers), 404, "not_found")
+        assert (await client.get(path, headers=ada.headers)).status_code == 200
+        at += 20
+        assert (await client.post(path + "/test", headers=ada.headers)).json() == {"sequence": 4}
 
 
 async def test_the_secret_of_single_predictions(client: httpx.AsyncClient, ada: Account) -> None:

@@ -1,4 +1,4 @@
-"""Slows down whoever guesses passwords, without locking the owner of the account out."""
+"""Slows down whoever guesses passwords, without locking the owner of the account out, and whoever asks too often."""
 
 import ipaddress
 import math
@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.errors import InvalidUsername, TooManyAttempts
@@ -142,13 +143,31 @@ class SignupThrottle:
 
     def attempt(self, address: str) -> None:
         """Count one. Raises `TooManyAttempts`, counting nothing."""
-        if self._buckets is None:
-            return
-        network = _network(address)
-        wait_s = math.ceil(self._buckets.wait_s(network))
-        if wait_s > 0:
-            raise TooManyAttempts(wait_s=wait_s, retry_after_s=float(wait_s))
-        self._buckets.take(network)
+        if self._buckets is not None:
+            _take(self._buckets, _network(address))
+
+
+class AccountThrottle:
+    """How often an account may ask for something in a minute. For one process, in memory."""
+
+    def __init__(self, per_minute: int, *, max_keys: int = 20_000, clock: Callable[[], float] = time.monotonic) -> None:
+        """`per_minute` of 0 is no bound."""
+        self._buckets = None
+        if per_minute:
+            allowance = Allowance(burst=per_minute, forgiven_after_s=60.0 / per_minute)
+            self._buckets = Buckets(allowance, max_keys=max_keys, clock=clock)
+
+    def attempt(self, user_id: UUID) -> None:
+        """Count one. Raises `TooManyAttempts`, counting nothing."""
+        if self._buckets is not None:
+            _take(self._buckets, str(user_id))
+
+
+def _take(buckets: Buckets, key: str) -> None:
+    wait_s = math.ceil(buckets.wait_s(key))
+    if wait_s > 0:
+        raise TooManyAttempts(wait_s=wait_s, retry_after_s=float(wait_s))
+    buckets.take(key)
 
 
 _DAY_S = 86_400.0

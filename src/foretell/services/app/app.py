@@ -14,7 +14,7 @@ from foretell.broker.port import Broker
 from foretell.contracts import queues
 from foretell.domain.accounts import authentication, registration
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.throttle import LoginThrottle, SignupThrottle
+from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import NotFound
 from foretell.domain.migrations.run import migrate_when_possible
@@ -121,6 +121,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             throttle=LoginThrottle(),
             signups=SignupThrottle(settings.signups_per_address),
             telegram_signups=SignupThrottle(settings.telegram_signups),
+            webhook_sends=AccountThrottle(settings.webhook_sends_per_minute),
             authenticator=Authenticator(database, access_tokens),
             waiting=waiting,
             following=following,

@@ -50,6 +50,8 @@ class AppSettings(OutgoingSettings):
     signups_per_address: int = Field(default=100, ge=0)
     #: How many accounts all chats of Telegram together may ask for in a day; 0: as many as they like.
     telegram_signups: int = Field(default=1000, ge=0)
+    #: How many tests and redeliveries one account may ask for in a minute; 0: as many as it likes.
+    webhook_sends_per_minute: int = Field(default=30, ge=0)
     #: What a new user gets.
     signup_credits: int = Field(default=100, ge=0, le=1_000_000_000)
     #: Prices in credits by model, in place of those in the models' manifests.

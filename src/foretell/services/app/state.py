@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.throttle import LoginThrottle, SignupThrottle
+from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.inference.registry import Registry
 from foretell.kit.database import Database
@@ -28,6 +28,8 @@ class AppState:
     signups: SignupThrottle
     #: The same for those who sign up in Telegram, all together.
     telegram_signups: SignupThrottle
+    #: What an account asks to be sent to its webhooks out of turn.
+    webhook_sends: AccountThrottle
     authenticator: Authenticator
     waiting: Waiting
     following: Following

@@ -96,10 +96,14 @@ async def rotate_webhook_secret(
 
 
 @router.post(
-    "/webhooks/{webhook_id:uuid}/test", status_code=202, summary="Send a test", responses=problem_answers(401, 404, 409)
+    "/webhooks/{webhook_id:uuid}/test",
+    status_code=202,
+    summary="Send a test",
+    responses=problem_answers(401, 404, 409, 429),
 )
 async def test_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.WebhookTest:
     """An event `webhook.test` for this webhook alone, sent at once and once, even if it is paused."""
+    state.webhook_sends.attempt(caller.user_id)
     async with state.database.transaction() as connection:
         sequence = await endpoints.send_test(connection, caller.user_id, webhook_id)
     return http.WebhookTest(sequence=sequence)
@@ -132,12 +136,13 @@ async def list_deliveries(
     "/webhooks/{webhook_id:uuid}/redeliver",
     status_code=202,
     summary="Send once more",
-    responses=problem_answers(401, 404, 409, 413, 422),
+    responses=problem_answers(401, 404, 409, 413, 422, 429),
 )
 async def redeliver(webhook_id: UUID, wanted: http.Redelivery, caller: Caller, state: State) -> http.Redelivered:
     """One event, by its sequence, at once and once; or everything since a moment, in order. Ids stay the same."""
     if (wanted.sequence is None) == (wanted.since is None):
         raise InvalidRequest([{"detail": "Give either `sequence` or `since`.", "pointer": pointer()}])
+    state.webhook_sends.attempt(caller.user_id)
     async with state.database.transaction() as connection:
         if wanted.since is not None:
             count = await endpoints.redeliver_since(connection, caller.user_id, webhook_id, wanted.since)
