@@ -137,7 +137,7 @@ class Balance(Answer):
     held: int = Field(examples=[1])
     threshold: int | None = Field(
         default=None,
-        description="When a charge takes available and held together below it, `balance.low` is told, once",
+        description="Once available and held together are below it, `balance.low` is told, once",
         examples=[20],
     )
 

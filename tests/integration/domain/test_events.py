@@ -238,6 +238,29 @@ async def test_a_low_balance_is_told_once_each_time_it_is_crossed(
     assert [event.sequence for event in found] == list(range(1, len(found) + 1))
 
 
+async def test_a_threshold_above_what_is_left_is_told_at_once_and_once(
+    database: Database, predicting: Predicting, anna: User
+) -> None:
+    async def told_low(threshold: int | None) -> list[dict[str, int]]:
+        async with database.transaction() as connection:
+            await events.set_threshold(connection, anna.id, threshold)
+        found = [event for event in await _events_of(database, anna) if event.type == BALANCE_LOW]
+        return [msgspec.json.decode(event.data or "") for event in found]
+
+    # Nobody listens.
+    assert await told_low(1000) == []
+    await _listen(database, anna)
+    # The threshold before was crossed already, and exactly as much is not below.
+    assert await told_low(500) == []
+    assert await told_low(100) == []
+    prediction_id = await predicting.submit(anna, price_credits=10)
+    assert await told_low(101) == [{"available": 90, "held": 10, "threshold": 101}]
+    for threshold in (101, 200, None):
+        assert len(await told_low(threshold)) == 1
+    await predicting.succeed(prediction_id)
+    assert (await told_low(95))[1:] == [{"available": 90, "held": 0, "threshold": 95}]
+
+
 async def test_an_account_that_nobody_listens_for_any_more_is_left_alone(
     database: Database, predicting: Predicting, anna: User
 ) -> None:

@@ -1,5 +1,6 @@
 """Events of accounts: what was told, or would have been, for 7 days."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from sqlalchemy import delete, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.domain.credits.tables import wallets
+from foretell.domain.errors import NotFound
 from foretell.domain.notifications.tables import event_wakes, events
 from foretell.kit.clock import now, uuid7
 
@@ -136,8 +138,23 @@ async def fill(connection: AsyncConnection, user_id: UUID, endings: Sequence[tup
 
 
 async def set_threshold(connection: AsyncConnection, user_id: UUID, threshold: int | None) -> None:
-    """Below how many credits, available and held, the user is told; None: never."""
-    await connection.execute(update(wallets).where(wallets.c.user_id == user_id).values(low_threshold=threshold))
+    """Below how many credits, available and held, the user is told; None: never.
+
+    Who has less already is told at once, unless the threshold before had told it. Locks the wallet of the user until
+    the transaction ends.
+    """
+    columns = wallets.c
+    mine = columns.user_id == user_id
+    query = select(columns.available, columns.held, columns.low_threshold).where(mine).with_for_update()
+    row = (await connection.execute(query)).first()
+    if row is None:
+        raise NotFound(what="user")
+    await connection.execute(update(wallets).where(mine).values(low_threshold=threshold))
+    left = row.available + row.held
+    was_low = row.low_threshold is not None and left < row.low_threshold
+    if threshold is not None and left < threshold and not was_low:
+        data = {"available": row.available, "held": row.held, "threshold": threshold}
+        await tell(connection, user_id, BALANCE_LOW, data=json.dumps(data))
 
 
 async def threshold(connection: AsyncConnection, user_id: UUID) -> int | None:

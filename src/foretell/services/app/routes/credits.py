@@ -26,7 +26,10 @@ async def show_balance(caller: Caller, state: State) -> http.Balance:
 
 @router.patch("/balance", summary="Be told when credits run low", responses=problem_answers(401, 413, 422))
 async def change_balance(wanted: http.BalanceChange, caller: Caller, state: State) -> http.Balance:
-    """Below this many credits `balance.low` is told, once each time it is crossed, to webhooks and whoever listens."""
+    """Below this many credits `balance.low` is told, once each time it is crossed, to webhooks and whoever listens.
+
+    If there are fewer already, it is told at once.
+    """
     async with state.database.transaction() as connection:
         await events.set_threshold(connection, caller.user_id, wanted.threshold)
         return await _balance(connection, caller.user_id)
