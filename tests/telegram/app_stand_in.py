@@ -79,6 +79,8 @@ class AppStandIn:
         self.keys: dict[tuple[UUID, str], str] = {}
         self.charges: dict[str, dict[str, Any]] = {}
         self.bot_name = ""
+        #: What Telegram calls whoever is in a chat, as the bot told it.
+        self.names: dict[int, str | None] = {}
         self.requests: list[tuple[str, str]] = []
         #: Answers in place of everything else, as long as it returns something.
         self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
@@ -125,6 +127,7 @@ class AppStandIn:
             if self.linked.get(body["chat_id"], account) is not account:
                 return problem(409, "chat_linked")
             self.linked[body["chat_id"]] = account
+            self.names[body["chat_id"]] = body.get("name")
             return self._linked(body["chat_id"], 200)
         account = self.linked.get(body.get("chat_id", 0))
         if what == "tokens":

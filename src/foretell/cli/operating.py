@@ -219,9 +219,12 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
 def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
     """Take the credits of a payment in Telegram Stars back, and then give back the Stars."""
     payments: list[Payment] = []
+    earlier: list[Payment] = []
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
+            known = await telegram_payments.find(connection, charge_id, lock=True)
+            earlier.extend([known] if known is not None and known.refunded_at is not None else [])
             payments.append(await telegram_payments.refund(connection, charge_id, even_if_spent=even_if_spent))
 
     try:
@@ -231,7 +234,11 @@ def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
     (payment,) = payments
     taken = payment.refunded_credits or 0
     spent = payment.credits - taken
-    say(f"Took {count(taken, 'credit')} back" + (f"; {spent} had been spent." if spent else "."))
+    rest = f"; {spent} had been spent." if spent else "."
+    if earlier:
+        say(f"{count(taken, 'credit')} {'was' if taken == 1 else 'were'} taken back before{rest}")
+    else:
+        say(f"Took {count(taken, 'credit')} back{rest}")
     token = stars.bot_token()
     if not token:
         raise stars.StarsNotReturned(reason="TELEGRAM_TOKEN is not set here")

@@ -56,6 +56,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nullable: Annotated[bool, Meta(description="Whether null may stand for a value that is not known")]
     default: Annotated[Any, Meta(description="What it is when it is left out")] = UNSET
     example: Annotated[Any, Meta(description="A value to try")] = UNSET
+    example_ru: Annotated[Any, Meta(description="One for whoever reads Russian, if there is another")] = UNSET
     unit: Annotated[Words | None, Meta(description="What a number counts: miles, say")] = None
     minimum: int | float | None = None
     maximum: int | float | None = None
@@ -179,7 +180,7 @@ class _Reader:
 
 
 def _with_values(field: Field, part: Part, *, default: Any, example: Any) -> Field:
-    """The field with its default and its example, as far as they are values of its kind."""
+    """The field with its default and its examples, as far as they are values of its kind."""
 
     def fits(value: Any) -> bool:
         if value is UNSET or value is None:
@@ -188,7 +189,8 @@ def _with_values(field: Field, part: Part, *, default: Any, example: Any) -> Fie
             return any(same(value, choice.value) for choice in field.choices)
         return part.is_of_type(value) or not part.types
 
-    values = {name: value for name, value in (("default", default), ("example", example)) if fits(value)}
+    given = {"default": default, "example": example, "example_ru": _first(part.keywords.get("x-examples-ru"), UNSET)}
+    values = {name: value for name, value in given.items() if fits(value)}
     return msgspec.structs.replace(field, **values)
 
 

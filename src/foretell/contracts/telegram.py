@@ -8,8 +8,9 @@ from pydantic import Field
 
 from foretell.contracts.http import Answer, KeptText, Request
 
-#: Telegram's ids have at most 52 significant bits; those of groups are negative.
-ChatId = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53, examples=[123456789])]
+#: A private chat, whose id is that of the person, and has at most 52 significant bits. Those of groups are negative:
+#: nobody's account is a group's.
+ChatId = Annotated[int, Field(strict=True, ge=1, le=2**53, examples=[123456789])]
 _Name = Annotated[KeptText, Field(max_length=256, description="What Telegram calls the person or the group")]
 _ChargeId = Annotated[KeptText, Field(min_length=1, max_length=256, description="Telegram's id of the charge")]
 

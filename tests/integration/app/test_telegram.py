@@ -131,6 +131,14 @@ async def test_somebody_signs_up_in_telegram_and_predicts(client: httpx.AsyncCli
         assert (await client.post("/token", data=form)).status_code in (401, 422)
 
 
+@pytest.mark.parametrize("chat_id", [0, -5, -1001234567890, 2**53 + 1])
+async def test_what_is_no_private_chat_is_refused(
+    client: httpx.AsyncClient, is_problem: IsProblem, chat_id: int
+) -> None:
+    for call in ("sign up", "link", "token", "pay"):
+        is_problem(await ask(client, call, chat_id=chat_id), 422, "invalid_request")
+
+
 async def test_double_taps_make_one_account(client: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(ask(client, "sign up") for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]

@@ -27,7 +27,7 @@ async def fill_in_a_flight(person: Person, words: dict[str, str]) -> Post:
 
 
 ENGLISH = {
-    "which": "Which model",
+    "which": "Choose a model",
     "flight": "Flight delay · 1 credit",
     "carrier": "question 1 of 4",
     "time": "question 2 of 4",
@@ -38,7 +38,7 @@ ENGLISH = {
     "price": "Price: 1 credit. You have 100 credits.",
 }
 RUSSIAN = {
-    "which": "Какая модель",
+    "which": "Выберите модель",
     "flight": "Задержка рейса · 1 кредит",
     "carrier": "вопрос 1 из 4",
     "time": "вопрос 2 из 4",
@@ -68,7 +68,8 @@ async def test_a_whole_conversation_in_english(bot: RunningBot, ada: Person) -> 
     assert "1 credit · worker worker-1 · 0.4 s" in result.text
     await ada.types("/balance")
     balance = await ada.sees("You have 99 credits.")
-    assert "-1 · held for a prediction" in balance.text
+    assert "-1 · paid for a prediction" in balance.text
+    assert "held for a prediction" not in balance.text
     await ada.types("/history")
     history = await ada.sees("Your predictions")
     await ada.taps(history, "✅ Flight delay")
@@ -91,7 +92,7 @@ async def test_a_whole_conversation_in_russian(bot: RunningBot, vera: Person) ->
     result = await vera.sees("Вовремя")
     assert "Вероятность задержки\n▓░░░░░░░░░ 10,2" in result.text
     await vera.types("/balance")
-    assert "отложено на прогноз" in (await vera.sees("У вас 99 кредитов.")).text
+    assert "-1 · оплата прогноза" in (await vera.sees("У вас 99 кредитов.")).text
     await vera.types("/history")
     await vera.taps(await vera.sees("Ваши прогнозы"), "✅ Задержка рейса")
     await vera.sees("Время вылета: 17:45")
@@ -117,10 +118,10 @@ async def test_of_several_models_that_read_texts_one_is_chosen(bot: RunningBot, 
     await ada.types("/start")
     await ada.sees("Hello")
     await ada.types("/predict What a flight\nand what a crew")
-    which = await ada.sees("Which model")
+    which = await ada.sees("Choose a model")
     assert [row[0]["text"] for row in which.buttons] == ["Sentiment · 2 credits", "Tone · 2 credits"]
     await ada.types("hm?")
-    await ada.sees("To ask for a prediction")
+    await ada.sees("To get a prediction")
     await ada.taps(which, "Tone")
     summary = await ada.sees("Text: What a flight and what a crew")
     await ada.taps(summary, "✔ Send")
@@ -136,13 +137,13 @@ async def test_many_models_come_in_pages(bot: RunningBot, ada: Person) -> None:
     await ada.types("/start")
     await ada.sees("Hello")
     await ada.types("/models")
-    first = await ada.sees("What can be asked")
+    first = await ada.sees("Models")
     assert first.text.endswith("…"), "cut at a line"
     await ada.taps(first, "▶")
     await ada.taps(first, "▶")
     assert "Model 10" in first.text
     await ada.types("/predict")
-    which = await ada.sees("Which model")
+    which = await ada.sees("Choose a model")
     await ada.taps(which, "▶")
     await ada.taps(which, "Model 4")
     await ada.sees("Model 4 · question 1 of 4")
@@ -152,13 +153,13 @@ async def test_models_and_languages(bot: RunningBot, ada: Person) -> None:
     await ada.types("/start")
     await ada.sees("Hello")
     await ada.types("/models")
-    models = await ada.sees("What can be asked")
+    models = await ada.sees("Models")
     assert "Sentiment: 2 credits" in models.text
     await ada.types("/language")
     await ada.taps(await ada.sees("Which language"), "Русский")
     await ada.sees("говорю здесь по-русски")
     await ada.types("/models")
-    assert "2 кредита" in (await ada.sees("Что можно спросить")).text
+    assert "2 кредита" in (await ada.sees("Доступные модели")).text
     await ada.types("/language en")
     await ada.sees("I speak English")
 
@@ -185,7 +186,7 @@ async def test_wrong_answers_get_a_kind_reply(bot: RunningBot, ada: Person, answ
     await ada.types("/start")
     await ada.sees("Hello")
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Flight delay")
+    await ada.taps(await ada.sees("Choose a model"), "Flight delay")
     await ada.taps(await ada.sees("question 1 of 4"), "American Airlines")
     await ada.taps(await ada.sees("question 2 of 4"), "Example: 08:45")
     await ada.sees("question 3 of 4")
@@ -200,8 +201,8 @@ async def test_back_cancel_and_change_one_thing(bot: RunningBot, ada: Person) ->
     await ada.types("/start")
     await ada.sees("Hello")
     summary = await fill_in_a_flight(ada, ENGLISH)
-    await ada.taps(summary, "Change one thing")
-    await ada.taps(await ada.sees("Which answer shall be changed?"), "Departure time")
+    await ada.taps(summary, "Change one field")
+    await ada.taps(await ada.sees("Which answer do you want to change?"), "Departure time")
     assert "Now: 17:45" in (await ada.sees("question 2 of 4")).text
     await ada.types("6:05")
     changed = await ada.sees_new("Price: 1 credit", after=summary)
@@ -227,8 +228,8 @@ async def test_again_and_change_one_thing_of_a_result(bot: RunningBot, ada: Pers
     await ada.taps(again, "✔ Send")
     await ada.sees_new("Working on it", after=result)
     assert (await bot.asked(2))["input"] == FLIGHT
-    await ada.taps(result, "Change one thing")
-    which = await ada.sees("Which answer shall be changed?")
+    await ada.taps(result, "Change one field")
+    which = await ada.sees("Which answer do you want to change?")
     await ada.taps(which, "Weather")
     await ada.taps(await ada.sees("question 4 of 4"), "Thunderstorm")
     await ada.taps(await ada.sees_new("You have 98 credits.", after=again), "✔ Send")
@@ -240,7 +241,7 @@ async def test_credits_that_do_not_suffice(bot: RunningBot, ada: Person) -> None
     await ada.types("/start")
     await ada.sees("1 credit")
     await ada.types("/predict What a flight")
-    short = await ada.sees("Your credits do not suffice")
+    short = await ada.sees("You don't have enough credits")
     assert "costs 2 credits, and you have 1 credit" in short.text
     bot.app.linked[ada.id].move("top_up", 10, 10, 0)
     await ada.taps(short, "Back to the form")
@@ -252,23 +253,64 @@ async def test_whoever_wants_to_be_told_that_credits_run_low(bot: RunningBot, ad
     await ada.types("/start")
     await ada.sees("Hello")
     await ada.types("/settings")
-    settings = await ada.sees("when my credits fall below: never")
+    settings = await ada.sees("Low credits: not told")
     await ada.taps(settings, "below 20")
     await ada.sees("fall below: 20 credits")
     assert bot.app.linked[ada.id].threshold == 20
-    await ada.taps(settings, "never")
-    await ada.sees("fall below: never")
+    await ada.taps(settings, "don't tell me")
+    await ada.sees("Low credits: not told")
     assert bot.app.linked[ada.id].threshold is None
+
+
+async def test_what_is_held_is_told_until_it_is_paid(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    account = bot.app.linked[ada.id]
+    first, second, failed = (bot.app.new_prediction(account, "sentiment", {"text": "a"}) for _ in range(3))
+    bot.app.finish(first["id"], {"label": "positive"})
+    bot.app.finish(failed["id"], None)
+    await ada.types("/balance")
+    said = (await ada.sees("Recent transactions")).text.splitlines()
+    assert [line.rsplit(" · ", 1)[0] for line in said if " · " in line] == [
+        "+2 · given back",
+        "-2 · paid for a prediction",
+        "-2 · held for a prediction",
+        "-2 · held for a prediction",
+        "+100 · gift",
+    ]
+    assert second["status"] == "queued"
+
+
+async def test_in_a_group_nobody_hears_of_a_balance(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    ada.joins(-100)
+    await ada.types("/balance", chat=-100)
+    assert (await ada.sees("Your balance", chat=-100)).text == "Your balance is between us: write to me in private."
+
+
+async def test_the_example_is_in_the_language_of_whoever_is_asked(bot: RunningBot, ada: Person, vera: Person) -> None:
+    for person, which, model, example in (
+        (ada, "Choose a model", "Sentiment", "Example: The crew was kind"),
+        (vera, "Выберите модель", "Тональность", "Пример: Экипаж был вежлив"),
+    ):
+        await person.types("/start")
+        await person.types("/predict")
+        await person.taps(await person.sees(which), model)
+        question = await person.sees("1 of 1" if person is ada else "1 из 1")
+        await person.taps(question, example)
+        assert example[-9:] in (await person.sees("Price: 2" if person is ada else "Цена: 2")).text
 
 
 async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person) -> None:
     await ada.types("/predict")
-    await ada.sees("There is no account for this chat yet")
+    await ada.sees("No account is linked to this chat")
     bot.app.codes["one-time"] = bot.app.new_account("ada")
     await ada.types("/start wrong")
     await ada.sees("This link does not work any more")
     await ada.types("/start one-time")
     assert "ada" in (await ada.sees("this chat uses the account")).text
+    assert bot.app.names[ada.id] == "Ada"
     await vera.types("/start")
     await vera.sees("Здравствуйте")
     await vera.types("/start one-time")
@@ -276,8 +318,8 @@ async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person)
     await ada.types("/settings")
     settings = await ada.sees("Account: ada")
     await ada.taps(settings, "Unlink")
-    await ada.taps(await ada.sees("forget its account"), "Yes, unlink")
-    await ada.sees("This chat has no account any more")
+    await ada.taps(await ada.sees("unlinked from its account"), "Yes, unlink")
+    await ada.sees("This chat is unlinked")
     assert ada.id not in bot.app.linked
     await ada.types("/balance")
-    await ada.sees_new("There is no account for this chat yet", after=settings)
+    await ada.sees_new("No account is linked to this chat", after=settings)

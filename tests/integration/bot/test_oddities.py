@@ -3,7 +3,7 @@
 import sqlite3
 
 from tests.integration.bot.conftest import RunningBot, ended
-from tests.integration.bot.test_conversations import ENGLISH, FLIGHT, fill_in_a_flight
+from tests.integration.bot.test_conversations import ENGLISH, FLIGHT, RUSSIAN, fill_in_a_flight
 from tests.telegram.app_stand_in import problem
 from tests.telegram.people import Person, quiet
 from tests.telegram.server import Post, TelegramServer
@@ -22,9 +22,11 @@ async def test_a_double_tap_sends_once(bot: RunningBot, ada: Person) -> None:
     summary = await fill_in_a_flight(ada, ENGLISH)
     data = summary.button("✔ Send")["callback_data"]
     taps = [await ada.tap_data(summary, data) for _ in range(4)]
-    for tap in taps:
-        await ada.answer_to(tap)
+    answers = [await ada.answer_to(tap) for tap in taps]
     assert len(bot.app.predictions) == 1
+    assert [answer.get("text") for answer in answers[1:]] == [
+        "This form was sent already. Its result comes here; see /history, too."
+    ] * 3
     assert [post.message_id for post in bot.telegram.posts_in(ada.id) if "Working on it" in post.text] == [
         summary.message_id
     ]
@@ -33,7 +35,7 @@ async def test_a_double_tap_sends_once(bot: RunningBot, ada: Person) -> None:
 async def test_a_double_tap_on_an_answer_answers_one_question(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Flight delay")
+    await ada.taps(await ada.sees("Choose a model"), "Flight delay")
     carrier = await ada.sees("question 1 of 4")
     data = carrier.button("American Airlines")["callback_data"]
     first, second = await ada.tap_data(carrier, data), await ada.tap_data(carrier, data)
@@ -47,7 +49,7 @@ async def test_old_buttons_say_that_their_form_has_ended(bot: RunningBot, ada: P
     summary = await fill_in_a_flight(ada, ENGLISH)
     data = summary.button("✔ Send")["callback_data"]
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Sentiment")
+    await ada.taps(await ada.sees("Choose a model"), "Sentiment")
     answer = await ada.answer_to(await ada.tap_data(summary, data))
     assert "This form has ended" in answer["text"]
     assert answer["show_alert"]
@@ -59,15 +61,15 @@ async def test_old_buttons_say_that_their_form_has_ended(bot: RunningBot, ada: P
 async def test_pictures_edits_and_forwarded_commands(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.sends_photo()
-    await ada.sees("That I can't read")
+    await ada.sees("I can't read that")
     await ada.forwards("/predict")
     await ada.sees("A forwarded command is somebody else's")
     await ada.types("hello?")
-    await ada.sees("To ask for a prediction, send /predict")
+    await ada.sees("To get a prediction, send /predict")
     await ada.types("/nonsense")
     await ada.sees("I don't know this command")
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Flight delay")
+    await ada.taps(await ada.sees("Choose a model"), "Flight delay")
     await ada.taps(await ada.sees("question 1 of 4"), "American Airlines")
     written = await ada.types("17:45")
     question = await ada.sees("question 3 of 4")
@@ -79,10 +81,37 @@ async def test_pictures_edits_and_forwarded_commands(bot: RunningBot, ada: Perso
     assert "question 4 of 4" in (await ada.sees_new("question 4 of 4", after=again)).text
 
 
+async def test_what_is_no_answer_at_the_summary_is_called_what_it_is(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    summary = await fill_in_a_flight(ada, ENGLISH)
+    await ada.sends_sticker()
+    summary = await ada.sees_new("I see a picture", after=summary)
+    await ada.types("/nonsense")
+    summary = await ada.sees_new("That is a command I don't know", after=summary)
+    await ada.types("well?")
+    await ada.sees_new("Everything is filled in. Press", after=summary)
+
+
+async def test_a_refusal_of_the_app_is_said_in_russian(bot: RunningBot, vera: Person) -> None:
+    await vera.types("/start")
+    summary = await fill_in_a_flight(vera, RUSSIAN)
+    errors = [{"pointer": "#/input/distance_miles", "detail": "must be a distance that is flown"}]
+    for given in ({"errors": errors}, {}):
+        bot.app.instead = lambda request, given=given: (  # type: ignore[misc]
+            problem(422, "invalid_request", **given) if request.url.path == "/predictions/predict" else None
+        )
+        await vera.taps(summary, "✔ Отправить")
+        if given:
+            assert "flown" not in (await vera.sees("Модель не принимает этот ответ.")).text
+            await vera.types("600")
+            summary = await vera.sees("Расстояние: 600 (мили)")
+    assert (await vera.sees("ничего не списано")).text == "Запрос не принят, ничего не списано."
+
+
 async def test_a_forwarded_text_is_an_answer(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Sentiment")
+    await ada.taps(await ada.sees("Choose a model"), "Sentiment")
     await ada.sees("question 1 of 1")
     await ada.forwards("What a lovely flight")
     await ada.taps(await ada.sees("Price: 2 credits"), "✔ Send")
@@ -97,7 +126,7 @@ async def test_a_group_hears_answers_to_commands_only(bot: RunningBot, ada: Pers
     await ada.types("/weather@other_bot", chat=GROUP)
     await ada.types("/unknown", chat=GROUP)
     message = await ada.types(f"/predict@{bot.telegram.username}", chat=GROUP)
-    which = await ada.sees("Which model", chat=GROUP)
+    which = await ada.sees("Choose a model", chat=GROUP)
     assert which.reply_to == message["message_id"]
     assert bot.telegram.posts_in(GROUP) == [which]
     await ada.taps(which, "Sentiment")
@@ -144,7 +173,7 @@ async def test_a_flood_is_passed_over_and_said_so_once(
 async def test_a_form_survives_a_restart(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Flight delay")
+    await ada.taps(await ada.sees("Choose a model"), "Flight delay")
     carrier = await ada.sees("question 1 of 4")
     async with ended(bot):
         tap = await ada.begin_tap(carrier, "American Airlines")
@@ -191,18 +220,18 @@ async def test_an_answer_that_the_app_refuses_is_asked_again(bot: RunningBot, ad
     assert "question 3 of 4" in again.text
     bot.app.instead = lambda request: None
     await ada.types("600")
-    await ada.taps(await ada.sees("Distance: 600 miles"), "✔ Send")
+    await ada.taps(await ada.sees("Distance: 600 (miles)"), "✔ Send")
     assert (await bot.asked())["input"] == {**FLIGHT, "distance_miles": 600}
 
 
 async def test_a_form_of_another_release_is_asked_anew(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.types("/predict")
-    await ada.taps(await ada.sees("Which model"), "Sentiment")
+    await ada.taps(await ada.sees("Choose a model"), "Sentiment")
     question = await ada.sees("question 1 of 1")
     with sqlite3.connect(bot.settings.data_dir / "bot.db") as connection:
         connection.execute("UPDATE forms SET state = ?", (b'{"another": "release"}',))
     connection.close()
     assert "has ended" in (await ada.taps(question, "Example"))["text"]
     await ada.types("/predict")
-    await ada.sees_new("Which model", after=question)
+    await ada.sees_new("Choose a model", after=question)

@@ -17,7 +17,7 @@ async def shop(start_bot: Start) -> RunningBot:
 async def buy(person: Person) -> str:
     """Buy the small offer; returns the charge."""
     await person.types("/balance")
-    await person.taps(await person.sees("Last movements"), "500 credits for 250 stars")
+    await person.taps(await person.sees("Recent transactions"), "500 credits for 250 stars")
     charge = await person.pays(await person.sees("500 credits"))
     assert charge is not None
     return charge
@@ -57,7 +57,7 @@ async def test_an_app_that_is_away_counts_the_payment_later(shop: RunningBot, ad
 async def test_an_offer_that_has_ended_is_not_paid(shop: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.types("/balance")
-    balance = await ada.sees("Last movements")
+    balance = await ada.sees("Recent transactions")
     await ada.taps(balance, "500 credits for 250 stars")
     invoice = await ada.sees("500 credits")
     object.__setattr__(shop.settings, "stars_offers", OFFERS[1:])
@@ -69,7 +69,7 @@ async def test_an_offer_that_has_ended_is_not_paid(shop: RunningBot, ada: Person
 async def test_whoever_has_no_account_any_more_does_not_pay(shop: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     await ada.types("/balance")
-    await ada.taps(await ada.sees("Last movements"), "500 credits for 250 stars")
+    await ada.taps(await ada.sees("Recent transactions"), "500 credits for 250 stars")
     invoice = await ada.sees("500 credits")
     del shop.app.linked[ada.id]
     assert shop.bot is not None

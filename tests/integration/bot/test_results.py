@@ -83,7 +83,7 @@ async def test_a_chat_that_was_unlinked_elsewhere_spends_and_hears_nothing(bot: 
     for type_, data in (("prediction.finished", bot.app.predictions[before]), ("balance.low", {"available": 1})):
         assert (await bot.tell(ada.id, type_, data)).status_code == 204
     await ada.types("/predict What a flight")
-    await ada.sees("There is no account for this chat yet")
+    await ada.sees("No account is linked to this chat")
     assert len(bot.app.predictions) == 1
     bot.app.codes["one-time"] = second = bot.app.new_account("second")
     await ada.types("/start one-time")
@@ -110,7 +110,7 @@ async def test_what_was_not_sent_yet_is_not_sent_for_the_next_account(bot: Runni
         del bot.app.linked[ada.id]
         bot.app.instead = lambda request: None
     await ada.types("/start")
-    await ada.sees("You have an account")
+    await ada.sees("This chat has an account")
     async with ended(bot):
         pass
     identity = await ask(bot, ada)

@@ -147,7 +147,7 @@ async def test_an_update_that_ends_the_process_again_and_again_is_given_up(
         await ada.types("/balance")
         await ada.sees("You have 100 credits.")
     assert [line["update_id"] for line in logs if line["event"] == "update_given_up"] == [1]
-    assert not [post for post in bot.telegram.posts_in(ada.id) if "What can be asked" in post.text]
+    assert not [post for post in bot.telegram.posts_in(ada.id) if "Models" in post.text]
 
 
 async def test_the_token_is_in_no_error(telegram: TelegramServer) -> None:

@@ -104,7 +104,10 @@ def test_credits_and_stars_go_back_once(foretell: CommandLine, paid: str, bot_ap
     assert (first.code, first.out) == (0, "Took 500 credits back.\nGave back 250 Stars.\n")
     assert bot_api.calls == [{"user_id": CHAT, "telegram_payment_charge_id": "charge-1"}]
     again = foretell("users", "refund-stars", "charge-1")
-    assert (again.code, again.out) == (0, "Took 500 credits back.\nTelegram gave back before: 250 Stars.\n")
+    assert (again.code, again.out) == (
+        0,
+        "500 credits were taken back before.\nTelegram gave back before: 250 Stars.\n",
+    )
     assert available(foretell) == 0
     assert foretell("audit").code == 0
 

@@ -175,6 +175,12 @@ def test_examples_and_defaults_come_from_the_field_or_from_the_whole() -> None:
     assert made["c"].items.example == "x"
     assert made["d"].default is None
     assert (made["e"].example, made["e"].default, made["f"].example) == (UNSET, UNSET, UNSET)
+    assert made["a"].example_ru is UNSET
+    russian = {"type": "string", "examples": ["Kind", "Quick"], "x-examples-ru": ["Вежливо", 5]}
+    (text,) = fields_of({"properties": {"text": russian}})
+    assert (text.example, text.example_ru) == ("Kind", "Вежливо")
+    (text,) = fields_of({"properties": {"text": {**russian, "x-examples-ru": [5]}}})
+    assert text.example_ru is UNSET
 
 
 def test_bounds_that_no_number_of_json_reaches_are_not_said() -> None:

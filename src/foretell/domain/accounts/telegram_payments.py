@@ -39,7 +39,7 @@ async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, star
     Raises `NotFound` for a chat that is not linked, `PaymentDiffers` when the charge was told with other facts,
     `InvalidAmount`.
     """
-    known = await _find(connection, charge_id)
+    known = await find(connection, charge_id)
     if known is None:
         link = await telegram.find(connection, chat_id)
         facts = {
@@ -57,7 +57,7 @@ async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, star
         if added is not None:
             reference, note = f"telegram:{charge_id}", f"{stars} Telegram Stars"
             await ledger.top_up(connection, link.user.id, credits, reference=reference, note=note)
-        known = await _find(connection, charge_id)
+        known = await find(connection, charge_id)
         assert known is not None
     if (known.chat_id, known.stars, known.credits) != (chat_id, stars, credits):
         raise PaymentDiffers(charge_id=charge_id)
@@ -70,7 +70,7 @@ async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: 
     Then `even_if_spent` takes what is there. Without it, raises `CreditsSpent`. Raises `NotFound` for a charge that
     was never told.
     """
-    payment = await _find(connection, charge_id, lock=True)
+    payment = await find(connection, charge_id, lock=True)
     if payment is None:
         raise NotFound(what="payment")
     if payment.refunded_at is not None:
@@ -87,12 +87,13 @@ async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: 
         .where(telegram_payments.c.charge_id == charge_id)
         .values(refunded_at=now(), refunded_credits=taken)
     )
-    refunded = await _find(connection, charge_id)
+    refunded = await find(connection, charge_id)
     assert refunded is not None
     return refunded
 
 
-async def _find(connection: AsyncConnection, charge_id: str, *, lock: bool = False) -> Payment | None:
+async def find(connection: AsyncConnection, charge_id: str, *, lock: bool = False) -> Payment | None:
+    """What is known of a charge; with `lock`, its row is kept from others until the transaction ends."""
     query = select(*_COLUMNS).where(telegram_payments.c.charge_id == charge_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return None if row is None else Payment(**row)

@@ -69,9 +69,9 @@ class Accounts:
         )
         return answer
 
-    async def link(self, user_id: int, code: str) -> None:
+    async def link(self, user_id: int, code: str, name: str) -> None:
         """Link the account that made `code`. Raises `ApiError` (404: no such code, 409: linked), `Unreachable`."""
-        await self._ask("POST", "/telegram/links", chat_id=user_id, code=code)
+        await self._ask("POST", "/telegram/links", chat_id=user_id, code=code, name=name)
         self._clients.pop(user_id, None)
 
     async def unlink(self, user_id: int) -> bool:

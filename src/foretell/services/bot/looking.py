@@ -79,7 +79,7 @@ class Looking:
             await self._parts.asked.refused(asked.key)
             log.info("submission_refused", status=error.status_code, code=error.problem_code)
             with suppress(TelegramError):
-                text = Words(asked.language)("asked.refused", reason=error.message)
+                text = Words(asked.language).refusal("asked.refused_because", "asked.refused", error.message)
                 await self._parts.sender.edit(asked.chat_id, asked.message_id, text)
             return
         await self._parts.asked.accepted(asked.key, prediction["id"])

@@ -53,6 +53,10 @@ class Words:
         """The text of that key for a place that knows no HTML: a button, say."""
         return self._texts.gettext(key).format(**values)
 
+    def refusal(self, key: str, key_without: str, reason: str) -> str:
+        """Why something was refused. Reasons come from the app, in English: elsewhere `key_without` does without."""
+        return self(key, reason=reason) if self.language == "en" and reason else self(key_without)
+
     def count(self, key: str, number: int, **values: Any) -> str:
         """The text of that key in the plural form of `number`, which is `{number}` in it."""
         text = self._texts.ngettext(key, key, number)

@@ -19,7 +19,15 @@ CYRILLIC = re.compile("[а-яёА-ЯЁ]")
 READ_NOT_SAID = {Path(reading.__file__)}
 #: What is said above a button.
 NOTES = {
-    *("button.old", "form.ended", "form.step_past", "models.gone", "history.gone", "history.not_repeatable"),
+    *(
+        "button.old",
+        "form.ended",
+        "form.step_past",
+        "form.sent",
+        "models.gone",
+        "history.gone",
+        "history.not_repeatable",
+    ),
     *("error.away", "error.ours", "stars.offer_ended", "stars.private", "start.first"),
 }
 _TAGS = re.compile(r"</?(\w+)>")

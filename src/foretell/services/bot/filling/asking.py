@@ -32,7 +32,8 @@ def said(field: Field, value: Any, words: Words) -> str:
         if choice.value == value:
             return str(getattr(choice.label, words.language))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        unit = f" {getattr(field.unit, words.language)}" if field.unit is not None else ""
+        # In brackets, since a unit is written in one form, and a number wants another: 1 mile, 21 миля.
+        unit = f" ({getattr(field.unit, words.language)})" if field.unit is not None else ""
         return words.number(value) + unit
     if isinstance(value, str):
         return value
@@ -103,7 +104,7 @@ def _answers(form: Form, field: Field, words: Words, page: int) -> list[list[But
     elif field.kind == "boolean":
         rows = [[Button(words("value.yes"), _data(form, "c", 1)), Button(words("value.no"), _data(form, "c", 0))]]
     if field.kind != "choice":
-        for action, value in offered(field):
+        for action, value in offered(field, words.language):
             key = "button.default" if action == "d" else "button.example"
             text = words.plain(key, value=shortened(said(field, value, words), _LONGEST_LABEL))
             rows.append([Button(text, _data(form, action))])

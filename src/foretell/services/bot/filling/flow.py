@@ -64,9 +64,14 @@ async def show(
         await talk.parts.forms.keep(talk.chat_id, talk.user_id, form)
 
 
+def key_of(talk: Talk, form_id: str) -> str:
+    """The idempotency key of a form in this chat."""
+    return f"telegram-{talk.chat_id}-{form_id}"
+
+
 async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> None:
     """Send a form that is filled in. The message that was tapped waits for the result."""
-    key = f"telegram-{talk.chat_id}-{form.id}"
+    key = key_of(talk, form.id)
     asked = await talk.parts.asked.by_key(key)
     if asked is None:
         message_id = await talk.show(waiting_text(model, talk.words))
@@ -121,11 +126,13 @@ async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, er
         if place is not None:
             form.step, form.changing = place, True
             said = str(next((each.get("detail") for each in error.errors if each.get("detail")), ""))
-            await show(talk, client, form, model, wrong=talk.words("wrong.refused", reason=said))
+            await show(
+                talk, client, form, model, wrong=talk.words.refusal("wrong.refused_because", "wrong.refused", said)
+            )
             return
     log.info("submission_refused", status=error.status_code, code=error.problem_code)
     await talk.parts.forms.end(talk.chat_id, talk.user_id)
-    await talk.show(talk.words("asked.refused", reason=error.message))
+    await talk.show(talk.words.refusal("asked.refused_because", "asked.refused", error.message))
 
 
 def _field_of(error: ApiError, model: Model) -> int | None:

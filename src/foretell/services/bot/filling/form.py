@@ -99,13 +99,14 @@ def may_be_skipped(field: Field) -> bool:
     return not field.required or field.nullable
 
 
-def offered(field: Field) -> list[tuple[str, Any]]:
+def offered(field: Field, language: str) -> list[tuple[str, Any]]:
     """Answers to offer as buttons: (`d` for the default or `e` for the example, value)."""
+    example = field.example_ru if language == "ru" and field.example_ru is not UNSET else field.example
     found: list[tuple[str, Any]] = []
     if field.default is not UNSET:
         found.append(("d", field.default))
-    if field.example is not UNSET and field.example != (found[0][1] if found else UNSET):
-        found.append(("e", field.example))
+    if example is not UNSET and example != (found[0][1] if found else UNSET):
+        found.append(("e", example))
     return found
 
 

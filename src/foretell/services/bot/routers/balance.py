@@ -1,5 +1,8 @@
 """`/balance`."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from foretell.services.bot.keyboards import Keyboard
 from foretell.services.bot.offers import ways_to_more
 from foretell.services.bot.routing import Router
@@ -16,8 +19,12 @@ async def balance(talk: Talk, rest: str) -> None:
     """What there is, the last movements, and the way to more."""
     words = talk.words
     client = await talk.parts.accounts.client_of(talk.user_id)
+    if not talk.private:
+        await talk.say(words("balance.private"))
+        return
     credits = await client.balance()
-    movements = (await client.transactions(limit=_MOVEMENTS))["items"]
+    # A paid prediction has two of them, and is told as one.
+    movements = _told((await client.transactions(limit=2 * _MOVEMENTS))["items"])[:_MOVEMENTS]
     prices = [model["price"] for model in await talk.parts.models.all(client)]
     lines = [words("balance.available", available=Marked(words.count("credits", credits["available"])))]
     if credits["held"]:
@@ -25,7 +32,8 @@ async def balance(talk: Talk, rest: str) -> None:
     if movements:
         lines += ["", words("balance.movements")]
     for movement in movements:
-        change = movement["available_change"]
+        # A capture takes from what was held before; what it cost is its amount.
+        change = -movement["amount"] if movement["kind"] == "capture" else movement["available_change"]
         lines.append(
             words(
                 "balance.movement",
@@ -38,3 +46,9 @@ async def balance(talk: Talk, rest: str) -> None:
     if prices and credits["available"] < min(prices):
         lines += ["", words("balance.low_sells" if offers else "balance.low")]
     await talk.say("\n".join(lines), Keyboard(offers) if offers else None)
+
+
+def _told(movements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without the holds that were captured since."""
+    captured = {each.get("prediction_id") for each in movements if each["kind"] == "capture"}
+    return [each for each in movements if each["kind"] != "hold" or each.get("prediction_id") not in captured]

@@ -95,7 +95,8 @@ async def form_tapped(talk: Talk, arguments: list[str]) -> None:
     """A button of a form."""
     form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
     if form is None or form.model == NO_MODEL or len(arguments) < 3 or form.id != arguments[0]:
-        await talk.answer_tap(talk.words.plain("form.ended"), alert=True)
+        sent = bool(arguments) and await talk.parts.asked.by_key(flow.key_of(talk, arguments[0])) is not None
+        await talk.answer_tap(talk.words.plain("form.sent" if sent else "form.ended"), alert=True)
         return
     client = await talk.parts.accounts.client_of(talk.user_id)
     model = await talk.parts.models.one(client, form.model)
@@ -145,7 +146,7 @@ async def _tapped_answer(talk: Talk, client: AsyncClient, form: Form, model: Mod
     elif action == "c" and argument < len(field.choices or []):
         form.take(field, (field.choices or [])[argument].value)
     else:
-        offers = dict(offered(field))
+        offers = dict(offered(field, talk.words.language))
         if action in offers:
             form.take(field, offers[action])
     form.go_on(model)
@@ -169,7 +170,10 @@ async def written(talk: Talk) -> bool:
         await flow.show(talk, client, form, model, anew=True)
         return True
     if form.step >= len(model.fields):
-        await flow.show(talk, client, form, model, wrong=talk.words("form.press_send"), anew=True)
+        key = "wrong.no_text" if message.text is None else "form.press_send"
+        if (message.text or "").startswith("/"):
+            key = "wrong.command"
+        await flow.show(talk, client, form, model, wrong=talk.words(key), anew=True)
         return True
     field = model.fields[form.step]
     if renewed:

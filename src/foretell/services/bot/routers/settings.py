@@ -3,7 +3,7 @@
 from foretell.services.bot.keyboards import Button, Keyboard
 from foretell.services.bot.routing import Router
 from foretell.services.bot.talk import Talk
-from foretell.services.bot.words import LANGUAGES, Words
+from foretell.services.bot.words import LANGUAGES, Marked, Words
 
 router = Router()
 
@@ -25,12 +25,15 @@ async def _show(talk: Talk) -> None:
     client = await talk.parts.accounts.client_of(talk.user_id)
     account, threshold = await client.me(), (await client.balance()).get("threshold")
     elsewhere = (await talk.parts.chats.of(talk.chat_id)).elsewhere
-    low = words("settings.never") if threshold is None else words.count("credits", threshold)
+    if threshold is None:
+        low = words("settings.low_never")
+    else:
+        low = words("settings.low", low=Marked(words.count("credits", threshold)))
     text = words(
         "settings.title",
         account=account["username"],
         elsewhere=words("value.yes" if elsewhere else "value.no"),
-        low=low,
+        low=Marked(low),
     )
     rows = [
         [Button(Words(each).plain("language.name"), f"lang:{each}") for each in LANGUAGES],

@@ -51,7 +51,7 @@ async def _link(talk: Talk, code: str) -> None:
         # What waits is of an account that was unlinked elsewhere: the next one shall not hear of it.
         await talk.parts.forget_account_of(talk.user_id)
     try:
-        await talk.parts.accounts.link(talk.user_id, code)
+        await talk.parts.accounts.link(talk.user_id, code, talk.person.first_name)
     except ApiError as error:
         if error.status_code == _NOT_FOUND:
             await talk.say(talk.words("link.no_such_code"))
