@@ -307,9 +307,11 @@ class AsyncClient:
         """Send a test; returns its sequence, by which it is found in the deliveries."""
         return int((await self._send(calls.test_webhook(webhook_id)))["sequence"])
 
-    async def deliveries(self, webhook_id: str, *, limit: int | None = None, cursor: str | None = None) -> DeliveryPage:
-        """A page of attempts, newest first."""
-        answer: DeliveryPage = await self._send(calls.deliveries(webhook_id, limit, cursor))
+    async def deliveries(
+        self, webhook_id: str, *, url: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> DeliveryPage:
+        """A page of attempts, newest first; with `once` as the id, those at the `url` that single predictions named."""
+        answer: DeliveryPage = await self._send(calls.deliveries(webhook_id, url, limit, cursor))
         return answer
 
     async def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: str | None = None) -> int:

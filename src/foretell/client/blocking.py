@@ -304,9 +304,11 @@ class Client:
         """Send a test; returns its sequence, by which it is found in the deliveries."""
         return int((self._send(calls.test_webhook(webhook_id)))["sequence"])
 
-    def deliveries(self, webhook_id: str, *, limit: int | None = None, cursor: str | None = None) -> DeliveryPage:
-        """A page of attempts, newest first."""
-        answer: DeliveryPage = self._send(calls.deliveries(webhook_id, limit, cursor))
+    def deliveries(
+        self, webhook_id: str, *, url: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> DeliveryPage:
+        """A page of attempts, newest first; with `once` as the id, those at the `url` that single predictions named."""
+        answer: DeliveryPage = self._send(calls.deliveries(webhook_id, url, limit, cursor))
         return answer
 
     def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: str | None = None) -> int:

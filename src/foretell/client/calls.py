@@ -177,9 +177,9 @@ def test_webhook(webhook_id: str) -> Call:
     return Call("POST", _webhook(webhook_id) + "/test", repeatable=False)
 
 
-def deliveries(webhook_id: str, limit: int | None, cursor: str | None) -> Call:
+def deliveries(webhook_id: str, url: str | None, limit: int | None, cursor: str | None) -> Call:
     """200 with a page of attempts."""
-    return _get(_webhook(webhook_id) + "/deliveries", limit=limit, cursor=cursor)
+    return _get(_webhook(webhook_id) + "/deliveries", url=url, limit=limit, cursor=cursor)
 
 
 def redeliver(webhook_id: str, sequence: int | None, since: str | None) -> Call:

@@ -9,11 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import insert
 from tests.integration.app.conftest import Account, client_of
 
+from foretell.client.answers import ApiError
 from foretell.client.asynchronous import AsyncClient
 from foretell.domain.accounts.throttle import AccountThrottle
-from foretell.kit.clock import uuid7
+from foretell.domain.notifications import endpoints, tables
+from foretell.kit.clock import now, uuid7
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
@@ -223,6 +226,29 @@ async def test_the_secret_of_single_predictions(client: httpx.AsyncClient, ada: 
     assert secrets[0] != secrets[1]
 
 
+async def test_attempts_at_the_address_of_single_predictions_come_in_pages(
+    client: httpx.AsyncClient, state: AppState, ada: Account, bob: Account, is_problem: Problem
+) -> None:
+    url = URL + "?order=17&of=ä"
+    endpoint = {"id": uuid7(), "user_id": ada.id, "kind": "once", "url": url, "url_hash": endpoints.hash_of(url)}
+    endpoint |= {"description": "", "state": "enabled", "cursor": 3, "last_event": 3, "created_at": now()}
+    attempt = {"endpoint_id": endpoint["id"], "type": "prediction.finished", "attempt": 1, "outcome": "delivered"}
+    attempt |= {"status_code": 204, "duration_ms": 5, "at": now()}
+    ids = [uuid7() for _ in range(3)]
+    async with state.database.transaction() as connection:
+        await connection.execute(insert(tables.endpoints).values(endpoint))
+        for sequence, event_id in enumerate(ids, start=1):
+            values = attempt | {"event_id": event_id, "sequence": sequence}
+            await connection.execute(insert(tables.deliveries).values(values))
+    path, asked = "/webhooks/once/deliveries", {"url": url, "limit": 2}
+    first = (await client.get(path, params=asked, headers=ada.headers)).json()
+    rest = (await client.get(path, params=asked | {"cursor": first["next_cursor"]}, headers=ada.headers)).json()
+    seen = [item["event_id"] for item in first["items"] + rest["items"]]
+    assert (seen, rest["next_cursor"]) == ([str(each) for each in reversed(ids)], None)
+    is_problem(await client.get(path, params=asked, headers=bob.headers), 404, "not_found")
+    is_problem(await client.get(path, headers=ada.headers), 422, "invalid_request")
+
+
 async def test_secrets_that_sign_are_bounded(
     client: httpx.AsyncClient, ada: Account, bob: Account, made: dict[str, Any], is_problem: Problem
 ) -> None:
@@ -252,6 +278,8 @@ async def test_the_client_has_a_call_for_each(state: AppState, ada: Account) -> 
         assert await client.redeliver(made["id"], sequence=sequence) == 1
         assert await client.redeliver(made["id"], since="2026-01-01T00:00:00Z") >= 0
         assert (await client.deliveries(made["id"], limit=5))["items"] == []
+        with pytest.raises(ApiError, match="named this address"):
+            await client.deliveries("once", url=URL)
         assert (await client.set_threshold(50))["threshold"] == 50
         page = await client.events()
         assert [event["type"] for event in page["items"]] == ["webhook.test"]

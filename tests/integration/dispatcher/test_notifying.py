@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from tests.predictions import accepted, open_account, submission, succeeded
 from tests.webhook_receiver import ALLOWED, Received, Receiver, receiving
 
-from foretell.domain.errors import TooManyRotations
+from foretell.domain.errors import NotFound, TooManyRotations
 from foretell.domain.notifications import endpoints, events, outbox
 from foretell.domain.notifications.rotation import ROTATION
 from foretell.domain.notifications.tables import deliveries
@@ -337,6 +337,30 @@ async def test_every_secret_of_single_predictions_signs_for_a_day(
         (signed,) = await receiver.wait_for(1)
     for secret in shown:
         assert Webhook(secret).verify(signed.body, signed.headers)
+
+
+async def test_attempts_at_the_address_of_single_predictions_are_shown(
+    database: Database, ada: UUID, receiver: Receiver, other: Receiver
+) -> None:
+    bob = await open_account(database)
+    async with sending(database):
+        ids = await finish(database, ada, 3, webhook=receiver.url)
+        await finish(database, ada, webhook=other.url)
+        await finish(database, bob, webhook=receiver.url)
+        await receiver.wait_for(4)
+        await other.wait_for(1)
+    # What was sent is written down by the time the sender has stopped.
+    async with database.snapshot() as connection:
+        shown = await endpoints.list_once_deliveries(connection, ada, receiver.url, limit=10)
+        assert [(each.event_id, each.outcome, each.status_code) for each in shown] == [
+            (identifier, "delivered", 204) for identifier in reversed(ids)
+        ]
+        first = await endpoints.list_once_deliveries(connection, ada, receiver.url, limit=2)
+        rest = await endpoints.list_once_deliveries(connection, ada, receiver.url, limit=2, before_id=first[-1].id)
+        assert [*first, *rest] == shown
+        for user_id, url in ((bob, other.url), (ada, receiver.url + "/")):
+            with pytest.raises(NotFound):
+                await endpoints.list_once_deliveries(connection, user_id, url, limit=10)
 
 
 async def test_an_endpoint_hears_what_it_asked_for(

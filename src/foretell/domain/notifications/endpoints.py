@@ -290,6 +290,23 @@ async def list_deliveries(
 ) -> list[Delivery]:
     """Up to `limit` attempts, newest first; those before `before_id`, the last of a page before. Raises `NotFound`."""
     await find(connection, user_id, endpoint_id)
+    return await _deliveries_to(connection, endpoint_id, limit, before_id)
+
+
+async def list_once_deliveries(
+    connection: AsyncConnection, user_id: UUID, url: str, *, limit: int, before_id: int | None = None
+) -> list[Delivery]:
+    """As `list_deliveries`, of an address that predictions of this account have named. Raises `NotFound`."""
+    mine = (endpoints.c.user_id == user_id, endpoints.c.url_hash == hash_of(url), endpoints.c.kind == "once")
+    endpoint_id: UUID | None = await connection.scalar(select(endpoints.c.id).where(*mine))
+    if endpoint_id is None:
+        raise NotFound("No prediction that ended within 7 days has named this address.")
+    return await _deliveries_to(connection, endpoint_id, limit, before_id)
+
+
+async def _deliveries_to(
+    connection: AsyncConnection, endpoint_id: UUID, limit: int, before_id: int | None
+) -> list[Delivery]:
     query = select(*_DELIVERY_COLUMNS).where(deliveries.c.endpoint_id == endpoint_id)
     if before_id is not None:
         query = query.where(deliveries.c.id < before_id)

@@ -1,5 +1,6 @@
 """Webhooks of an account. The dispatcher sends; here they are looked after."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from foretell.contracts import http
 from foretell.domain.notifications import endpoints
-from foretell.domain.notifications.endpoints import Endpoint
+from foretell.domain.notifications.endpoints import Delivery, Endpoint
 from foretell.kit.problems import InvalidRequest, pointer
 from foretell.services.app.dependencies import Caller, Limit, State
 from foretell.services.app.openapi import problem_answers
@@ -16,6 +17,7 @@ router = APIRouter(tags=["notifications"])
 
 _NOT_STORED = {"Cache-Control": "no-store"}
 _LARGEST_ID = 2**63 - 1
+_Cursor = Annotated[int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")]
 
 
 @router.post("/webhooks", status_code=201, summary="Make a webhook", responses=problem_answers(401, 409, 413, 422))
@@ -47,6 +49,27 @@ async def rotate_once_secret(caller: Caller, response: Response, state: State) -
         secret = await endpoints.rotate_once(connection, caller.user_id)
     response.headers.update(_NOT_STORED)
     return http.WebhookSecret(secret=secret)
+
+
+@router.get(
+    "/webhooks/once/deliveries",
+    summary="What became of the webhook of single predictions",
+    responses=problem_answers(401, 404, 422),
+)
+async def list_once_deliveries(
+    caller: Caller,
+    state: State,
+    url: Annotated[str, Query(min_length=1, max_length=2048, description="The address, as predictions named it")],
+    limit: Limit = 50,
+    cursor: _Cursor = None,
+) -> http.DeliveryPage:
+    """Every attempt of the last 7 days at an address that predictions named (`notify`), newest first.
+
+    The attempts of one prediction are those whose `event_id` is its id.
+    """
+    async with state.database.snapshot() as connection:
+        found = await endpoints.list_once_deliveries(connection, caller.user_id, url, limit=limit + 1, before_id=cursor)
+    return _page(found, limit)
 
 
 @router.get("/webhooks/{webhook_id:uuid}", summary="One webhook", responses=problem_answers(401, 404))
@@ -117,7 +140,7 @@ async def list_deliveries(
     caller: Caller,
     state: State,
     limit: Limit = 50,
-    cursor: Annotated[int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")] = None,
+    cursor: _Cursor = None,
 ) -> http.DeliveryPage:
     """Every attempt of the last 7 days, newest first."""
     async with state.database.snapshot() as connection:
@@ -125,11 +148,7 @@ async def list_deliveries(
         found = await endpoints.list_deliveries(
             connection, caller.user_id, webhook_id, limit=limit + 1, before_id=cursor
         )
-    shown = found[:limit]
-    return http.DeliveryPage(
-        items=[http.Delivery.model_validate(delivery) for delivery in shown],
-        next_cursor=str(shown[-1].id) if len(found) > limit else None,
-    )
+    return _page(found, limit)
 
 
 @router.post(
@@ -151,6 +170,14 @@ async def redeliver(webhook_id: UUID, wanted: http.Redelivery, caller: Caller, s
             await endpoints.redeliver_one(connection, caller.user_id, webhook_id, wanted.sequence)
             count = 1
     return http.Redelivered(events=count)
+
+
+def _page(found: Sequence[Delivery], limit: int) -> http.DeliveryPage:
+    shown = found[:limit]
+    return http.DeliveryPage(
+        items=[http.Delivery.model_validate(delivery) for delivery in shown],
+        next_cursor=str(shown[-1].id) if len(found) > limit else None,
+    )
 
 
 def _webhook(endpoint: Endpoint) -> http.Webhook:
