@@ -136,6 +136,13 @@ async def test_a_group_hears_answers_to_commands_only(bot: RunningBot, ada: Pers
     await vera.types("not an answer", chat=GROUP)
     await ada.types("not an answer either", chat=GROUP)
     await ada.types("What a lovely flight", chat=GROUP, reply_to=question)
+    summary = await ada.sees("Price: 2 credits", chat=GROUP)
+    assert "You have" not in summary.text
+    bot.app.accounts[f"telegram-{ada.id}"].available = 1
+    await ada.taps(summary, "✔ Send")
+    short = await ada.sees("You don't have enough credits: it costs 2 credits. Nothing was charged", chat=GROUP)
+    bot.app.accounts[f"telegram-{ada.id}"].available = 100
+    await ada.taps(short, "Back to the form")
     await ada.taps(await ada.sees("Price: 2 credits", chat=GROUP), "✔ Send")
     waiting = await ada.sees("Working on it", chat=GROUP)
     await bot.finish((await bot.asked())["id"], {"label": "positive", "probabilities": {"positive": 0.9}})

@@ -128,16 +128,11 @@ def answers_of(form: Form, model: Model, words: Words) -> list[str]:
     return lines
 
 
-def summary(form: Form, model: Model, words: Words, available: int) -> tuple[str, Keyboard]:
-    """All answers with price and balance, before it is sent."""
+def summary(form: Form, model: Model, words: Words, available: int, *, private: bool) -> tuple[str, Keyboard]:
+    """All answers with the price, before it is sent; with the balance where nobody else reads it."""
     lines = [f"<b>{words.of(model.title)}</b>", "", *answers_of(form, model, words), ""]
-    lines.append(
-        words(
-            "form.price",
-            price=Marked(words.count("credits", model.price)),
-            available=Marked(words.count("credits", available)),
-        )
-    )
+    price, has = Marked(words.count("credits", model.price)), Marked(words.count("credits", available))
+    lines.append(words("form.price", price=price, available=has) if private else words("form.price_only", price=price))
     if available < model.price:
         lines.append(words("form.too_little"))
     send = words.plain("button.send", price=words.count("credits", model.price))

@@ -53,7 +53,7 @@ async def show(
         text, keyboard = question(form, model, talk.words, page=page, wrong=wrong)
     else:
         balance = await client.balance()
-        text, keyboard = summary(form, model, talk.words, balance["available"])
+        text, keyboard = summary(form, model, talk.words, balance["available"], private=talk.private)
         text = f"{wrong}\n\n{text}" if wrong else text
     form.seen = talk.update.update_id
     # Kept before it is shown: a message may be lost, an answer must not be.
@@ -109,12 +109,12 @@ async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> N
 async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, error: ApiError) -> None:
     """Nothing was done: the form stays as it is, or goes back to the answer that does not fit."""
     if error.status_code == _PAYMENT_REQUIRED:
-        balance = await client.balance()
-        text = talk.words(
-            "asked.no_credits",
-            price=Marked(talk.words.count("credits", model.price)),
-            available=Marked(talk.words.count("credits", balance["available"])),
-        )
+        price = Marked(talk.words.count("credits", model.price))
+        if talk.private:
+            available = Marked(talk.words.count("credits", (await client.balance())["available"]))
+            text = talk.words("asked.no_credits", price=price, available=available)
+        else:
+            text = talk.words("asked.no_credits_in_group", price=price)
         again = Button(talk.words.plain("button.again_now"), f"f:{form.id}:{form.step}:o")
         rows = [*ways_to_more(talk.parts.settings, talk.words), [again]]
         form.message_id = await talk.show(text, Keyboard(rows))
