@@ -52,14 +52,51 @@ async def test_a_canceled_one_is_among_them(client: httpx.AsyncClient, ada: Acco
     assert (event["id"], event["data"]["status"]) == (str(identifier), "canceled")
 
 
-@pytest.mark.parametrize("wrong", [{"after": "x"}, {"after": -1}, {"limit": 0}, {"after": 2**63}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"after": "x"},
+        {"after": -1},
+        {"limit": 0},
+        {"after": 2**63},
+        {"after": "1_0"},
+        {"after": " 1"},
+        {"after": "1.0"},
+        {"after": "+1"},
+        {"after": "\u0661"},
+        {"after": ""},
+        {"limit": "1_0"},
+        {"limit": "0" * 5000},
+    ],
+)
 async def test_what_does_not_fit_is_refused(
     client: httpx.AsyncClient, ada: Account, wrong: dict[str, Any], is_problem: Callable[..., None]
 ) -> None:
-    is_problem(await client.get("/events", params=wrong, headers=ada.headers), 422, "invalid_request")
+    answer = await client.get("/events", params=wrong, headers=ada.headers)
+    is_problem(answer, 422, "invalid_request")
+    assert [error["parameter"] for error in answer.json()["errors"]] == list(wrong)
 
 
-@pytest.mark.parametrize("wrong", ["x", "-1", "9" * 19, "0" * 5000, ""])
+async def test_every_number_of_a_query_is_written_plainly(
+    client: httpx.AsyncClient, ada: Account, is_problem: Callable[..., None]
+) -> None:
+    found = 0
+    for path, methods in (await client.get("/openapi.json")).json()["paths"].items():
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                schema = parameter["schema"]
+                types = {each.get("type") for each in schema.get("anyOf", [schema])}
+                if parameter["in"] == "query" and "integer" in types:
+                    found += 1
+                    where = path.replace("{webhook_id}", str(UUID(int=7)))
+                    params = {parameter["name"]: "1_0"} | ({"url": "x"} if "once" in path else {})
+                    answer = await client.request(method, where, params=params, headers=ada.headers)
+                    is_problem(answer, 422, "invalid_request")
+                    assert answer.json()["errors"][0]["parameter"] == parameter["name"], where
+    assert found >= 8
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "9" * 19, "0" * 5000, "1_0"])
 async def test_a_position_that_is_none_is_refused(
     client: httpx.AsyncClient, ada: Account, wrong: str, is_problem: Callable[..., None]
 ) -> None:
@@ -122,7 +159,12 @@ async def test_one_stream_shows_all_that_happens(
             # A hint that is lost only makes it late.
             await finish(await submit(ada))
             assert (await stream.next())["id"] == "4"
-        for position in ({"last_event_id": "2"}, {"after": 2}, {"after": 0, "last_event_id": "2"}):
+        for position in (
+            {"last_event_id": "2"},
+            {"after": 2},
+            {"after": 0, "last_event_id": "2"},
+            {"after": 2, "last_event_id": ""},
+        ):
             async with _streaming(state, ada, **position) as stream:
                 assert [(await stream.next())["id"] for _ in range(2)] == ["3", "4"]
     finally:

@@ -1,9 +1,11 @@
 """What routes ask for: the state of the process, and who calls."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
+from pydantic import BeforeValidator
 
 from foretell.domain.accounts.identity import Identity
 from foretell.services.app.authentication import token_of
@@ -37,7 +39,19 @@ async def _caller(
 #: Who calls; anybody else gets 401.
 Caller = Annotated[Identity, Depends(_caller)]
 
+
+def _written_plainly(value: Any) -> Any:
+    # Pydantic reads `1_0`, ` 10` and `10.0`, too: what somebody meant by these we don't know.
+    if isinstance(value, str) and not _plain_number(value):
+        raise ValueError("must be a whole number, written with the digits 0 to 9")
+    return value
+
+
+_plain_number = re.compile(r"-?[0-9]{1,19}").fullmatch
+#: For every number in a query or a path.
+PlainNumber = BeforeValidator(_written_plainly)
+
 MAX_LIMIT = 200
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many at most")]
+Limit = Annotated[int, PlainNumber, Query(ge=1, le=MAX_LIMIT, description="How many at most")]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 ModelName = Annotated[str, Path(max_length=64, pattern=NAME_PATTERN, examples=["flight-delay"])]

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from foretell.contracts import http
 from foretell.domain.credits import ledger
 from foretell.domain.notifications import events
-from foretell.services.app.dependencies import Caller, Limit, State
+from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State
 from foretell.services.app.openapi import problem_answers
 
 router = APIRouter(tags=["credits"])
@@ -46,7 +46,9 @@ async def list_transactions(
     caller: Caller,
     state: State,
     limit: Limit = 50,
-    cursor: Annotated[int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")] = None,
+    cursor: Annotated[
+        int | None, PlainNumber, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")
+    ] = None,
 ) -> http.TransactionPage:
     """Newest first."""
     async with state.database.snapshot() as connection:

@@ -16,7 +16,7 @@ from foretell.domain.predictions import told
 from foretell.kit.clock import now
 from foretell.kit.errors import Unavailable
 from foretell.kit.problems import InvalidRequest
-from foretell.services.app.dependencies import Caller, Limit, State
+from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State
 from foretell.services.app.openapi import problem_answers, struct_answer
 from foretell.services.app.state import AppState
 
@@ -51,7 +51,7 @@ async def list_events(
     caller: Caller,
     state: State,
     after: Annotated[
-        int | None, Query(ge=0, le=_LARGEST, description="`next_cursor` of the page before, or a sequence")
+        int | None, PlainNumber, Query(ge=0, le=_LARGEST, description="`next_cursor` of the page before, or a sequence")
     ] = None,
     limit: Limit = 100,
     accept: Annotated[str, Header(description="`text/event-stream` for a stream", max_length=1000)] = "",
@@ -88,7 +88,8 @@ async def _look(state: AppState, user_id: UUID, after: int, limit: int) -> tuple
 
 
 def _position(last_event_id: str | None, after: int | None) -> int | None:
-    if last_event_id is None:
+    # Empty is how the standard says that there was none.
+    if not last_event_id:
         return after
     if not re.fullmatch(r"[0-9]{1,19}", last_event_id) or int(last_event_id) > _LARGEST:
         raise InvalidRequest([{"detail": "must be the id of an event of this stream", "header": "Last-Event-ID"}])

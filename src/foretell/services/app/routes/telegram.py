@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from foretell.contracts import http
 from foretell.domain.accounts import telegram
 from foretell.domain.notifications import endpoints
-from foretell.services.app.dependencies import Caller, State
+from foretell.services.app.dependencies import Caller, PlainNumber, State
 from foretell.services.app.openapi import problem_answers
 from foretell.services.app.state import AppState
 
@@ -45,7 +45,7 @@ async def unlink_chats(
     caller: Caller,
     state: State,
     chat_id: Annotated[
-        int | None, Query(ge=-_LARGEST_ID, le=_LARGEST_ID, description="This one; without it, all of them")
+        int | None, PlainNumber, Query(ge=-_LARGEST_ID, le=_LARGEST_ID, description="This one; without it, all of them")
     ] = None,
 ) -> None:
     """These chats act for the account no more, and links that were made and not yet opened stop working."""

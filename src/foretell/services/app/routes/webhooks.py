@@ -10,14 +10,16 @@ from foretell.contracts import http
 from foretell.domain.notifications import endpoints
 from foretell.domain.notifications.endpoints import Delivery, Endpoint
 from foretell.kit.problems import InvalidRequest, pointer
-from foretell.services.app.dependencies import Caller, Limit, State
+from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State
 from foretell.services.app.openapi import problem_answers
 
 router = APIRouter(tags=["notifications"])
 
 _NOT_STORED = {"Cache-Control": "no-store"}
 _LARGEST_ID = 2**63 - 1
-_Cursor = Annotated[int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")]
+_Cursor = Annotated[
+    int | None, PlainNumber, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")
+]
 
 
 @router.post("/webhooks", status_code=201, summary="Make a webhook", responses=problem_answers(401, 409, 413, 422))
