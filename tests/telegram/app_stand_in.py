@@ -119,7 +119,11 @@ class AppStandIn:
                 self.linked[body["chat_id"]] = self.new_account(f"telegram-{body['chat_id']}")
             return self._linked(body["chat_id"], 200 if known else 201)
         if what == "links" and method == "DELETE":
-            return httpx.Response(204) if self.linked.pop(int(path.split("/")[3]), None) else problem(404, "not_found")
+            return (
+                httpx.Response(204)
+                if self.linked.pop(int(path.split("/")[3]), None)
+                else problem(404, "chat_not_linked")
+            )
         if what == "links":
             account = self.codes.get(body["code"])
             if account is None:
@@ -132,7 +136,7 @@ class AppStandIn:
         account = self.linked.get(body.get("chat_id", 0))
         if what == "tokens":
             if account is None:
-                return problem(404, "not_found")
+                return problem(404, "chat_not_linked")
             answer = {
                 "access_token": f"token-of-{account.username}/{body['chat_id']}",
                 "token_type": "bearer",
@@ -151,7 +155,7 @@ class AppStandIn:
                 charge["account"].move("refund", charge["credits"], -charge["credits"], 0)
             return httpx.Response(200, json={"charge_id": body["charge_id"]})
         if account is None:
-            return problem(404, "not_found")
+            return problem(404, "chat_not_linked")
         if charge is None:
             self.charges[body["charge_id"]] = {**body, "account": account, "refunded": False}
             account.move("top_up", body["credits"], body["credits"], 0, reference=f"telegram:{body['charge_id']}")

@@ -10,6 +10,13 @@ class NotFound(ForetellError):
     status = 404
 
 
+class ChatNotLinked(NotFound):
+    """This chat acts for no account."""
+
+    # A code of its own: the bot forgets what waits for such a chat, and must not do so because its secret is wrong.
+    code = "chat_not_linked"
+
+
 class NotEnoughCredits(ForetellError):
     """This costs {price} credits and only {available} are available. Top up the balance and try again."""
 

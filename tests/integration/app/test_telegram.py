@@ -193,17 +193,17 @@ async def test_unlinking_by_the_account_and_by_the_chat(
 ) -> None:
     for chat_id in (1, 2, 3):
         await ask(client, "link", code=(await make_link(client, ada))["code"], chat_id=chat_id)
-    is_problem(await client.delete("/telegram/link?chat_id=1", headers=bob.headers), 404, "not_found")
+    is_problem(await client.delete("/telegram/link?chat_id=1", headers=bob.headers), 404, "chat_not_linked")
     assert (await client.delete("/telegram/link?chat_id=1", headers=ada.headers)).status_code == 204
-    is_problem(await client.delete("/telegram/link?chat_id=1", headers=ada.headers), 404, "not_found")
+    is_problem(await client.delete("/telegram/link?chat_id=1", headers=ada.headers), 404, "chat_not_linked")
     is_problem(await client.delete("/telegram/link?chat_id=x", headers=ada.headers), 422, "invalid_request")
     is_problem(await client.delete("/telegram/link"), 401, "invalid_token")
     assert (await ask(client, "unlink", path="/telegram/links/2")).status_code == 204
-    is_problem(await ask(client, "unlink", path="/telegram/links/2"), 404, "not_found")
-    is_problem(await ask(client, "token", chat_id=2), 404, "not_found")
+    is_problem(await ask(client, "unlink", path="/telegram/links/2"), 404, "chat_not_linked")
+    is_problem(await ask(client, "token", chat_id=2), 404, "chat_not_linked")
     assert (await client.delete("/telegram/link", headers=ada.headers)).status_code == 204
     assert (await client.get("/telegram/link", headers=ada.headers)).json()["items"] == []
-    is_problem(await ask(client, "token", chat_id=3), 404, "not_found")
+    is_problem(await ask(client, "token", chat_id=3), 404, "chat_not_linked")
 
 
 @pytest.mark.parametrize("way", ["the account", "the chat", "closed"])
@@ -269,7 +269,7 @@ async def test_a_chat_never_acts_as_an_operator(client: httpx.AsyncClient, state
 async def test_stars_become_credits_once_and_go_back_once(
     client: httpx.AsyncClient, state: AppState, is_problem: IsProblem
 ) -> None:
-    is_problem(await ask(client, "pay"), 404, "not_found")
+    is_problem(await ask(client, "pay"), 404, "chat_not_linked")
     await ask(client, "sign up")
     headers = await headers_of(client)
     told = await asyncio.gather(*(ask(client, "pay") for _ in range(4)))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 from tests.integration.bot.conftest import RunningBot, ended
 from tests.integration.bot.test_oddities import signed_up
@@ -97,6 +98,26 @@ async def test_a_chat_that_was_unlinked_elsewhere_spends_and_hears_nothing(bot: 
     assert not [text for text in said if "Positive" in text or " 1 credit left" in text]
     await ask(bot, ada)
     assert (first.available, second.available) == (98 - 2, 98)
+
+
+async def test_a_wrong_secret_loses_nothing_that_waits(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    prediction = await ask(bot, ada)
+    await ada.sees("Working on it")
+    refused: list[str] = []
+
+    def to_strangers(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path == "/telegram/tokens":
+            refused.append(request.url.path)
+            return problem(404, "not_found")
+        # The token that the bot has is at its end.
+        return problem(401, "unauthorized") if request.url.path.startswith("/predictions/") else None
+
+    bot.app.instead = to_strangers
+    await bot.tell(ada.id, "prediction.finished", bot.app.finish(prediction, POSITIVE))
+    await bot.telegram.until(lambda: len(refused) > 1, "the bot to ask twice for a token")
+    bot.app.instead = lambda _: None
+    await ada.sees("Positive")
 
 
 async def test_what_was_not_sent_yet_is_not_sent_for_the_next_account(bot: RunningBot, ada: Person) -> None:

@@ -20,7 +20,7 @@ from foretell.domain.accounts import registration
 from foretell.domain.accounts.identity import USER_COLUMNS, ChatLink, User, user_of
 from foretell.domain.accounts.tables import users
 from foretell.domain.accounts.telegram_tables import telegram_bot, telegram_chats, telegram_codes
-from foretell.domain.errors import ChatIsLinked, Forbidden, NotFound, TooManyChats, UnknownLinkCode, UsernameTaken
+from foretell.domain.errors import ChatIsLinked, ChatNotLinked, Forbidden, TooManyChats, UnknownLinkCode, UsernameTaken
 from foretell.kit.clock import now
 from foretell.kit.database import to_microseconds
 
@@ -129,7 +129,7 @@ async def sign_up(
 
 
 async def find(connection: AsyncConnection, chat_id: int) -> Link:
-    """Whose account a chat acts for. Raises `NotFound` for one that is not linked, or whose account is closed."""
+    """Whose account a chat acts for. Raises `ChatNotLinked` for one that is not linked, or whose account is closed."""
     user, _ = await find_link(connection, chat_id)
     return Link(chat_id, user)
 
@@ -138,7 +138,7 @@ async def find_link(connection: AsyncConnection, chat_id: int) -> tuple[User, Ch
     """For whom a chat acts, and by which link. Raises as `find` does."""
     row = (await connection.execute(_acting(chat_id))).mappings().first()
     if row is None:
-        raise NotFound(what="linked chat")
+        raise ChatNotLinked
     return user_of(row), ChatLink(chat_id, to_microseconds(row["linked_at"]))
 
 
@@ -159,24 +159,24 @@ async def chats_of(connection: AsyncConnection, user_id: UUID) -> list[Chat]:
 
 
 async def unlink(connection: AsyncConnection, chat_id: int) -> UUID:
-    """Let a chat act for nobody any more; returns for whom it did. Raises `NotFound`."""
+    """Let a chat act for nobody any more; returns for whom it did. Raises `ChatNotLinked`."""
     chat = await _lock_chat(connection, chat_id)
     user_id: UUID | None = chat.user_id
     if user_id is None:
-        raise NotFound(what="linked chat")
+        raise ChatNotLinked
     await _clear(connection, [chat_id])
     return user_id
 
 
 async def unlink_from(connection: AsyncConnection, user_id: UUID, chat_id: int | None) -> list[int]:
-    """Let a chat of this account, or all of them, act for it no more; returns which. Raises `NotFound` for no such."""
+    """Let a chat of this account, or all of them, act for it no more; returns which. Raises `ChatNotLinked`."""
     mine = select(telegram_chats.c.chat_id).where(telegram_chats.c.user_id == user_id)
     if chat_id is not None:
         mine = mine.where(telegram_chats.c.chat_id == chat_id)
     # In the order of their ids, so that two who do this at once can't wait for one another.
     found = (await connection.scalars(mine.order_by(telegram_chats.c.chat_id).with_for_update())).all()
     if not found and chat_id is not None:
-        raise NotFound(what="linked chat")
+        raise ChatNotLinked
     await _clear(connection, found)
     # A link that is still open somewhere would undo this.
     await connection.execute(delete(telegram_codes).where(telegram_codes.c.user_id == user_id))

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from foretell.client import ApiError, AsyncClient
+from foretell.client import ApiError, AsyncClient, Unreachable
 from foretell.client.answers import Attempts, value_of
 from foretell.client.calls import Call
 from foretell.client.connection import request_of, settings_of
@@ -15,6 +15,7 @@ from foretell.kit.errors import ForetellError
 #: Whoever comes after so many others takes a new token.
 _MOST_CLIENTS = 2_000
 _NOT_FOUND = 404
+_NOT_LINKED = "chat_not_linked"
 
 
 class NotLinked(ForetellError):
@@ -80,7 +81,7 @@ class Accounts:
         try:
             await self._ask("DELETE", f"/telegram/links/{user_id}")
         except ApiError as error:
-            if error.status_code == _NOT_FOUND:
+            if error.problem_code == _NOT_LINKED:
                 return False
             raise
         return True
@@ -101,9 +102,13 @@ class Accounts:
         try:
             answer = await self._ask("POST", "/telegram/tokens", chat_id=user_id)
         except ApiError as error:
-            if error.status_code == _NOT_FOUND:
+            if error.problem_code == _NOT_LINKED:
                 self._clients.pop(user_id, None)
                 raise NotLinked from None
+            if error.status_code == _NOT_FOUND:
+                # The answer to strangers. It says nothing of the chat, nor of what is asked for in its name.
+                reason = "it does not know the bot by its secret, FORETELL_BOT_SECRET"
+                raise Unreachable(url=self._url, reason=reason) from None
             raise
         return str(answer["access_token"])
 
