@@ -7,6 +7,7 @@ a test may stop and kill.
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -392,6 +393,8 @@ def answers_tcp(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody has. Not one that the system picks, which it may give to a connection before we listen."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -33,6 +33,7 @@ async def health(bot: RunningBot) -> dict[str, Any]:
 
 async def test_health_ready_and_metrics(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
+    await bot.telegram.until(lambda: bot.app.bot_name, "the bot to say what it is called")
     said = await health(bot)
     assert (said["status"], said["service"], said["username"]) == ("healthy", "bot", bot.telegram.username)
     async with httpx.AsyncClient(trust_env=False) as client:

@@ -48,10 +48,10 @@ def _written_plainly(value: Any) -> Any:
 
 
 _plain_number = re.compile(r"-?[0-9]{1,19}").fullmatch
-#: For every number in a query or a path.
+#: For every number in a query or a path, behind its bounds: the API's description knows none that stand behind it.
 PlainNumber = BeforeValidator(_written_plainly)
 
 MAX_LIMIT = 200
-Limit = Annotated[int, PlainNumber, Query(ge=1, le=MAX_LIMIT, description="How many at most")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many at most"), PlainNumber]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 ModelName = Annotated[str, Path(max_length=64, pattern=NAME_PATTERN, examples=["flight-delay"])]

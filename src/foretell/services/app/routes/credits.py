@@ -47,7 +47,7 @@ async def list_transactions(
     state: State,
     limit: Limit = 50,
     cursor: Annotated[
-        int | None, PlainNumber, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")
+        int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before"), PlainNumber
     ] = None,
 ) -> http.TransactionPage:
     """Newest first."""

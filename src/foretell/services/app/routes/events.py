@@ -51,7 +51,7 @@ async def list_events(
     caller: Caller,
     state: State,
     after: Annotated[
-        int | None, PlainNumber, Query(ge=0, le=_LARGEST, description="`next_cursor` of the page before, or a sequence")
+        int | None, Query(ge=0, le=_LARGEST, description="`next_cursor` of the page before, or a sequence"), PlainNumber
     ] = None,
     limit: Limit = 100,
     accept: Annotated[str, Header(description="`text/event-stream` for a stream", max_length=1000)] = "",

@@ -45,7 +45,7 @@ async def unlink_chats(
     caller: Caller,
     state: State,
     chat_id: Annotated[
-        int | None, PlainNumber, Query(ge=-_LARGEST_ID, le=_LARGEST_ID, description="This one; without it, all of them")
+        int | None, Query(ge=-_LARGEST_ID, le=_LARGEST_ID, description="This one; without it, all of them"), PlainNumber
     ] = None,
 ) -> None:
     """These chats act for the account no more, and links that were made and not yet opened stop working."""

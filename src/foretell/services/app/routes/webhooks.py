@@ -18,7 +18,7 @@ router = APIRouter(tags=["notifications"])
 _NOT_STORED = {"Cache-Control": "no-store"}
 _LARGEST_ID = 2**63 - 1
 _Cursor = Annotated[
-    int | None, PlainNumber, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before")
+    int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before"), PlainNumber
 ]
 
 
