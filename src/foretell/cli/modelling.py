@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import chdir
+from contextlib import chdir, suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from foretell.inference.settings import InferenceSettings
 from foretell.inference.stability import LEAST_DAY_ROWS, LEAST_DAYS
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.local.engine import LocalEngine
-from foretell.local.following import Following, sentences
+from foretell.local.following import Following, NotFollowed, sentences
 from foretell.local.installation import Installation
 
 #: A reference of fewer rows than this is not worth much.
@@ -138,7 +138,13 @@ def add(source: Path, *, replace: bool, unchecked: bool) -> None:
         return _cannot_be_loaded(lambda what: what in added or os.path.realpath(what) in added)
 
     # The copy is checked, and not the source: what the copy lacks, the services will not find either.
-    package = installing.install(source, _operators_folder(), replace=replace, approve=approve, followed=followed)
+    try:
+        package = installing.install(source, _operators_folder(), replace=replace, approve=approve, followed=followed)
+    except installing.NotServed:
+        # What was there before is served again when this ends, and not a moment later.
+        with suppress(NotFollowed):
+            _cannot_be_loaded(lambda _: True)
+        raise
     say(f"What it takes and answers: foretell models show {package.name}")
 
 
