@@ -7,7 +7,6 @@ a test may stop and kill.
 import asyncio
 import contextlib
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -27,6 +26,7 @@ from sqlalchemy.engine import make_url
 
 from foretell.domain.migrations.run import migrate
 from foretell.kit.database import Database
+from tests.ports import free_port
 
 _USUAL_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
 _PATIENCE_S = 60.0
@@ -54,7 +54,7 @@ class PrivatePostgresql:
         self._account = unprivileged_account()
         self._process: subprocess.Popen[bytes] | None = None
         self._address = address
-        self.port = _free_port()
+        self.port = free_port()
         self.socket_folder = str(self._folder)
         self.url = f"postgresql://postgres@{address}:{self.port}/postgres"
         self.give(self._folder)
@@ -390,11 +390,3 @@ def answers_tcp(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False
-
-
-def _free_port() -> int:
-    """A port that nobody has. Not one that the system picks, which it may give to a connection before we listen."""
-    while True:
-        port = random.randrange(10_000, 20_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port

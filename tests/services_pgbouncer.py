@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.services_database import PrivatePostgresql, answers_tcp, missing, unprivileged_account
-from tests.system import free_port
 
 _PATIENCE_S = 60.0
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import secrets
 import shutil
@@ -29,6 +28,7 @@ import pytest
 from yarl import URL
 
 from foretell.contracts import queues
+from tests.ports import free_ports
 
 _USUAL_URL = "amqp://guest:guest@127.0.0.1:5672/"
 _PATIENCE_S = 60.0
@@ -53,7 +53,7 @@ class PrivateRabbitMQ:
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-rabbitmq-"))
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, distribution_port, epmd_port = _free_ports(3)
+        self.port, distribution_port, epmd_port = free_ports(3)
         self.node = f"foretell-{secrets.token_hex(4)}@localhost"
         if beside is not None:
             epmd_port = int(beside._environment["ERL_EPMD_PORT"])
@@ -361,17 +361,3 @@ def _name_server(program: str, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [program, "-port", str(port), "-address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has, and that the system gives to nobody who does not ask for just these.
-
-    Those that it picks itself (port 0) it may give to somebody's connection before the server has begun to listen.
-    """
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(10_000, 20_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in ports:
-                ports.append(port)
-    return ports

@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -31,20 +29,13 @@ from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
 from tests.fork_server import Forked, ForkServer
+from tests.ports import free_port
 
 _START_S = 60.0
 _STOP_S = 30.0
 
 #: A flight that the model knows.
 FLIGHT = {"carrier": "AA", "departure_time": "17:45", "distance_miles": 1389, "weather_code": 3}
-
-
-def free_port() -> int:
-    """A TCP port that nobody has. Not one that the system picks, which it may give to a connection before we listen."""
-    while True:
-        port = random.randrange(10_000, 20_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 @dataclass

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,17 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.ports import free_port
 
 from foretell.local.services import SERVICES
 
 FORETELL = [sys.executable, "-P", "-m", "foretell.cli"]
 FLIGHT = ["carrier=AA", "departure_time=09:30", "distance_miles=550", "weather_code=3"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Installation:

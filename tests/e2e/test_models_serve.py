@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
-from tests.system import free_port
+from tests.ports import free_port
 
 from foretell.inference.registry import shipped_folder
 

@@ -11,9 +11,10 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.faults.callers import authorized
 from tests.faults.promises import assert_promises_kept
+from tests.ports import free_port
 from tests.service_process import running_service
 from tests.services_system import Backends
-from tests.system import FLIGHT, System, free_port
+from tests.system import FLIGHT, System
 from tests.tracers import CALLER_ID, TRACE_ID, TRACEPARENT, Collector, SentSpan
 
 _ORDER = {"model": "flight-delay", "input": FLIGHT}

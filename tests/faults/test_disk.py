@@ -13,9 +13,10 @@ import pytest
 from tests.faults import faulty_model
 from tests.faults.callers import authorized, new_callers
 from tests.faults.promises import assert_promises_kept
+from tests.ports import free_port
 from tests.services_disk import SmallDisk
 from tests.services_system import Backends
-from tests.system import FLIGHT, System, free_port
+from tests.system import FLIGHT, System
 
 from foretell.kit.clock import now
 from foretell.local.engine import LocalEngine

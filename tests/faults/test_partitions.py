@@ -17,9 +17,9 @@ from tests.faults.callers import FAULT_SECONDS, Callers, new_callers
 from tests.faults.partitioned import MONITORING, HealthWatch, PartitionedSystem
 from tests.faults.promises import assert_promises_kept
 from tests.network import HUB_ADDRESS, Direction, Network
+from tests.ports import free_port
 from tests.services_database import PrivatePostgresql, postgresql_programs, run_aside
 from tests.services_rabbitmq import PrivateRabbitMQ, rabbitmq_programs
-from tests.system import free_port
 
 from foretell.kit.clock import now
 

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from foretell.contracts.bot_secret import new_bot_secret
+from tests.ports import free_port
 from tests.services_system import Backends
-from tests.system import Running, System, free_port
+from tests.system import Running, System
 from tests.telegram.server import TelegramServer
 
 

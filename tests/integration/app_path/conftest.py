@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.integration.app_path.running import Running, free_port, running
+from tests.integration.app_path.running import Running, running
+from tests.ports import free_port
 from tests.predictions import assert_books_are_right
 
 from foretell.services.app.settings import AppSettings

@@ -1,7 +1,6 @@
 """The whole app in this process, on a port of its own, and the part of the dispatcher that ends predictions."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,12 +28,6 @@ PATH = "/predictions/predict"
 INPUT = {"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 1}
 FEATURES = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
 ORDER = {"model": "flight-delay", "input": INPUT}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass

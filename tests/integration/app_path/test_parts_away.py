@@ -5,7 +5,8 @@ from pathlib import Path
 from uuid import UUID
 
 import asyncpg
-from tests.integration.app_path.running import ORDER, PATH, free_port, running
+from tests.integration.app_path.running import ORDER, PATH, running
+from tests.ports import free_port
 from tests.predictions import assert_books_are_right, statuses_of
 from tests.services_database import PrivatePostgresql
 

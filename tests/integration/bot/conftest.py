@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.system import free_port
+from tests.ports import free_port
 from tests.telegram.app_stand_in import AppStandIn
 from tests.telegram.people import Person
 from tests.telegram.server import TelegramServer, telegram_server

@@ -18,8 +18,9 @@ import httpx
 import pytest
 from tests.deployed import DASHBOARDS, PROMETHEUS, alert_rules, dashboard, queries
 from tests.faults.faulty_model import CRASHES, NAME, flight, write_faulty_model
+from tests.ports import free_port
 from tests.services_prometheus import PrivatePrometheus
-from tests.system import System, free_port
+from tests.system import System
 
 from foretell.inference.registry import shipped_folder
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from tests.integration.monitoring.alerting import Alerting, alerting, only
 from tests.integration.monitoring.receiving import Receiver, Reply, receiving
-from tests.system import free_port
+from tests.ports import free_port
 
 from foretell.services.monitoring.alerts.channels import channels_of
 from foretell.services.monitoring.alerts.settings import AlertSettings

@@ -12,8 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.service_process import ServiceProcess, running_service
-from tests.system import FLIGHT, free_port
+from tests.system import FLIGHT
 
 _PATIENCE_S = 60.0
 _SERVICE = "preprocessing_service"

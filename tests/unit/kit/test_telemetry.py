@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from structlog.testing import capture_logs
-from tests.system import free_port
+from tests.ports import free_port
 from tests.tracers import CALLER_ID, TRACE_ID, TRACEPARENT, Collector
 
 from foretell.kit import trace_export, tracing

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import stat
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.ports import free_port
 
 from foretell.local import leftovers
 from foretell.local.engine import LocalEngine, NotRunning, Unwatched
@@ -25,12 +25,6 @@ from foretell.local.status import ProcessStatus
 HERE = "foretell.kit.clock"
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
 MakeEngine = Callable[..., LocalEngine]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def table(*more: Service) -> list[Service]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system import free_port
+from tests.ports import free_port
 
 from foretell.local.addresses import addresses_of
 from foretell.local.engine import LocalEngine
