@@ -33,8 +33,8 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # Started as a script: the siblings are found from the repository's root.
     sys.path.insert(0, str(ROOT))
-from tests.service_process import running_service  # noqa: E402
 from tests.ports import free_port  # noqa: E402
+from tests.service_process import running_service  # noqa: E402
 from tests.system import System, running_system  # noqa: E402
 
 from benchmarks import surroundings  # noqa: E402
