@@ -1,5 +1,6 @@
 """`/webhooks`: an account's own, and nobody else's; secrets are shown once; addresses are looked at when set."""
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import Callable
@@ -224,6 +225,12 @@ async def test_the_secret_of_single_predictions(client: httpx.AsyncClient, ada: 
     secrets = [(await client.post("/webhooks/once/rotate", headers=ada.headers)).json()["secret"] for _ in range(2)]
     assert all(secret.startswith("whsec_") for secret in secrets)
     assert secrets[0] != secrets[1]
+
+
+async def test_a_first_secret_that_is_asked_for_many_times_at_once(client: httpx.AsyncClient, ada: Account) -> None:
+    answers = await asyncio.gather(*(client.post("/webhooks/once/rotate", headers=ada.headers) for _ in range(5)))
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert len({answer.json()["secret"] for answer in answers}) == 5
 
 
 async def test_attempts_at_the_address_of_single_predictions_come_in_pages(

@@ -204,15 +204,11 @@ async def rotate(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) 
 async def rotate_once(connection: AsyncConnection, user_id: UUID) -> str:
     """A new secret for the webhooks that single predictions name; as `rotate`."""
     mine = listeners.c.user_id == user_id
+    await listening.have_row(connection, user_id)
     query = select(listeners.c.secret, listeners.c.previous_secrets).where(mine)
-    row = (await connection.execute(query.with_for_update())).first()
-    if row is None:
-        # Two at once: the second fails for the key, and may try again.
-        values = await _rotated(connection, None, None)
-        await connection.execute(insert(listeners).values(user_id=user_id, **values))
-    else:
-        values = await _rotated(connection, row.secret, row.previous_secrets)
-        await connection.execute(update(listeners).where(mine).values(values))
+    row = (await connection.execute(query.with_for_update())).one()
+    values = await _rotated(connection, row.secret, row.previous_secrets)
+    await connection.execute(update(listeners).where(mine).values(values))
     return shown_secret(values["secret"])
 
 

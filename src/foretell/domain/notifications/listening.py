@@ -21,6 +21,11 @@ async def begin(connection: AsyncConnection, user_id: UUID) -> None:
     Whoever settles has locked the wallet, or will and reads it then: no event is missed in between.
     """
     await connection.execute(update(wallets).where(wallets.c.user_id == user_id).values(listening=True))
+    await have_row(connection, user_id)
+
+
+async def have_row(connection: AsyncConnection, user_id: UUID) -> None:
+    """Make the account's row of `listeners`, unless it is there; two may do so at once."""
     await connection.execute(_inserting(connection).values(user_id=user_id).on_conflict_do_nothing())
 
 
