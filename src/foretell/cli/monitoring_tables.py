@@ -376,6 +376,8 @@ def _drift(content: Mapping[str, Any]) -> None:
             ],
             right=["PSI"],
         )
+        for each in version.get("not_compared", []):
+            say(f"  Not compared: {printable(each['part'])} {printable(each['name'])}. {printable(each['reason'])}")
 
 
 def _alerts(content: Mapping[str, Any]) -> None:

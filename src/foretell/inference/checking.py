@@ -11,7 +11,7 @@ from foretell.contracts.messages import Failure, Stage
 from foretell.inference.differences import differs
 from foretell.inference.engine import Engine
 from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, load_package
-from foretell.inference.reference import ReferenceBroken, read_reference
+from foretell.inference.reference import ReferenceBroken, not_compared, read_reference
 from foretell.inference.registry import Registry
 from foretell.inference.runtimes import Runtime
 from foretell.inference.sampling import samples
@@ -23,6 +23,8 @@ _MOST_ROWS = 64
 #: Measuring goes on for this long, or for this many calls.
 _MEASURE_S = 0.5
 _MOST_CALLS = 50
+#: So many are named, and the others counted.
+_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,13 @@ class _Check:
             return
         known = self.package.features_schema.get("properties", {})
         strange = [name for name in reference.features if name.split(".")[0] not in known]
+        passed_over = not_compared(reference, self.package.features_schema, self.package.output_schema)
         if strange and known:
             self._say("reference", "warning", f"has features that the model does not take: {', '.join(strange)}")
+        elif passed_over:
+            each = "; ".join(f"{one.part} {one.name}: {one.reason.removesuffix('.')}" for one in passed_over[:_NAMED])
+            more = f"; and {len(passed_over) - _NAMED} more" if len(passed_over) > _NAMED else ""
+            self._say("reference", "warning", f"drift of these can't be seen: {each}{more}")
         else:
             self._say("reference", "ok", f"{len(reference.features)} features of {reference.rows} rows")
 

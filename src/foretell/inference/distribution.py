@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import ulp
 from typing import Any
 
 from foretell.inference.observing import category, counter
@@ -22,6 +23,10 @@ _BINS = 20
 _MOST_TEXTS = 50
 _MOST_CATEGORIES = 100
 _OFTEN = 20
+#: Where all rows have the same number, how much others may differ and count as the same: what comes of rounding, as a
+#: share of the number, and at 0.
+_ROUNDING = 1e-6
+_SMALLEST = 1e-12
 
 
 def describe(features: Sequence[Row], outputs: Sequence[Row]) -> tuple[Reference, list[str]]:
@@ -55,7 +60,9 @@ def _field(values: Sequence[Any]) -> Field | None:
     present = [value for value in values if value is not None]
     missing = len(values) - len(present)
     kinds = {type(value) for value in present}
-    if not present or any(category(value) is None for value in present):
+    if not present:
+        return Categories({}, missing=missing)
+    if any(category(value) is None for value in present):
         return None
     if kinds <= {int, float}:
         return _numbers(present, missing)
@@ -81,7 +88,7 @@ def _categories(values: Sequence[Any], missing: int) -> Categories:
 
 
 def _numbers(values: Sequence[float], missing: int) -> Numbers:
-    edges = _edges(sorted(float(value) for value in values))
+    edges = _edges(sorted(float(value) for value in values), all(type(value) is int for value in values))
     counting = counter(Numbers(edges, [0] * (len(edges) - 1)))
     for value in values:
         counting.count(value)
@@ -94,11 +101,13 @@ def _numbers(values: Sequence[float], missing: int) -> Numbers:
     )
 
 
-def _edges(ordered: Sequence[float]) -> list[float]:
+def _edges(ordered: Sequence[float], whole: bool) -> list[float]:
     different = sorted(set(ordered))
     low, high = different[0], different[-1]
     if low == high:
-        around = max(abs(low) / 2, 0.5)
+        around = max(abs(low) * _ROUNDING, _SMALLEST)
+        # There has to be room, and that of a whole number must not hold the next one.
+        around = max(min(around, 0.5) if whole else around, ulp(low))
         return [low - around, low + around]
     if len(different) <= _MOST_VALUES:
         between = [before / 2 + after / 2 for before, after in pairwise(different)]

@@ -5,10 +5,11 @@ that is broken costs the package its look for drift, never the model.
 """
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -50,7 +51,10 @@ class Numbers(msgspec.Struct, frozen=True, tag_field="kind", tag="numeric", omit
 
 
 class Categories(msgspec.Struct, frozen=True, tag_field="kind", tag="categorical", omit_defaults=True):
-    """Texts, whole numbers and truth values (`true`, `false`), as texts. `other`: rows of all that are not listed."""
+    """Texts, whole numbers and truth values (`true`, `false`), as texts. `other`: rows of all that are not listed.
+
+    A field that every row lacked has no category at all, and its `missing` counts all rows.
+    """
 
     counts: dict[str, Count]
     other: Count = 0
@@ -108,7 +112,64 @@ def write_reference(folder: Path, reference: Reference) -> None:
     draft.replace(folder / FILE)
 
 
+class NotCompared(msgspec.Struct, frozen=True):
+    """A feature or output that the look for drift passes over, and why."""
+
+    name: str
+    part: Literal["feature", "output"]
+    reason: str
+
+
+def not_compared(
+    reference: Reference, features_schema: Mapping[str, Any], output_schema: Mapping[str, Any]
+) -> list[NotCompared]:
+    """What the model takes and answers, by its JSON Schemas, and is not compared with the reference."""
+    found = []
+    parts: tuple[tuple[Literal["feature", "output"], Mapping[str, Any], Mapping[str, Field]], ...] = (
+        ("feature", features_schema, reference.features),
+        ("output", output_schema, reference.outputs),
+    )
+    for part, schema, fields in parts:
+        found += [
+            NotCompared(name, part, "The reference lacks it.")
+            for name in _names(schema)
+            if name not in fields and not any(each.startswith(f"{name}.") for each in fields)
+        ]
+        for name, field in fields.items():
+            if hides_other_values(field):
+                reason = "It had one value only, and its bin holds others, too: make the reference anew."
+                found.append(NotCompared(name, part, reason))
+    return found
+
+
+def _names(schema: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Names of the fields of an object, those of nested ones joined by dots."""
+    for name, inner in schema.get("properties", {}).items():
+        if isinstance(inner, Mapping) and isinstance(inner.get("properties"), Mapping):
+            yield from _names(inner, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def is_never_there(field: Field) -> bool:
+    """Whether every row of the reference lacked it."""
+    return isinstance(field, Categories) and not field.counts and not field.other and field.missing > 0
+
+
+def hides_other_values(field: Field) -> bool:
+    """Whether it held one number in all rows, in a bin that holds others as well: no other value would be seen.
+
+    The first versions of Foretell made such bins, as wide as the number is large and at least 1.
+    """
+    if not isinstance(field, Numbers) or len(field.counts) > 1 or field.std != 0 or field.mean is None:
+        return False
+    low, high = field.edges
+    return high - low > max(abs(field.mean), 1.0) / 2
+
+
 def _problem(field: Field) -> str | None:
+    if is_never_there(field):
+        return None
     counts = field.counts if isinstance(field, Numbers) else list(field.counts.values())
     if not 0 < len(counts) <= MAX_BINS:
         return f"must have 1 to {MAX_BINS} bins"

@@ -14,9 +14,11 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from foretell.contracts.monitoring import Heartbeat, Observation
+from foretell.inference.distribution import describe
 from foretell.inference.engine import Engine
 from foretell.inference.live import LiveRegistry, touch_stamp
 from foretell.inference.observing import Observer
+from foretell.inference.reference import write_reference
 from foretell.inference.registry import Registry, shipped_folder
 from foretell.kit.clock import now
 from foretell.services.monitoring.app import build
@@ -266,6 +268,25 @@ async def test_without_a_reference_or_with_a_broken_one_it_says_why(world: World
     version = await world.version()
     assert version["status"] == "no_reference"
     assert "foretell models reference" in version["reason"]
+
+
+async def test_a_constant_that_changes_drifts_and_what_the_reference_lacks_is_named(world: World) -> None:
+    # One that its makers made of the rows of a calm summer: no weather at all, and one distance.
+    calm = as_trained(1000, weather_delay=0.0, distance=550.0)
+    made, _ = describe([{name: value for name, value in row.items() if name != "carrier"} for row in calm], [])
+    write_reference(world.folder / "flights", made)
+    world.ask(calm)
+    await world.tell()
+    (found,) = await world.watch.look(now())
+    assert found.status == "stable"
+    assert {each.name for each in found.not_compared if each.part == "feature"} == {"carrier"}
+    assert (await world.version())["not_compared"][0] == {
+        "name": "carrier", "part": "feature", "reason": "The reference lacks it."
+    }  # fmt: skip
+    world.ask(as_trained(1000, weather_delay=0.25, distance=550.5))
+    await world.tell()
+    (found,) = await world.watch.look(now())
+    assert {each.name for each in found.findings if each.drifted} == {"weather_delay", "distance"}
 
 
 async def test_a_version_that_is_gone_leaves_nothing_behind(world: World) -> None:

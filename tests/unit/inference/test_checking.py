@@ -8,6 +8,7 @@ import pytest
 from foretell.inference.checking import Finding, check
 from foretell.inference.differences import differs
 from foretell.inference.package import ModelPackage, PackageBroken
+from foretell.inference.reference import Numbers, Reference, write_reference
 from foretell.inference.sampling import samples
 from foretell.inference.schema import Validator
 
@@ -60,6 +61,16 @@ def test_a_sound_package_passes_every_step(checked: Checked) -> None:
 
 def test_without_examples_there_is_a_warning(checked: Checked) -> None:
     assert checked(Model(double))["examples"].outcome == "warning"
+
+
+def test_what_its_reference_lacks_is_named(make_package: MakePackage) -> None:
+    folder = make_package(more=EXAMPLE)
+    write_reference(folder, Reference(500, {"x": Numbers([0.0, 1.0, 2.0], [250, 250])}))
+    findings: list[Finding] = []
+    assert check(folder, lambda _: Model(double), findings.append) is not None
+    found = next(each for each in findings if each.step == "reference")
+    assert found.outcome == "warning"
+    assert found.detail == "drift of these can't be seen: output y: The reference lacks it"
 
 
 @pytest.mark.parametrize(

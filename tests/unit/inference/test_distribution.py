@@ -3,8 +3,10 @@
 import random
 from typing import Any
 
+import pytest
+
 from foretell.inference.distribution import describe
-from foretell.inference.observing import Sampler
+from foretell.inference.observing import Sampler, counter
 from foretell.inference.reference import Categories, Field, Numbers
 
 
@@ -20,10 +22,34 @@ def test_few_different_numbers_have_a_bin_each() -> None:
     assert field(0, 1, 1) == Numbers([0.0, 0.5, 1.0], [1, 2], mean=0.666667, std=0.471405)
 
 
-def test_one_number_has_room_around_it() -> None:
-    assert field(7, 7) == Numbers([3.5, 10.5], [2], mean=7.0, std=0.0)
-    assert field(0.0) == Numbers([-0.5, 0.5], [1], mean=0.0, std=0.0)
-    assert field(-1e300) == Numbers([-1.5e300, -0.5e300], [1], mean=-1e300, std=0.0)
+@pytest.mark.parametrize(
+    ("value", "same", "others"),
+    [
+        (7, 7.000001, [6, 8, 7.1]),
+        (0.0, -0.0, [1e-6, -1, 0.01]),
+        (0.1, 0.1 + 2**-54, [0.10001, 0.0]),
+        (0.5, 0.5000001, [0.501, 0.499]),
+        (2**31, 2**31, [2**31 + 1, 2**31 - 1]),
+        (2**60, 2**60, [2**60 + 4096, 0]),
+        (-1e300, -1e300 * (1 + 1e-9), [-1.1e300, 1e300]),
+        (5e-324, 5e-324, [1e-9]),
+    ],
+)
+def test_one_number_has_a_bin_for_itself_and_what_rounding_makes_of_it(
+    value: float, same: float, others: list[float]
+) -> None:
+    made = field(value, value)
+    assert isinstance(made, Numbers)
+    assert (made.counts, made.std) == ([2], 0.0)
+    counting = counter(made)
+    for other in (value, same, *others):
+        counting.count(other)
+    seen = counting.take()
+    assert (sum(seen.counts), seen.below + seen.above) == (2, len(others))
+
+
+def test_a_field_that_no_row_has_is_kept_as_one() -> None:
+    assert field(None, None, None) == Categories({}, missing=3)
 
 
 def test_many_numbers_have_bins_of_about_as_many_rows_each() -> None:
@@ -71,7 +97,8 @@ def test_nested_fields_are_named_by_their_way_and_lists_are_left_out() -> None:
     assert reference.rows == 2
     assert list(reference.features) == ["a", "inner.b", "inner.deep.c"]
     assert reference.features["inner.b"].missing == 1
-    assert left_out == ["list", "y"]
+    assert left_out == ["list"]
+    assert reference.outputs == {"y": Categories({}, missing=1)}
 
 
 def test_the_rows_of_which_it_was_made_are_within_it() -> None:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from foretell.inference.reference import Categories, Numbers, ReferenceBroken, read_reference
+from foretell.inference.reference import (
+    Categories,
+    Field,
+    NotCompared,
+    Numbers,
+    Reference,
+    ReferenceBroken,
+    not_compared,
+    read_reference,
+    write_reference,
+)
 from foretell.inference.registry import Registry, shipped_folder
 
 
@@ -72,3 +82,37 @@ def test_one_that_cannot_be_used_says_why(tmp_path: Path, content: Any, reason: 
     with pytest.raises(ReferenceBroken, match="(?i)" + reason) as caught:
         read_reference(write(tmp_path, content))
     assert "reference.json" in caught.value.message
+
+
+def test_a_field_that_was_never_there_can_be_written_and_read(tmp_path: Path) -> None:
+    write_reference(tmp_path, Reference(3, {"x": Categories({}, missing=3)}))
+    reference = read_reference(tmp_path)
+    assert reference is not None
+    assert reference.features == {"x": Categories({}, missing=3)}
+
+
+def test_what_is_not_compared_is_named_with_the_reason() -> None:
+    inner = {"type": "object", "properties": {"a": {}, "b": {}}}
+    features = {"properties": {"x": {}, "new": {}, "inner": inner, "free": {"type": "object"}, "old": {}, "list": {}}}
+    output = {"properties": {"label": {}, "chance": {}}}
+    known: Field = Categories({"a": 3})
+    wide = Numbers([3.5, 10.5], [3], mean=7.0, std=0.0)
+    narrow = Numbers([7 - 7e-6, 7 + 7e-6], [3], mean=7.0, std=0.0)
+    reference = Reference(3, {"x": known, "inner.a": known, "free.any": known, "old": wide}, {"label": narrow})
+    lacks = "The reference lacks it."
+    again = "It had one value only, and its bin holds others, too: make the reference anew."
+    assert not_compared(reference, features, output) == [
+        NotCompared("new", "feature", lacks),
+        NotCompared("inner.b", "feature", lacks),
+        NotCompared("list", "feature", lacks),
+        NotCompared("old", "feature", again),
+        NotCompared("chance", "output", lacks),
+    ]
+
+
+@pytest.mark.parametrize("name", ["flight_delay", "sentiment"])
+def test_of_those_that_ship_everything_is_compared(name: str) -> None:
+    package = next(each for each in Registry.discover(shipped_folder()) if each.path.name == name)
+    reference = read_reference(package.path)
+    assert reference is not None
+    assert not_compared(reference, package.features_schema, package.output_schema) == []

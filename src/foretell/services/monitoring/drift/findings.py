@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from foretell.inference.reference import Reference
+from foretell.inference.reference import NotCompared, Reference
 from foretell.services.monitoring.drift.judging import FieldFinding, Status, judge, worst
 from foretell.services.monitoring.drift.tallies import Tally
 from foretell.services.monitoring.storage.tables import drift_findings
@@ -57,6 +57,8 @@ class VersionFinding(msgspec.Struct, frozen=True, kw_only=True):
     reference: ReferenceAbout | None = None
     findings: list[Summary] = []
     windows: list[WindowFinding] = []
+    #: What the model takes or answers and this look passes over.
+    not_compared: list[NotCompared] = []
 
 
 class DriftReport(msgspec.Struct, frozen=True):
@@ -76,9 +78,15 @@ def without_reference(model: str, version: str, reason: str, now: datetime) -> V
 
 
 def find(
-    model: str, version: str, reference: Reference, tally: Tally, windows_s: Sequence[float], now: datetime
+    model: str,
+    version: str,
+    reference: Reference,
+    tally: Tally,
+    windows_s: Sequence[float],
+    now: datetime,
+    not_compared: Sequence[NotCompared] = (),
 ) -> VersionFinding:
-    """Compare what was seen of a version in each window with its reference.
+    """Compare what was seen of a version in each window with its reference, which says nothing of `not_compared`.
 
     A field, and the whole, is as the longest window says that has enough rows. Shorter ones see sooner what has broken,
     but also that mornings are no evenings, and one day's weather is not a year's.
@@ -98,6 +106,7 @@ def find(
             for each in telling.fields
         ],
         windows=windows,
+        not_compared=list(not_compared),
     )
 
 

@@ -3,7 +3,8 @@
 With many rows, any difference is sure, also one that matters to nobody; with few, a large one may be chance. So a
 field drifts only when the shift is large *and* more than chance explains, *and* more than days usually are apart: a
 day's weather is one kind of weather. What is missing, outside of the reference's range or unknown to it is judged by
-its share, in the same way.
+its share, in the same way; and so is what is there although the reference mostly lacks it. A bin or category in which
+the reference counted nothing is outside of it, or unknown to it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from foretell.inference.reference import Categories, Field, Numbers
+from foretell.inference.reference import Categories, Field, Numbers, is_never_there
 from foretell.inference.stability import Counts, joined, psi, side_by_side
 from foretell.services.monitoring.drift import statistics
 
@@ -114,7 +115,7 @@ def judge(
     It was seen on so many `days`.
     """
     kind: Literal["numeric", "categorical"] = "numeric" if isinstance(field, Numbers) else "categorical"
-    if seen.rows < LEAST_ROWS or _rows_of(field) < LEAST_REFERENCE_ROWS:
+    if seen.rows < LEAST_ROWS or _rows_of(field) + field.missing < LEAST_REFERENCE_ROWS:
         return FieldFinding(name, part, kind, "not_enough_data", [], seen.rows, LEAST_ROWS)
     chance = CHANCE / fields
     statuses: list[Status] = ["stable"]
@@ -122,7 +123,8 @@ def judge(
 
     def judge_share(what: str, count: int, rows: int, known: int, known_rows: int) -> float:
         share = count / rows if rows else 0.0
-        status = _judge_share(count, rows, known, known_rows, chance)
+        # With nothing to compare it with, there is nothing to say.
+        status = _judge_share(count, rows, known, known_rows, chance) if known_rows else "stable"
         if status != "stable":
             statuses.append(status)
             usual = known / known_rows
@@ -131,12 +133,15 @@ def judge(
 
     reference_rows = _rows_of(field)
     missing = judge_share("lack it", seen.missing, seen.rows, field.missing, reference_rows + field.missing)
+    judge_share("have it", seen.present, seen.rows, reference_rows, reference_rows + field.missing)
+    in_empty = _in_empty_bins(field, seen)
+    unknown = seen.unseen + (in_empty if isinstance(field, Categories) else 0)
     known_other = field.other if isinstance(field, Categories) else 0
     words = "are of no category of the reference" if kind == "categorical" else "are no numbers"
-    unseen = judge_share(words, seen.unseen, seen.present, known_other, reference_rows)
+    unseen = judge_share(words, unknown, seen.present, known_other, reference_rows)
     outside = None
     if kind == "numeric":
-        beyond = seen.below + seen.above
+        beyond = seen.below + seen.above + in_empty
         outside = judge_share("are outside of its range", beyond, seen.present, 0, reference_rows)
     distance = _distance(field, seen, chance)
     usual = _usual(field, days)
@@ -186,6 +191,12 @@ def _rows_of(field: Field) -> int:
     return sum(field.counts.values()) + field.other
 
 
+def _in_empty_bins(field: Field, seen: Seen) -> int:
+    """How many rows are in bins, or have categories, that are listed and in which the reference counted nothing."""
+    counted = field.counts if isinstance(field, Numbers) else field.counts.values()
+    return sum(int(count) for count, known in zip(seen.counts, counted, strict=True) if not known)
+
+
 def _judge_share(count: int, rows: int, known: int, known_rows: int, chance: float) -> Status:
     """Whether a share of the rows has jumped. That of the reference may have been somewhat larger than was seen."""
     if not rows:
@@ -212,7 +223,7 @@ def _distance(field: Field, seen: Seen, chance: float) -> _Distance | None:
     """How far the distributions are apart; None when too few rows have the field, or all are alike in the reference."""
     reference, counts = side_by_side(field, seen)
     rows = int(counts.sum())
-    if rows < LEAST_ROWS:
+    if rows < LEAST_ROWS or reference.sum() < LEAST_REFERENCE_ROWS:
         return None
     bins, bins_seen = joined(field, reference, counts)
     if len(bins) < 2:
@@ -241,7 +252,9 @@ def _judge_distance(distance: _Distance, chance: float, usual: float) -> Status:
     return "drifted" if distance.psi >= max(DRIFTED_PSI, DRIFTED_BEYOND_USUAL * usual) else "shifting"
 
 
-def _distribution(field: Field, seen: Seen) -> Distribution:
+def _distribution(field: Field, seen: Seen) -> Distribution | None:
+    if is_never_there(field):
+        return None
     reference, counts = side_by_side(field, seen)
     rows = max(int(counts.sum()), 1)
     shares = [round(float(each), 6) for each in reference / reference.sum()]

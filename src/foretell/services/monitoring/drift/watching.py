@@ -9,7 +9,7 @@ import structlog
 
 from foretell.inference.live import LiveRegistry
 from foretell.inference.package import ModelPackage
-from foretell.inference.reference import Reference, ReferenceBroken, read_reference
+from foretell.inference.reference import Reference, ReferenceBroken, not_compared, read_reference
 from foretell.kit.clock import now
 from foretell.services.monitoring.drift import gauges
 from foretell.services.monitoring.drift.findings import VersionFinding, find, keep, without_reference
@@ -111,7 +111,9 @@ class DriftWatch:
             if reference is None:
                 found.append(without_reference(name, version, reason, moment))
             else:
-                found.append(find(name, version, reference, self._tallies[name, version], self.windows_s, moment))
+                tally = self._tallies[name, version]
+                passed_over = not_compared(reference, package.features_schema, package.output_schema)
+                found.append(find(name, version, reference, tally, self.windows_s, moment, passed_over))
         return found
 
     def _tell(self, found: Sequence[VersionFinding]) -> None:

@@ -162,3 +162,50 @@ def test_the_worst_part_is_the_whole() -> None:
     assert worst(["stable", "drifted", "shifting"]) == "drifted"
     assert worst(["stable", "not_enough_data"]) == "stable"
     assert worst([]) == "not_enough_data"
+
+
+def test_another_value_than_the_only_one_has_drifted() -> None:
+    constant = Numbers([7 - 7e-6, 7 + 7e-6], [5000], mean=7.0, std=0.0)
+    assert look(constant, 1000).status == "stable"
+    found = look(constant, 0, above=1000)
+    assert found.status == "drifted"
+    assert found.reasons == ["100.0% of the rows are outside of its range; it was 0.0% in the reference."]
+    assert look(constant, 970, below=30).status == "shifting"
+
+
+def test_a_truth_value_that_was_always_the_same_has_drifted() -> None:
+    always_false = Categories({"false": 5000, "true": 0})
+    assert look(always_false, 1000, 0).status == "stable"
+    found = look(always_false, 400, 600)
+    assert (found.status, found.unseen_share) == ("drifted", 0.6)
+    assert found.reasons[0] == "60.0% of the rows are of no category of the reference; it was 0.0% in the reference."
+
+
+def test_a_bin_in_which_nothing_was_counted_is_outside_of_the_range() -> None:
+    gap = Numbers([0.0, 1.0, 2.0, 3.0], [3000, 0, 2000])
+    assert look(gap, 600, 0, 400).status == "stable"
+    found = look(gap, 540, 100, 360)
+    assert (found.status, found.out_of_range_share) == ("drifted", 0.1)
+
+
+def test_what_was_never_there_has_drifted_when_it_is() -> None:
+    never = Categories({}, missing=5000)
+    assert look(never, missing=1000).status == "stable"
+    assert look(never, missing=1000).reasons == []
+    found = look(never, unseen=1000)
+    assert (found.status, found.missing_share, found.distribution) == ("drifted", 0.0, None)
+    assert found.reasons == ["100.0% of the rows have it; it was 0.0% in the reference."]
+    assert look(never, unseen=30, missing=970).status == "shifting"
+
+
+def test_what_half_of_the_rows_lacked_has_drifted_when_all_have_it() -> None:
+    half = Numbers(NUMBERS.edges, NUMBERS.counts, missing=10_000)
+    assert look(half, 200, 150, 100, 50, missing=500).status == "stable"
+    found = look(half, 400, 300, 200, 100)
+    assert found.reasons == ["100.0% of the rows have it; it was 50.0% in the reference."]
+
+
+def test_a_reference_of_too_few_values_says_nothing_of_them() -> None:
+    few = Categories({"a": 100}, missing=9900)
+    assert look(few, 10, missing=990).status == "stable"
+    assert look(few, 10, missing=990).psi is None
