@@ -22,7 +22,14 @@ from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+#: Bounds that are at most half as large again as the one before: what is read off within a bucket is off by no more.
+LATENCY_BUCKETS_S = (
+    *(0.00025, 0.0005, 0.0007),
+    *(round(digits * scale, 6) for scale in (0.001, 0.01, 0.1, 1.0) for digits in (1.0, 1.5, 2.0, 2.5, 3.5, 5.0, 7.0)),
+    *(10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
+)
+#: For what may take as long as a model's `timeout_s` allows.
+LONG_BUCKETS_S = (*LATENCY_BUCKETS_S, 90.0, 120.0, 180.0, 300.0, 450.0, 600.0, 900.0, 1800.0, 3600.0)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 

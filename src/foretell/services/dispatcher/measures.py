@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from foretell.contracts.messages import Finished, ResultEnvelope
 from foretell.kit.gauge_table import GaugeTable
-from foretell.kit.metrics import LATENCY_BUCKETS_S
+from foretell.kit.metrics import LATENCY_BUCKETS_S, LONG_BUCKETS_S
 
 SETTLED = Counter("foretell_predictions_settled", "Predictions ended, by status and failure code.", ["status", "code"])
 SETTLE_LAG_S = Histogram(
@@ -24,7 +24,7 @@ _PREDICTION_DURATION_S = Histogram(
     "foretell_prediction_duration_seconds",
     "From the acceptance of a prediction to its settlement, of those that a worker answered.",
     ["model", "version"],
-    buckets=(*LATENCY_BUCKETS_S, 300.0, 1800.0),
+    buckets=LONG_BUCKETS_S,
 )
 SWEPT = Counter("foretell_predictions_swept", "Predictions that a sweep picked up, by reason.", ["reason"])
 for _reason in ("forgotten", "lost", "abandoned", "expired"):
@@ -46,7 +46,7 @@ for _channel in ("webhook", "once", "telegram"):
 NOTIFICATION_LAG_S = Histogram(
     "foretell_notification_lag_seconds",
     "From an event to the receiver's answer that it has it.",
-    buckets=(*LATENCY_BUCKETS_S, 300.0, 3600.0, 86400.0),
+    buckets=(*LATENCY_BUCKETS_S, 120.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0),
 )
 NOTIFICATIONS_PENDING = Gauge(
     "foretell_notifications_pending_messages", "Events that wait to be sent, by endpoint; with those that failed."

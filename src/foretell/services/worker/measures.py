@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from foretell.kit.metrics import LATENCY_BUCKETS_S
+from foretell.kit.metrics import LONG_BUCKETS_S
 
 BUSY = Gauge("foretell_worker_busy", "1 while an envelope is in hand.")
 TASKS = Counter("foretell_worker_tasks", "Tasks done, by model, version and outcome.", ["model", "version", "outcome"])
@@ -10,7 +10,7 @@ RUN_DURATION_S = Histogram(
     "foretell_worker_run_duration_seconds",
     "Preprocessing and model call of one envelope.",
     ["model", "version"],
-    buckets=LATENCY_BUCKETS_S,
+    buckets=LONG_BUCKETS_S,
 )
 SHADOW_TASKS = Counter(
     "foretell_shadow_tasks",

@@ -36,14 +36,21 @@ class Histogram:
         return self.total / count if count else None
 
     def quantile(self, quantile: float) -> float | None:
-        """The value that this share (0 to 1) does not exceed, as `histogram_quantile` of Prometheus estimates it.
+        """The value that this share (0 to 1) does not exceed, estimated; None of nothing.
 
-        Observations are taken to lie evenly within their bucket, and the first bucket to begin at 0. What lies above
-        the last finite bound is only known to do so: then it is that bound. None of nothing.
+        As `histogram_quantile` of Prometheus, but for what the sum tells: observations lie within their bucket such
+        that their sum is the one observed, and the first bucket begins at 0. So one observation alone is told as it
+        was, and a thousand of 2.003 s are not spread from 2 to 2.5. What lies above the last finite bound is only known
+        to do so: then it is that bound.
         """
         rank = quantile * self.count
         if not self.count:
             return None
+        bend = self._bend()
+        if bend is None:
+            bend = 1.0
+        elif self.count == 1:
+            return self.total
         lower = 0.0
         for upper in sorted(self._buckets):
             count = self._buckets[upper]
@@ -51,7 +58,25 @@ class Histogram:
                 break
             if count and rank <= count:
                 # Of a bucket below zero it is not known where it begins.
-                return upper if upper <= lower else lower + (upper - lower) * (rank / count)
+                return upper if upper <= lower else lower + (upper - lower) * (rank / count) ** bend
             rank -= count
             lower = upper
         return lower
+
+    def _bend(self) -> float | None:
+        """The power of the place within a bucket (0 to 1) with which the observations have their sum.
+
+        The mean of u ** k for u from 0 to 1 is 1 / (k + 1). None where the sum says nothing: some lie above the last
+        bound, some below zero, or it does not fit the counts.
+        """
+        least = room = lower = 0.0
+        for upper in sorted(self._buckets):
+            count = self._buckets[upper]
+            if count and (upper == inf or upper <= 0):
+                return None
+            least += count * lower
+            room += count * (upper - lower) if count else 0.0
+            lower = max(upper, 0.0)
+        place = (self.total - least) / room if room else 0.0
+        # Sums are rounded: all may lie at the upper end.
+        return max(0.0, 1.0 / place - 1.0) if 0.0 < place < 1.0 + 1e-9 else None

@@ -1,11 +1,14 @@
-"""Quantiles as Prometheus' `histogram_quantile` computes them, against cases worked out by hand."""
+"""Quantiles as Prometheus' `histogram_quantile` computes them, and nearer to the truth where the sum tells more."""
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foretell.kit.metrics import LATENCY_BUCKETS_S
 from foretell.services.monitoring.reports.histograms import Histogram
 
 
@@ -39,6 +42,57 @@ def test_values_lie_evenly_in_their_bucket(quantile: float, expected: float) -> 
     assert histogram([1, 2, 4, 8], [10, 20, 10, 0, 0]).quantile(quantile) == pytest.approx(expected)
 
 
+def test_one_observation_is_told_as_it_was() -> None:
+    one = histogram([0.1, 0.25, 0.5], [0, 1, 0, 0], total=0.141)
+    assert [one.quantile(quantile) for quantile in (0.5, 0.95, 0.99)] == [0.141] * 3
+
+
+def test_what_is_alike_is_not_spread_over_its_bucket() -> None:
+    # A model that sleeps for two seconds and a bit.
+    sleeps = histogram([1.0, 2.5, 5.0], [0, 1000, 0, 0], total=2003.0)
+    assert sleeps.quantile(0.5) == pytest.approx(2.07, abs=0.01)
+    near = histogram([1.0, 2.0, 2.5], [0, 0, 1000, 0], total=2003.0)
+    assert near.quantile(0.99) == pytest.approx(2.0 + 0.5 * 0.99 ** (1 / 0.006 - 1))
+    assert near.quantile(0.99) < 2.1
+
+
+@given(
+    st.lists(st.floats(0.001, 50), min_size=1, max_size=200),
+    st.floats(0.01, 1),
+)
+def test_the_estimate_lies_in_the_bucket_of_the_true_one(values: list[float], quantile: float) -> None:
+    bounds = [*LATENCY_BUCKETS_S]
+    counts = [0.0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    found = histogram(bounds, counts, total=sum(values)).quantile(quantile)
+    true = sorted(values)[max(0, math.ceil(quantile * len(values)) - 1)]
+    place = bisect_left(bounds, true)
+    assert found is not None
+    assert (0.0, *bounds)[place] <= found <= bounds[place]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0.001, 50), min_size=2, max_size=200))
+def test_the_quantiles_have_the_sum_that_was_observed(values: list[float]) -> None:
+    bounds = [*LATENCY_BUCKETS_S]
+    counts = [0.0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    made = histogram(bounds, counts, total=sum(values))
+    steps = 1000
+    found = [made.quantile((step + 0.5) / steps) for step in range(steps)]
+    assert math.fsum(each for each in found if each is not None) / steps == pytest.approx(
+        sum(values) / len(values), rel=0.05
+    )
+
+
+def test_a_sum_that_does_not_fit_says_nothing() -> None:
+    assert histogram([1, 2], [0, 4, 0], total=1.0).quantile(0.5) == 1.5
+    assert histogram([1, 2], [0, 4, 0], total=100.0).quantile(0.5) == 1.5
+    assert histogram([1, 2], [0, 1, 0], total=100.0).quantile(0.5) == 1.5
+
+
 def test_above_the_last_bound_nothing_is_known_but_that() -> None:
     some_above = histogram([1, 2], [1, 1, 8])
     assert some_above.quantile(0.99) == 2
@@ -61,8 +115,8 @@ def test_a_first_bucket_below_zero_begins_nowhere() -> None:
 
 def test_instances_are_added_up() -> None:
     made = histogram([1, 2], [1, 0, 0], total=0.5)
-    made.add([1, 2], [0, 3, 0], total=5.5)
-    assert (made.count, made.mean) == (4, 1.5)
+    made.add([1, 2], [0, 3, 0], total=4.5)
+    assert (made.count, made.mean) == (4, 1.25)
     # Rank 2 is the first of 3 between 1 and 2.
     assert made.quantile(0.5) == pytest.approx(1 + 1 / 3)
 
