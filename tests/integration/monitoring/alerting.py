@@ -12,11 +12,11 @@ import msgspec
 from foretell.contracts.monitoring import Family, Heartbeat, Series
 from foretell.services.monitoring.alerts import store
 from foretell.services.monitoring.alerts.channels import Channel
-from foretell.services.monitoring.alerts.evaluating import EVALUATE_EVERY_S, Evaluator
+from foretell.services.monitoring.alerts.evaluation import EVALUATE_EVERY_S, Evaluator
+from foretell.services.monitoring.alerts.notification_queue import Sender
 from foretell.services.monitoring.alerts.rule_files import RuleFile
-from foretell.services.monitoring.alerts.sending import Sender
-from foretell.services.monitoring.alerts.store import Kept, Notice
-from foretell.services.monitoring.alerts.telling import Bounds
+from foretell.services.monitoring.alerts.store import Notification, StoredAlert
+from foretell.services.monitoring.alerts.throttle import Throttle
 from foretell.services.monitoring.migrations.run import migrate
 from foretell.services.monitoring.settings import MonitoringSettings
 from foretell.services.monitoring.storage import instances, snapshots
@@ -49,14 +49,14 @@ class Alerting:
     """Evaluator and sender over one database, step by step."""
 
     def __init__(
-        self, database: MonitoringDatabase, rules: Path, channels: Mapping[str, Channel], bounds: Bounds
+        self, database: MonitoringDatabase, rules: Path, channels: Mapping[str, Channel], throttle: Throttle
     ) -> None:
         self.database = database
         self.rules = rules
         self.at = START
         self.processes: list[Process] = []
         self._channels = dict(channels)
-        self._bounds = bounds
+        self._throttle = throttle
         self.start()
 
     def start(self, *, grace_s: float = 0.0) -> None:
@@ -66,7 +66,7 @@ class Alerting:
             self.database,
             RuleFile(self.rules),
             self._channels,
-            bounds=self._bounds,
+            throttle=self._throttle,
             clock=lambda: self.at,
             grace_s=grace_s,
         )
@@ -114,7 +114,7 @@ class Alerting:
         for _ in range(int(seconds // EVALUATE_EVERY_S)):
             await self.step()
 
-    async def open(self) -> dict[str, Kept]:
+    async def open(self) -> dict[str, StoredAlert]:
         """The open alerts by rule."""
         async with self.database.snapshot() as connection:
             return {each.alert.rule: each for each in (await store.open_alerts(connection)).values()}
@@ -123,15 +123,15 @@ class Alerting:
         """The states of the open alerts by rule."""
         return {rule: each.alert.state for rule, each in (await self.open()).items()}
 
-    async def resolved(self) -> list[Kept]:
+    async def resolved(self) -> list[StoredAlert]:
         """Those that are over, newest first."""
         async with self.database.snapshot() as connection:
             return await store.resolved_alerts(connection, 1000)
 
-    async def waiting(self) -> list[Notice]:
+    async def waiting(self) -> list[Notification]:
         """The notices that are to be sent."""
         async with self.database.snapshot() as connection:
-            return await store.waiting_notices(connection)
+            return await store.waiting_notifications(connection)
 
     async def told(self) -> list[list[tuple[str, str, int]]]:
         """What the messages so far say, oldest first: rule, state and changes of each alert."""
@@ -160,7 +160,7 @@ async def alerting(
     folder: Path,
     rules: str,
     channels: Mapping[str, Channel],
-    bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+    throttle: Throttle = Throttle(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Alerting]:
     """Alerting with these rules and an empty database."""
     database = MonitoringDatabase(MonitoringSettings(monitoring_database_url=database_url, data_dir=folder))
@@ -168,6 +168,6 @@ async def alerting(
     path.write_text(rules, encoding="utf-8")
     try:
         await migrate(database)
-        yield Alerting(database, path, channels, bounds)
+        yield Alerting(database, path, channels, throttle)
     finally:
         await database.close()

@@ -1,4 +1,4 @@
-"""Notices on their way to real receivers that are away, slow, full, or wrong."""
+"""Notifications on their way to real receivers that are away, slow, full, or wrong."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 from foretell.services.monitoring.alerts.channels import channels_of
 from foretell.services.monitoring.alerts.settings import AlertSettings
-from foretell.services.monitoring.alerts.telling import Bounds
+from foretell.services.monitoring.alerts.throttle import Throttle
 
 AT_ONCE = {"metric": "backlog", "by": ["queue"], "above": 10, "resolve_for_s": 0}
 KEY = b"a key of thirty-two bytes, or so"
@@ -43,8 +43,8 @@ async def house_of(
     )
     channels = channels_of(known, deadline_s=deadline_s)
     rules = only(backlog=AT_ONCE)
-    bounds = Bounds(damping_s=0, messages_per_hour=1000)
-    async with alerting(f"sqlite:///{folder / 'monitoring.db'}", folder, rules, channels, bounds) as house:
+    throttle = Throttle(damping_s=0, messages_per_hour=1000)
+    async with alerting(f"sqlite:///{folder / 'monitoring.db'}", folder, rules, channels, throttle) as house:
         yield house
 
 
@@ -103,10 +103,10 @@ async def test_what_may_pass_is_tried_again_with_the_same_id(tmp_path: Path, rec
         assert len(receiver.got) == 1
         pauses = []
         while len(receiver.got) < 3:
-            (notice,) = await house.waiting()
-            assert notice.next_attempt_at is not None
-            pauses.append((notice.next_attempt_at - house.at).total_seconds())
-            house.at = notice.next_attempt_at
+            (notification,) = await house.waiting()
+            assert notification.next_attempt_at is not None
+            pauses.append((notification.next_attempt_at - house.at).total_seconds())
+            house.at = notification.next_attempt_at
             house.start()
             await house.sender.send_due()
         assert 3 < pauses[0] < pauses[1] < 20
@@ -173,8 +173,8 @@ async def test_who_does_not_answer_in_time_is_tried_again(tmp_path: Path, receiv
     async with house_of(tmp_path, url=receiver.url, deadline_s=0.3) as house:
         await fire(house)
         await house.sender.send_due()
-        (notice,) = await house.waiting()
-        assert notice.last_error == "no answer within 0.3 s"
+        (notification,) = await house.waiting()
+        assert notification.last_error == "no answer within 0.3 s"
         house.at += timedelta(seconds=30)
         await house.sender.send_due()
         assert await house.waiting() == []
@@ -257,9 +257,9 @@ async def test_telegram_says_how_long_it_wants_to_be_left_alone(tmp_path: Path, 
     async with house_of(tmp_path, telegram=receiver.url) as house:
         await fire(house)
         await house.sender.send_due()
-        (notice,) = await house.waiting()
-        assert notice.next_attempt_at == house.at + timedelta(seconds=77)
-        assert notice.last_error == "429 Too Many Requests"
+        (notification,) = await house.waiting()
+        assert notification.next_attempt_at == house.at + timedelta(seconds=77)
+        assert notification.last_error == "429 Too Many Requests"
         house.at += timedelta(seconds=76)
         await house.sender.send_due()
         assert len(receiver.got) == 1
@@ -274,8 +274,8 @@ async def test_a_webhook_may_say_so_too(tmp_path: Path, receiver: Receiver) -> N
     async with house_of(tmp_path, url=receiver.url) as house:
         await fire(house)
         await house.sender.send_due()
-        (notice,) = await house.waiting()
-        assert notice.next_attempt_at == house.at + timedelta(seconds=120)
+        (notification,) = await house.waiting()
+        assert notification.next_attempt_at == house.at + timedelta(seconds=120)
 
 
 @pytest.mark.parametrize(

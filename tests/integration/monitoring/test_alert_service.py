@@ -21,10 +21,9 @@ from tests.service_process import running_service
 from foretell.contracts.monitoring import Heartbeat
 from foretell.kit.clock import now, uuid7
 from foretell.services.monitoring.alerts import store
-from foretell.services.monitoring.alerts.readings import subject_key
+from foretell.services.monitoring.alerts.alert import Alert, subject_key
 from foretell.services.monitoring.alerts.rules import read_rule
-from foretell.services.monitoring.alerts.states import Alert
-from foretell.services.monitoring.alerts.store import Kept
+from foretell.services.monitoring.alerts.store import StoredAlert
 from foretell.services.monitoring.app import build
 from foretell.services.monitoring.migrations.run import migrate
 from foretell.services.monitoring.parts import Part, Surroundings
@@ -54,7 +53,7 @@ class Service:
         )  # fmt: skip
         texts = store.texts_of(read_rule("r", {"metric": "m", "above": 1}), {"rule": rule, "value": "75 s"})
         async with self.database.transaction() as connection:
-            await store.save(connection, Kept(alert, texts))
+            await store.save(connection, StoredAlert(alert, texts))
         return alert.id
 
 

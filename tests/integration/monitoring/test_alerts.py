@@ -13,9 +13,9 @@ from tests.integration.monitoring.alerting import Alerting, alerting, only
 
 from foretell.kit.metrics import collect
 from foretell.services.monitoring.alerts import signals, store
+from foretell.services.monitoring.alerts.alert import subject_key
 from foretell.services.monitoring.alerts.channels import Webhook
-from foretell.services.monitoring.alerts.readings import subject_key
-from foretell.services.monitoring.alerts.telling import Bounds
+from foretell.services.monitoring.alerts.throttle import Throttle
 from foretell.services.monitoring.storage.tables import drift_findings
 
 #: A gauge with both thresholds and both times.
@@ -31,7 +31,7 @@ AT_ONCE = BACKLOG | {"for_s": 0, "resolve_for_s": 0}
 
 
 class Make(Protocol):
-    def __call__(self, rules: str, bounds: Bounds = ...) -> AbstractAsyncContextManager[Alerting]: ...
+    def __call__(self, rules: str, throttle: Throttle = ...) -> AbstractAsyncContextManager[Alerting]: ...
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def make(empty_database_url: str, tmp_path: Path) -> Make:
     """Alerting that writes for one webhook, and sends nothing by itself."""
     channel = Webhook("http://127.0.0.1:9/hook", None, "en", 1.0)
 
-    def made(rules: str, bounds: Bounds = Bounds()) -> AbstractAsyncContextManager[Alerting]:  # noqa: B008
-        return alerting(empty_database_url, tmp_path, rules, {channel.name: channel}, bounds)
+    def made(rules: str, throttle: Throttle = Throttle()) -> AbstractAsyncContextManager[Alerting]:  # noqa: B008
+        return alerting(empty_database_url, tmp_path, rules, {channel.name: channel}, throttle)
 
     return made
 
@@ -177,7 +177,7 @@ async def test_with_nothing_to_see_nothing_fires(make: Make) -> None:
 
 
 async def test_what_flaps_is_told_once_in_a_while_and_how_often_it_changed(make: Make) -> None:
-    async with make(only(backlog=AT_ONCE), Bounds(damping_s=50, messages_per_hour=1000)) as house:
+    async with make(only(backlog=AT_ONCE), Throttle(damping_s=50, messages_per_hour=1000)) as house:
         dispatcher = house.process()
         for _ in range(10):
             dispatcher.set("backlog", 11, queue="q")
@@ -213,7 +213,7 @@ async def test_what_flapped_and_stays_is_told_when_the_interval_is_over(at_once:
 
 
 async def test_so_many_messages_an_hour_and_then_one_of_all_that_was_held_back(make: Make) -> None:
-    async with make(only(backlog=AT_ONCE), Bounds(damping_s=0, messages_per_hour=10)) as house:
+    async with make(only(backlog=AT_ONCE), Throttle(damping_s=0, messages_per_hour=10)) as house:
         dispatcher = house.process()
         for number in range(12):
             dispatcher.set("backlog", 11, queue=f"q{number}")
@@ -233,7 +233,7 @@ async def test_so_many_messages_an_hour_and_then_one_of_all_that_was_held_back(m
 
 
 async def test_a_message_that_waited_says_since_when(make: Make) -> None:
-    async with make(only(backlog=AT_ONCE), Bounds(damping_s=0, messages_per_hour=1)) as house:
+    async with make(only(backlog=AT_ONCE), Throttle(damping_s=0, messages_per_hour=1)) as house:
         dispatcher = house.process()
         dispatcher.set("backlog", 11, queue="a")
         await house.step()
@@ -331,7 +331,7 @@ async def test_a_rule_that_fails_is_seen_and_stops_no_other(backlog: Alerting, m
         raise RuntimeError("broken in a way nobody foresaw")
 
     with monkeypatch.context() as patch:
-        patch.setattr(signals, "read", fail)
+        patch.setattr(signals, "measure", fail)
         await backlog.step(600)
         await backlog.step()
     assert await backlog.states() == {"backlog": "firing"}

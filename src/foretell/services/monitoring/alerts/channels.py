@@ -1,4 +1,4 @@
-"""To whom notices go: webhooks, signed as Standard Webhooks says, and a Telegram chat."""
+"""Where notifications go: webhooks, signed as Standard Webhooks says, and a Telegram chat."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from foretell.kit.posting import host_and_port
-from foretell.services.monitoring.alerts.messages import (
+from foretell.services.monitoring.alerts.notification_text import (
     Message,
     payload_of,
     text_of,
@@ -56,7 +56,7 @@ class Channel(Protocol):
 
     @property
     def name(self) -> str:
-        """Under which its notices are kept; says nothing that is secret."""
+        """Under which its notifications are stored; says nothing that is secret."""
 
     def body_of(self, message: Message) -> str:
         """The message in the shape that goes there."""
@@ -162,7 +162,7 @@ class Telegram:
 async def _post(
     url: str, content: bytes, headers: Mapping[str, str], deadline_s: float, *, secret: str, explains: bool = False
 ) -> Outcome:
-    """Post once, over a connection of its own: notices are few, and a kept one would be stale. Never raises.
+    """Post once, over a new connection: notifications are few, and a kept one would be stale. Never raises.
 
     `secret` is in no outcome. `explains`: the answer's body says how it went, as Telegram's does.
     """

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from foretell.services.monitoring.alerts.readings import Reading
+from foretell.services.monitoring.alerts.alert import Measurement
+from foretell.services.monitoring.alerts.metric_signal import measure_metric
 from foretell.services.monitoring.alerts.rules import Rule
-from foretell.services.monitoring.alerts.series import read_metric
-from foretell.services.monitoring.alerts.sight import Sight
+from foretell.services.monitoring.alerts.snapshot import Snapshot
 from foretell.services.monitoring.storage.instances import HEALTHY, MISSING, STOPPED, UNHEALTHY, Instance
 
 _LONGEST_FACT = 200
@@ -22,34 +22,34 @@ _CLOCKS_APART_S = 5.0
 _DRIFT_STALE_S = 900.0
 
 
-def read(rule: Rule, sight: Sight) -> list[Reading]:
+def measure(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """The number of each subject of `rule`."""
-    return _SIGNALS[rule.signal](rule, sight)
+    return _SIGNALS[rule.signal](rule, snapshot)
 
 
-def _service_down(rule: Rule, sight: Sight) -> list[Reading]:
+def _service_down(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """1 for each service that was seen within the last day and has no live instance, else 0.
 
     Whoever has just said goodbye may be about to start anew, or everything is being stopped, and monitoring last.
     """
-    readings = []
-    stopped_lately = sight.now - timedelta(seconds=_STOPPED_LATELY_S)
-    for service, instances in _by_service(rule, sight).items():
+    measurements = []
+    stopped_lately = snapshot.now - timedelta(seconds=_STOPPED_LATELY_S)
+    for service, instances in _by_service(rule, snapshot).items():
         last = max(instances, key=lambda each: each.last_seen_at)
         goodbye = last.state == STOPPED and last.last_seen_at > stopped_lately
         down = not goodbye and not any(each.live for each in instances)
-        readings.append(Reading({"service": service}, float(down), {"last_seen": _minute(last)}))
-    return readings
+        measurements.append(Measurement({"service": service}, float(down), {"last_seen": _minute(last)}))
+    return measurements
 
 
-def _instance_down(rule: Rule, sight: Sight) -> list[Reading]:
+def _instance_down(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """1 for each instance that went silent without goodbye while others of its service run.
 
     0 for those that run, that said goodbye (they were stopped, or scaled away), and in whose place another runs. Of a
     service without any live instance nothing can be told here: `service_down` tells of it.
     """
-    readings = []
-    for service, instances in _by_service(rule, sight).items():
+    measurements = []
+    for service, instances in _by_service(rule, snapshot).items():
         someone_runs = any(each.live for each in instances)
         # The same name may have had several processes: the newest is the instance.
         newest = {each.instance: each for each in sorted(instances, key=lambda each: each.started_at)}
@@ -57,11 +57,11 @@ def _instance_down(rule: Rule, sight: Sight) -> list[Reading]:
         for name, each in newest.items():
             subject = {"service": service, "instance": name}
             if each.state != MISSING or name in replaced:
-                readings.append(Reading(subject, 0.0))
+                measurements.append(Measurement(subject, 0.0))
             else:
                 value = 1.0 if someone_runs else None
-                readings.append(Reading(subject, value, {"last_seen": _minute(each)}))
-    return readings
+                measurements.append(Measurement(subject, value, {"last_seen": _minute(each)}))
+    return measurements
 
 
 def _replaced(instances: Iterable[Instance]) -> set[str]:
@@ -78,44 +78,46 @@ def _replaced(instances: Iterable[Instance]) -> set[str]:
     return replaced
 
 
-def _service_unhealthy(rule: Rule, sight: Sight) -> list[Reading]:
+def _service_unhealthy(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """1 for each live instance that says that it is not healthy, 0 for one that is."""
     return [
-        Reading(
+        Measurement(
             {"service": service, "instance": each.instance},
             float(each.state == UNHEALTHY),
             {"failing": _failing(each)},
         )
-        for service, instances in _by_service(rule, sight).items()
+        for service, instances in _by_service(rule, snapshot).items()
         for each in instances
         if each.live
     ]
 
 
-def _service_absent(rule: Rule, sight: Sight) -> list[Reading]:
+def _service_absent(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """1 for each needed service of which nothing was seen for a day, while those that need it run; 0 if it was."""
-    seen = {each.service for each in sight.instances}
-    needed = any(each.live for each in sight.instances if each.service in rule.needed_by)
-    return [Reading({"service": service}, float(needed and service not in seen)) for service in sorted(rule.services)]
+    seen = {each.service for each in snapshot.instances}
+    needed = any(each.live for each in snapshot.instances if each.service in rule.needed_by)
+    return [
+        Measurement({"service": service}, float(needed and service not in seen)) for service in sorted(rule.services)
+    ]
 
 
-def _drift(rule: Rule, sight: Sight) -> list[Reading]:
+def _drift(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """How many features and outputs of each model version drift, by the last look."""
-    readings = []
-    for found in sight.drift:
+    measurements = []
+    for found in snapshot.drift:
         subject = {"model": found.model, "version": found.version}
-        if found.computed_at < sight.now - timedelta(seconds=_DRIFT_STALE_S):
-            readings.append(Reading(subject, None))
+        if found.computed_at < snapshot.now - timedelta(seconds=_DRIFT_STALE_S):
+            measurements.append(Measurement(subject, None))
             continue
         body = msgspec.json.decode(found.body)
         drifted = [str(each["name"]) for each in body["findings"] if each["drifted"]]
         named = ", ".join(drifted[:_MOST_NAMED]) + (", …" if len(drifted) > _MOST_NAMED else "")
-        readings.append(Reading(subject, float(len(drifted)), {"drifted": named[:_LONGEST_FACT]}))
-    return readings
+        measurements.append(Measurement(subject, float(len(drifted)), {"drifted": named[:_LONGEST_FACT]}))
+    return measurements
 
 
-_SIGNALS: Mapping[str, Callable[[Rule, Sight], list[Reading]]] = {
-    "metric": read_metric,
+_SIGNALS: Mapping[str, Callable[[Rule, Snapshot], list[Measurement]]] = {
+    "metric": measure_metric,
     "service_down": _service_down,
     "instance_down": _instance_down,
     "service_unhealthy": _service_unhealthy,
@@ -127,9 +129,9 @@ _SIGNALS: Mapping[str, Callable[[Rule, Sight], list[Reading]]] = {
 OF_ABSENCE = frozenset({"service_down", "instance_down", "service_absent"})
 
 
-def _by_service(rule: Rule, sight: Sight) -> dict[str, list[Instance]]:
+def _by_service(rule: Rule, snapshot: Snapshot) -> dict[str, list[Instance]]:
     services: dict[str, list[Instance]] = defaultdict(list)
-    for each in sight.instances:
+    for each in snapshot.instances:
         if not rule.services or any(fnmatchcase(each.service, pattern) for pattern in rule.services):
             services[each.service].append(each)
     return services

@@ -1,4 +1,4 @@
-"""Alerts, what was told of them, silences and notices, in the database."""
+"""Alerts, what people were notified of, silences and notifications, in the database."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,9 +10,8 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from foretell.services.monitoring.alerts.readings import SubjectKey
+from foretell.services.monitoring.alerts.alert import Alert, SubjectKey
 from foretell.services.monitoring.alerts.rules import LANGUAGES, Rule, filled
-from foretell.services.monitoring.alerts.states import Alert
 from foretell.services.monitoring.storage.tables import alerts, notices, silences, told
 
 #: Two monitoring services may share a database: one evaluates at a time. "alerting" in ASCII.
@@ -29,8 +28,8 @@ class AlertTexts(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An alert as it is kept, with its texts."""
+class StoredAlert:
+    """An alert as it is stored, with its texts."""
 
     alert: Alert
     texts: AlertTexts
@@ -42,7 +41,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NotifiedSubject:
     """What people were last told of one subject of a rule.
 
     `since` is when that was, if it was that it fires or that it kept changing; `changes` counts what was not told yet.
@@ -50,7 +49,7 @@ class Told:
 
     rule: str
     subject: SubjectKey
-    kept: Kept
+    stored: StoredAlert
     fires: bool
     since: datetime | None
     changes: int
@@ -77,37 +76,37 @@ async def lock(connection: AsyncConnection) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
-async def open_alerts(connection: AsyncConnection) -> dict[Key, Kept]:
+async def open_alerts(connection: AsyncConnection) -> dict[Key, StoredAlert]:
     """Those that are not resolved."""
     rows = await connection.execute(select(alerts).where(alerts.c.resolved_at.is_(None)))
-    found = [_kept_of(row._mapping) for row in rows]
+    found = [_stored_of(row._mapping) for row in rows]
     return {(each.alert.rule, each.alert.subject): each for each in found}
 
 
-async def resolved_alerts(connection: AsyncConnection, limit: int) -> list[Kept]:
+async def resolved_alerts(connection: AsyncConnection, limit: int) -> list[StoredAlert]:
     """The last ones that were resolved, newest first."""
     query = select(alerts).where(alerts.c.resolved_at.is_not(None)).order_by(alerts.c.resolved_at.desc()).limit(limit)
-    return [_kept_of(row._mapping) for row in await connection.execute(query)]
+    return [_stored_of(row._mapping) for row in await connection.execute(query)]
 
 
-async def find_alert(connection: AsyncConnection, alert_id: str) -> Kept | None:
+async def find_alert(connection: AsyncConnection, alert_id: str) -> StoredAlert | None:
     """The alert of that id."""
     row = (await connection.execute(select(alerts).where(alerts.c.id == alert_id))).one_or_none()
-    return None if row is None else _kept_of(row._mapping)
+    return None if row is None else _stored_of(row._mapping)
 
 
-def _kept_of(row: Any) -> Kept:
+def _stored_of(row: Any) -> StoredAlert:
     fields = {name: row[name] for name in Alert.__dataclass_fields__}
     summary = {language: row["summary"] for language in LANGUAGES}
     texts = msgspec.json.decode(row["texts"], type=AlertTexts) if row["texts"] else AlertTexts(summary, {})
-    return Kept(Alert(**fields), texts)
+    return StoredAlert(Alert(**fields), texts)
 
 
-async def save(connection: AsyncConnection, kept: Kept) -> None:
+async def save(connection: AsyncConnection, stored: StoredAlert) -> None:
     """Keep an alert as it is now."""
-    alert = kept.alert
+    alert = stored.alert
     values = {name: getattr(alert, name) for name in Alert.__dataclass_fields__ if name != "id"}
-    values |= {"summary": kept.texts.summary["en"], "texts": msgspec.json.encode(kept.texts).decode()}
+    values |= {"summary": stored.texts.summary["en"], "texts": msgspec.json.encode(stored.texts).decode()}
     result = await connection.execute(update(alerts).where(alerts.c.id == alert.id).values(values))
     if result.rowcount == 0:
         await connection.execute(insert(alerts).values({**values, "id": alert.id}))
@@ -118,19 +117,19 @@ async def forget(connection: AsyncConnection, alert_id: str) -> None:
     await connection.execute(delete(alerts).where(alerts.c.id == alert_id))
 
 
-async def untold(connection: AsyncConnection) -> list[Told]:
+async def unnotified(connection: AsyncConnection) -> list[NotifiedSubject]:
     """Every subject that changed since people were last told of it, the longest ago first."""
     query = select(told).where(told.c.changes > 0).order_by(told.c.changed_at, told.c.rule, told.c.subject)
     rows = (await connection.execute(query)).all()
     if not rows:
         return []
     newest = select(alerts).join(told, told.c.alert_id == alerts.c.id).where(told.c.changes > 0)
-    kept = {row.id: _kept_of(row._mapping) for row in await connection.execute(newest)}
+    stored = {row.id: _stored_of(row._mapping) for row in await connection.execute(newest)}
     # What retention has removed can't be told of any more.
     return [
-        Told(row.rule, row.subject, kept[row.alert_id], row.fires, row.since, row.changes, row.changed_at)
+        NotifiedSubject(row.rule, row.subject, stored[row.alert_id], row.fires, row.since, row.changes, row.changed_at)
         for row in rows
-        if row.alert_id in kept
+        if row.alert_id in stored
     ]
 
 
@@ -148,12 +147,14 @@ async def note_change(connection: AsyncConnection, alert: Alert, now: datetime) 
     )
 
 
-async def mark_told(connection: AsyncConnection, each: Told, *, fires: bool, since: datetime | None) -> None:
+async def mark_notified(
+    connection: AsyncConnection, each: NotifiedSubject, *, fires: bool, since: datetime | None
+) -> None:
     """Note what people were told just now."""
     await connection.execute(update(told).where(*_is(told, each.key)).values(fires=fires, since=since, changes=0))
 
 
-async def drop_changes(connection: AsyncConnection, each: Told, changes: int) -> None:
+async def drop_changes(connection: AsyncConnection, each: NotifiedSubject, changes: int) -> None:
     """Leave `changes` of those that were not told; the others are nobody's business."""
     await connection.execute(update(told).where(*_is(told, each.key)).values(changes=changes))
 
@@ -184,7 +185,7 @@ def _is(table: Any, key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """One message to one channel. Neither sent nor to be attempted any more: given up."""
 
     id: str
@@ -197,9 +198,9 @@ class Notice:
     last_error: str | None = None
 
 
-async def write_notices(connection: AsyncConnection, written: Iterable[Notice]) -> None:
-    """Keep notices until they are sent or given up."""
-    rows = [{name: getattr(each, name) for name in Notice.__dataclass_fields__} for each in written]
+async def write_notifications(connection: AsyncConnection, written: Iterable[Notification]) -> None:
+    """Store notifications until they are sent or given up."""
+    rows = [{name: getattr(each, name) for name in Notification.__dataclass_fields__} for each in written]
     if rows:
         await connection.execute(insert(notices), rows)
 
@@ -210,24 +211,26 @@ async def messages_since(connection: AsyncConnection, since: datetime) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
-async def waiting_notices(connection: AsyncConnection) -> list[Notice]:
+async def waiting_notifications(connection: AsyncConnection) -> list[Notification]:
     """Those that are to be sent, oldest first."""
     query = select(notices).where(notices.c.next_attempt_at.is_not(None)).order_by(notices.c.created_at, notices.c.id)
-    return [Notice(**row._mapping) for row in await connection.execute(query)]
+    return [Notification(**row._mapping) for row in await connection.execute(query)]
 
 
-async def claim(connection: AsyncConnection, notice: Notice, until: datetime) -> Notice | None:
-    """Take it upon us to send `notice`, so that nobody else does until then. None: somebody else was first."""
-    claimed = replace(notice, attempts=notice.attempts + 1, next_attempt_at=until)
+async def claim(connection: AsyncConnection, notification: Notification, until: datetime) -> Notification | None:
+    """Take it upon us to send `notification`, so that nobody else does until then. None: somebody else was first."""
+    claimed = replace(notification, attempts=notification.attempts + 1, next_attempt_at=until)
     result = await connection.execute(
         update(notices)
-        .where(notices.c.id == notice.id, notices.c.attempts == notice.attempts, notices.c.sent_at.is_(None))
+        .where(
+            notices.c.id == notification.id, notices.c.attempts == notification.attempts, notices.c.sent_at.is_(None)
+        )
         .values(attempts=claimed.attempts, next_attempt_at=until)
     )
     return claimed if result.rowcount else None
 
 
-async def settle_notice(
+async def settle_notification(
     connection: AsyncConnection,
     notice_id: str,
     *,
@@ -235,7 +238,7 @@ async def settle_notice(
     next_attempt_at: datetime | None = None,
     last_error: str | None = None,
 ) -> None:
-    """Note how an attempt went; without `sent_at` and `next_attempt_at` the notice is given up."""
+    """Note how an attempt went; without `sent_at` and `next_attempt_at` the notification is given up."""
     await connection.execute(
         update(notices)
         .where(notices.c.id == notice_id)

@@ -16,12 +16,12 @@ from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, Request, Route, json_answer
 from foretell.services.monitoring.alerts import store
 from foretell.services.monitoring.alerts.channels import Channel, channels_of
-from foretell.services.monitoring.alerts.evaluating import Evaluator
+from foretell.services.monitoring.alerts.evaluation import Evaluator
+from foretell.services.monitoring.alerts.notification_queue import Sender
 from foretell.services.monitoring.alerts.rule_files import RuleFile
 from foretell.services.monitoring.alerts.rules import Rule
-from foretell.services.monitoring.alerts.sending import Sender
-from foretell.services.monitoring.alerts.store import Kept
-from foretell.services.monitoring.alerts.telling import Bounds
+from foretell.services.monitoring.alerts.store import StoredAlert
+from foretell.services.monitoring.alerts.throttle import Throttle
 from foretell.services.monitoring.parts import Part, Surroundings
 from foretell.services.monitoring.routes.filters import known_only, whole_number
 from foretell.services.monitoring.storage.database import MonitoringDatabase
@@ -156,22 +156,22 @@ class Alerts:
             )
         )
 
-    def _shown(self, kept: Kept, silenced: Mapping[store.Key, datetime]) -> ShownAlert:
-        alert = kept.alert
+    def _shown(self, stored: StoredAlert, silenced: Mapping[store.Key, datetime]) -> ShownAlert:
+        alert = stored.alert
         value = alert.value
         if alert.resolved_at is None:
             # The number of now: it is not written down every time that it changes.
-            read = self._evaluator.readings.get(alert.rule, {}).get(alert.subject)
+            read = self._evaluator.measurements.get(alert.rule, {}).get(alert.subject)
             value = read.value if read is not None else value
         return ShownAlert(
             id=alert.id,
             rule=alert.rule,
-            subject=kept.subject,
+            subject=stored.subject,
             severity=alert.severity,
             state=alert.state,
             value=value,
-            summary=kept.texts.summary,
-            action=kept.texts.action,
+            summary=stored.texts.summary,
+            action=stored.texts.action,
             pending_since=alert.pending_since,
             fired_at=alert.fired_at,
             resolved_at=alert.resolved_at,
@@ -206,13 +206,13 @@ class Alerts:
         if "\0" in alert_id:
             raise AlertNotFound
         async with self._database.transaction() as connection:
-            kept = await store.find_alert(connection, alert_id)
-            if kept is None:
+            stored = await store.find_alert(connection, alert_id)
+            if stored is None:
                 raise AlertNotFound
             until = now() + timedelta(minutes=wanted.minutes)
-            await store.silence(connection, (kept.alert.rule, kept.alert.subject), until)
-        log.info("alert_silenced", rule_name=kept.alert.rule, subject=kept.subject, minutes=wanted.minutes)
-        return json_answer(Silenced(kept.alert.rule, kept.subject, until))
+            await store.silence(connection, (stored.alert.rule, stored.alert.subject), until)
+        log.info("alert_silenced", rule_name=stored.alert.rule, subject=stored.subject, minutes=wanted.minutes)
+        return json_answer(Silenced(stored.alert.rule, stored.subject, until))
 
 
 def _read_silence(body: Body) -> SilenceWanted:
@@ -266,7 +266,7 @@ def part(surroundings: Surroundings) -> Part:
         database,
         RuleFile(settings.alert_rules),
         channels,
-        bounds=Bounds(settings.alert_damping_s, settings.alert_messages_per_hour),
+        throttle=Throttle(settings.alert_damping_s, settings.alert_messages_per_hour),
         clock=now,
         grace_s=settings.alert_start_grace_s,
         wake=sender.wake,

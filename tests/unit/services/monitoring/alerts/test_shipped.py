@@ -4,14 +4,13 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from tests.unit.services.monitoring.alerts.sights import NOW, counted, instance, sight
+from tests.unit.services.monitoring.alerts.snapshots import NOW, counted, instance, snapshot
 
 from foretell.services.monitoring.alerts import signals
-from foretell.services.monitoring.alerts.readings import Reading
+from foretell.services.monitoring.alerts.alert import Alert, Measurement, Now, begun, moved_on
 from foretell.services.monitoring.alerts.rule_files import merged, shipped_tables
 from foretell.services.monitoring.alerts.rules import Rule
-from foretell.services.monitoring.alerts.sight import DriftFound, Sight
-from foretell.services.monitoring.alerts.states import Alert, Now, begun, moved_on
+from foretell.services.monitoring.alerts.snapshot import DriftFound, Snapshot
 from foretell.services.monitoring.storage.instances import Instance
 
 RULES = merged(shipped_tables(), {}, "").rules
@@ -58,13 +57,13 @@ HEALTHY = {
 OPEN = {"foretell_http_requests_total": [MODEL, PREPROCESSING]}
 
 
-def healthy_sight(rule: Rule) -> Sight:
+def healthy_sight(rule: Rule) -> Snapshot:
     measured = []
     if rule.signal == "metric":
         of, kind, before, now = HEALTHY[rule.metric]
         measured = [counted(each, rule.metric, kind, now, before) for each in [of, *OPEN.get(rule.metric, ())]]
     no_drift = msgspec.json.encode({"findings": [{"name": "text", "drifted": False}]}).decode()
-    return sight(
+    return snapshot(
         *measured,
         instances=[APP, DISPATCHER, WORKER],
         window_s=rule.window_s,
@@ -78,15 +77,15 @@ def rule(request: pytest.FixtureRequest) -> Rule:
 
 
 def test_a_healthy_system_is_clear(rule: Rule) -> None:
-    readings = signals.read(rule, healthy_sight(rule))
-    assert readings, "it reads nothing off"
-    assert [each for each in readings if each.value is None or not rule.is_clear(each.value)] == []
+    measurements = signals.measure(rule, healthy_sight(rule))
+    assert measurements, "it reads nothing off"
+    assert [each for each in measurements if each.value is None or not rule.is_clear(each.value)] == []
 
 
 def test_an_alert_ends_when_the_system_is_healthy_again(rule: Rule) -> None:
-    (healthy, *_) = signals.read(rule, healthy_sight(rule))
+    (healthy, *_) = signals.measure(rule, healthy_sight(rule))
     beyond = 1 if rule.above is not None else -1
-    alarming = Reading(healthy.subject, rule.threshold + beyond)
+    alarming = Measurement(healthy.subject, rule.threshold + beyond)
     began = begun(rule, "{}", alarming, Now(NOW), "a1")
     assert began is not None
     fired = moved_on(began, rule, alarming, Now(NOW + timedelta(seconds=rule.for_s)))
@@ -114,9 +113,11 @@ def alarming(*of: Instance, **answers: int) -> dict[str, list[str]]:
     now = [({"route": "/models", "status": status.removeprefix("of_")}, count) for status, count in answers.items()]
     before = [(labels, 0) for labels, _ in now]
     measured = [counted(each, requests, "counter", now, before) for each in of]
-    seen = sight(*measured, instances=[APP, MODEL, PREPROCESSING])
+    seen = snapshot(*measured, instances=[APP, MODEL, PREPROCESSING])
     return {
-        rule.name: [each.subject["service"] for each in signals.read(rule, seen) if rule.is_alarming(each.value or 0)]
+        rule.name: [
+            each.subject["service"] for each in signals.measure(rule, seen) if rule.is_alarming(each.value or 0)
+        ]
         for rule in RULES.values()
         if rule.metric == requests
     }
@@ -139,4 +140,4 @@ def test_an_input_that_is_too_large_is_its_senders_fault() -> None:
     settled = "foretell_predictions_settled_total"
     now = [({"status": "failed", "code": code}, 1000) for code in ("invalid_input", "input_too_large")]
     counts = counted(DISPATCHER, settled, "counter", now, [(labels, 0) for labels, _ in now])
-    assert signals.read(RULES["predictions_failing"], sight(counts, instances=[DISPATCHER])) == []
+    assert signals.measure(RULES["predictions_failing"], snapshot(counts, instances=[DISPATCHER])) == []

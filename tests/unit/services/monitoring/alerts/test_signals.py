@@ -5,18 +5,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.services.monitoring.alerts.sights import NOW, instance, sight
+from tests.unit.services.monitoring.alerts.snapshots import NOW, instance, snapshot
 
 from foretell.services.monitoring.alerts import signals
 from foretell.services.monitoring.alerts.rules import read_rule
-from foretell.services.monitoring.alerts.sight import DriftFound
+from foretell.services.monitoring.alerts.snapshot import DriftFound
 from foretell.services.monitoring.drift.findings import Summary, VersionFinding
 from foretell.services.monitoring.storage.instances import Instance
 
 
 def read(signal: str, *instances: Instance, **fields: Any) -> dict[tuple[str, ...], float | None]:
     rule = read_rule("r", {"signal": signal, "above": 0, **fields})
-    return {tuple(each.subject.values()): each.value for each in signals.read(rule, sight(instances=instances))}
+    return {tuple(each.subject.values()): each.value for each in signals.measure(rule, snapshot(instances=instances))}
 
 
 def worker(name: str, state: str = "healthy", **times: float) -> Instance:
@@ -87,10 +87,10 @@ def test_who_says_that_it_is_not_healthy_is_told_of_with_what_it_says() -> None:
     failing = {"database": "away\nfor long", "broker": "x" * 500}
     some = [instance("app", "a1", state="unhealthy", failing=failing), instance("app", "a2"), worker("w", "missing")]
     rule = read_rule("r", {"signal": "service_unhealthy", "above": 0})
-    readings = signals.read(rule, sight(instances=some))
-    assert [(each.subject["instance"], each.value) for each in readings] == [("a1", 1), ("a2", 0)]
-    assert readings[0].facts["failing"].startswith("broker (xxx")
-    assert len(readings[0].facts["failing"]) <= 200
+    measurements = signals.measure(rule, snapshot(instances=some))
+    assert [(each.subject["instance"], each.value) for each in measurements] == [("a1", 1), ("a2", 0)]
+    assert measurements[0].facts["failing"].startswith("broker (xxx")
+    assert len(measurements[0].facts["failing"]) <= 200
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def drifted(*names: str, computed_at: datetime = NOW, stable: str = "hour") -> D
 
 def test_drift_is_how_many_fields_of_a_version_drift_and_which() -> None:
     rule = read_rule("r", {"signal": "drift", "above": 0})
-    (reading,) = signals.read(rule, sight(drift=[drifted("carrier", "distance")]))
-    assert reading.subject == {"model": "flight-delay", "version": "1.0.0"}
-    assert (reading.value, reading.facts["drifted"]) == (2, "carrier, distance")
-    (reading,) = signals.read(rule, sight(drift=[drifted()]))
-    assert reading.value == 0
-    (reading,) = signals.read(rule, sight(drift=[drifted(*"abcdefg")]))
-    assert reading.facts["drifted"] == "a, b, c, d, e, …"
+    (measurement,) = signals.measure(rule, snapshot(drift=[drifted("carrier", "distance")]))
+    assert measurement.subject == {"model": "flight-delay", "version": "1.0.0"}
+    assert (measurement.value, measurement.facts["drifted"]) == (2, "carrier, distance")
+    (measurement,) = signals.measure(rule, snapshot(drift=[drifted()]))
+    assert measurement.value == 0
+    (measurement,) = signals.measure(rule, snapshot(drift=[drifted(*"abcdefg")]))
+    assert measurement.facts["drifted"] == "a, b, c, d, e, …"
 
 
 def test_when_nobody_has_looked_for_drift_lately_nothing_can_be_told() -> None:
     rule = read_rule("r", {"signal": "drift", "above": 0})
-    (reading,) = signals.read(rule, sight(drift=[drifted("a", computed_at=NOW - timedelta(hours=1))]))
-    assert reading.value is None
+    (measurement,) = signals.measure(rule, snapshot(drift=[drifted("a", computed_at=NOW - timedelta(hours=1))]))
+    assert measurement.value is None

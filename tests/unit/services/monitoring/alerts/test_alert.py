@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from foretell.services.monitoring.alerts.readings import Reading
-from foretell.services.monitoring.alerts.rules import Rule, read_rule
-from foretell.services.monitoring.alerts.states import (
+from foretell.services.monitoring.alerts.alert import (
     NO_DATA_AFTER_S,
     NO_DATA_KEPT_S,
     Alert,
+    Measurement,
     Now,
     begun,
     moved_on,
     switched_off,
 )
+from foretell.services.monitoring.alerts.rules import Rule, read_rule
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ABSENT = object()
@@ -31,14 +31,14 @@ def now(seconds: float, *, early: bool = False) -> Now:
 
 
 def run(rule: Rule, *read: tuple[float, Any], early_s: float = 0.0, alert: Alert | None = None) -> Alert | None:
-    """What becomes of the readings at these seconds; None: nobody can tell; ABSENT: there is none."""
+    """What becomes of the measurements at these seconds; None: nobody can tell; ABSENT: there is none."""
     for seconds, value in read:
         moment = now(seconds, early=seconds < early_s)
-        reading = None if value is ABSENT else Reading({}, value)
+        measurement = None if value is ABSENT else Measurement({}, value)
         if alert is None or alert.resolved_at is not None:
-            alert = begun(rule, "{}", reading, moment, f"a{seconds}")
+            alert = begun(rule, "{}", measurement, moment, f"a{seconds}")
         else:
-            alert = moved_on(alert, rule, reading, moment)
+            alert = moved_on(alert, rule, measurement, moment)
     return alert
 
 

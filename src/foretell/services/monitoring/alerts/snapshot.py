@@ -1,4 +1,4 @@
-"""What one evaluation looks at: read once, so that all rules see the same moment."""
+"""What one evaluation is based on: read once, so that all rules see the same moment."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from foretell.services.monitoring.reports.period import Period
 from foretell.services.monitoring.storage.instances import Instance, list_instances
 from foretell.services.monitoring.storage.tables import drift_findings
 
-#: Who has not been seen for so long is forgotten: nobody waits for that instance, or that service, any more.
+#: An instance or service that was not seen for this long is no longer expected.
 REMEMBERED_S = 86_400.0
 
 
@@ -28,8 +28,8 @@ class DriftFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """Everything that signals may look at."""
+class Snapshot:
+    """Everything that signals measure."""
 
     now: datetime
     #: All that were seen within the last day.
@@ -43,8 +43,8 @@ class Sight:
         return instance.live and instance.last_seen_at >= self.now - timedelta(seconds=SILENT_AFTER_S)
 
 
-async def look(connection: AsyncConnection, now: datetime, metrics: Iterable[tuple[str, float]]) -> Sight:
-    """What there is to see at `now`, with each of these metrics in a window of that many seconds."""
+async def take_snapshot(connection: AsyncConnection, now: datetime, metrics: Iterable[tuple[str, float]]) -> Snapshot:
+    """The snapshot at `now`, with each of these metrics in a window of that many seconds."""
     instances = await list_instances(connection, seen_since=now - timedelta(seconds=REMEMBERED_S))
     names: dict[float, set[str]] = {}
     for name, window_s in metrics:
@@ -54,4 +54,4 @@ async def look(connection: AsyncConnection, now: datetime, metrics: Iterable[tup
         counts = await count(connection, Period(now - timedelta(seconds=window_s), now), names=wanted)
         windows[window_s] = counts.counted
     rows = await connection.execute(select(drift_findings).order_by(drift_findings.c.model, drift_findings.c.version))
-    return Sight(now=now, instances=instances, windows=windows, drift=[DriftFound(**row._mapping) for row in rows])
+    return Snapshot(now=now, instances=instances, windows=windows, drift=[DriftFound(**row._mapping) for row in rows])

@@ -5,16 +5,22 @@ from typing import Any
 
 import pytest
 
-from foretell.services.monitoring.alerts.messages import LONGEST_TEXT, MOST_ALERTS, Message, payload_of, text_of
-from foretell.services.monitoring.alerts.states import Alert
-from foretell.services.monitoring.alerts.store import AlertTexts, Kept, Told
-from foretell.services.monitoring.alerts.telling import Bounds, News, due, may_send, told_since
+from foretell.services.monitoring.alerts.alert import Alert
+from foretell.services.monitoring.alerts.notification_text import (
+    LONGEST_TEXT,
+    MOST_ALERTS,
+    Message,
+    payload_of,
+    text_of,
+)
+from foretell.services.monitoring.alerts.store import AlertTexts, NotifiedSubject, StoredAlert
+from foretell.services.monitoring.alerts.throttle import Change, Throttle, damped_since, due, may_send
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-BOUNDS = Bounds(damping_s=300, messages_per_hour=10)
+BOUNDS = Throttle(damping_s=300, messages_per_hour=10)
 
 
-def kept(state: Any = "firing", rule: str = "queue_age", severity: str = "warning", **texts: str) -> Kept:
+def stored(state: Any = "firing", rule: str = "queue_age", severity: str = "warning", **texts: str) -> StoredAlert:
     over = state == "resolved"
     alert = Alert(
         "a1", rule, '{"queue":"ml_tasks"}', severity, state, 75.0, NOW - timedelta(minutes=13),
@@ -22,12 +28,12 @@ def kept(state: Any = "firing", rule: str = "queue_age", severity: str = "warnin
         reason="cleared" if over else None,
     )  # fmt: skip
     summary = {"en": "Tasks wait.", "ru": "Задачи ждут.", **texts}
-    return Kept(alert, AlertTexts(summary, {"en": "Add workers.", "ru": "Добавьте исполнителей."}))
+    return StoredAlert(alert, AlertTexts(summary, {"en": "Add workers.", "ru": "Добавьте исполнителей."}))
 
 
-def told(state: Any, *, fires: bool, since_s: float | None, changes: int) -> Told:
+def told(state: Any, *, fires: bool, since_s: float | None, changes: int) -> NotifiedSubject:
     since = None if since_s is None else NOW - timedelta(seconds=since_s)
-    return Told("queue_age", "{}", kept(state), fires, since, changes, NOW)
+    return NotifiedSubject("queue_age", "{}", stored(state), fires, since, changes, NOW)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +65,15 @@ def test_of_one_subject_people_are_told_once_in_a_while(
 
 
 def test_the_interval_begins_when_people_are_told_that_it_fires() -> None:
-    assert told_since(told("firing", fires=False, since_s=None, changes=1), NOW) == NOW
+    assert damped_since(told("firing", fires=False, since_s=None, changes=1), NOW) == NOW
     end = told("resolved", fires=True, since_s=100, changes=1)
-    assert told_since(end, NOW) == end.since
-    assert told_since(told("resolved", fires=True, since_s=300, changes=3), NOW) == NOW
+    assert damped_since(end, NOW) == end.since
+    assert damped_since(told("resolved", fires=True, since_s=300, changes=3), NOW) == NOW
 
 
 def test_the_last_messages_of_an_hour_are_for_what_is_critical() -> None:
-    warning, critical = News(kept(), 1), News(kept(severity="critical"), 1)
-    over = News(kept("resolved", severity="critical"), 1)
+    warning, critical = Change(stored(), 1), Change(stored(severity="critical"), 1)
+    over = Change(stored("resolved", severity="critical"), 1)
     assert may_send([warning], 7, BOUNDS)
     assert not may_send([warning, over], 8, BOUNDS)
     assert may_send([warning, critical], 9, BOUNDS)
@@ -75,21 +81,21 @@ def test_the_last_messages_of_an_hour_are_for_what_is_critical() -> None:
 
 
 def test_a_message_says_what_is_wrong_and_what_to_do() -> None:
-    text = text_of(Message([News(kept(), 1)], NOW), "en")
+    text = text_of(Message([Change(stored(), 1)], NOW), "en")
     assert text == "FIRING queue_age (warning): Tasks wait.\nTo do: Add workers."
-    text = text_of(Message([News(kept(), 1)], NOW), "ru")
+    text = text_of(Message([Change(stored(), 1)], NOW), "ru")
     assert text == "СРАБОТАЛО queue_age (предупреждение): Задачи ждут.\nЧто делать: Добавьте исполнителей."
-    text = text_of(Message([News(kept("resolved"), 1)], NOW), "en")
+    text = text_of(Message([Change(stored("resolved"), 1)], NOW), "en")
     assert text == "RESOLVED queue_age (after 0:12:05): Tasks wait."
-    text = text_of(Message([News(kept("resolved"), 6)], NOW), "en")
+    text = text_of(Message([Change(stored("resolved"), 6)], NOW), "en")
     assert text == "RESOLVED queue_age (changed 6 times since it was last told of): Tasks wait."
 
 
 def test_the_worst_comes_first_and_what_is_over_last() -> None:
     news = [
-        News(kept("resolved", "over", "critical"), 1),
-        News(kept("firing", "warned"), 1),
-        News(kept("firing", "grave", "critical"), 1),
+        Change(stored("resolved", "over", "critical"), 1),
+        Change(stored("firing", "warned"), 1),
+        Change(stored("firing", "grave", "critical"), 1),
     ]
     message = Message(news, NOW, held_since=NOW - timedelta(minutes=5))
     text = text_of(message, "en")
@@ -105,7 +111,7 @@ def test_the_worst_comes_first_and_what_is_over_last() -> None:
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_a_long_message_is_cut_and_says_so(language: str) -> None:
     # Outside of the basic plane, where Telegram counts a character twice.
-    news = [News(kept(en="\U0001f525" * 200, ru="\U0001f525" * 200), 1)] * (MOST_ALERTS + 20)
+    news = [Change(stored(en="\U0001f525" * 200, ru="\U0001f525" * 200), 1)] * (MOST_ALERTS + 20)
     message = Message(news, NOW)
     text = text_of(message, language)
     assert len(text.encode("utf-16-le")) // 2 <= LONGEST_TEXT + 96

@@ -1,12 +1,12 @@
-"""What is written to people: one message for all that changed at a time, for programs and for reading."""
+"""What a notification says: one for all alerts that changed at a time, as data for programs and as text for people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from foretell.services.monitoring.alerts.states import Alert
-from foretell.services.monitoring.alerts.telling import News
+from foretell.services.monitoring.alerts.alert import Alert
+from foretell.services.monitoring.alerts.throttle import Change
 
 #: More than this in one message nobody reads; the rest is counted.
 MOST_ALERTS = 50
@@ -51,15 +51,15 @@ _WORDS = {
 class Message:
     """One message, before it is put into the shape of a channel."""
 
-    news: Sequence[News]
+    changes: Sequence[Change]
     at: datetime
     #: Since when some of it had to wait because there were too many messages.
     held_since: datetime | None = None
 
     @property
-    def shown(self) -> list[News]:
+    def shown(self) -> list[Change]:
         """The alerts that are told one by one: the worst first, and what fires before what is over."""
-        order = sorted(self.news, key=lambda each: (not each.fires, _SEVERITIES.index(each.kept.alert.severity)))
+        order = sorted(self.changes, key=lambda each: (not each.fires, _SEVERITIES.index(each.stored.alert.severity)))
         return order[:MOST_ALERTS]
 
 
@@ -79,8 +79,8 @@ def text_of(message: Message, language: str) -> str:
             break
         lines.append(paragraph)
         shown += 1
-    if shown < len(message.news):
-        lines.append(words["more"].format(number=len(message.news) - shown))
+    if shown < len(message.changes):
+        lines.append(words["more"].format(number=len(message.changes) - shown))
     return "\n\n".join(lines)
 
 
@@ -89,19 +89,19 @@ def trial_text(language: str) -> str:
     return _WORDS[language]["trial"]
 
 
-def _paragraph(news: News, language: str) -> str:
+def _paragraph(change: Change, language: str) -> str:
     words = _WORDS[language]
-    alert = news.kept.alert
-    head = words["firing"] if news.fires else words["resolved"]
-    notes = [words[alert.severity]] if news.fires else [words[alert.reason]] if alert.reason in words else []
-    if not news.fires and alert.fired_at is not None and alert.resolved_at is not None and news.changes == 1:
+    alert = change.stored.alert
+    head = words["firing"] if change.fires else words["resolved"]
+    notes = [words[alert.severity]] if change.fires else [words[alert.reason]] if alert.reason in words else []
+    if not change.fires and alert.fired_at is not None and alert.resolved_at is not None and change.times == 1:
         notes.insert(0, words["lasted"].format(duration=_duration(alert)))
-    if news.changes > 1:
-        notes.append(words["changed"].format(changes=news.changes))
-    summary = news.kept.texts.summary.get(language, "")
+    if change.times > 1:
+        notes.append(words["changed"].format(changes=change.times))
+    summary = change.stored.texts.summary.get(language, "")
     lines = [f"{head} {alert.rule}{' (' + ', '.join(notes) + ')' if notes else ''}: {summary}"]
-    action = news.kept.texts.action.get(language)
-    if news.fires and action:
+    action = change.stored.texts.action.get(language)
+    if change.fires and action:
         lines.append(words["to_do"].format(action=action))
     return "\n".join(lines)
 
@@ -126,7 +126,7 @@ def payload_of(message: Message, language: str) -> dict[str, Any]:
         "text": text_of(message, language),
         "data": {
             "alerts": [_as_data(each) for each in message.shown],
-            "more": len(message.news) - len(message.shown),
+            "more": len(message.changes) - len(message.shown),
             "held_since": message.held_since,
         },
     }
@@ -137,19 +137,19 @@ def trial_payload(at: datetime, language: str) -> dict[str, Any]:
     return {"type": "alerts.test", "timestamp": at, "text": trial_text(language), "data": {}}
 
 
-def _as_data(news: News) -> dict[str, Any]:
-    alert = news.kept.alert
+def _as_data(change: Change) -> dict[str, Any]:
+    alert = change.stored.alert
     return {
         "id": alert.id,
         "rule": alert.rule,
-        "subject": news.kept.subject,
+        "subject": change.stored.subject,
         "severity": alert.severity,
-        "state": "firing" if news.fires else "resolved",
+        "state": "firing" if change.fires else "resolved",
         "reason": alert.reason,
         "value": alert.value,
-        "summary": news.kept.texts.summary,
-        "action": news.kept.texts.action,
+        "summary": change.stored.texts.summary,
+        "action": change.stored.texts.action,
         "fired_at": alert.fired_at,
         "resolved_at": alert.resolved_at,
-        "changes": news.changes,
+        "changes": change.times,
     }

@@ -10,7 +10,7 @@ from foretell.kit.randomness import RANDOM
 from foretell.services.monitoring.alerts import store
 from foretell.services.monitoring.alerts.channels import Channel, Outcome
 from foretell.services.monitoring.alerts.measures import NOTICES
-from foretell.services.monitoring.alerts.store import Notice
+from foretell.services.monitoring.alerts.store import Notification
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 log = structlog.get_logger()
@@ -20,13 +20,13 @@ _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
 #: Longer than an attempt takes: whoever was killed meanwhile is not waited for any longer.
 _CLAIMED_FOR_S = 30.0
-#: After so many attempts a notice lets those behind it go first: it may be the notice that is wrong, not the channel.
+#: After so many attempts a notification lets those behind it go first: it may be wrong itself, and not the channel.
 _PATIENT_ATTEMPTS = 8
 _LOOK_EVERY_S = 5.0
 
 
 class Sender:
-    """Sends the notices in the database through `channels`."""
+    """Sends the notifications in the database through `channels`."""
 
     def __init__(
         self, database: MonitoringDatabase, channels: Mapping[str, Channel], clock: Callable[[], datetime]
@@ -55,10 +55,10 @@ class Sender:
     async def send_due(self) -> None:
         """Send whatever is due now, all channels at once and each in order."""
         async with self._database.snapshot() as connection:
-            waiting = await store.waiting_notices(connection)
-        queues: dict[str, list[Notice]] = {}
-        for notice in waiting:
-            queues.setdefault(notice.channel, []).append(notice)
+            waiting = await store.waiting_notifications(connection)
+        queues: dict[str, list[Notification]] = {}
+        for notification in waiting:
+            queues.setdefault(notification.channel, []).append(notification)
         done = await asyncio.gather(
             *(self._send_queue(name, queue) for name, queue in queues.items()), return_exceptions=True
         )
@@ -66,67 +66,69 @@ class Sender:
             if failure is not None:
                 raise failure
 
-    async def _send_queue(self, name: str, queue: list[Notice]) -> None:
+    async def _send_queue(self, name: str, queue: list[Notification]) -> None:
         channel = self._channels.get(name)
-        for notice in queue:
+        for notification in queue:
             now = self._clock()
             if channel is None:
-                await self._give_up(notice, "this channel is not set any more")
-            elif now - notice.created_at >= timedelta(seconds=GIVEN_UP_AFTER_S):
-                await self._give_up(notice, notice.last_error or "it was never sent")
-            elif notice.next_attempt_at is not None and notice.next_attempt_at > now:
-                if notice.attempts < _PATIENT_ATTEMPTS:
+                await self._give_up(notification, "this channel is not set any more")
+            elif now - notification.created_at >= timedelta(seconds=GIVEN_UP_AFTER_S):
+                await self._give_up(notification, notification.last_error or "it was never sent")
+            elif notification.next_attempt_at is not None and notification.next_attempt_at > now:
+                if notification.attempts < _PATIENT_ATTEMPTS:
                     return
-            elif not await self._attempt(channel, notice) and notice.attempts + 1 < _PATIENT_ATTEMPTS:
+            elif not await self._attempt(channel, notification) and notification.attempts + 1 < _PATIENT_ATTEMPTS:
                 return
 
-    async def _attempt(self, channel: Channel, notice: Notice) -> bool:
+    async def _attempt(self, channel: Channel, notification: Notification) -> bool:
         """Send it once; whether the next may be sent."""
         now = self._clock()
         async with self._database.transaction() as connection:
-            claimed = await store.claim(connection, notice, now + timedelta(seconds=_CLAIMED_FOR_S))
+            claimed = await store.claim(connection, notification, now + timedelta(seconds=_CLAIMED_FOR_S))
         if claimed is None:
             return False
-        outcome = await channel.send(notice.id, notice.body, now)
+        outcome = await channel.send(notification.id, notification.body, now)
         if outcome.taken:
-            await self._settle(notice, sent_at=self._clock())
-            NOTICES.labels(notice.channel, "sent").inc()
-            log.debug("notice_sent", notice=notice.id, channel=notice.channel, attempts=claimed.attempts)
+            await self._settle(notification, sent_at=self._clock())
+            NOTICES.labels(notification.channel, "sent").inc()
+            log.debug(
+                "notice_sent", notification=notification.id, channel=notification.channel, attempts=claimed.attempts
+            )
             return True
         if outcome.final:
-            await self._give_up(notice, outcome.detail)
+            await self._give_up(notification, outcome.detail)
             return True
         pause_s = _pause_s(claimed.attempts, outcome)
         await self._settle(
-            notice, next_attempt_at=self._clock() + timedelta(seconds=pause_s), last_error=outcome.detail
+            notification, next_attempt_at=self._clock() + timedelta(seconds=pause_s), last_error=outcome.detail
         )
-        NOTICES.labels(notice.channel, "failed").inc()
+        NOTICES.labels(notification.channel, "failed").inc()
         log.warning(
             "notice_postponed",
-            notice=notice.id,
-            channel=notice.channel,
+            notification=notification.id,
+            channel=notification.channel,
             attempts=claimed.attempts,
             pause_s=round(pause_s, 1),
             reason=outcome.detail,
         )
         return False
 
-    async def _give_up(self, notice: Notice, reason: str) -> None:
-        await self._settle(notice, last_error=reason)
-        NOTICES.labels(notice.channel, "given_up").inc()
-        log.error("notice_given_up", notice=notice.id, channel=notice.channel, reason=reason)
+    async def _give_up(self, notification: Notification, reason: str) -> None:
+        await self._settle(notification, last_error=reason)
+        NOTICES.labels(notification.channel, "given_up").inc()
+        log.error("notice_given_up", notification=notification.id, channel=notification.channel, reason=reason)
 
     async def _settle(
         self,
-        notice: Notice,
+        notification: Notification,
         *,
         sent_at: datetime | None = None,
         next_attempt_at: datetime | None = None,
         last_error: str | None = None,
     ) -> None:
         async with self._database.transaction() as connection:
-            await store.settle_notice(
-                connection, notice.id, sent_at=sent_at, next_attempt_at=next_attempt_at, last_error=last_error
+            await store.settle_notification(
+                connection, notification.id, sent_at=sent_at, next_attempt_at=next_attempt_at, last_error=last_error
             )
 
 

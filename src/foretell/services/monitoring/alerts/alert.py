@@ -1,11 +1,39 @@
-"""How an alert goes from pending to firing to resolved: a pure function of what was, what is read, and the time."""
+"""An alert, and its way from pending to firing to resolved: a pure function of a measurement and the time."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from foretell.services.monitoring.alerts.readings import Reading, SubjectKey
+import msgspec
+
 from foretell.services.monitoring.alerts.rules import Rule
+
+#: A subject as it is stored: a JSON object of texts with sorted names.
+SubjectKey = str
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The number of one subject; None: it can't be told now, and what is open stays as it is."""
+
+    subject: dict[str, str]
+    value: float | None
+    #: More that the texts may name.
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def subject_key(subject: Mapping[str, str]) -> SubjectKey:
+    """How `subject` is stored and compared."""
+    return _encode(dict(subject)).decode()
+
+
+def by_subject(measurements: Iterable[Measurement]) -> dict[SubjectKey, Measurement]:
+    """The measurements by subject."""
+    return {subject_key(measurement.subject): measurement for measurement in measurements}
+
 
 State = Literal["pending", "firing", "no_data", "resolved"]
 PENDING: Final = "pending"
@@ -17,7 +45,7 @@ Reason = Literal["cleared", "no_data", "rule_off"]
 
 #: A number that is not there must be missing for this long before that means anything.
 NO_DATA_AFTER_S = 60.0
-#: After so long without a number, an alert that is kept without one is over too.
+#: After so long without a number, an alert that is stored without one is over too.
 NO_DATA_KEPT_S = 86_400.0
 
 
@@ -53,30 +81,30 @@ class Now:
     early: bool = False
 
 
-def begun(rule: Rule, subject: SubjectKey, reading: Reading | None, now: Now, new_id: str) -> Alert | None:
-    """The alert that begins with this reading, if it does: pending, or firing when the rule waits for nothing."""
-    if reading is None or reading.value is None or not rule.is_alarming(reading.value):
+def begun(rule: Rule, subject: SubjectKey, measurement: Measurement | None, now: Now, new_id: str) -> Alert | None:
+    """The alert that begins with this measurement, if it does: pending, or firing when the rule waits for nothing."""
+    if measurement is None or measurement.value is None or not rule.is_alarming(measurement.value):
         return None
-    alert = Alert(new_id, rule.name, subject, rule.severity, PENDING, reading.value, pending_since=now.at)
+    alert = Alert(new_id, rule.name, subject, rule.severity, PENDING, measurement.value, pending_since=now.at)
     return _fired_if_due(alert, rule, now)
 
 
-def moved_on(alert: Alert, rule: Rule, reading: Reading | None, now: Now) -> Alert | None:
-    """`alert`, which is open, after this reading; None when it was pending and is over, so that nobody need know.
+def moved_on(alert: Alert, rule: Rule, measurement: Measurement | None, now: Now) -> Alert | None:
+    """`alert`, which is open, after this measurement; None when it was pending and is over, so that nobody need know.
 
-    `reading` None: there is no number for this subject. Its value None: nobody can tell now.
+    `measurement` None: there is no number for this subject. Its value None: nobody can tell now.
     """
-    if reading is None:
+    if measurement is None:
         # Who has just started has not heard of everybody yet.
         return alert if now.early else _without_number(alert, rule, now)
-    if reading.value is None:
+    if measurement.value is None:
         return alert
-    alert = replace(alert, value=reading.value, severity=rule.severity)
+    alert = replace(alert, value=measurement.value, severity=rule.severity)
     if alert.state == PENDING:
         still = replace(alert, clear_since=None)
-        return _fired_if_due(still, rule, now) if rule.is_alarming(reading.value) else None
+        return _fired_if_due(still, rule, now) if rule.is_alarming(measurement.value) else None
     alert = replace(alert, state=FIRING)
-    if not rule.is_clear(reading.value):
+    if not rule.is_clear(measurement.value):
         return replace(alert, clear_since=None)
     since = alert.clear_since or now.at
     if now.at - since < timedelta(seconds=rule.resolve_for_s):

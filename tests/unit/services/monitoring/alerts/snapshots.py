@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from foretell.contracts.monitoring import Family, Series
-from foretell.services.monitoring.alerts.sight import DriftFound, Sight
+from foretell.services.monitoring.alerts.snapshot import DriftFound, Snapshot
 from foretell.services.monitoring.reports.counting import Counted, Taken
 from foretell.services.monitoring.storage.instances import Instance
 
@@ -61,8 +61,8 @@ def _family(name: str, kind: Any, values: Values) -> Family:
     return Family(name, kind, [Series(dict(labels), float(value)) for labels, value in values])
 
 
-def sight(
+def snapshot(
     *measured: Counted, instances: Sequence[Instance] = (), window_s: float = 300, drift: Sequence[DriftFound] = ()
-) -> Sight:
-    """A sight at `NOW`."""
-    return Sight(now=NOW, instances=list(instances), windows={window_s: measured}, drift=list(drift))
+) -> Snapshot:
+    """A snapshot at `NOW`."""
+    return Snapshot(now=NOW, instances=list(instances), windows={window_s: measured}, drift=list(drift))

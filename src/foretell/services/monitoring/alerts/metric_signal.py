@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from foretell.contracts.monitoring import Family, Series
-from foretell.services.monitoring.alerts.readings import Reading
+from foretell.services.monitoring.alerts.alert import Measurement
 from foretell.services.monitoring.alerts.rules import Aggregate, Pattern, Rule
-from foretell.services.monitoring.alerts.sight import Sight
+from foretell.services.monitoring.alerts.snapshot import Snapshot
 from foretell.services.monitoring.reports.histograms import Histogram
 from foretell.services.monitoring.storage.instances import Instance
 
@@ -44,27 +44,27 @@ class _Found(NamedTuple):
         return max(0.0, self.last.value - (self.first.value if self.first is not None else 0.0))
 
 
-def read_metric(rule: Rule, sight: Sight) -> list[Reading]:
+def measure_metric(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """The number of each subject of a rule with signal `metric`."""
-    numbers = _READERS[rule.kind](rule, sight)
-    return [Reading(dict(zip(rule.by, group, strict=True)), value) for group, value in sorted(numbers.items())]
+    numbers = _BY_KIND[rule.kind](rule, snapshot)
+    return [Measurement(dict(zip(rule.by, group, strict=True)), value) for group, value in sorted(numbers.items())]
 
 
-def _gauges(rule: Rule, sight: Sight) -> dict[_Group, float]:
-    return _put_together(rule.aggregate or "max", ((each.group, each.last.value) for each in _live(rule, sight)))
+def _gauges(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
+    return _put_together(rule.aggregate or "max", ((each.group, each.last.value) for each in _live(rule, snapshot)))
 
 
-def _ages(rule: Rule, sight: Sight) -> dict[_Group, float]:
+def _ages(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
     """How long ago the moment is that a gauge tells; who has just started has had no time for it yet.
 
     Of a rule for some services, their start counts as long as they tell nothing.
     """
-    now = sight.now.timestamp()
+    now = snapshot.now.timestamp()
     ages = [
-        (each.group, now - max(each.last.value, each.instance.started_at.timestamp())) for each in _live(rule, sight)
+        (each.group, now - max(each.last.value, each.instance.started_at.timestamp())) for each in _live(rule, snapshot)
     ]
-    for counted in sight.windows[rule.window_s]:
-        silent = rule.metric not in counted.taken[-1].families and sight.is_live(counted.instance)
+    for counted in snapshot.windows[rule.window_s]:
+        silent = rule.metric not in counted.taken[-1].families and snapshot.is_live(counted.instance)
         own = _own_labels(counted.instance)
         if silent and "service" in rule.labels and _fits(rule.labels, own):
             group = tuple(own.get(name, "") for name in rule.by)
@@ -72,9 +72,9 @@ def _ages(rule: Rule, sight: Sight) -> dict[_Group, float]:
     return _put_together(rule.aggregate or "min", ages)
 
 
-def _growths(rule: Rule, sight: Sight) -> dict[_Group, float]:
+def _growths(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
     """How much larger a gauge is now than it was; whoever told it then need not be who tells it now."""
-    found = list(_found(rule, sight))
+    found = list(_found(rule, snapshot))
     before = _put_together(
         rule.aggregate or "max", ((each.group, each.first.value) for each in found if each.first is not None)
     )
@@ -82,35 +82,35 @@ def _growths(rule: Rule, sight: Sight) -> dict[_Group, float]:
     return {group: after[group] - before[group] for group in after if group in before}
 
 
-def _rates(rule: Rule, sight: Sight) -> dict[_Group, float]:
+def _rates(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
     """Events a second; what ended within the window counts with what it did in it."""
     rates: dict[_Group, float] = defaultdict(float)
-    for each in _found(rule, sight):
+    for each in _found(rule, snapshot):
         elapsed_s = max(each.elapsed_s, _SHORTEST_RATE_S) if each.live else rule.window_s
         rates[each.group] += each.increase / elapsed_s
     return rates
 
 
-def _increases(rule: Rule, sight: Sight) -> dict[_Group, float]:
+def _increases(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
     increases: dict[_Group, float] = defaultdict(float)
-    for each in _found(rule, sight):
+    for each in _found(rule, snapshot):
         increases[each.group] += each.increase
     return increases
 
 
-def _shares(rule: Rule, sight: Sight) -> dict[_Group, float]:
+def _shares(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
     all_of: dict[_Group, float] = defaultdict(float)
     part_of: dict[_Group, float] = defaultdict(float)
-    for each in _found(rule, sight):
+    for each in _found(rule, snapshot):
         all_of[each.group] += each.increase
         if _fits(rule.part, each.labels):
             part_of[each.group] += each.increase
     return {group: part_of[group] / total for group, total in all_of.items() if total > 0 and total >= rule.min_count}
 
 
-def _quantiles(rule: Rule, sight: Sight) -> dict[_Group, float]:
+def _quantiles(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
     histograms: dict[_Group, Histogram] = defaultdict(Histogram)
-    for each in _found(rule, sight):
+    for each in _found(rule, snapshot):
         held = each.last.buckets
         if each.first is not None:
             held = [max(0.0, now - then) for now, then in zip(held, each.first.buckets, strict=True)]
@@ -119,7 +119,7 @@ def _quantiles(rule: Rule, sight: Sight) -> dict[_Group, float]:
     return {group: value for group, value in read.items() if value is not None}
 
 
-_READERS: Mapping[str, Callable[[Rule, Sight], dict[_Group, float]]] = {
+_BY_KIND: Mapping[str, Callable[[Rule, Snapshot], dict[_Group, float]]] = {
     "gauge": _gauges,
     "age": _ages,
     "growth": _growths,
@@ -130,17 +130,17 @@ _READERS: Mapping[str, Callable[[Rule, Sight], dict[_Group, float]]] = {
 }
 
 
-def _live(rule: Rule, sight: Sight) -> Iterator[_Found]:
-    return (each for each in _found(rule, sight) if each.live)
+def _live(rule: Rule, snapshot: Snapshot) -> Iterator[_Found]:
+    return (each for each in _found(rule, snapshot) if each.live)
 
 
-def _found(rule: Rule, sight: Sight) -> Iterator[_Found]:
-    for counted in sight.windows[rule.window_s]:
+def _found(rule: Rule, snapshot: Snapshot) -> Iterator[_Found]:
+    for counted in snapshot.windows[rule.window_s]:
         family = counted.taken[-1].families.get(rule.metric)
         if family is None:
             continue
         _check_kind(rule, family)
-        instance, live = counted.instance, sight.is_live(counted.instance)
+        instance, live = counted.instance, snapshot.is_live(counted.instance)
         own = _own_labels(instance)
         bounds = tuple(family.bounds)
         before = counted.taken[0].families.get(rule.metric)
