@@ -189,6 +189,25 @@ def audit(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
     operating.audit(as_json=as_json)
 
 
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to; compressed if its name ends in .gz or .tgz.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of an earlier one.")] = False,
+) -> None:
+    """Copy everything of an embedded installation to one file, while it runs or not."""
+    from foretell.cli import backups
+
+    backups.backup(file, replace=replace)
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="What foretell backup wrote.")]) -> None:
+    """Bring an embedded installation that is stopped back to a backup. What was there before is kept aside."""
+    from foretell.cli import backups
+
+    backups.restore(file)
+
+
 @models_app.command("list")
 def models_list(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Show every model package."""

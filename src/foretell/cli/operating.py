@@ -42,6 +42,12 @@ class NoDatabase(ForetellError):
     code = "no_database"
 
 
+class RestoreUnfinished(ForetellError):
+    """A restore was broken off here. Restore again, or start Foretell: either finishes it."""
+
+    code = "restore_unfinished"
+
+
 class AuditTooLong(ForetellError):
     """A step of the audit did not end within {minutes} minutes. Nothing was found wrong, and nothing proved: try when
     the database is less busy, or on a copy of it."""
@@ -61,6 +67,8 @@ def database_url() -> str:
     Raises `NoDatabase` for an embedded database that is not there: nobody wants to grant credits in an empty new one.
     """
     installation = Installation.from_environment()
+    if installation.restore_plan.exists():
+        raise RestoreUnfinished
     url = os.environ.get("FORETELL_DATABASE_URL", "")
     if not url:
         record = installation.read()

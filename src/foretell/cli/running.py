@@ -2,17 +2,16 @@
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from types import FrameType
 
 from rich.table import Table
 from rich.text import Text
 
+from foretell.cli.interrupting import signals_interrupt
 from foretell.cli.output import console, count, duration, print_json, remark, remarks, say, show, table
 from foretell.kit.disk import DiskFull, is_full
 from foretell.local.engine import LocalEngine, NotRunning
@@ -64,7 +63,7 @@ def _launch(engine: LocalEngine, workers: int | None) -> None:
 def _undone_on_failure(engine: LocalEngine) -> Iterator[None]:
     """A start that fails, or that Ctrl-C breaks off, leaves nothing running."""
     try:
-        with _signals_interrupt():
+        with signals_interrupt():
             yield
     except StartFailed as failure:
         _stop(engine, force=False)
@@ -79,21 +78,6 @@ def _undone_on_failure(engine: LocalEngine) -> Iterator[None]:
     except BaseException:
         _stop(engine, force=True)
         raise
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """A closed terminal (SIGHUP) and SIGTERM end us like Ctrl-C does, so that what has to be undone is."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(engine: LocalEngine, names: list[str] | None = None) -> None:
@@ -218,7 +202,7 @@ def up_foreground(workers: int | None) -> None:
             say("Ctrl-C stops everything.")
     # The lock is free again, so that `foretell scale` works meanwhile.
     try:
-        with _signals_interrupt():
+        with signals_interrupt():
             while engine.record() is not None:
                 _print_lines(logs.new())
                 time.sleep(_LOOK_EVERY_S)

@@ -143,6 +143,12 @@ class LocalEngine:
         services, remarks = runnable(self._table, self._environment)
         programs = self._planning.programs(services, workers)
         self.installation.prepare()
+        if self.installation.restore_plan.exists():
+            # What it brings along would make every start slow.
+            from foretell.local.backups.restoring import finish
+
+            finish(self.installation)
+            remarks.append("Finished a restore that had been broken off.")
         self.installation.write_configuration(render(programs))
         data_dir = self.installation.data_dir
         record = EngineRecord(

@@ -87,6 +87,8 @@ class Installation:
         self.record_file = self.run_dir / "engine.json"
         self.configuration_file = self.run_dir / "supervisor.conf"
         self.pid_file = self.run_dir / "supervisor.pid"
+        #: There while a restore has renames left to do (backups/restoring.py).
+        self.restore_plan = self.data_dir / "restore.json"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Installation":

@@ -197,3 +197,19 @@ def test_fields_get_the_types_of_the_schema() -> None:
 def test_fields_that_cannot_be_read_are_named(fields: list[str]) -> None:
     with pytest.raises(FieldUnreadable, match=fields[0].partition("=")[0] or "=AA"):
         read_fields(fields, SCHEMA)
+
+
+def test_a_backup_is_restored_and_audited(foretell: CommandLine, database: str, folder: Path) -> None:
+    foretell("users", "add", "Ada", "--password-stdin", stdin="a good password\n")
+    made = foretell("backup", "backup.tar.gz")
+    assert made.code == 0
+    assert made.out.startswith(f"{folder / 'backup.tar.gz'}: ")
+    assert "In it: foretell.db, and 0 files of models." in made.out
+    assert foretell("backup", "backup.tar.gz").code == 1
+    foretell("users", "add", "Bob", "--password-stdin", stdin="a good password\n")
+    restored = foretell("restore", "backup.tar.gz")
+    assert restored.code == 0
+    assert restored.out.endswith("All is right: every state, hold, charge and wallet fits.\n")
+    assert [user["username"] for user in json.loads(foretell("users", "list", "--json").out)] == ["Ada"]
+    (folder / "data" / "restore.json").write_text("[]")
+    assert "A restore was broken off" in foretell("audit").error

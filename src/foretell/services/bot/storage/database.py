@@ -62,6 +62,8 @@ _STEPS = (
     ) WITHOUT ROWID;
     """,
 )
+#: The version of a file that this release makes.
+VERSION = len(_STEPS)
 
 
 class BotDatabase:
