@@ -91,6 +91,52 @@ class User(Answer):
     username: str = Field(examples=["ada"])
     role: Literal["user", "operator"] = Field(examples=["user"])
     created_at: datetime
+    language: Literal["en", "ru"] | None = Field(description="Of the page; null: as the browser says")
+    theme: Literal["light", "dark"] | None = Field(description="Of the page; null: as the browser says")
+
+
+class Credentials(Request):
+    """Who logs in."""
+
+    username: str = Field(max_length=1000, examples=["test"])
+    password: str = Field(max_length=10_000, examples=["test"])
+
+
+class SessionStart(Answer):
+    """Whose session this is. `csrf_token` belongs into `X-CSRF-Token` with every request that changes something."""
+
+    user: User
+    csrf_token: str
+
+
+class Session(Answer):
+    """One session of a browser."""
+
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    user_agent: str
+    address: str = Field(description="Where it was opened from", examples=["203.0.113.7"])
+    current: bool = Field(description="Whether it is the one that asks")
+
+
+class Sessions(Answer):
+    """The newest first."""
+
+    items: list[Session]
+
+
+class About(Answer):
+    """What whoever comes here first wants to know."""
+
+    product: Literal["Foretell"]
+    version: str = Field(examples=["0.1.0"])
+    environment: Literal["development", "production"]
+    languages: list[Literal["en", "ru"]]
+    registration_open: bool
+    signup_credits: int = Field(description="What a new account gets", examples=[100])
+    telegram: bool = Field(description="Whether there is a bot")
+    telegram_bot: str | None = Field(description="What it is called, once it said so", examples=["foretell_bot"])
 
 
 class Tokens(Answer):

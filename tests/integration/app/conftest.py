@@ -46,6 +46,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         telegram_signups=SignupThrottle(settings.telegram_signups),
         webhook_sends=AccountThrottle(settings.webhook_sends_per_minute),
         authenticator=Authenticator(database, access_tokens),
+        session_lifetime=settings.session_lifetime,
         waiting=Waiting(database),
         following=Following(database),
         checked_urls=CheckedUrls(settings.addresses()),

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from tests.integration.app.conftest import Account
 
+from foretell.domain.accounts import sessions
 from foretell.services.app.routes.events import list_events
 from foretell.services.app.state import AppState
 
@@ -127,10 +128,11 @@ class _Stream:
 @asynccontextmanager
 async def _streaming(state: AppState, account: Account, **position: Any) -> AsyncIterator[_Stream]:
     # The generator itself: httpx' transport for ASGI gives an answer only when it is whole.
-    identity = state.authenticator.identify_cached(account.headers["Authorization"].removeprefix("Bearer "))
+    token = account.headers["Authorization"].removeprefix("Bearer ")
+    identity = state.authenticator.identify_cached(token)
     assert identity is not None
     given: dict[str, Any] = {"after": None, "limit": 100, "accept": "text/event-stream", "last_event_id": None}
-    response: Any = await list_events(identity, state, **given | position)
+    response: Any = await list_events(identity, token, state, **given | position)
     chunks = response.body_iterator
     try:
         stream = _Stream(chunks)
@@ -174,5 +176,21 @@ async def test_one_stream_shows_all_that_happens(
 async def test_a_stream_ends_when_the_service_does(state: AppState, ada: Account) -> None:
     async with _streaming(state, ada) as stream:
         state.stopping.set()
+        with pytest.raises(StopAsyncIteration):
+            await stream.next()
+
+
+async def test_the_stream_of_somebody_who_signed_out_ends(state: AppState, ada: Account) -> None:
+    async with state.database.transaction() as connection:
+        session_id, secret = await sessions.create(
+            connection, ada.id, user_agent="", address="", lifetime=state.session_lifetime
+        )
+    browser = Account(ada.id, {"Authorization": f"Bearer {secret}"})
+    await state.authenticator.identify(secret)
+    async with _streaming(state, browser) as stream:
+        async with state.database.transaction() as connection:
+            await sessions.end(connection, ada.id, session_id)
+        state.authenticator.forget_session(session_id)
+        state.following.wake([ada.id])
         with pytest.raises(StopAsyncIteration):
             await stream.next()

@@ -10,6 +10,8 @@ from foretell.domain.accounts.tables import users
 
 Role = Literal["user", "operator"]
 ROLES: frozenset[str] = frozenset(("user", "operator"))
+Language = Literal["en", "ru"]
+Theme = Literal["light", "dark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,11 @@ class User:
     role: Role
     active: bool
     created_at: datetime
+    #: As its owner wants the page; None is as the browser says.
+    language: Language | None = None
+    theme: Theme | None = None
+    #: When its owner closed it.
+    closed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +41,10 @@ class ChatLink:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, as proven by an access token (until `expires_at`) or by an API key (`api_key_id`, no expiry).
+    """Who calls, as proven by an access token (until `expires_at`), an API key or a session (which has an id).
 
-    With `chat`, the token was issued for a chat, and proves nothing once that link has ended.
+    An access token was issued at `issued_at`, in seconds since 1970. With `chat`, it was issued for a chat, and proves
+    nothing once that link has ended.
     """
 
     user_id: UUID
@@ -44,14 +52,14 @@ class Identity:
     expires_at: datetime | None
     api_key_id: UUID | None = None
     chat: ChatLink | None = None
+    session_id: UUID | None = None
+    issued_at: float = 0.0
 
 
 #: The columns that make a `User`.
-USER_COLUMNS = (users.c.id, users.c.username, users.c.role, users.c.active, users.c.created_at)
+USER_COLUMNS = tuple(users.c[name] for name in User.__dataclass_fields__)
 
 
 def user_of(row: Mapping[Any, Any]) -> User:
     """The user of a row (as a mapping) that was selected with `USER_COLUMNS`."""
-    return User(
-        id=row["id"], username=row["username"], role=row["role"], active=row["active"], created_at=row["created_at"]
-    )
+    return User(**{name: row[name] for name in User.__dataclass_fields__})

@@ -1,5 +1,7 @@
 """Accounts: how they come to be, are found, changed and closed."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -7,8 +9,8 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from foretell.domain.accounts import refresh_tokens
-from foretell.domain.accounts.identity import USER_COLUMNS, Role, User, user_of
+from foretell.domain.accounts import refresh_tokens, sessions
+from foretell.domain.accounts.identity import USER_COLUMNS, Language, Role, Theme, User, user_of
 from foretell.domain.accounts.tables import users
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
@@ -95,10 +97,22 @@ async def list_users(connection: AsyncConnection, *, limit: int = 100, after_id:
     return [user_of(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def set_password(connection: AsyncConnection, user_id: UUID, password_hash: str) -> None:
-    """Change the password, and end every session that was opened with the old one. Raises `NotFound`."""
+async def set_password(
+    connection: AsyncConnection, user_id: UUID, password_hash: str, *, but_session: UUID | None = None
+) -> None:
+    """Change the password, and end every log-in with the old one but the session `but_session`. Raises `NotFound`."""
     await _change(connection, user_id, password_hash=password_hash)
+    await end_log_ins(connection, user_id, but_session=but_session)
+
+
+async def end_log_ins(connection: AsyncConnection, user_id: UUID, *, but_session: UUID | None = None) -> None:
+    """Sign out everywhere: sessions, refresh tokens, and access tokens as soon as the app's processes hear of it.
+
+    API keys go on working. Raises `NotFound`.
+    """
+    await _change(connection, user_id, tokens_from=now())
     await refresh_tokens.revoke_all(connection, user_id)
+    await sessions.end_all(connection, user_id, but=but_session)
 
 
 async def set_role(connection: AsyncConnection, user_id: UUID, role: Role) -> None:
@@ -106,18 +120,50 @@ async def set_role(connection: AsyncConnection, user_id: UUID, role: Role) -> No
     await _change(connection, user_id, role=role)
 
 
-async def deactivate(connection: AsyncConnection, user_id: UUID) -> None:
-    """Close the account: no log-in, no refresh, no API key works; access tokens run out by themselves.
+async def set_looks(connection: AsyncConnection, user_id: UUID, **looks: Language | Theme | None) -> User:
+    """Change `language` or `theme` of the page, whichever is given. Raises `NotFound`."""
+    if looks:
+        await _change(connection, user_id, **looks)
+    return await find_user_by_id(connection, user_id)
+
+
+async def deactivate(connection: AsyncConnection, user_id: UUID, *, by_owner: bool = False) -> None:
+    """Close the account: no log-in, no refresh, no API key, no session works, and access tokens end within seconds.
 
     What it owns stays. Raises `NotFound`.
     """
-    await _change(connection, user_id, active=False)
-    await refresh_tokens.revoke_all(connection, user_id)
+    await _change(connection, user_id, active=False, closed_at=now() if by_owner else None)
+    await end_log_ins(connection, user_id)
 
 
 async def activate(connection: AsyncConnection, user_id: UUID) -> None:
     """Open a closed account again. Raises `NotFound`."""
-    await _change(connection, user_id, active=True)
+    # Its access tokens stay ended; the moment moves, so that every process looks at the account once more.
+    await _change(connection, user_id, active=True, closed_at=None, tokens_from=now())
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An account whose access tokens from before `tokens_from` are no good; if it is not `active`, none is."""
+
+    user_id: UUID
+    active: bool
+    tokens_from: datetime
+
+
+async def ended(connection: AsyncConnection, user_id: UUID) -> Ended:
+    """What is over of one account, of which something was ended. Raises `NotFound`."""
+    query = select(users.c.active, users.c.tokens_from).where(users.c.id == user_id)
+    row = (await connection.execute(query)).first()
+    if row is None or row.tokens_from is None:
+        raise NotFound(what="user")
+    return Ended(user_id, row.active, row.tokens_from)
+
+
+async def ended_since(connection: AsyncConnection, since: datetime) -> list[Ended]:
+    """Every account of which something ended after `since`."""
+    query = select(users.c.id, users.c.active, users.c.tokens_from).where(users.c.tokens_from > since)
+    return [Ended(row.id, row.active, row.tokens_from) for row in await connection.execute(query)]
 
 
 async def _change(connection: AsyncConnection, user_id: UUID, **values: Any) -> None:

@@ -1,6 +1,6 @@
 """Tables of people and programs, and of what they prove themselves with. Secrets are stored hashed only."""
 
-from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, Text, Uuid
+from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, Text, Uuid, text
 
 from foretell.kit.database import Moment, metadata
 
@@ -17,7 +17,21 @@ users = Table(
     Column("role", Text, nullable=False, server_default="user"),
     Column("active", Boolean, nullable=False, server_default="1"),
     Column("created_at", Moment, nullable=False),
+    #: How its owner wants the page: NULL is as the browser says.
+    Column("language", Text),
+    Column("theme", Text),
+    #: Access tokens that were issued before are no good: the account was closed, or its password changed.
+    Column("tokens_from", Moment),
+    #: When its owner closed it; an account that is not active and has none was blocked.
+    Column("closed_at", Moment),
     CheckConstraint("role IN ('user', 'operator')", name="role"),
+    # Every app process asks for the newest of them, again and again.
+    Index(
+        "ix_users_tokens_from",
+        "tokens_from",
+        postgresql_where=text("tokens_from IS NOT NULL"),
+        sqlite_where=text("tokens_from IS NOT NULL"),
+    ),
 )
 
 #: One row per refresh token ever given out; those made from one log-in are one family.
@@ -48,4 +62,20 @@ api_keys = Table(
     Column("last_used_at", Moment),
     Column("revoked_at", Moment),
     Index("ix_api_keys_user_id_id", "user_id", "id"),
+)
+
+#: Sessions of browsers, whose secret is in a cookie. One that is over is deleted.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id"), nullable=False),
+    #: SHA-256 of the secret, as of a refresh token.
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    Column("last_used_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False, index=True),
+    Column("user_agent", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Index("ix_sessions_user_id_id", "user_id", "id"),
 )

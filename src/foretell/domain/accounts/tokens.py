@@ -48,7 +48,8 @@ class AccessTokens:
 
     def issue(self, user: User, chat: ChatLink | None = None) -> tuple[str, int]:
         """A token for `user` and the seconds it is good for; with `chat`, for as long as that is linked at most."""
-        issued_at = int(self._clock())
+        # With its fractions: what ends all tokens up to a moment must spare those of the same second after it.
+        issued_at = round(self._clock(), 6)
         claims: dict[str, Any] = {
             "iss": self._issuer,
             "aud": self._audience,
@@ -57,7 +58,7 @@ class AccessTokens:
             "typ": "access",
             "jti": uuid4().hex,
             "iat": issued_at,
-            "exp": issued_at + self._lifetime_s,
+            "exp": int(issued_at) + self._lifetime_s,
         }
         if chat is not None:
             claims["chat"] = [chat.chat_id, chat.linked_at_us]
@@ -122,4 +123,5 @@ def _identity_of(claims: dict[str, Any]) -> Identity:
         role=claims["role"],
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         chat=chat,
+        issued_at=float(claims["iat"]),
     )

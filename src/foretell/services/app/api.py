@@ -14,13 +14,16 @@ from foretell.kit.swagger import Documentation
 from foretell.services.app import problems
 from foretell.services.app.bot_only import BotOnly
 from foretell.services.app.openapi import Api
+from foretell.services.app.page import serving
 from foretell.services.app.routes import (
+    about,
     accounts,
     api_keys,
     credits,
     events,
     models,
     predictions,
+    sessions,
     telegram,
     telegram_bot,
     webhooks,
@@ -29,6 +32,10 @@ from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
 
+_ROUTERS = (
+    *(about, accounts, api_keys, credits, events, models, predictions, sessions),
+    *(telegram, telegram_bot, webhooks),
+)
 _TITLE = "Foretell"
 _DESCRIPTION = """\
 Ask models for predictions. Register with `POST /users`, log in with `POST /token`, and ask with
@@ -55,11 +62,14 @@ def build_api(state: AppState) -> Api:
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     problems.install(api)
-    for module in (accounts, api_keys, credits, events, models, predictions, telegram, telegram_bot, webhooks):
+    for module in _ROUTERS:
         api.include_router(module.router)
     documentation = Documentation(_TITLE, api.openapi)
     for path in ("/docs", "/docs/{file}", "/openapi.json"):
         api.routes.append(Route(path, documentation, include_in_schema=False))
+    page = serving.Page()
+    for path in serving.PATHS:
+        api.routes.append(Route(path, page, include_in_schema=False))
     return api
 
 

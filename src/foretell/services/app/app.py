@@ -32,7 +32,7 @@ from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.app import submit
 from foretell.services.app.api import build_api, surround
-from foretell.services.app.authentication import Authenticator, record_key_uses
+from foretell.services.app.authentication import Authenticator, follow_endings, record_uses
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.measures import count_accepted
@@ -123,6 +123,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             telegram_signups=SignupThrottle(settings.telegram_signups),
             webhook_sends=AccountThrottle(settings.webhook_sends_per_minute),
             authenticator=Authenticator(database, access_tokens),
+            session_lifetime=settings.session_lifetime,
             waiting=waiting,
             following=following,
             checked_urls=checked_urls,
@@ -167,8 +168,9 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             asyncio.create_task(waiting.look()),
             asyncio.create_task(following.listen(broker.subscribe(queues.EVENTS_WRITTEN))),
             asyncio.create_task(following.look()),
+            asyncio.create_task(follow_endings(state.authenticator, database, settings.access_token_lifetime_s)),
         ]
-        recording = asyncio.create_task(record_key_uses(state.authenticator, database, stopping))
+        recording = asyncio.create_task(record_uses(state.authenticator, database, state.session_lifetime, stopping))
         try:
             await serve_http(application, settings, stopping, application.direct)
         finally:

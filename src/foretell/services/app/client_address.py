@@ -15,7 +15,7 @@ def client_address(scope: Mapping[str, Any], trusted_proxies: Sequence[Network])
     """
     client = scope.get("client")
     address: str = client[0] if client else ""
-    if not trusted_proxies or not _is_trusted(address, trusted_proxies):
+    if not trusted_proxies or not is_trusted(address, trusted_proxies):
         return address
     values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     for hop in reversed(b",".join(values).decode("latin-1").split(",")):
@@ -23,7 +23,7 @@ def client_address(scope: Mapping[str, Any], trusted_proxies: Sequence[Network])
         if not _is_address(hop):
             break
         address = hop
-        if not _is_trusted(hop, trusted_proxies):
+        if not is_trusted(hop, trusted_proxies):
             break
     return address
 
@@ -36,7 +36,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
+def is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
+    """Whether this is the address of a proxy that we trust."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

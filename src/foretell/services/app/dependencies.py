@@ -4,17 +4,24 @@ import re
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
-from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
 from pydantic import BeforeValidator
 
 from foretell.domain.accounts.identity import Identity
 from foretell.services.app.authentication import token_of
+from foretell.services.app.page.cookies import COOKIE
 from foretell.services.app.state import AppState
 
 # These describe for the OpenAPI page what `token_of` reads; by themselves they refuse nobody.
 _oauth2 = OAuth2PasswordBearer("/token", scheme_name="Password", refreshUrl="/token", auto_error=False)
 _bearer = HTTPBearer(scheme_name="AccessTokenOrApiKey", auto_error=False)
 _api_key = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
+_session = APIKeyCookie(
+    name=COOKIE,
+    scheme_name="Session",
+    description="Of POST /session. What changes something needs `X-CSRF-Token` besides.",
+    auto_error=False,
+)
 
 
 async def _state(request: Request) -> AppState:
@@ -25,14 +32,21 @@ async def _state(request: Request) -> AppState:
 State = Annotated[AppState, Depends(_state)]
 
 
-async def _caller(
+async def _token(
     request: Request,
-    state: State,
     _password: Annotated[Any, Depends(_oauth2)],
-    _token: Annotated[Any, Depends(_bearer)],
+    _bearer_token: Annotated[Any, Depends(_bearer)],
     _key: Annotated[Any, Depends(_api_key)],
-) -> Identity:
-    token = token_of(request.scope["headers"])
+    _cookie: Annotated[Any, Depends(_session)],
+) -> str:
+    return token_of(request.scope["headers"], request.method)
+
+
+#: What proves who calls: an access token, an API key, or the secret of a session.
+Token = Annotated[str, Depends(_token)]
+
+
+async def _caller(token: Token, state: State) -> Identity:
     return state.authenticator.identify_cached(token) or await state.authenticator.identify(token)
 
 

@@ -69,6 +69,7 @@ class Api(FastAPI):
             paths[SUBMIT_PATH] = {"post": SUBMIT_OPERATION | {"responses": _submit_answers()}}
             document["paths"] = dict(sorted(paths.items()))
             _drop_frameworks_422(document)
+            _tell_of_foreign_requests(document)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -95,3 +96,11 @@ def _drop_frameworks_422(document: dict[str, Any]) -> None:
                 del operation["responses"]["422"]
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
+
+
+def _tell_of_foreign_requests(document: dict[str, Any]) -> None:
+    # Wherever a cookie is taken, a request that changes something is refused without what belongs to it.
+    for operations in document["paths"].values():
+        for method, operation in operations.items():
+            if method != "get" and operation.get("security"):
+                operation["responses"].setdefault("403", _problem(403))

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from foretell.contracts.bot_secret import check_bot_secret
+from foretell.domain.accounts.sessions import Lifetime
 from foretell.inference.package import ModelPackage
 from foretell.kit.errors import Misconfigured
 from foretell.kit.outgoing_settings import OutgoingSettings
@@ -66,6 +67,9 @@ class AppSettings(OutgoingSettings):
     telegram_bot_name: Annotated[str, BeforeValidator(_without_at)] = Field(default="", pattern=r"^[A-Za-z0-9_]{0,64}$")
     access_token_lifetime_s: int = Field(default=900, ge=1, le=86_400)
     refresh_token_lifetime_s: int = Field(default=30 * 86_400, ge=1, le=366 * 86_400)
+    #: How long a session of a browser lasts without use, and in any case.
+    session_idle_s: int = Field(default=14 * 86_400, ge=60, le=366 * 86_400)
+    session_lifetime_s: int = Field(default=90 * 86_400, ge=60, le=366 * 86_400)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     #: A prediction that nobody took within this time fails with `expired`, and its credits come back.
     prediction_expires_s: float = Field(default=3600.0, gt=0)
@@ -95,6 +99,11 @@ class AppSettings(OutgoingSettings):
         needed = self.production and self.bot_is_on
         check_bot_secret(self, self.bot_secret.get_secret_value(), needed=needed)
         return self
+
+    @property
+    def session_lifetime(self) -> Lifetime:
+        """How long sessions last."""
+        return Lifetime(self.session_idle_s, self.session_lifetime_s)
 
     def price_credits_of(self, package: ModelPackage) -> int:
         """What one prediction of this model costs: the operator's price, else the manifest's."""

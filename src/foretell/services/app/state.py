@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from foretell.domain.accounts.passwords import Passwords
+from foretell.domain.accounts.sessions import Lifetime
 from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.inference.registry import Registry
@@ -31,6 +32,7 @@ class AppState:
     #: What an account asks to be sent to its webhooks out of turn.
     webhook_sends: AccountThrottle
     authenticator: Authenticator
+    session_lifetime: Lifetime
     waiting: Waiting
     following: Following
     checked_urls: CheckedUrls

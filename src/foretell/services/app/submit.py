@@ -147,7 +147,7 @@ class Submit:
 
     async def _answer(self, request: Request) -> Answer:
         headers = dict(request.headers)
-        token = token_of(request.headers)
+        token = token_of(request.headers, "POST")
         identity, looked_up_s = self._authenticator.identify_cached(token), 0.0
         if identity is None:
             identity, looked_up_s = await self._look_up(token)

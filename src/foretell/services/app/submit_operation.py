@@ -64,7 +64,7 @@ SUBMIT_OPERATION: dict[str, Any] = {
         "Holds the price and queues the prediction; it is charged when it succeeds. Ask for the result at the "
         "`Location`, follow its events, or wait with `Prefer: wait=N`."
     ),
-    "security": [{"Password": []}, {"AccessTokenOrApiKey": []}, {"ApiKey": []}],
+    "security": [{"Password": []}, {"AccessTokenOrApiKey": []}, {"ApiKey": []}, {"Session": []}],
     "parameters": [
         {
             "name": "Idempotency-Key",

@@ -15,7 +15,7 @@ from foretell.broker.port import Broker, Consumer, Delivery, MessageRefused
 from foretell.contracts import queues
 from foretell.contracts.envelopes import pack
 from foretell.contracts.messages import INPUT_TOO_LARGE, Failure, decode_results, decode_tasks
-from foretell.domain.accounts import refresh_tokens
+from foretell.domain.accounts import refresh_tokens, sessions
 from foretell.domain.notifications import events, listening, outbox
 from foretell.domain.notifications.events import KEPT
 from foretell.domain.predictions import sweeps
@@ -211,12 +211,13 @@ class Sweeper:
                 await self._bury(dead, ready)
 
     async def forget_refresh_tokens(self) -> None:
-        """Delete, now and then, the refresh tokens that expired long ago: nobody needs to know them any more."""
+        """Delete, now and then, the refresh tokens and sessions that expired long ago: nobody needs to know them."""
         if time.monotonic() < self._tidy_at:
             return
         self._tidy_at = time.monotonic() + _TIDY_EVERY_S
         async with self._database.transaction() as connection:
             await refresh_tokens.delete_expired(connection, before=now() - _TOKENS_KEPT)
+            await sessions.delete_expired(connection, before=now())
 
     async def forget_events(self) -> None:
         """Delete what was told more than 7 days ago, and stop writing it down for whom nobody listens any more."""

@@ -12,13 +12,23 @@ from foretell.contracts import http
 from foretell.contracts.messages import Failure
 from foretell.kit.clock import now, uuid7
 from foretell.services.app.openapi import Api
-from foretell.services.app.routes import accounts, api_keys, credits, events, models, predictions, webhooks
+from foretell.services.app.routes import (
+    about,
+    accounts,
+    api_keys,
+    credits,
+    events,
+    models,
+    predictions,
+    sessions,
+    webhooks,
+)
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
-    for module in (accounts, api_keys, credits, events, models, predictions, webhooks):
+    for module in (about, accounts, api_keys, credits, events, models, predictions, sessions, webhooks):
         api.include_router(module.router)
     # As it goes over the wire.
     page: dict[str, Any] = json.loads(json.dumps(api.openapi()))
@@ -61,6 +71,13 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "POST /api-keys",
         "GET /api-keys",
         "DELETE /api-keys/{key_id}",
+        "POST /session",
+        "GET /session",
+        "DELETE /session",
+        "GET /sessions",
+        "DELETE /sessions",
+        "DELETE /sessions/{session_id}",
+        "GET /about",
     }
 
 
@@ -97,6 +114,13 @@ def test_problems_are_documented_as_what_they_are(document: dict[str, Any]) -> N
         for status, answer in operation["responses"].items():
             if int(status) >= 400:
                 assert set(answer["content"]) == {"application/problem+json"}, (name, status)
+
+
+def test_whatever_a_cookie_may_change_says_that_it_may_be_refused(document: dict[str, Any]) -> None:
+    for name, operation in _operations(document):
+        by_cookie = {"Session": []} in operation.get("security", [])
+        if by_cookie and not name.startswith("GET "):
+            assert "403" in operation["responses"], name
 
 
 def test_examples_fit_the_schemas_beside_them(document: dict[str, Any]) -> None:

@@ -11,12 +11,14 @@ from fastapi import APIRouter, Header, Query, Response
 from starlette.responses import StreamingResponse
 
 from foretell.contracts import http
+from foretell.domain.accounts.identity import Identity
+from foretell.domain.errors import InvalidToken
 from foretell.domain.notifications import events, listening
 from foretell.domain.predictions import told
 from foretell.kit.clock import now
 from foretell.kit.errors import Unavailable
 from foretell.kit.problems import InvalidRequest
-from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State
+from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State, Token
 from foretell.services.app.openapi import problem_answers, struct_answer
 from foretell.services.app.state import AppState
 
@@ -49,6 +51,7 @@ _encode = msgspec.json.Encoder().encode
 )
 async def list_events(
     caller: Caller,
+    token: Token,
     state: State,
     after: Annotated[
         int | None, Query(ge=0, le=_LARGEST, description="`next_cursor` of the page before, or a sequence"), PlainNumber
@@ -64,7 +67,7 @@ async def list_events(
     """
     await _ask(state, caller.user_id)
     if _STREAM in accept:
-        return await _stream(state, caller.user_id, _position(last_event_id, after))
+        return await _stream(state, caller, token, _position(last_event_id, after))
     start = after or 0
     found, more = await _look(state, caller.user_id, start, limit)
     page = http.EventPage(found, str(found[-1].sequence if found else start), more)
@@ -96,18 +99,20 @@ def _position(last_event_id: str | None, after: int | None) -> int | None:
     return int(last_event_id)
 
 
-async def _stream(state: AppState, user_id: UUID, after: int | None) -> Response:
+async def _stream(state: AppState, caller: Identity, token: str, after: int | None) -> Response:
+    user_id = caller.user_id
     if after is None:
         async with state.database.snapshot() as connection:
             after = (await events.last_of(connection, [user_id])).get(user_id, 0)
     return StreamingResponse(
-        _events(state, user_id, after),
+        _events(state, caller, token, after),
         media_type=_STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(state: AppState, user_id: UUID, after: int) -> AsyncIterator[bytes]:
+async def _events(state: AppState, caller: Identity, token: str, after: int) -> AsyncIterator[bytes]:
+    user_id = caller.user_id
     stopping = asyncio.create_task(state.stopping.wait())
     try:
         async with state.following.follow(user_id) as written:
@@ -116,7 +121,11 @@ async def _events(state: AppState, user_id: UUID, after: int) -> AsyncIterator[b
             while not stopping.done():
                 written.clear()
                 try:
+                    await state.authenticator.check_still(caller, token)
                     found, more = await _look(state, user_id, after, _PAGE)
+                except InvalidToken:
+                    # Signed out, or blocked: a browser that comes back hears so.
+                    return
                 except Unavailable:
                     # The stream lives on: what it waits for is a fact that the database will still know.
                     found, more = [], False

@@ -11,12 +11,14 @@ from starlette.responses import StreamingResponse
 
 from foretell.contracts import http
 from foretell.contracts.messages import Status
+from foretell.domain.accounts.identity import Identity
+from foretell.domain.errors import InvalidToken
 from foretell.domain.predictions import history
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.history import PredictionView
 from foretell.domain.predictions.presentation import details_of, prediction_of
 from foretell.kit.errors import Unavailable
-from foretell.services.app.dependencies import NAME_PATTERN, Caller, Limit, State
+from foretell.services.app.dependencies import NAME_PATTERN, Caller, Limit, State, Token
 from foretell.services.app.openapi import problem_answers, struct_answer
 from foretell.services.app.state import AppState
 from foretell.services.app.waiting import finished_of
@@ -96,6 +98,7 @@ async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -
 async def follow_prediction(
     prediction_id: UUID,
     caller: Caller,
+    token: Token,
     state: State,
     last_event_id: Annotated[str | None, Header(description="The id of the last event that was seen")] = None,
 ) -> Response:
@@ -106,13 +109,13 @@ async def follow_prediction(
         # Otherwise a browser comes again and again: a stream that ends is one that broke, to it.
         return Response(status_code=204)
     return StreamingResponse(
-        _events(state, view),
+        _events(state, caller, token, view),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(state: AppState, view: PredictionView) -> AsyncIterator[bytes]:
+async def _events(state: AppState, caller: Identity, token: str, view: PredictionView) -> AsyncIterator[bytes]:
     stopping = asyncio.create_task(state.stopping.wait())
     try:
         async with state.waiting.watch(view.id) as ended:
@@ -123,12 +126,24 @@ async def _events(state: AppState, view: PredictionView) -> AsyncIterator[bytes]
                 waiting_for = [future for future in (ended, stopping) if not future.done()]
                 done, _ = await asyncio.wait(waiting_for, timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
+                    if not await _still_in(state, caller, token):
+                        return
                     yield b": still queued\n\n"
                 view = await _look_again(state, view)
                 if view.status != "queued":
                     yield _event(view)
     finally:
         stopping.cancel()
+
+
+async def _still_in(state: AppState, caller: Identity, token: str) -> bool:
+    try:
+        await state.authenticator.check_still(caller, token)
+    except InvalidToken:
+        return False
+    except Unavailable:
+        pass
+    return True
 
 
 async def _look_again(state: AppState, view: PredictionView) -> PredictionView:

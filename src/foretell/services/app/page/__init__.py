@@ -1,0 +1,1 @@
+"""The page: its sessions in cookies, and its built files."""
