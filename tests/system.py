@@ -28,6 +28,7 @@ from foretell.domain.predictions.audit import Finding, audit
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
+from foretell.kit.standstill import STACKS_SIGNAL
 from tests.fork_server import Forked, ForkServer
 from tests.ports import free_port
 
@@ -161,7 +162,10 @@ class System:
         return [running.process.returncode for running in ending]
 
     async def heal(self) -> None:
-        """Have everything running that should run, and wait until it is healthy; what exits meanwhile is replaced."""
+        """Have everything running that should run, and wait until it is healthy; what exits meanwhile is replaced.
+
+        What stands still fails the test, and says where it stands.
+        """
         for attempt in range(5):
             self.replace_missing()
             try:
@@ -194,9 +198,17 @@ class System:
         async with httpx.AsyncClient() as client:
             for running in self.alive():
                 while not await _is_healthy(client, running):
-                    if running.process.poll() is not None or time.monotonic() > deadline:
-                        raise RuntimeError(f"{running.instance} is not healthy:\n{self.log_of(running)[-3000:]}")
+                    ended = running.process.poll() is not None
+                    if ended or time.monotonic() > deadline:
+                        said = self.log_of(running)[-3000:] if ended else await self.stacks_of(running)
+                        raise RuntimeError(f"{running.instance} is not healthy:\n{said}")
                     await asyncio.sleep(0.05)
+
+    async def stacks_of(self, running: Running) -> str:
+        """The end of a process's log, behind which it was told to write where each of its threads is."""
+        running.process.send_signal(STACKS_SIGNAL)
+        await asyncio.sleep(1)
+        return self.log_of(running)[-12_000:]
 
     def alive(self, service: str | None = None) -> list[Running]:
         """The processes that run, of one service or of all."""
@@ -228,6 +240,8 @@ class System:
         while self.alive() and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         for running in self.alive():
+            # What does not end when it is told to stands somewhere, and this is the last chance to hear where.
+            print(f"{running.instance} had to be killed:\n{await self.stacks_of(running)}", file=sys.__stderr__)
             running.process.kill()
         for running in self.processes:
             running.process.wait()

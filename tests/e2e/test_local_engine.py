@@ -119,6 +119,33 @@ def test_from_up_to_down(foretell: Installation) -> None:
     assert not (foretell.folder / "data" / "run").exists()
 
 
+def test_whatever_stands_still_is_replaced_and_nothing_is_lost(foretell: Installation) -> None:
+    foretell("up", "--detach", "--workers", "1", FORETELL_STANDSTILL_LIMIT_S="6")
+    before = foretell.status()
+    app = f"http://127.0.0.1:{foretell.environment['FORETELL_APP_PORT']}"
+    with httpx.Client(base_url=app, trust_env=False, timeout=30) as client:
+        token = client.post("/token", data={"username": "test", "password": "test"}).json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        os.kill(before["worker-1"]["pid"], signal.SIGSTOP)
+        flight = {"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 3}
+        order = {"model": "flight-delay", "input": flight}
+        ids = [client.post("/predictions/predict", json=order).json()["id"] for _ in range(3)]
+        for name in before:
+            os.kill(before[name]["pid"], signal.SIGSTOP)
+
+        def replaced() -> bool:
+            after = foretell.status()
+            return all(each["healthy"] and each["pid"] != before[name]["pid"] for name, each in after.items())
+
+        wait_for(replaced)
+        wait_for(lambda: all(client.get(f"/predictions/{each}").json()["status"] == "succeeded" for each in ids))
+        assert client.get("/balance").json()["held"] == 0
+    assert "All is right" in foretell("audit")
+    said = (foretell.folder / "data" / "logs" / "worker-1.log").read_text()
+    assert "process_stands_still" in said
+    assert '"standstills":' in said
+
+
 def test_a_bot_whose_telegram_is_away_holds_up_nothing(foretell: Installation) -> None:
     telegram = {"TELEGRAM_TOKEN": "123456:AAnobody", "TELEGRAM_API_URL": f"http://127.0.0.1:{free_port()}"}
     foretell("up", "--detach", "--workers", "1", **telegram)

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any, cast
 import structlog
 import uvicorn
 
-from foretell.kit import logs, memory, shipping, trace_export, tracing
+from foretell.kit import logs, memory, metrics, shipping, standstill, trace_export, tracing
 from foretell.kit.asgi import HELD, Application, Receive, Scope, Send
 from foretell.kit.clock import uuid7
 from foretell.kit.connection_bounds import Bounds, Intake
@@ -53,9 +54,11 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     """Run `serve(instance, stopping)` until it returns, and exit: 0, or 1 with the reason as a log line.
 
     SIGTERM and SIGINT set `stopping`; a second one, or a stop that takes longer than the grace period and ten
-    seconds, ends the process at once.
+    seconds, ends the process at once. So does an event loop that stands still (`standstill.py`).
     """
+    standstill.show_stacks_when_told()
     instance = instance_of(service, settings)
+    metrics.STANDSTILLS.inc(settings.standstills)
     memory.have_large_blocks_given_back()
     # What a service writes is its installation's, and nobody else's on this machine.
     os.umask(0o077)
@@ -112,13 +115,27 @@ async def _until_stopped(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    log.info("service_starting", pid=os.getpid())
+    replaced = {"standstills": settings.standstills} if settings.standstills else {}
+    log.info("service_starting", pid=os.getpid(), **replaced)
+    watch = standstill.Watch(settings.standstill_limit_s, _end_what_stands) if settings.standstill_limit_s else None
+    if watch is not None:
+        watch.begin()
     try:
         await serve(instance, stopping)
     finally:
+        if watch is not None:
+            watch.close()
         if tracing.recording():
             await asyncio.to_thread(tracing.stop, _LAST_SPANS_S)
     log.info("service_stopped")
+
+
+def _end_what_stands(status: int) -> None:
+    # Its last words are sent if that is possible, and it ends either way.
+    last = threading.Thread(target=exit_at_once, args=(status,), daemon=True)
+    last.start()
+    last.join(4 * _LAST_WORDS_S)
+    standstill.end_now(status)
 
 
 def _give_up() -> None:

@@ -11,6 +11,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
     CollectorRegistry,
+    Counter,
     Gauge,
     Histogram,
     Metric,
@@ -94,6 +95,11 @@ class HttpRequests(Collector):
 HTTP_REQUESTS = HttpRequests()
 BATCH_ITEMS = Histogram(
     "foretell_batch_items", "How many items one batch took, by station of the path.", ["station"], buckets=SIZE_BUCKETS
+)
+STANDSTILLS = Counter(
+    "foretell_standstills",
+    "Times that this instance was ended and replaced because its event loop stood still, since the start of the local "
+    "engine.",
 )
 UP = Gauge("foretell_service_info", "1, with what this process is.", ["service", "instance", "version"])
 

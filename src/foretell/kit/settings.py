@@ -41,6 +41,10 @@ class ServiceSettings(BaseSettings):
     instance: str = ""
     #: How long a stop may take before what is left is cut off.
     stop_grace_s: float = Field(default=20.0, gt=0)
+    #: After so long without a turn of its event loop a process is ended, so that it is replaced; 0: never.
+    standstill_limit_s: float = Field(default=60.0, ge=0)
+    #: How often the local engine had to do that with this instance (it says so itself).
+    standstills: int = Field(default=0, ge=0)
     #: Bounds of what a connection may take before anything is known of it (see kit/connection_bounds.py).
     max_head_bytes: int = Field(default=64 * 1024, ge=1024)
     head_timeout_s: float = Field(default=20.0, gt=0)

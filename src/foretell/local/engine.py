@@ -336,5 +336,5 @@ class LocalEngine:
         return was_running or bool(left)
 
 
-_SET_PER_PROCESS = ("FORETELL_PORT", "FORETELL_INSTANCE")
+_SET_PER_PROCESS = ("FORETELL_PORT", "FORETELL_INSTANCE", "FORETELL_STANDSTILLS")
 _ABSENT = ProcessState(name="", state="STOPPED", pid=0, started_at=0, uptime_s=0)

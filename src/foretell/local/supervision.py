@@ -3,15 +3,19 @@
 Run as `python -m foretell.local.supervision -n -c FILE`. As it comes, supervisord pauses 1, 2, 3 … seconds between
 restarts whatever ended the process, without a bound, gives up for good in the end, and looks after its children once
 a second. Here a process that somebody killed is back at once, one that ends itself again and again gets growing
-pauses up to 15 s, and none is ever given up. And it lives on when the disk is full (`supervisor_logs.py`).
+pauses up to 15 s, and none is ever given up. One that no longer answers is ended, and so replaced (`silence.py`). And
+the supervisor lives on when the disk is full (`supervisor_logs.py`).
 """
 
+import json
 import os
 import signal
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from supervisor.dispatchers import POutputDispatcher
 from supervisor.events import ProcessCommunicationStdoutEvent
@@ -22,14 +26,22 @@ from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 from supervisor.supervisord import go
 
+from foretell.kit.standstill import EXIT_STOOD_STILL, STACKS_SIGNAL
+from foretell.local.silence import Listener, Target
 from foretell.local.supervisor_logs import LogFile
 
 _LOOK_EVERY_S = 0.1
 _LONGEST_PAUSE_S = 15.0
 _LONGEST_PAUSE_AFTER_SIGNAL_S = 1.0
 _STOPPING_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
-#: Exit status of a process that asks to be replaced at once (EX_SOFTWARE: a worker whose model hangs).
-_REPLACE_AT_ONCE = 70
+#: Exit statuses of processes that ask to be replaced at once (EX_SOFTWARE: a worker whose model hangs).
+_REPLACE_AT_ONCE = (70, EXIT_STOOD_STILL)
+#: After so long without an answer a process is ended, unless FORETELL_STANDSTILL_LIMIT_S says otherwise; and so much
+#: later: a process that can still see by itself that it stands still knows more about it.
+_STANDSTILL_LIMIT_S = 60.0
+_LATER_S = 10.0
+#: How long it may take to write its stacks before it is killed.
+_STACKS_WITHIN_S = 1.0
 
 
 def pause_s(short_lives: int, wait_status: int) -> float:
@@ -39,7 +51,7 @@ def pause_s(short_lives: int, wait_status: int) -> float:
     """
     if os.WIFSIGNALED(wait_status):
         longest = _LONGEST_PAUSE_AFTER_SIGNAL_S
-    elif os.WEXITSTATUS(wait_status) == _REPLACE_AT_ONCE:
+    elif os.WEXITSTATUS(wait_status) in _REPLACE_AT_ONCE:
         longest = 0.0
     else:
         longest = _LONGEST_PAUSE_S
@@ -72,8 +84,59 @@ class _Process(Subprocess):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
         return super()._spawn_as_child(filename, argv)
 
+    #: When to kill which process, by the monotonic clock: one that is silent.
+    _doomed: tuple[float, int] | None = None
+
+    @property
+    def target(self) -> Target | None:
+        """Where to ask whether it lives; None when it need not."""
+        told = self.config.environment
+        if not self.pid or self.killing or self._doomed is not None or "FORETELL_PORT" not in told:
+            return None
+        return Target(self.config.name, self.pid, told["FORETELL_HOST"], int(told["FORETELL_PORT"]))
+
+    def end_silent(self, pid: int, silent_s: float) -> None:
+        """End the process, which has not answered for so long, after it was told to write its stacks."""
+        if pid != self.pid or self.killing:
+            return
+        self._say("process_stands_still", pid=pid, for_s=round(silent_s, 1))
+        with suppress(OSError):
+            os.kill(pid, STACKS_SIGNAL)
+        self._doomed = time.monotonic() + _STACKS_WITHIN_S, pid
+
+    def kill_doomed(self) -> None:
+        """Kill it when its time has come. What has ended is not yet collected, so that the number is still its own."""
+        if self._doomed is None or time.monotonic() < self._doomed[0]:
+            return
+        _, pid = self._doomed
+        if pid == self.pid:
+            with suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        else:
+            self._doomed = None
+
+    def _say(self, message: str, **fields: Any) -> None:
+        """A line in its log as the service would write it, and one in ours."""
+        told = self.config.environment
+        line = {
+            "@timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "log.level": "error",
+            "message": message,
+            **fields,
+            "service.name": "supervisor",
+            "service.node.name": told.get("FORETELL_INSTANCE", self.config.name),
+        }
+        self.config.output_log().info(json.dumps(line).encode() + b"\n")
+        self.config.options.logger.critical(f"{self.config.name}: {message} {fields}")
+
     def finish(self, pid: int, wait_status: int) -> None:
         """Called when the process has ended."""
+        stood_still = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status) == EXIT_STOOD_STILL
+        if stood_still or self._doomed is not None:
+            # The next one is told, and tells whoever reads its metrics.
+            told = self.config.environment
+            told["FORETELL_STANDSTILLS"] = str(int(told.get("FORETELL_STANDSTILLS", "0")) + 1)
+        self._doomed = None
         super().finish(pid, wait_status)
         if self.state == ProcessStates.BACKOFF:
             self.delay = time.time() + pause_s(self.backoff, wait_status)
@@ -117,18 +180,42 @@ class _ProcessConfig(ProcessConfig):  # type: ignore[misc]
     def make_process(self, group: Any = None) -> _Process:
         process = _Process(self)
         process.group = group
+        self.options.made[id(process)] = process
         return process
 
 
 class _Poller(Poller):  # type: ignore[misc]
     def poll(self, timeout: float) -> Any:
-        return super().poll(min(timeout, _LOOK_EVERY_S))
+        found = super().poll(min(timeout, _LOOK_EVERY_S))
+        self.options.look_after_silent()
+        return found
 
 
 class _Options(ServerOptions):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.poller = _Poller(self)
+        #: Every process that there is.
+        self.made: WeakValueDictionary[int, _Process] = WeakValueDictionary()
+        self._listener: Listener | None = None
+
+    def listen(self, limit_s: float) -> None:
+        """From now on, end who has not answered for `limit_s`."""
+        self._listener = Listener(limit_s)
+        self._listener.start()
+
+    def look_after_silent(self) -> None:
+        """To be called all the time, by the thread that collects processes."""
+        if self._listener is None:
+            return
+        processes = list(self.made.values())
+        self._listener.listen_to(target for process in processes if (target := process.target) is not None)
+        for silent in self._listener.silent():
+            for process in processes:
+                if process.config.name == silent.name:
+                    process.end_silent(silent.pid, self._listener.limit_s)
+        for process in processes:
+            process.kill_doomed()
 
     def make_logger(self) -> None:
         # `parse_criticals` is left out: a warning to those who run it as root, who (in a container, say) chose so.
@@ -156,12 +243,21 @@ class _Options(ServerOptions):  # type: ignore[misc]
         )
 
 
+def _limit_s() -> float:
+    """What the setting says; services refuse to start with one that is no number, and say so."""
+    with suppress(ValueError):
+        return max(0.0, float(os.environ.get("FORETELL_STANDSTILL_LIMIT_S") or _STANDSTILL_LIMIT_S))
+    return _STANDSTILL_LIMIT_S
+
+
 def main() -> None:
     """Run until told to shut down."""
     options = _Options()
     options.realize(doc=__doc__)
     options.first = True
     options.test = False
+    if limit_s := _limit_s():
+        options.listen(limit_s + min(limit_s, _LATER_S))
     go(options)
     options.close_httpservers()
     options.close_logger()

@@ -19,6 +19,7 @@ _PATIENCE_S = 30
 
 _PROGRAM = """
 import asyncio
+import time
 from foretell.kit.asgi import Operations, respond
 from foretell.kit.errors import Misconfigured
 from foretell.kit.lifecycle import run, serve_http
@@ -41,6 +42,13 @@ async def healthy(instance, stopping):
 
 async def never_stop(instance, stopping):
     await serve_http(app, settings, asyncio.Event())
+
+async def stand_still(instance, stopping):
+    time.sleep(3600)
+
+async def stand_for_a_moment(instance, stopping):
+    time.sleep(0.7)
+    await serve_http(app, settings, stopping)
 
 async def fail(instance, stopping):
     raise RuntimeError("the unexpected")
@@ -76,10 +84,18 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def end(self) -> tuple[int, list[dict[str, Any]]]:
-        """Wait for its end; its exit status and the rest of its lines."""
+    def await_error(self, part: str) -> str:
+        """The next line on standard error that has `part`."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if part.encode() in line:
+                return line.decode()
+        raise AssertionError(f"the process ended without {part}")
+
+    def end(self, *, quiet: bool = True) -> tuple[int, list[dict[str, Any]]]:
+        """Wait for its end; its exit status and the rest of its lines. If `quiet`, without a word of complaint."""
         output, errors = self._process.communicate(timeout=_PATIENCE_S)
-        assert errors == b""
+        assert errors == b"" or not quiet
         return self._process.returncode, [json.loads(line) for line in output.splitlines()]
 
     def remove(self) -> None:
@@ -187,6 +203,44 @@ def test_an_instance_without_a_name_gets_one(start: Callable[..., Process]) -> N
     names = [process.await_line("service_listening")["service.node.name"] for process in processes]
     assert all(name.startswith(f"app-{socket.gethostname()}-") for name in names)
     assert len(set(names)) == 2
+
+
+# What stands still
+
+
+def test_told_by_a_signal_it_writes_its_stacks_and_goes_on(start: Callable[..., Process]) -> None:
+    process = start()
+    process.await_line("service_listening")
+    process.signal(signal.SIGUSR1)
+    assert process.await_error("lifecycle.py").endswith(" in run\n")
+    process.signal(signal.SIGTERM)
+    status, _ = process.end(quiet=False)
+    assert status == 0
+
+
+def test_an_event_loop_that_turns_no_more_says_where_and_ends_its_process(start: Callable[..., Process]) -> None:
+    process = start("stand_still", FORETELL_STANDSTILL_LIMIT_S="1")
+    warning = process.await_line("event_loop_stands")
+    error = process.await_line("event_loop_stood_still")
+    for line in (warning, error):
+        assert "in stand_still" in line["stacks"]
+    status, _ = process.end(quiet=False)
+    assert status == 71
+
+
+def test_one_that_is_held_up_for_less_goes_on(start: Callable[..., Process]) -> None:
+    process = start("stand_for_a_moment", FORETELL_STANDSTILL_LIMIT_S="60")
+    process.await_line("service_listening")
+    process.signal(signal.SIGTERM)
+    assert process.end()[0] == 0
+
+
+def test_how_often_it_was_replaced_is_shown(start: Callable[..., Process]) -> None:
+    process = start("healthy", FORETELL_STANDSTILLS="3")
+    assert process.await_line("service_starting")["standstills"] == 3
+    port = process.await_line("service_listening")["port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_PATIENCE_S) as response:
+        assert b"foretell_standstills_total 3.0" in response.read()
 
 
 # What is told to the monitoring service

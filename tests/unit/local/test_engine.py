@@ -134,6 +134,39 @@ def test_a_killed_process_is_back_with_the_same_instance_and_port(make_engine: M
     assert after.pid != before.pid
 
 
+def test_a_process_that_stands_still_is_ended_and_replaced(make_engine: MakeEngine) -> None:
+    engine = make_engine(FORETELL_STANDSTILL_LIMIT_S="1")
+    engine.launch(workers=1)
+    before = {status.name: status for status in wait_until_healthy(engine)}
+    # The one can't do anything any more; the other's event loop is stuck, and it sees that by itself.
+    os.kill(before["hand-1"].pid, signal.SIGSTOP)
+    os.kill(before["front"].pid, signal.SIGUSR2)
+    wait_for(lambda: all(pids(engine)[name] not in (0, before[name].pid) for name in before))
+    wait_until_healthy(engine)
+    for name in before:
+        told = variable(pids(engine)[name], "FORETELL_STANDSTILLS")
+        assert told is not None
+        assert int(told) >= 1
+    lines = Logs(engine.installation.logs_dir).last(1000)
+    said = {(line.source, line.message) for line in lines}
+    assert ("hand-1", "process_stands_still") in said
+    assert ("front", "event_loop_stood_still") in said
+    # Where it stood, it said twice: in its words and, past all of Python, in those of the interpreter.
+    log = (engine.installation.logs_dir / "front.log").read_text()
+    assert "in hold_up" in log
+    (last, *_) = [line for line in lines if line.message == "event_loop_stood_still"]
+    assert "hold_up" in last.fields["stacks"]
+
+
+def test_a_process_that_ends_is_no_standstill(make_engine: MakeEngine) -> None:
+    engine = make_engine([Service("hand", HERE)])
+    engine.launch()
+    (before,) = wait_until_healthy(engine)
+    os.kill(before.pid, signal.SIGKILL)
+    wait_for(lambda: pids(engine)["hand"] not in (0, before.pid))
+    assert variable(pids(engine)["hand"], "FORETELL_STANDSTILLS") is None
+
+
 def test_a_service_that_cannot_start_is_named_with_its_last_words(make_engine: MakeEngine) -> None:
     engine = make_engine(table(Service("crash", HERE)))
     engine.installation.prepare()
