@@ -28,6 +28,11 @@ class Topology:
     def events(self) -> str:
         return self.prefix + queues.EVENTS
 
+    @property
+    def dead_letters(self) -> str:
+        """The exchange that leads to dead-letter queues."""
+        return self.prefix + _DEAD_LETTERS
+
     def name(self, queue: str) -> str:
         return self.prefix + queue
 
@@ -36,28 +41,32 @@ class Topology:
 
     async def declare(self, link: Link, queue: str) -> None:
         """Declare `queue`, after the dead-letter queue that it relies on. Safe to repeat."""
+        name = self.name(queue)
         if self.is_dead_letter_queue(queue):
-            await self._declare(link, self.name(queue), {"x-delivery-limit": _NO_LIMIT})
+            await self._declare(link, name, self.arguments(queue))
             return
-        name, dead, exchange = self.name(queue), self.name(queues.dead_queue(queue)), self.prefix + _DEAD_LETTERS
+        dead = queues.dead_queue(queue)
         # Without a bound dead-letter queue, the delivery limit would drop messages.
-        await self._declare(link, dead, {"x-delivery-limit": _NO_LIMIT})
+        await self._declare(link, self.name(dead), self.arguments(dead))
         async with link.channel() as channel:
-            await channel.exchange_declare(exchange, exchange_type="direct", durable=True)
-            await channel.queue_bind(dead, exchange, routing_key=name)
-        await self._declare(
-            link,
-            name,
-            {
-                # RabbitMQ counts returns, we count deliveries: the third delivery is the second return.
-                "x-delivery-limit": self.delivery_limit - 1,
-                "x-dead-letter-exchange": exchange,
-                "x-dead-letter-routing-key": name,
-                "x-dead-letter-strategy": "at-least-once",
-                # Required by at-least-once; it is no bound by itself.
-                "x-overflow": "reject-publish",
-            },
-        )
+            await channel.exchange_declare(self.dead_letters, exchange_type="direct", durable=True)
+            await channel.queue_bind(self.name(dead), self.dead_letters, routing_key=name)
+        await self._declare(link, name, self.arguments(queue))
+
+    def arguments(self, queue: str) -> dict[str, Any]:
+        """With which arguments `queue` is declared."""
+        if self.is_dead_letter_queue(queue):
+            return {"x-queue-type": "quorum", "x-delivery-limit": _NO_LIMIT}
+        return {
+            "x-queue-type": "quorum",
+            # RabbitMQ counts returns, we count deliveries: the third delivery is the second return.
+            "x-delivery-limit": self.delivery_limit - 1,
+            "x-dead-letter-exchange": self.dead_letters,
+            "x-dead-letter-routing-key": self.name(queue),
+            "x-dead-letter-strategy": "at-least-once",
+            # Required by at-least-once; it is no bound by itself.
+            "x-overflow": "reject-publish",
+        }
 
     async def rebuild(self, link: Link, queue: str) -> None:
         """Delete `queue`, which has no leader, and declare it anew. What was in it comes again from the database.
@@ -81,7 +90,7 @@ class Topology:
     async def _declare(self, link: Link, name: str, arguments: dict[str, Any]) -> None:
         try:
             async with link.channel() as channel:
-                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum", **arguments})
+                await channel.queue_declare(name, durable=True, arguments=arguments)
         except ChannelPreconditionFailed as error:
             # It exists with other arguments, from before a setting changed. Working with it as it is beats not working.
             if name not in self._reported:

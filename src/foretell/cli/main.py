@@ -10,6 +10,7 @@ import typer
 
 from foretell.cli.monitor_commands import monitor_app, redrive
 from foretell.kit.errors import ForetellError
+from foretell.kit.setting_files import take_from_files
 
 app = typer.Typer(
     name="foretell",
@@ -101,6 +102,24 @@ def serve(name: Annotated[str, typer.Argument(help="app, dispatcher, worker, mod
     from foretell.cli.serving import serve_in_foreground
 
     serve_in_foreground(name)
+
+
+@app.command()
+def prepare(
+    wait_s: Annotated[float, typer.Option("--wait", min=0, help="How many seconds the database may be away.")] = 0,
+) -> None:
+    """Bring the tables of the database to this release, once, before its services start. Again, it changes nothing."""
+    from foretell.cli import preparing
+
+    preparing.prepare(wait_s)
+
+
+@app.command("write-secrets", hidden=True)
+def write_secrets(folder: Annotated[Path, typer.Argument(help="Where a folder of each service is.")]) -> None:
+    """Make the secrets of an installation in containers, and hand each service its own: for docker-compose.yaml."""
+    from foretell.cli import preparing
+
+    preparing.write_secrets(folder)
 
 
 @users_app.command("add")
@@ -331,6 +350,7 @@ def predict(
 def run() -> None:
     """The `foretell` command. What we can explain is one sentence and exit code 1."""
     try:
+        take_from_files(os.environ)
         app(prog_name="foretell")
     except ForetellError as error:
         _fail(error.message)

@@ -102,11 +102,11 @@ def _with_database(work: Callable[[Database], Awaitable[None]]) -> None:
         async with _open_database() as database:
             await work(database)
 
-    _quiet_logs()
+    quiet_logs()
     asyncio.run(run())
 
 
-def _quiet_logs() -> None:
+def quiet_logs() -> None:
     """What the services would log is no part of an answer; an error is raised to whoever asked."""
     import logging
 

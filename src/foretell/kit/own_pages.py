@@ -5,7 +5,7 @@ first, and a name that its owner points at 127.0.0.1 (DNS rebinding) makes the a
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from foretell.kit.asgi import Application, Receive, Scope, Send
@@ -21,18 +21,22 @@ class ForeignPage(ForetellError):
 
 
 class UnknownHost(ForetellError):
-    """Without a token, this service answers to addresses and to localhost only, not to other names."""
+    """Without a token, this service answers to addresses, localhost and names that it was given, not to other names."""
 
     code = "unknown_host"
     status = 421
 
 
 class OwnPages:
-    """Refuses to `app` what other pages send; with `names_refused`, also what is asked under another name."""
+    """Refuses to `app` what other pages send; with `names_refused`, also what is asked under another name.
 
-    def __init__(self, app: Application, *, names_refused: bool = False) -> None:
+    `own_names` are no other names: no page on the internet can be called so.
+    """
+
+    def __init__(self, app: Application, *, names_refused: bool = False, own_names: Iterable[str] = ()) -> None:
         self._app = app
         self._names_refused = names_refused
+        self._own_names = frozenset(name.lower() for name in own_names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._refusal(scope) if scope["type"] == "http" else None
@@ -48,9 +52,17 @@ class OwnPages:
         origin = _value(scope["headers"], b"origin")
         if origin is not None and _netloc(origin) != host:
             return ForeignPage()
-        if self._names_refused and host is not None and not _is_local(host):
+        if self._names_refused and host is not None and not self._is_ours(host):
             return UnknownHost()
         return None
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether a Host header says how we may be called."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return _is_local(name) or name in self._own_names
 
 
 def _value(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str | None:
@@ -64,12 +76,8 @@ def _netloc(origin: str) -> str | None:
         return None
 
 
-def _is_local(host: str) -> bool:
-    """Whether a Host header is an address, which nobody else's page can have for a name, or localhost."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
+def _is_local(name: str) -> bool:
+    """Whether it is an address, which nobody else's page can have for a name, or localhost."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -22,7 +22,9 @@ def check(promtool: Path, tmp_path: Path) -> Check:
     """Runs promtool beside a copy of the files, and fails where it finds fault."""
     place = tmp_path / "prometheus"
     shutil.copytree(PROMETHEUS, place, ignore=shutil.ignore_patterns("monitoring-token"))
-    (place / "monitoring-token").write_text("a token")
+    (place / "secrets").mkdir()
+    for token in ("monitoring-token", "secrets/monitoring-token"):
+        (place / token).write_text("a token")
 
     def check(*arguments: str) -> str:
         done = subprocess.run([promtool, *arguments], cwd=place, capture_output=True, text=True, check=False)

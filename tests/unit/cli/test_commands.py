@@ -25,6 +25,35 @@ def test_every_command_has_help() -> None:
     assert {group.name for group in app.registered_groups} == {"users", "models", "monitor"}
 
 
+def test_prepare_makes_the_tables_once(foretell: CommandLine, folder: Path) -> None:
+    first, second = foretell("prepare"), foretell("prepare")
+    assert first.code == second.code == 0
+    assert first.out == second.out
+    assert first.out.startswith("The database has the tables of this release")
+    assert json.loads(foretell("audit", "--json").out) == []
+
+
+def test_prepare_says_that_the_database_is_away(foretell: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETELL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    answer = foretell("prepare")
+    assert answer.code == 1
+    assert "database" in answer.error
+
+
+def test_a_setting_from_a_file_reaches_every_command(
+    foretell: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Empty is not set; so named, what the command puts there is gone after the test.
+    monkeypatch.setenv("FORETELL_DATABASE_URL", "")
+    (folder / "url").write_text(f"sqlite:///{folder / 'named.db'}\n")
+    monkeypatch.setenv("FORETELL_DATABASE_URL_FILE", str(folder / "url"))
+    assert foretell("prepare").code == 0
+    assert (folder / "named.db").is_file()
+    monkeypatch.setenv("FORETELL_SECRET_KEY_FILE", str(folder / "absent"))
+    refused = foretell("status")
+    assert (refused.code, "FORETELL_SECRET_KEY_FILE" in refused.error) == (1, True)
+
+
 def test_nothing_runs_is_a_sentence_and_no_failure(foretell: CommandLine, folder: Path) -> None:
     assert foretell("status").out.startswith("Foretell is not running here")
     assert foretell("down").out == "Foretell is not running here; there is nothing to stop.\n"

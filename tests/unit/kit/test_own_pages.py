@@ -46,3 +46,13 @@ async def test_a_name_that_somebody_points_at_us_does_not(host: str) -> None:
     assert await status_of({"Host": host}, names_refused=True) == 421
     assert await status_of({"Host": host, "Origin": f"http://{host}"}, names_refused=True) in (403, 421)
     assert await status_of({"Host": host}, names_refused=False) == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("monitoring-service:8003", 200), ("Monitoring-Service", 200), ("monitoring-service.evil.example", 421)],
+)
+async def test_a_name_of_our_own_network_is_none_of_somebody_elses(host: str, status: int) -> None:
+    own = OwnPages(_open, names_refused=True, own_names=["monitoring-service"])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(own), base_url="http://127.0.0.1:8003") as client:
+        assert (await client.get("/reports", headers={"Host": host})).status_code == status

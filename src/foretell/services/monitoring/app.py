@@ -80,7 +80,7 @@ def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
             app = part.around(app)
     return RequestLog(
         # Who shows the token may come under any name; without one, no web page but ours may come at all.
-        OwnPages(Access(app, token), names_refused=not token),
+        OwnPages(Access(app, token), names_refused=not token, own_names=settings.monitoring_own_names),
         plain_paths=["/docs", "/openapi.json"],
         quiet_routes=[*OPERATIONS, *(path for part in parts for path in part.quiet)],
         # What services tell us all day would be most of all traces.

@@ -36,6 +36,9 @@ class MonitoringSettings(AlertSettings):
     ] = (3_600.0, 86_400.0)
     #: How often they are compared.
     monitoring_drift_every_s: float = Field(default=60.0, ge=0.1, le=86_400)
+    #: Names, with commas, by which it may be asked though it wants no token, besides addresses and localhost: those of
+    #: a network, which no web page can have for its own.
+    monitoring_own_names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     #: Bounds of one request: its size, and how many records a list may have.
     monitoring_max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     monitoring_max_records: int = Field(default=50_000, ge=1)
