@@ -75,6 +75,8 @@ async def test_what_waits_is_counted_whatever_is_read_at_once(
     figures = _figures(database, worker_pools=("tpu",))
     await figures.count_what_waits()
     assert _value("queued_predictions") == 4
+    assert _value("queue_predictions", queue="ml_tasks") == _value("queue_predictions", queue="ml_tasks.gpu") == 2
+    assert _value("queue_predictions", queue="ml_tasks.tpu") == 0
     assert _value("held_credits") == 10 == await _held(database)
     ages = {
         queue: _value("queue_oldest_task_age_seconds", queue=queue) or 0.0 for queue in ("ml_tasks", "ml_tasks.gpu")
@@ -87,6 +89,8 @@ async def test_what_waits_is_counted_whatever_is_read_at_once(
     await settle(store, [succeeded(each) for each in waiting[:4]])
     await figures.count_what_waits()
     assert _value("queued_predictions") == 0
+    assert _value("queue_predictions", queue="ml_tasks") == 0
+    assert _value("queue_predictions", queue="ml_tasks.gpu") is None
     assert _value("held_credits") == 0
     assert _value("queue_oldest_task_age_seconds", queue="ml_tasks") == 0
     # Nobody said that there is such a pool, and nothing waits for it any more.

@@ -27,6 +27,7 @@ from foretell.services.dispatcher.measures import (
     NOTIFICATIONS_OVERDUE_S,
     NOTIFICATIONS_PENDING,
     OLDEST_TASK_AGE_S,
+    QUEUE_PREDICTIONS,
     QUEUED_PREDICTIONS,
     REVENUE_CREDITS,
     REVENUE_PREDICTIONS,
@@ -93,6 +94,7 @@ class Figures:
                 total.oldest_created_at = total.oldest_created_at or waiting.oldest_created_at
             if last is None:
                 break
+        QUEUE_PREDICTIONS.show({(queue,): total.predictions for queue, total in totals.items()})
         QUEUED_PREDICTIONS.set(sum(total.predictions for total in totals.values()))
         HELD_CREDITS.set(sum(total.held_credits for total in totals.values()))
         at = now()

@@ -72,6 +72,13 @@ OLDEST_TASK_AGE_S = GaugeTable(
         ["queue"],
     )
 )
+QUEUE_PREDICTIONS = GaugeTable(
+    Gauge(
+        "foretell_queue_predictions",
+        "Predictions that have not ended, by the queue of their task: what a pool of workers is scaled on.",
+        ["queue"],
+    )
+)
 QUEUED_PREDICTIONS = Gauge("foretell_queued_predictions", "Predictions that have not ended.")
 HELD_CREDITS = Gauge("foretell_held_credits", "Credits held by predictions that have not ended.")
 
