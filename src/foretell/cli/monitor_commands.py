@@ -84,7 +84,7 @@ def alerts(as_json: AsJson = False, url: Url = None) -> None:
 def logs(
     service: Annotated[str | None, typer.Option("--service", "-s", help="app, ml_worker, dispatcher, …")] = None,
     level: Annotated[str | None, typer.Option("--level", "-l", help="At least DEBUG, INFO, WARNING or ERROR.")] = None,
-    text: Annotated[str | None, typer.Option("--text", "-t", help="A part of the message.")] = None,
+    text: Annotated[str | None, typer.Option("--text", "-t", help="A part of the message or the fields.")] = None,
     prediction_id: Annotated[str | None, typer.Option("--prediction", help="All about one prediction.")] = None,
     trace_id: Annotated[str | None, typer.Option("--trace", help="All of one trace.")] = None,
     since: Annotated[str | None, typer.Option("--since", help="10m, 2h, 7d, or 2026-01-05T09:30:00Z.")] = None,

@@ -88,6 +88,8 @@ def length(seconds: float) -> str:
 
 def _overview(content: Mapping[str, Any]) -> None:
     say(f"Foretell is {content['status']}.")
+    for each in content["firing"]:
+        say(f"  {printable(each['rule'])} ({printable(each['severity'])}): {printable(each['summary'])}")
     _rows(
         ["service", "state", "for", "healthy"],
         [
@@ -123,7 +125,8 @@ def _line(per_s: float, took: Mapping[str, Any], failed: float | None) -> str:
 
 
 def _health(content: Mapping[str, Any]) -> None:
-    say(f"Foretell is {content['status']}.")
+    # Of the services alone; foretell monitor says of the whole, with what alerts.
+    say(f"The services are {content['status']}.")
     _rows(
         ["service", "instance", "state", "for", "version", "address"],
         [
@@ -248,6 +251,11 @@ def _errors(content: Mapping[str, Any]) -> None:
         ["failed predictions", "count"],
         [[each["code"], each["count"]] for each in predictions["codes"]],
         right=["count"],
+    )
+    _rows(
+        ["failing model", "version", "why", "rows"],
+        [[each["model"], each["version"], each["reason"], each["count"]] for each in content["models"]],
+        right=["rows"],
     )
     _rows(
         ["logs of", "warnings", "errors", "errors a minute"],

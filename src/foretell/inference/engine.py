@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from foretell.contracts.messages import Failure, Result, Stage, TaskEnvelope
+from foretell.inference.measures import count_failure
 from foretell.inference.observing import Seen, Watch, unwatched
 from foretell.inference.package import InvalidField, ModelPackage, PackageBroken
 from foretell.inference.preprocessing import Preprocessing, load_preprocessing
@@ -236,6 +237,7 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
             raise RuntimeError(f"{len(rows)} rows went in and {len(outputs)} outputs came out")
     except ModelAway as error:
         log.error("model_away", model=package.name, version=package.version, rows=len(rows), reason=str(error))
+        count_failure(package, "away", len(rows))
         return [Failure("model_error", "The model cannot be reached just now.")] * len(rows)
     except Exception as error:
         if len(rows) > 1:
@@ -250,6 +252,7 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
             error_type=type(error).__name__,
             where="".join(traceback.format_tb(error.__traceback__)[-3:]),
         )
+        count_failure(package, type(error).__name__)
         return [Failure("model_error", "The model failed on this input.")]
     validator = package.output_validator
     if _surely_finite(outputs) and validator.are_valid_if_finite(outputs):
@@ -269,9 +272,11 @@ def _not_fitting(package: ModelPackage, output: Any) -> Failure:
     """What becomes of a row whose answer is not what the package promises: nobody pays for it."""
     if not is_finite(output):
         log.error("model_output_not_finite", model=package.name, version=package.version)
+        count_failure(package, "not_finite")
         return Failure("model_error", "The model's answer to this input is not a finite number.")
     problem = sentence(package.output_validator.problems(output))
     log.error("model_output_not_fitting", model=package.name, version=package.version, problem=problem)
+    count_failure(package, "not_fitting")
     return Failure("model_error", "The model's answer to this input does not fit its schema.")
 
 
@@ -283,4 +288,5 @@ def _result(package: ModelPackage, task_id: Any, outcome: Row | Failure | None) 
     except (TypeError, ValueError, RecursionError) as error:
         # A model that answers what JSON does not have (a numpy value, say).
         log.error("model_output_not_json", model=package.name, version=package.version, error_type=type(error).__name__)
+        count_failure(package, "not_json")
         return Result(task_id, error=Failure("model_error", "The model's answer to this input is not JSON."))

@@ -322,6 +322,14 @@ async def test_text_is_found_in_upper_and_lower_case_of_every_script_and_means_n
         assert await messages(service, text=part) == expected, part
 
 
+async def test_a_text_is_found_in_the_fields_too(service: Watching) -> None:
+    fields = {"model": "churn", "where": 'line 3, in "Прогноз"', "error_type": "KeyError"}
+    await post(service, [record("model_failed", fields=fields), record("other", fields={"model": "sentiment"})])
+    for part in ("keyerror", "churn", 'in "прогноз"'):
+        assert await messages(service, text=part) == ["model_failed"], part
+    assert await messages(service, text="sentiment") == ["other"]
+
+
 async def test_records_of_a_prediction_are_found_from_the_time_in_its_id_on(service: Watching) -> None:
     made_at = now() - timedelta(minutes=10)
     prediction_id = str(uuid7_at(made_at))

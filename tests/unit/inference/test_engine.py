@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from foretell.contracts.messages import Failure, Stage, Task, TaskEnvelope
@@ -71,8 +72,11 @@ def test_only_the_row_on_which_the_model_raises_fails(make_bench: MakeBench) -> 
         return {"y": row["x"]}
 
     bench = make_bench(answer)
+    labels = {"model": bench.package.name, "version": bench.package.version, "reason": "ValueError"}
+    counted = REGISTRY.get_sample_value("foretell_model_failures_total", labels) or 0.0
     with capture_logs() as logs:
         outcomes = bench.engine.predict(bench.package, [{"x": 1}, {"x": 13}, {"x": 2}], "features")
+    assert REGISTRY.get_sample_value("foretell_model_failures_total", labels) == counted + 1
     assert outcomes == [{"y": 1}, Failure("model_error", "The model failed on this input."), {"y": 2}]
     (failed,) = [entry for entry in logs if entry["event"] == "model_failed"]
     assert failed["error_type"] == "ValueError"

@@ -13,6 +13,7 @@ from foretell.services.monitoring.reports.throughput import REQUESTS, SETTLED
 from foretell.services.monitoring.storage import logs
 
 _FAILED = "failed"
+MODEL_FAILURES = "foretell_model_failures_total"
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -47,6 +48,18 @@ class FailureCount(msgspec.Struct, frozen=True):
     count: int
 
 
+class ModelFailures(msgspec.Struct, frozen=True):
+    """On how many rows one model version failed, and how: the exception's type, or what was wrong with its answer.
+
+    A row counts each time it was tried, in workers and in the model service.
+    """
+
+    model: str
+    version: str
+    reason: str
+    count: int
+
+
 class Failures(msgspec.Struct, frozen=True):
     """Of all predictions that ended, those that failed."""
 
@@ -72,6 +85,7 @@ class Errors(Reported, frozen=True, kw_only=True):
     requests: Answers
     routes: list[RouteAnswers]
     predictions: Failures
+    models: list[ModelFailures]
     logs: list[LoggedLines]
 
 
@@ -88,6 +102,7 @@ async def errors(connection: AsyncConnection, period: Period) -> Errors:
             if sum(numbers)
         ],
         predictions=failures(counts),
+        models=model_failures(counts),
         logs=await logged(connection, period),
     )
 
@@ -134,6 +149,13 @@ def failures(counts: Counts) -> Failures:
         share=failed / every if every else None,
         codes=[FailureCount(code, round(grown)) for code, grown in sorted(codes.items())],
     )
+
+
+def model_failures(counts: Counts) -> list[ModelFailures]:
+    """What models failed on, most first."""
+    found = counts.increases(MODEL_FAILURES, "model", "version", "reason")
+    failed = [ModelFailures(model, version, reason, round(grown)) for (model, version, reason), grown in found.items()]
+    return sorted((each for each in failed if each.count), key=lambda each: (-each.count, each.model, each.version))
 
 
 async def logged(connection: AsyncConnection, period: Period) -> list[LoggedLines]:

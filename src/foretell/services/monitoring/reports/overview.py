@@ -1,10 +1,11 @@
 """The few numbers that say whether all is well."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.services.monitoring.reports.counting import count
@@ -27,6 +28,11 @@ from foretell.services.monitoring.storage.tables import alerts, drift_findings
 
 _APP = "app"
 _FIRING = "firing"
+_SEVERITIES = ("critical", "warning", "info")
+#: So many are named; all are counted.
+_MOST_FIRING = 10
+
+Status = Literal["healthy", "degraded", "unhealthy"]
 
 
 class ServiceSummary(msgspec.Struct, frozen=True):
@@ -39,14 +45,23 @@ class ServiceSummary(msgspec.Struct, frozen=True):
     healthy: int
 
 
+class FiringAlert(msgspec.Struct, frozen=True):
+    """An alert that fires, with what is wrong, in English."""
+
+    rule: str
+    severity: str
+    summary: str
+
+
 class Overview(Reported, frozen=True, kw_only=True):
     """The start page: how everything is now, and how the period went.
 
     `requests` and their `request_durations` are the app's; `prediction_durations` are from acceptance to settlement.
-    `drifting` are the model versions whose inputs or outputs have changed; revenue is today's, UTC.
+    `status` is that of the services, and `degraded` where they are healthy and an alert that is more than information
+    fires. `drifting` are the model versions whose inputs or outputs have changed; revenue is today's, UTC.
     """
 
-    status: Literal["healthy", "degraded", "unhealthy"]
+    status: Status
     services: list[ServiceSummary]
     requests_per_s: float
     accepted_per_s: float
@@ -64,6 +79,8 @@ class Overview(Reported, frozen=True, kw_only=True):
     revenue_credits: int
     revenue_predictions: int
     alerts_firing: int
+    #: The first of them, the worst first.
+    firing: list[FiringAlert]
     drifting: list[str]
 
 
@@ -75,10 +92,11 @@ async def overview(connection: AsyncConnection, period: Period) -> Overview:
     today = await revenue(connection, period.until.date(), 1)
     lines = await logged(connection, period)
     queues = queue_lines(counts)
+    firing = await _firing(connection)
     in_app = counts.histograms(REQUEST_DURATION_S, "service").get((_APP,))
     return Overview(
         **period.fields,
-        status=now.status,
+        status=_status(now.status, firing),
         services=[
             ServiceSummary(each.service, each.state, each.since, each.live, each.healthy) for each in now.services
         ],
@@ -97,14 +115,23 @@ async def overview(connection: AsyncConnection, period: Period) -> Overview:
         dead_letters=sum(each.dead_letters for each in queues),
         revenue_credits=today.credits,
         revenue_predictions=today.predictions,
-        alerts_firing=await _firing(connection),
+        alerts_firing=len(firing),
+        firing=firing[:_MOST_FIRING],
         drifting=await _drifting(connection),
     )
 
 
-async def _firing(connection: AsyncConnection) -> int:
-    query = select(func.count()).select_from(alerts).where(alerts.c.resolved_at.is_(None), alerts.c.state == _FIRING)
-    return int((await connection.execute(query)).scalar_one())
+def _status(services: Status, firing: Sequence[FiringAlert]) -> Status:
+    alarming = any(each.severity != "info" for each in firing)
+    return "degraded" if services == "healthy" and alarming else services
+
+
+async def _firing(connection: AsyncConnection) -> list[FiringAlert]:
+    query = select(alerts.c.rule, alerts.c.severity, alerts.c.summary).where(
+        alerts.c.resolved_at.is_(None), alerts.c.state == _FIRING
+    )
+    found = [FiringAlert(*row) for row in await connection.execute(query)]
+    return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.rule, each.summary))
 
 
 class _Finding(msgspec.Struct):

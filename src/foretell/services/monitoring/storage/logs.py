@@ -76,7 +76,7 @@ class LogQuery:
     since: datetime | None = None
     #: ... to this one, both included.
     until: datetime | None = None
-    #: A part of the message, in upper or lower case.
+    #: A part of the message or of the fields (as they stand in JSON), in upper or lower case.
     text: str | None = None
     prediction_id: str | None = None
     trace_id: str | None = None
@@ -173,8 +173,10 @@ class _Search:
         if query.min_level is not None and not (self._index == "ix_logs_warnings" and query.min_level == WARNING):
             self._filters.add("found.level >= :min_level", min_level=query.min_level)
         if query.text:
-            condition, pattern = case_blind(f"{self._row}.message", ":text", query.text, sqlite=self._sqlite)
-            self._filters.add(condition, text=pattern)
+            message, pattern = case_blind(f"{self._row}.message", ":text", query.text, sqlite=self._sqlite)
+            as_json = msgspec.json.encode(query.text).decode()[1:-1]
+            fields, json_pattern = case_blind(f"{self._row}.fields", ":json_text", as_json, sqlite=self._sqlite)
+            self._filters.add(f"({message} OR {fields})", text=pattern, json_text=json_pattern)
         if query.prediction_id is not None:
             contains = "instr({}, {}) > 0" if self._sqlite else "strpos({}, {}) > 0"
             fields = contains.format(f"{self._row}.fields", ":quoted_id")
