@@ -5,6 +5,7 @@ The files of Swagger UI (Apache-2.0) come with the package `fastapi-offline` (MI
 
 import asyncio
 import html
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from foretell.kit.asgi import JSON, Receive, Scope, Send, respond
+from foretell.kit.asgi import JSON, Headers, Receive, Scope, Send, respond
 from foretell.kit.errors import Misconfigured
 
 _FILES = {
@@ -26,7 +27,9 @@ _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 )
-_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+#: What a proxy took from the front of the address. Of a stranger, it would change nothing but their own answer.
+_PREFIX_HEADER = b"x-forwarded-prefix"
+_is_prefix = re.compile(rb"(/[A-Za-z0-9._~-]{1,64}){1,8}").fullmatch
 
 # A script of its own, because the policy allows no script inside the page. Addresses are relative to /docs, so the
 # page also works behind a proxy that puts something before every path.
@@ -61,13 +64,19 @@ _PAGE = """\
 """
 
 
+def with_prefix(document: dict[str, Any], headers: Headers) -> dict[str, Any]:
+    """The document as it is true behind a proxy that took a prefix away (`X-Forwarded-Prefix`), else as it is."""
+    prefix = next((value for name, value in headers if name == _PREFIX_HEADER), b"")
+    return {**document, "servers": [{"url": prefix.decode("ascii")}]} if _is_prefix(prefix) else document
+
+
 class Documentation:
     """`/docs`, its files, and `/openapi.json`, as a plain ASGI app. `openapi` makes the document, at first use."""
 
     def __init__(self, title: str, openapi: Callable[[], dict[str, Any]]) -> None:
         self._page = _PAGE.format(title=html.escape(title)).encode()
         self._openapi = openapi
-        self._document: bytes | None = None
+        self._document: dict[str, Any] | None = None
         self._folder = _folder_of_files()
 
     def handles(self, path: str) -> bool:
@@ -83,15 +92,16 @@ class Documentation:
             await respond(send, 405, b'{"detail":"Only GET."}', b"application/problem+json", [(b"allow", b"GET, HEAD")])
         elif path == "/openapi.json":
             if self._document is None:
-                self._document = msgspec.json.encode(self._openapi())
-            await respond(send, 200, self._document, JSON, [_NO_SNIFFING])
+                self._document = self._openapi()
+            document = msgspec.json.encode(with_prefix(self._document, scope["headers"]))
+            await respond(send, 200, document, JSON)
         elif path == "/docs":
-            await respond(send, 200, self._page, b"text/html; charset=utf-8", [_POLICY, _NO_SNIFFING])
+            await respond(send, 200, self._page, b"text/html; charset=utf-8", [_POLICY])
         elif name == "start.js":
-            await respond(send, 200, _START, b"text/javascript; charset=utf-8", [_CACHED, _NO_SNIFFING])
+            await respond(send, 200, _START, b"text/javascript; charset=utf-8", [_CACHED])
         elif name in _FILES:
             content = await asyncio.to_thread((self._folder / name).read_bytes)
-            await respond(send, 200, content, _FILES[name], [_CACHED, _NO_SNIFFING])
+            await respond(send, 200, content, _FILES[name], [_CACHED])
         else:
             await respond(send, 404, b'{"detail":"There is nothing here."}', b"application/problem+json")
 

@@ -47,3 +47,15 @@ async def test_nothing_else_is(client: httpx.AsyncClient, path: str) -> None:
 
 async def test_it_is_only_for_reading(client: httpx.AsyncClient) -> None:
     assert (await client.post("/docs")).status_code == 405
+
+
+async def test_behind_a_prefix_the_document_says_so(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json", headers={"X-Forwarded-Prefix": "/model"})).json()
+    assert document == {"openapi": "3.1.0", "servers": [{"url": "/model"}]}
+    # Made for whoever asked, and for nobody else.
+    assert (await client.get("/openapi.json")).json() == {"openapi": "3.1.0"}
+
+
+@pytest.mark.parametrize("prefix", ["model", "//elsewhere", "https://elsewhere", "/", "/a?b", "/a b", "/x" * 9])
+async def test_what_is_no_prefix_is_passed_over(client: httpx.AsyncClient, prefix: str) -> None:
+    assert "servers" not in (await client.get("/openapi.json", headers={"X-Forwarded-Prefix": prefix})).json()

@@ -17,6 +17,7 @@ from foretell.services.app.openapi import Api
 from foretell.services.app.page import serving
 from foretell.services.app.routes import (
     about,
+    access,
     accounts,
     api_keys,
     credits,
@@ -33,7 +34,7 @@ from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
 
 _ROUTERS = (
-    *(about, accounts, api_keys, credits, events, models, predictions, sessions),
+    *(about, access, accounts, api_keys, credits, events, models, predictions, sessions),
     *(telegram, telegram_bot, webhooks),
 )
 _TITLE = "Foretell"

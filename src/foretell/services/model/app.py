@@ -13,7 +13,7 @@ from foretell.kit.lifecycle import run, serve_http
 from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer, problem_answer
-from foretell.kit.swagger import Documentation
+from foretell.kit.swagger import Documentation, with_prefix
 from foretell.services.model.models import Models
 from foretell.services.model.openapi import openapi
 from foretell.services.model.routes import open_inference
@@ -45,7 +45,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
 
     async def show_openapi(request: Request) -> Answer:
         # Made anew each time: models come and go.
-        return json_answer(openapi(models.registry))
+        return json_answer(with_prefix(openapi(models.registry), request.headers))
 
     operations = Operations(
         "model_service",

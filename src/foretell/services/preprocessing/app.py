@@ -11,7 +11,7 @@ from foretell.kit.offloading import in_thread
 from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer
-from foretell.kit.swagger import Documentation
+from foretell.kit.swagger import Documentation, with_prefix
 from foretell.services.preprocessing.openapi import openapi
 from foretell.services.preprocessing.preprocessors import Preprocessors
 from foretell.services.preprocessing.routes.features import Features
@@ -42,7 +42,7 @@ def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instanc
 
     async def show_openapi(request: Request) -> Answer:
         # Made anew each time: models come and go.
-        return json_answer(openapi(preprocessors.registry))
+        return json_answer(with_prefix(openapi(preprocessors.registry), request.headers))
 
     routes = Routes(
         [

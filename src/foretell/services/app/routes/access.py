@@ -1,0 +1,33 @@
+"""Who may come in, for a reverse proxy that keeps doors of its own (`auth_request`; docs/proxy.md)."""
+
+from fastapi import APIRouter, Response
+
+from foretell.domain.errors import Forbidden
+from foretell.services.app.dependencies import Caller
+from foretell.services.app.openapi import problem_answers
+
+router = APIRouter(tags=["accounts"])
+
+#: A proxy asks with the method that it was asked with: what a session's cookie may do depends on it.
+_OTHERS = ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_NOT_STORED = {"Cache-Control": "no-store"}
+
+
+def _may_come_in() -> Response:
+    return Response(status_code=204, headers=_NOT_STORED)
+
+
+@router.api_route("/auth/user", methods=_OTHERS, include_in_schema=False)
+@router.get("/auth/user", status_code=204, summary="Am I a user", responses=problem_answers(401))
+async def admit_user(caller: Caller) -> Response:
+    """204 for whoever has an account here, by the credentials that come with the request."""
+    return _may_come_in()
+
+
+@router.api_route("/auth/operator", methods=_OTHERS, include_in_schema=False)
+@router.get("/auth/operator", status_code=204, summary="Am I an operator", responses=problem_answers(401, 403))
+async def admit_operator(caller: Caller) -> Response:
+    """204 for operators, 403 for everybody else who has an account here."""
+    if caller.role != "operator":
+        raise Forbidden("This is for operators.")
+    return _may_come_in()
