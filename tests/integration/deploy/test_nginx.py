@@ -20,10 +20,12 @@ from tests.services_nginx import NewNginx, PrivateNginx, running
 from tests.system import FLIGHT, System
 
 from foretell.domain.accounts import registration
+from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.kit.database import Database
 
 _TOKEN = "token-of-the-monitoring-9k2x"
+_PASSWORD = "a long password"
 _BODY_BYTES = 4096
 _FEATURES = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
 
@@ -84,7 +86,11 @@ async def _new_operator(system: System) -> str:
     try:
         async with database.transaction() as connection:
             user = await registration.register(
-                connection, username="operator", password_hash="!", grant_credits=0, role="operator"
+                connection,
+                username="operator",
+                password_hash=await Passwords().hash(_PASSWORD),
+                grant_credits=0,
+                role="operator",
             )
     finally:
         await database.close()
@@ -93,8 +99,8 @@ async def _new_operator(system: System) -> str:
 
 def test_the_whole_way_of_a_prediction(door: Door) -> None:
     with door.client() as client:
-        assert client.post("/users", json={"username": "somebody", "password": "a long password"}).status_code == 201
-        tokens = client.post("/token", data={"username": "somebody", "password": "a long password"}).json()
+        assert client.post("/users", json={"username": "somebody", "password": _PASSWORD}).status_code == 201
+        tokens = client.post("/token", data={"username": "somebody", "password": _PASSWORD}).json()
         client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
         asked = client.post(
             "/predictions/predict", json={"model": "flight-delay", "input": FLIGHT}, headers={"Prefer": "wait=30"}
@@ -191,6 +197,21 @@ def test_an_operator_can_act_in_the_monitoring_service(door: Door) -> None:
         line = {"service": "x", "level": "INFO", "message": "by an operator", "timestamp": "2026-01-05T09:30:00Z"}
         answer = client.post("/monitoring/logs", json=line, headers={"Origin": door.nginx.url})
         assert answer.json() == {"status": "logged"}
+
+
+def test_an_operator_in_a_browser(door: Door) -> None:
+    """The session's cookie opens the same door, and the app looks after forged requests there, too."""
+    line = {"service": "x", "level": "INFO", "message": "from a page", "timestamp": "2026-01-05T09:30:00Z"}
+    with door.client() as client:
+        client.headers["Origin"] = door.nginx.url
+        session = client.post("/session", json={"username": "operator", "password": _PASSWORD})
+        assert session.status_code == 200, session.text
+        assert client.get("/monitoring/reports/logs").status_code == 200
+        assert client.post("/monitoring/logs", json=line).status_code == 403
+        csrf = {"X-CSRF-Token": session.json()["csrf_token"]}
+        assert client.post("/monitoring/logs", json=line, headers=csrf).json() == {"status": "logged"}
+        elsewhere = csrf | {"Origin": "http://elsewhere.example"}
+        assert client.post("/monitoring/logs", json=line, headers=elsewhere).status_code == 403
 
 
 def test_who_may_come_further_is_asked_of_the_app(door: Door) -> None:
@@ -296,7 +317,7 @@ def test_the_service_sees_the_true_address(door: Door) -> None:
     def register(source: str, name: str, forged: str | None = None) -> int:
         with door.client(transport=httpx.HTTPTransport(local_address=source)) as client:
             headers = {"X-Forwarded-For": forged, "X-Real-IP": forged, "Forwarded": f"for={forged}"} if forged else {}
-            order = {"username": name, "password": "a long password"}
+            order = {"username": name, "password": _PASSWORD}
             return client.post("/users", json=order, headers=headers).status_code
 
     assert [register("127.0.0.7", f"seven-{n}") for n in range(3)] == [201] * 3
@@ -359,7 +380,7 @@ def test_a_line_for_each_request_without_what_is_secret(door: Door) -> None:
     assert {name: line[name] for name in expected} == expected
     assert isinstance(line["event.duration"], int)
     written = door.nginx.access_log.read_text() + door.nginx.said()
-    for secret in ("never-told", "who-knows", door.user, door.operator, _TOKEN, "a long password"):
+    for secret in ("never-told", "who-knows", door.user, door.operator, _TOKEN, _PASSWORD):
         assert secret not in written
     # The app has the same id in its line.
     app = door.system.log_of(door.system.alive("app")[0])
