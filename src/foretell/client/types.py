@@ -15,6 +15,9 @@ class User(TypedDict):
     username: str
     role: Literal["user", "operator"]
     created_at: str
+    #: Of the page; None is as the browser says.
+    language: Literal["en", "ru"] | None
+    theme: Literal["light", "dark"] | None
 
 
 class Tokens(TypedDict):
@@ -72,6 +75,16 @@ class ModelExample(TypedDict):
     output: dict[str, Any]
 
 
+class Quality(TypedDict):
+    """One measure of how good a model is, from its report."""
+
+    name: str
+    value: float
+    title: Words
+    meaning: Words
+    better: Literal["higher", "lower"] | None
+
+
 class Model(TypedDict):
     """A model. `contracts.fields.read_fields` makes objects of its `fields`."""
 
@@ -89,6 +102,14 @@ class Model(TypedDict):
     output_schema: dict[str, Any]
     labels: dict[str, Words]
     examples: list[ModelExample]
+    quality: list[Quality]
+
+
+class QueuePlace(TypedDict):
+    """Where a queued prediction stands: about, as it was some seconds ago."""
+
+    ahead: int
+    expected_wait_s: float | None
 
 
 class Failure(TypedDict):
@@ -130,6 +151,8 @@ class PredictionDetails(Prediction):
 
     input: Any
     features: Any
+    #: While it is queued, where anybody can say.
+    queue: QueuePlace | None
 
 
 class PredictionPage(TypedDict):

@@ -4,7 +4,7 @@ Times are ISO 8601 in UTC, amounts whole credits. A list comes in pages: `next_c
 Predictions are msgspec structs, because their output passes through as the JSON that the worker sent, unparsed.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -93,6 +93,26 @@ class User(Answer):
     created_at: datetime
     language: Literal["en", "ru"] | None = Field(description="Of the page; null: as the browser says")
     theme: Literal["light", "dark"] | None = Field(description="Of the page; null: as the browser says")
+
+
+class UserChange(Request):
+    """How the page should be; what is not given stays."""
+
+    language: Literal["en", "ru"] | None = None
+    theme: Literal["light", "dark"] | None = None
+
+
+class PasswordChange(Request):
+    """The password, and the one that is to replace it."""
+
+    old: str = Field(max_length=10_000)
+    new: KeptText = Field(min_length=8, max_length=1024, examples=["correct horse battery staple"])
+
+
+class AccountClosing(Request):
+    """Who closes an account shows that it is theirs."""
+
+    password: str = Field(max_length=10_000)
 
 
 class Credentials(Request):
@@ -215,6 +235,24 @@ class TransactionPage(Answer):
     next_cursor: str | None = Field(description="Send it as `cursor` for the page after this one")
 
 
+class UsageOfDay(Answer):
+    """What ended on one day (UTC), of one model."""
+
+    day: date = Field(examples=["2026-01-31"])
+    model: str = Field(examples=["flight-delay"])
+    predictions: int = Field(description="Succeeded, failed and canceled")
+    succeeded: int
+    failed: int
+    canceled: int
+    credits: int = Field(description="What those that succeeded have cost")
+
+
+class Usage(Answer):
+    """The newest day first; days and models without any are left out. Some seconds behind."""
+
+    items: list[UsageOfDay]
+
+
 class Words(Answer):
     """A text in the two languages of the product."""
 
@@ -229,6 +267,16 @@ class ModelExample(Answer):
     input: dict[str, Any] | None = None
     features: dict[str, Any] | None = None
     output: dict[str, Any]
+
+
+class Quality(Answer):
+    """One measure of how good a model is, from its report, on data that it was not trained on."""
+
+    name: str = Field(examples=["auc"])
+    value: float = Field(examples=[0.6913])
+    title: Words
+    meaning: Words
+    better: Literal["higher", "lower"] | None = Field(description="Which values are the better ones")
 
 
 class Model(Answer):
@@ -248,6 +296,7 @@ class Model(Answer):
     output_schema: dict[str, Any] = Field(description="JSON Schema of `output`")
     labels: dict[str, Words] = Field(description="Words for values of the output")
     examples: list[ModelExample]
+    quality: list[Quality] = Field(description="From the report of its training, the most telling first")
 
 
 class Models(Answer):
@@ -426,11 +475,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     timings: Timings = Timings()
 
 
+class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a queued prediction stands: about, as it was some seconds ago."""
+
+    ahead: Annotated[int, Meta(description="How many of this installation's wait before it", ge=0)]
+    expected_wait_s: Annotated[float | None, Meta(description="At the pace of the last seconds")] = None
+
+
 class PredictionDetails(Prediction, frozen=True, kw_only=True):
     """A prediction with what was asked, as `input` or as `features`."""
 
     input: Annotated[msgspec.Raw | None, Meta(description="As it was sent")] = None
     features: Annotated[msgspec.Raw | None, Meta(description="As they were sent")] = None
+    queue: Annotated[QueuePlace | None, Meta(description="While it is queued, where anybody can say")] = None
 
 
 class PredictionPage(msgspec.Struct, frozen=True):

@@ -60,6 +60,13 @@ class InvalidCredentials(ForetellError):
     status = 401
 
 
+class WrongPassword(ForetellError):
+    """The password is wrong."""
+
+    code = "wrong_password"
+    status = 403
+
+
 class InvalidToken(ForetellError):
     """The token or API key is missing, wrong or out of date. Take a new one with POST /token."""
 

@@ -25,6 +25,7 @@ from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
+from foretell.services.app.queue_places import QueuePlaces
 from foretell.services.app.settings import AppSettings, signing_secret
 from foretell.services.app.state import AppState
 from foretell.services.app.waiting import Waiting
@@ -45,11 +46,13 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         signups=SignupThrottle(settings.signups_per_address),
         telegram_signups=SignupThrottle(settings.telegram_signups),
         webhook_sends=AccountThrottle(settings.webhook_sends_per_minute),
+        exports=AccountThrottle(settings.exports_per_minute),
         authenticator=Authenticator(database, access_tokens),
         session_lifetime=settings.session_lifetime,
         waiting=Waiting(database),
         following=Following(database),
         checked_urls=CheckedUrls(settings.addresses()),
+        queue_places=QueuePlaces(database),
         stopping=asyncio.Event(),
     )
 

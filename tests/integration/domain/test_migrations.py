@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from foretell.domain.migrations import run
 from foretell.domain.migrations.run import REVISIONS, migrate, upgrade
 from foretell.domain.migrations.schema import metadata
+from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.kit.errors import Misconfigured, Unavailable
 
@@ -236,6 +237,7 @@ _ROWS_AT = {
     "0004": _rows_at_0001,
     "0005": _rows_at_0001,
     "0006": _rows_at_0001,
+    "0007": _rows_at_0001,
 }
 
 
@@ -263,6 +265,24 @@ async def test_the_database_itself_refuses_to_change_the_ledger(database: Databa
     async with database.snapshot() as connection:
         amounts = await connection.scalars(text("SELECT amount FROM ledger ORDER BY id"))
         assert amounts.all() == [100, 2]
+
+
+@pytest.mark.parametrize("change", ["UPDATE journal SET operator = 'nobody'", "DELETE FROM journal"])
+async def test_the_database_itself_refuses_to_change_the_journal(database: Database, change: str) -> None:
+    async with database.transaction() as connection:
+        moment = now() if database.dialect == "postgresql" else 1767323045000000
+        await connection.execute(
+            text(
+                "INSERT INTO journal (id, at, operator, address, act, subject) "
+                "VALUES (1, :at, 'eve', '', 'grant', 'user:1')"
+            ),
+            {"at": moment},
+        )
+    with pytest.raises((IntegrityError, DBAPIError), match="never changed or removed"):
+        async with database.transaction() as connection:
+            await connection.execute(text(change))
+    async with database.snapshot() as connection:
+        assert await connection.scalar(text("SELECT operator FROM journal")) == "eve"
 
 
 async def test_postgresql_refuses_to_truncate_the_ledger(fresh_postgresql: str) -> None:

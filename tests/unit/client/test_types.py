@@ -12,10 +12,21 @@ from foretell.contracts import http, messages
 #: Each type and the schema that it stands for.
 PAIRS: dict[str, Any] = {
     name: getattr(http, name)
-    for name in ("User", "Tokens", "Balance", "Transaction", "TransactionPage", "Words", "ModelExample", "Model")
+    for name in (
+        "User",
+        "Tokens",
+        "Balance",
+        "Transaction",
+        "TransactionPage",
+        "Words",
+        "ModelExample",
+        "Model",
+        "Quality",
+    )
 } | {
     "Failure": messages.Failure,
     "Timings": http.Timings,
+    "QueuePlace": http.QueuePlace,
     "Prediction": http.Prediction,
     "PredictionDetails": http.PredictionDetails,
     "PredictionPage": http.PredictionPage,

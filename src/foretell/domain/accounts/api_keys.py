@@ -82,6 +82,13 @@ async def revoke(connection: AsyncConnection, user_id: UUID, key_id: UUID) -> No
         raise NotFound(what="API key")
 
 
+async def revoke_all(connection: AsyncConnection, user_id: UUID) -> None:
+    """End every key of a user."""
+    await connection.execute(
+        update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)).values(revoked_at=now())
+    )
+
+
 async def identify(connection: AsyncConnection, secret: str) -> Identity:
     """Whose key this is. Only reads: note the use with `KeyUses`.
 

@@ -187,6 +187,14 @@ async def remove(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) 
     await connection.execute(delete(deliveries).where(deliveries.c.endpoint_id == endpoint_id))
 
 
+async def remove_all(connection: AsyncConnection, user_id: UUID) -> None:
+    """Remove whatever is told of this account: webhooks and chats; single predictions name theirs themselves."""
+    mine = and_(endpoints.c.user_id == user_id, endpoints.c.kind != "once")
+    ids = (await connection.scalars(delete(endpoints).where(mine).returning(endpoints.c.id))).all()
+    if ids:
+        await connection.execute(delete(deliveries).where(deliveries.c.endpoint_id.in_(ids)))
+
+
 async def rotate(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> str:
     """A new secret; for 24 h what is sent is signed with the previous one, too.
 

@@ -12,6 +12,8 @@ from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import made_at, uuid7_at
 
 _DAY_S = 86_400
+_EACH_PLACE = 1000
+_MOST_PLACES = 200_000
 _EPOCH = date(1970, 1, 1)
 
 
@@ -66,6 +68,19 @@ async def waiting(
         seen += row.predictions
         last = max(last, row.last_id)
     return pools, UUID(hex=last) if seen == limit else None
+
+
+async def queue_places(connection: AsyncConnection) -> Sequence[tuple[UUID, int]]:
+    """Queued predictions, oldest first, with their places, from 1: each of the first thousand, then one of a hundred.
+
+    Reads the index of what is queued, and no more than the oldest 200,000 of it.
+    """
+    columns = predictions.c
+    oldest = select(columns.id).where(columns.status == "queued").order_by(columns.id).limit(_MOST_PLACES).subquery()
+    numbered = select(oldest.c.id, func.row_number().over(order_by=oldest.c.id).label("place")).subquery()
+    place = numbered.c.place
+    shown = select(numbered.c.id, place).where((place <= _EACH_PLACE) | (place % 100 == 1)).order_by(place)
+    return [(row.id, row.place) for row in await connection.execute(shown)]
 
 
 async def next_accepted_at(connection: AsyncConnection, since: datetime) -> datetime | None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.messages import Failure, Status
 from foretell.domain.errors import NotFound
-from foretell.domain.predictions.pages import newest_ids
+from foretell.domain.predictions.pages import ALL, Span, newest_ids
 from foretell.domain.predictions.tables import predictions
 
 
@@ -70,10 +70,12 @@ async def page(
     before_id: UUID | None = None,
     status: Status | None = None,
     model: str | None = None,
+    span: Span = ALL,
+    with_input: bool = False,
 ) -> list[PredictionView]:
     """Up to `limit` predictions of a user, newest first; those before `before_id`, the last id of the page before."""
-    ids = await newest_ids(connection, user_id, limit=limit, before_id=before_id, status=status, model=model)
-    return sorted(await find_many(connection, ids), key=lambda view: view.id, reverse=True)
+    ids = await newest_ids(connection, user_id, limit=limit, before_id=before_id, status=status, model=model, span=span)
+    return sorted(await find_many(connection, ids, with_input=with_input), key=lambda view: view.id, reverse=True)
 
 
 async def count_queued(connection: AsyncConnection, user_id: UUID) -> int:

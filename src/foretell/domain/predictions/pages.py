@@ -8,15 +8,45 @@ looked for that are new enough to be on the page.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import UUID
 
 from sqlalchemy import Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from foretell.contracts.messages import Status
+from foretell.kit.clock import uuid7_at
+from foretell.kit.database import Moment
 
 _LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+#: An identifier and the moment written beside it are taken one after the other, and clocks are set now and then.
+_APART = timedelta(minutes=5)
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When predictions were made: from `since` on, until before `until`."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self.since is None and self.until is None
+
+    def ids(self) -> tuple[UUID, UUID]:
+        """Between which identifiers all of them are."""
+        lowest = uuid7_at(max(self.since, _FIRST + _APART) - _APART) if self.since else _LOWEST
+        highest = uuid7_at(min(self.until, _LAST) + _APART) if self.until else _HIGHEST
+        return lowest, highest
+
+
+ALL = Span()
 _STATUSES_OF_ENDED = tuple(status for status in get_args(Status) if status != "queued")
 
 # From one (status, model) of an owner to the next: a look-up each, however many predictions lie between.
@@ -35,9 +65,13 @@ _KINDS_OF_ONE_MODEL = "SELECT status, CAST(:model AS TEXT) FROM asked"
 _NEWEST_OF_KIND = """
     SELECT p.id FROM predictions p
     WHERE p.status <> 'queued' AND p.user_id = :owner AND p.status = kind.status
-        AND p.model >= kind.model AND (p.model, p.id) < (kind.model, :before)
+        AND {after} AND (p.model, p.id) < (kind.model, :before){within}
     ORDER BY p.model DESC, p.id DESC LIMIT :limit
 """
+_OLDEST = "p.model >= kind.model"
+_AFTER = "(p.model, p.id) > (kind.model, :after)"
+# By the time that the ids begin with, nearly all of what is outside is not even looked at.
+_WITHIN = " AND p.created_at >= :since AND p.created_at < :until"
 _ENDED = """
 WITH RECURSIVE asked (status) AS (VALUES {statuses}), kind (status, model) AS ({kinds})
 SELECT newest.id FROM kind CROSS JOIN {newest} ORDER BY newest.id DESC LIMIT :limit
@@ -49,7 +83,7 @@ _NEWEST = {
 }
 _QUEUED = """
 SELECT p.id FROM predictions p
-WHERE coalesce(p.status, '') = 'queued' AND {mine} AND p.id > :after AND p.id < :before {model}
+WHERE coalesce(p.status, '') = 'queued' AND {mine} AND p.id > :after AND p.id < :before {model}{within}
 ORDER BY p.user_id DESC, p.id DESC LIMIT :limit
 """
 # Not an equality on PostgreSQL, for the same reason.
@@ -64,9 +98,14 @@ async def newest_ids(
     before_id: UUID | None,
     status: Status | None,
     model: str | None,
+    span: Span = ALL,
 ) -> list[UUID]:
     """The ids of the page that `history.page` shows, newest first."""
-    asked: dict[str, Any] = {"owner": user_id, "before": before_id or _HIGHEST, "limit": limit}
+    lowest, highest = span.ids()
+    asked: dict[str, Any] = {"owner": user_id, "before": min(before_id or _HIGHEST, highest), "limit": limit}
+    within = "" if span.is_all else _WITHIN
+    if within:
+        asked |= {"since": max(span.since or _FIRST, _FIRST), "until": min(span.until or _LAST, _LAST)}
     if model is not None:
         asked["model"] = model
     ended: list[UUID] = []
@@ -77,18 +116,24 @@ async def newest_ids(
         statement = _ENDED.format(
             statuses=", ".join(f"(CAST(:{name} AS TEXT))" for name in named),
             kinds=_KINDS_OF_EVERY_MODEL if model is None else _KINDS_OF_ONE_MODEL,
-            newest=_NEWEST[connection.dialect.name],
+            newest=_NEWEST[connection.dialect.name].format(after=_AFTER if within else _OLDEST, within=within),
         )
-        ended = await _ids(connection, statement, asked | named)
+        ended = await _ids(connection, statement, asked | named | ({"after": lowest} if within else {}))
     if status in (None, "queued"):
         model_asked = "" if model is None else "AND p.model = :model"
-        statement = _QUEUED.format(mine=_MINE[connection.dialect.name], model=model_asked)
-        after = ended[-1] if len(ended) == limit else _LOWEST
+        statement = _QUEUED.format(mine=_MINE[connection.dialect.name], model=model_asked, within=within)
+        after = max(ended[-1], lowest) if len(ended) == limit else lowest
         queued = await _ids(connection, statement, asked | {"after": after})
     return sorted(ended + queued, reverse=True)[:limit]
 
 
 async def _ids(connection: AsyncConnection, statement: str, values: Mapping[str, Any]) -> list[UUID]:
-    bound = [bindparam(name, value, Uuid() if isinstance(value, UUID) else None) for name, value in values.items()]
+    bound = [bindparam(name, value, _type_of(value)) for name, value in values.items()]
     query = text(statement).bindparams(*bound).columns(id=Uuid())
     return list((await connection.execute(query)).scalars())
+
+
+def _type_of(value: Any) -> TypeEngine[Any] | None:
+    if isinstance(value, UUID):
+        return Uuid()
+    return Moment() if isinstance(value, datetime) else None

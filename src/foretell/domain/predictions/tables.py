@@ -1,6 +1,19 @@
 """The table of predictions, which is its own outbox: what is queued and unmarked has yet to be published."""
 
-from sqlalchemy import JSON, CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, Uuid, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 
 from foretell.kit.database import Moment, metadata
 
@@ -68,4 +81,26 @@ predictions = Table(
         postgresql_where=_HAS_KEY,
         sqlite_where=_HAS_KEY,
     ),
+)
+
+#: Sums of what accounts used (usage.py): one row for each day on which something of theirs ended.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("canceled", BigInteger, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+)
+
+#: Up to which movement of the ledger they are.
+usage_progress = Table(
+    "usage_progress",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("ledger_id", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
 )

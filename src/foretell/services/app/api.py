@@ -23,6 +23,7 @@ from foretell.services.app.routes import (
     credits,
     events,
     models,
+    my_account,
     predictions,
     sessions,
     telegram,
@@ -34,7 +35,7 @@ from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
 
 _ROUTERS = (
-    *(about, access, accounts, api_keys, credits, events, models, predictions, sessions),
+    *(about, access, accounts, api_keys, credits, events, models, my_account, predictions, sessions),
     *(telegram, telegram_bot, webhooks),
 )
 _TITLE = "Foretell"

@@ -38,6 +38,7 @@ from foretell.services.app.following import Following
 from foretell.services.app.measures import count_accepted
 from foretell.services.app.offers import Offers
 from foretell.services.app.publishing import Publishing
+from foretell.services.app.queue_places import QueuePlaces
 from foretell.services.app.settings import AppSettings, signing_secret
 from foretell.services.app.state import AppState
 from foretell.services.app.waiting import Waiting
@@ -122,11 +123,13 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             signups=SignupThrottle(settings.signups_per_address),
             telegram_signups=SignupThrottle(settings.telegram_signups),
             webhook_sends=AccountThrottle(settings.webhook_sends_per_minute),
+            exports=AccountThrottle(settings.exports_per_minute),
             authenticator=Authenticator(database, access_tokens),
             session_lifetime=settings.session_lifetime,
             waiting=waiting,
             following=following,
             checked_urls=checked_urls,
+            queue_places=QueuePlaces(database),
             stopping=stopping,
         )
         store = open_store(database)

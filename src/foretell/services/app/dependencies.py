@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
-from pydantic import BeforeValidator
+from pydantic import AwareDatetime, BeforeValidator
 
 from foretell.domain.accounts.identity import Identity
 from foretell.services.app.authentication import token_of
@@ -64,6 +64,18 @@ def _written_plainly(value: Any) -> Any:
 _plain_number = re.compile(r"-?[0-9]{1,19}").fullmatch
 #: For every number in a query or a path, behind its bounds: the API's description knows none that stand behind it.
 PlainNumber = BeforeValidator(_written_plainly)
+
+
+def _written_as_date(value: Any) -> Any:
+    # Pydantic takes a number for seconds since 1970: what somebody meant by it we don't know.
+    if isinstance(value, str) and not _begins_with_date(value):
+        raise ValueError("must be a date and a time with its offset: 2026-01-31T09:30:00Z")
+    return value
+
+
+_begins_with_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]").match
+#: A moment in a query.
+QueryMoment = Annotated[AwareDatetime, BeforeValidator(_written_as_date)]
 
 MAX_LIMIT = 200
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many at most"), PlainNumber]

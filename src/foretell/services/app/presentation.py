@@ -4,6 +4,7 @@ import msgspec
 
 from foretell.contracts import http
 from foretell.inference.package import ModelPackage
+from foretell.inference.quality import quality_of
 from foretell.inference.registry import Registry
 from foretell.services.app.settings import AppSettings
 
@@ -25,4 +26,14 @@ def model_of(package: ModelPackage, registry: Registry, settings: AppSettings) -
         output_schema=package.output_schema,
         labels={value: http.Words.model_validate(words) for value, words in package.labels.items()},
         examples=[http.ModelExample.model_validate(example) for example in package.examples],
+        quality=[
+            http.Quality(
+                name=quality.name,
+                value=quality.value,
+                title=http.Words.model_validate(quality.measure.title),
+                meaning=http.Words.model_validate(quality.measure.meaning),
+                better=quality.measure.better,
+            )
+            for quality in quality_of(package)
+        ],
     )

@@ -53,6 +53,8 @@ class AppSettings(OutgoingSettings):
     telegram_signups: int = Field(default=1000, ge=0)
     #: How many tests and redeliveries one account may ask for in a minute; 0: as many as it likes.
     webhook_sends_per_minute: int = Field(default=30, ge=0)
+    #: How many exports one account may ask for in a minute; 0: as many as it likes.
+    exports_per_minute: int = Field(default=10, ge=0)
     #: What a new user gets.
     signup_credits: int = Field(default=100, ge=0, le=1_000_000_000)
     #: Prices in credits by model, in place of those in the models' manifests.

@@ -12,6 +12,7 @@ from foretell.kit.database import Database
 from foretell.services.app.authentication import Authenticator
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
+from foretell.services.app.queue_places import QueuePlaces
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.waiting import Waiting
 
@@ -31,10 +32,13 @@ class AppState:
     telegram_signups: SignupThrottle
     #: What an account asks to be sent to its webhooks out of turn.
     webhook_sends: AccountThrottle
+    #: How often an account may take with it what is kept of it.
+    exports: AccountThrottle
     authenticator: Authenticator
     session_lifetime: Lifetime
     waiting: Waiting
     following: Following
     checked_urls: CheckedUrls
     #: Set when the process is to end: streams must end then.
+    queue_places: QueuePlaces
     stopping: asyncio.Event

@@ -28,6 +28,7 @@ from foretell.services.dispatcher.notifying.sender import Sender
 from foretell.services.dispatcher.settings import DispatcherSettings
 from foretell.services.dispatcher.settling import MAX_ENVELOPES, ResultsLoop, Settler
 from foretell.services.dispatcher.sweeping import Sweeper
+from foretell.services.dispatcher.usage import UsageSums
 
 _EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -83,6 +84,7 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
             ResultsLoop(consumer, settler, stopping).run(),
             sweeper.run(stopping),
             Figures(database, settings).run(stopping),
+            UsageSums(database).run(stopping),
             sender.run(stopping),
         )
     finally:

@@ -19,6 +19,7 @@ from foretell.services.app.routes import (
     credits,
     events,
     models,
+    my_account,
     predictions,
     sessions,
     webhooks,
@@ -28,7 +29,7 @@ from foretell.services.app.routes import (
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
-    for module in (about, accounts, api_keys, credits, events, models, predictions, sessions, webhooks):
+    for module in (about, accounts, api_keys, credits, events, models, my_account, predictions, sessions, webhooks):
         api.include_router(module.router)
     # As it goes over the wire.
     page: dict[str, Any] = json.loads(json.dumps(api.openapi()))
@@ -78,6 +79,12 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "DELETE /sessions",
         "DELETE /sessions/{session_id}",
         "GET /about",
+        "PATCH /users/me",
+        "DELETE /users/me",
+        "POST /users/me/password",
+        "GET /users/me/export",
+        "GET /predictions.csv",
+        "GET /usage",
     }
 
 

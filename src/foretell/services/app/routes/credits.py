@@ -1,5 +1,6 @@
 """Credits: what is there, and how it came to be."""
 
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -9,12 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from foretell.contracts import http
 from foretell.domain.credits import ledger
 from foretell.domain.notifications import events
+from foretell.domain.predictions import usage
+from foretell.kit.clock import now
 from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State
 from foretell.services.app.openapi import problem_answers
 
 router = APIRouter(tags=["credits"])
 
 _LARGEST_ID = 2**63 - 1
+_MOST_DAYS = 366
 
 
 @router.get("/balance", summary="My credits", responses=problem_answers(401))
@@ -39,6 +43,32 @@ async def _balance(connection: AsyncConnection, user_id: UUID) -> http.Balance:
     balance = await ledger.balance(connection, user_id)
     threshold = await events.threshold(connection, user_id)
     return http.Balance(available=balance.available, held=balance.held, threshold=threshold)
+
+
+@router.get("/usage", summary="What I used, by day and model", responses=problem_answers(401, 422))
+async def show_usage(
+    caller: Caller,
+    state: State,
+    days: Annotated[int, Query(ge=1, le=_MOST_DAYS, description="Today and those before it"), PlainNumber] = 30,
+) -> http.Usage:
+    """From sums that are kept, so that it is quick however much that was. Some seconds behind."""
+    since = now().date() - timedelta(days=days - 1)
+    async with state.database.snapshot() as connection:
+        found = await usage.used(connection, caller.user_id, since)
+    return http.Usage(
+        items=[
+            http.UsageOfDay(
+                day=each.day,
+                model=each.model,
+                predictions=each.succeeded + each.failed + each.canceled,
+                succeeded=each.succeeded,
+                failed=each.failed,
+                canceled=each.canceled,
+                credits=each.credits,
+            )
+            for each in found
+        ]
+    )
 
 
 @router.get("/transactions", summary="Every movement of my credits", responses=problem_answers(401, 422))

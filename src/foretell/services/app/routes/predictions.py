@@ -16,9 +16,11 @@ from foretell.domain.errors import InvalidToken
 from foretell.domain.predictions import history
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.history import PredictionView
+from foretell.domain.predictions.pages import Span
 from foretell.domain.predictions.presentation import details_of, prediction_of
 from foretell.kit.errors import Unavailable
-from foretell.services.app.dependencies import NAME_PATTERN, Caller, Limit, State, Token
+from foretell.services.app.dependencies import NAME_PATTERN, Caller, Limit, QueryMoment, State, Token
+from foretell.services.app.exporting import history_pages, table
 from foretell.services.app.openapi import problem_answers, struct_answer
 from foretell.services.app.state import AppState
 from foretell.services.app.waiting import finished_of
@@ -29,6 +31,11 @@ router = APIRouter(tags=["predictions"])
 COMMENT_EVERY_S = 15.0
 
 _encode = msgspec.json.Encoder().encode
+
+OfStatus = Annotated[Status | None, Query(description="Only those with this status")]
+OfModel = Annotated[str | None, Query(max_length=64, pattern=NAME_PATTERN, description="Only of this model")]
+Since = Annotated[QueryMoment | None, Query(description="Only those made then or later")]
+Until = Annotated[QueryMoment | None, Query(description="Only those made before")]
 
 
 @router.get(
@@ -42,18 +49,60 @@ async def list_predictions(
     state: State,
     limit: Limit = 20,
     cursor: Annotated[UUID | None, Query(description="`next_cursor` of the page before")] = None,
-    status: Annotated[Status | None, Query(description="Only those with this status")] = None,
-    model: Annotated[str | None, Query(max_length=64, pattern=NAME_PATTERN, description="Only of this model")] = None,
+    status: OfStatus = None,
+    model: OfModel = None,
+    since: Since = None,
+    until: Until = None,
 ) -> Response:
     """The history, newest first."""
     async with state.database.snapshot() as connection:
         # One more than asked for says whether there is a page after this one.
         views = await history.page(
-            connection, caller.user_id, limit=limit + 1, before_id=cursor, status=status, model=model
+            connection,
+            caller.user_id,
+            limit=limit + 1,
+            before_id=cursor,
+            status=status,
+            model=model,
+            span=Span(since, until),
         )
     shown = views[:limit]
     next_cursor = str(shown[-1].id) if len(views) > limit else None
     return _json(http.PredictionPage([prediction_of(view) for view in shown], next_cursor))
+
+
+@router.get(
+    "/predictions.csv",
+    summary="My predictions as a table",
+    response_model=None,
+    responses={
+        200: {
+            "description": "CSV in UTF-8, newest first; no cell is a formula to a spreadsheet",
+            "content": {"text/csv": {"schema": {"type": "string"}}},
+        },
+        **problem_answers(401, 422, 429),
+    },
+)
+async def export_predictions(
+    caller: Caller,
+    state: State,
+    status: OfStatus = None,
+    model: OfModel = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response:
+    """All that fit, with what was asked and what came of it."""
+    state.exports.attempt(caller.user_id)
+    pages = history_pages(state, caller.user_id, status=status, model=model, span=Span(since, until))
+    return StreamingResponse(
+        table(pages),
+        media_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": 'attachment; filename="foretell-predictions.csv"',
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+        },
+    )
 
 
 @router.get(
@@ -63,8 +112,11 @@ async def list_predictions(
     responses={200: struct_answer(http.PredictionDetails, "The prediction as it stands"), **problem_answers(401, 404)},
 )
 async def show_prediction(prediction_id: UUID, caller: Caller, state: State) -> Response:
-    """How a prediction stands, with what was asked and, once it ended, how."""
-    return _json(details_of(await _find(state, caller.user_id, prediction_id)))
+    """How a prediction stands, with what was asked and, once it ended, how; and while it is queued, where."""
+    details = details_of(await _find(state, caller.user_id, prediction_id))
+    if details.status == "queued":
+        details = msgspec.structs.replace(details, queue=await state.queue_places.place_of(prediction_id))
+    return _json(details)
 
 
 @router.delete(

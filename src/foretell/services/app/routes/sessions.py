@@ -42,7 +42,7 @@ async def sign_in(wanted: http.Credentials, request: Request, response: Response
             address=address,
             lifetime=state.session_lifetime,
         )
-    _give(response, request, state, secret)
+    give_cookie(response, request, state, secret)
     return http.SessionStart(user=http.User.model_validate(user), csrf_token=sessions.csrf_token_of(secret))
 
 
@@ -56,7 +56,7 @@ async def show_session(
     async with state.database.transaction() as connection:
         await sessions.record_uses(connection, {caller.session_id: now()}, state.session_lifetime)
         user = await registration.find_user_by_id(connection, caller.user_id)
-    _give(response, request, state, secret)
+    give_cookie(response, request, state, secret)
     return http.SessionStart(user=http.User.model_validate(user), csrf_token=sessions.csrf_token_of(secret))
 
 
@@ -68,7 +68,7 @@ async def sign_out(caller: Caller, token: Token, request: Request, response: Res
     async with state.database.transaction() as connection:
         await sessions.end_secret(connection, secret)
     state.authenticator.forget_session(caller.session_id)
-    _give(response, request, state, "")
+    give_cookie(response, request, state, "")
 
 
 @router.get("/sessions", summary="My sessions", responses=problem_answers(401))
@@ -98,7 +98,7 @@ async def sign_out_everywhere(caller: Caller, request: Request, response: Respon
         await registration.end_log_ins(connection, caller.user_id)
         ended = await registration.ended(connection, caller.user_id)
     state.authenticator.end([ended])
-    _give(response, request, state, "")
+    give_cookie(response, request, state, "")
 
 
 @router.delete(
@@ -118,7 +118,7 @@ def _secret_of(token: str) -> str:
     return token
 
 
-def _give(response: Response, request: Request, state: AppState, secret: str) -> None:
+def give_cookie(response: Response, request: Request, state: AppState, secret: str) -> None:
     """Let the browser have this secret; without one, let it forget what it has."""
     secure = cookies.came_by_https(request.scope, state.settings.trusted_proxies)
     lasts_s = min(state.session_lifetime.idle_s, state.session_lifetime.whole_s)

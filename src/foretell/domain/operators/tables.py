@@ -1,0 +1,23 @@
+"""The journal: what operators did. Rows are added and never changed: triggers refuse it (see migration 0007)."""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, Uuid
+
+from foretell.kit.database import Moment, metadata
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    #: NULL for whoever uses the command line: that is who may read the database.
+    Column("operator_id", Uuid),
+    Column("operator", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    #: What was acted upon: `user:ID`, `model:NAME`, `queue:NAME`, ...
+    Column("subject", Text, nullable=False),
+    #: How it was, and how it is since then: JSON.
+    Column("before", Text),
+    Column("after", Text),
+    Index("ix_journal_subject_id", "subject", "id"),
+)

@@ -1,0 +1,72 @@
+"""Keeps the sums of what each account used, some seconds behind what is settled."""
+
+import asyncio
+import time
+
+import structlog
+
+from foretell.domain.predictions import usage
+from foretell.domain.predictions.usage import Frontier
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+
+log = structlog.get_logger()
+
+_LOOK_EVERY_S = 5.0
+#: Movements that one transaction looks at, and how much of the time a long history behind us may take.
+_MOST = 5000
+_SHARE = 0.2
+
+
+class UsageSums:
+    """The loop. Any number of dispatchers may run it."""
+
+    def __init__(self, database: Database, *, look_every_s: float = _LOOK_EVERY_S) -> None:
+        self._database = database
+        self._look_every_s = look_every_s
+        #: What was seen last, and what is waited for: movements, and the transactions that may yet add one below.
+        self._seen: Frontier | None = None
+        self._waiting: tuple[int, int] | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Add up until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                upto = await self.complete_up_to()
+                if upto is not None:
+                    await self._add(upto, stopping)
+            except ForetellError as error:
+                log.warning("usage_not_added_up", reason=error.message)
+            try:
+                await asyncio.wait_for(stopping.wait(), self._look_every_s)
+            except TimeoutError:
+                continue
+
+    async def complete_up_to(self) -> int | None:
+        """Up to which movement no other can appear; None when that is not known yet. Raises `Unavailable`.
+
+        A transaction takes the number of a movement, at the latest, in the statement in which it gets its own. So one
+        that could add a movement below those that were seen has begun by the time of the next look; when all that had
+        begun by then are over, none is missing.
+        """
+        async with self._database.snapshot() as connection:
+            now = await usage.frontier(connection)
+        if self._database.dialect == "sqlite":
+            return now.ledger_id
+        seen, self._seen = self._seen, now
+        complete = None
+        if self._waiting is not None and now.oldest_running >= self._waiting[1]:
+            complete, self._waiting = self._waiting[0], None
+        if self._waiting is None and seen is not None:
+            self._waiting = (seen.ledger_id, now.next_to_begin)
+        return complete
+
+    async def _add(self, upto: int, stopping: asyncio.Event) -> None:
+        left = 1
+        while left and not stopping.is_set():
+            began = time.monotonic()
+            async with self._database.transaction() as connection:
+                left = await usage.add_up(connection, upto, most=_MOST)
+            if left:
+                # A long history, the first time: settlement has its turn in between.
+                await asyncio.sleep((time.monotonic() - began) * (1 / _SHARE - 1))
