@@ -6,26 +6,38 @@ acknowledgements on the same connection would be held up with it.
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from aiormq.abc import AbstractChannel
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
+from aiormq.connection import Connection
+from aiormq.exceptions import AMQPChannelError, ChannelPreconditionFailed, DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from foretell.broker.health import Publishes
 from foretell.broker.measures import measured_publish
 from foretell.broker.port import BrokerUnavailable, MessageRefused, QueueDepth, Trouble, Unroutable
 from foretell.broker.rabbitmq_consumer import RabbitConsumer, RabbitSubscription
-from foretell.broker.rabbitmq_link import Link, close_channel, ready_and_consumers, within
+from foretell.broker.rabbitmq_link import (
+    Link,
+    cancelled_by_caller,
+    close_channel,
+    ended_over_a_channel,
+    ready_and_consumers,
+    within,
+)
 from foretell.broker.rabbitmq_registration import NOTICE_S, Registration
 from foretell.broker.rabbitmq_topology import Topology
 from foretell.contracts import queues
+from foretell.kit.errors import ForetellError
 
 QUESTION_TIMEOUT_S = 5.0
 MAX_REFUSALS = 10
 REFUSAL_PAUSE_S = 0.05
+#: How often a message is published whose connection ends because of another one.
+_ATTEMPTS_BESIDE_OTHERS = 4
 _TRANSIENT, _PERSISTENT = 1, 2
 
 
@@ -226,6 +238,8 @@ class _Lane:
         self._confirms = confirms
         self._prepare = prepare
         self._current: _UsedChannel | None = None
+        #: On which channels were asked for last.
+        self._connections: deque[Connection] = deque(maxlen=2)
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -236,6 +250,30 @@ class _Lane:
 
         Raises aiormq's errors; `PublishError` when no queue takes it.
         """
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                await self._publish(
+                    body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=mandatory
+                )
+            except (Exception, asyncio.CancelledError) as error:
+                # It may have been stored; then it is there twice, which does no harm.
+                if attempts == _ATTEMPTS_BESIDE_OTHERS or not await self._is_not_to_blame(error):
+                    raise
+            else:
+                return
+
+    async def _is_not_to_blame(self, error: BaseException) -> bool:
+        """Whether a publish failed because RabbitMQ ended its connection for what somebody else had sent."""
+        if isinstance(error, AMQPChannelError | DeliveryError | ForetellError) or cancelled_by_caller():
+            return False
+        # Which of them it was on is not known: another publish may have opened the next one meanwhile.
+        return any([await ended_over_a_channel(connection) for connection in list(self._connections)])
+
+    async def _publish(
+        self, body: bytes, *, exchange: str, routing_key: str, properties: Basic.Properties, mandatory: bool
+    ) -> None:
         used = self._current
         if used is None or used.channel.is_closed:
             used = await self._open()
@@ -268,6 +306,8 @@ class _Lane:
             if self._current is not None and not self._current.channel.is_closed:
                 return self._current
             connection = await self._link.connection()
+            if connection not in self._connections:
+                self._connections.append(connection)
             channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=True)
             assert isinstance(channel, Channel)
             if self._prepare is not None:

@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 import structlog
 from aiormq.abc import AbstractChannel
 from aiormq.connection import Connection, TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity
+from aiormq.exceptions import (
+    AMQPConnectionError,
+    ChannelNotFoundEntity,
+    ConnectionChannelError,
+    ConnectionCommandInvalid,
+    ConnectionUnexpectedFrame,
+)
 from yarl import URL
 
 from foretell.broker.port import BrokerUnavailable
@@ -65,6 +71,25 @@ def cancelled_by_caller() -> bool:
 
 def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+#: How soon a connection that is at its end says why.
+_REASON_WITHIN_S = 1.0
+
+
+async def ended_over_a_channel(connection: Connection) -> bool:
+    """Whether RabbitMQ has ended this connection because of what arrived on a channel that it had just closed.
+
+    It closes a channel for one message, and the whole connection when the next one is on its way there already.
+    """
+    closing = connection.closing
+    if not closing.done():
+        await asyncio.wait([closing], timeout=_REASON_WITHIN_S)
+    if not closing.done() or closing.cancelled():
+        return False
+    return isinstance(
+        closing.exception(), ConnectionChannelError | ConnectionCommandInvalid | ConnectionUnexpectedFrame
+    )
 
 
 _closing: set[asyncio.Future[None]] = set()
