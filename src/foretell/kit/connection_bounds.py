@@ -113,6 +113,8 @@ class Intake:
         self.bytes_under_way = 0
         #: Of what was under way, since memory was last given back to the system.
         self.let_go_bytes = 0
+        #: Whether answers end their connections, since the server is about to stop.
+        self.leaving = False
         #: The event loop's time at the last look: asking the clock for each request would cost more than its bounds.
         self.moment = asyncio.get_running_loop().time()
         self._connections: set[Any] = set()
@@ -130,6 +132,13 @@ class Intake:
     def _close_overdue(self) -> None:
         for connection in list(self._connections):
             connection.close_if_overdue(self.moment)
+
+    def leave(self) -> None:
+        """Have each connection end with its next answer."""
+        self.leaving = True
+        for connection in self._connections:
+            if connection.cycle is not None:
+                connection.cycle.keep_alive = False
 
     def add(self, connection: "BoundedProtocol") -> bool:
         """Take a connection in; False when there are too many."""

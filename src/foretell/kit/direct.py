@@ -185,11 +185,14 @@ class DirectProtocol(BoundedProtocol):
             and (found := self._routes.find(self.url)) is not None
         ):
             self._route, parameters = found
-            exchange = Exchange(self, self.parser.should_keep_alive(), self._route.max_body_bytes, parameters)
+            keep_alive = self.parser.should_keep_alive() and not self.intake.leaving
+            exchange = Exchange(self, keep_alive, self._route.max_body_bytes, parameters)
             self.cycle = cast(Any, exchange)
             return
         self._make_scope()
         super().on_headers_complete()
+        if self.intake.leaving:
+            self.cycle.keep_alive = False
 
     def _make_scope(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue

@@ -23,6 +23,7 @@ from foretell.kit.connection_bounds import Bounds, Intake
 from foretell.kit.direct import DirectProtocol, DirectRoutes
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.heartbeats import Pulse
+from foretell.kit.leaving import leave
 from foretell.kit.private_folder import keep_private
 from foretell.kit.settings import ServiceSettings
 
@@ -146,9 +147,23 @@ def _give_up() -> None:
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: signals are `run`'s business."""
 
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, intake: Intake) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._intake = intake
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._intake.leave()
+        await leave(self._listener, self._close, self.server_state.connections)
+        await super().shutdown(sockets)
+
+    def _close(self) -> None:
+        for server in self.servers:
+            server.close()
 
 
 def listen(host: str, port: int, setting: str = "FORETELL_PORT") -> socket.socket:
@@ -222,7 +237,9 @@ async def serve_http(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(settings.stop_grace_s),
             limit_concurrency=None,
-        )
+        ),
+        listener,
+        intake,
     )
 
     async def stop_with_us() -> None:
