@@ -35,6 +35,13 @@ class EngineName(StrEnum):
     docker = "docker"
 
 
+class RoleName(StrEnum):
+    """What an account may do."""
+
+    user = "user"
+    operator = "operator"
+
+
 Engine = Annotated[EngineName | None, typer.Option("--engine", help="Default: whichever runs, else local.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-w", help="How many ML workers; 3 at first.")]
 
@@ -187,6 +194,30 @@ def users_close(name: str) -> None:
     from foretell.cli import operating
 
     operating.close_account(name)
+
+
+@users_app.command("block")
+def users_block(name: str, reason: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
+    """Let nobody in to an account: sessions, tokens, keys and chats stop within a second. What it owns stays."""
+    from foretell.cli import operating
+
+    operating.block(name, reason=reason)
+
+
+@users_app.command("unblock")
+def users_unblock(name: str, reason: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
+    """Let an account in again that was blocked or closed."""
+    from foretell.cli import operating
+
+    operating.unblock(name, reason=reason)
+
+
+@users_app.command("role")
+def users_role(name: str, role: Annotated[RoleName, typer.Argument(help="user or operator")]) -> None:
+    """Make somebody an operator, who sees and steers everything on the page, or a user again."""
+    from foretell.cli import operating
+
+    operating.set_role(name, "operator" if role == RoleName.operator else "user")
 
 
 @app.command()

@@ -14,14 +14,16 @@ from rich.status import Status
 
 from foretell.cli import stars
 from foretell.cli.output import count, print_json, remarks, say, show, table
-from foretell.domain.accounts import registration, telegram_payments
-from foretell.domain.accounts.identity import User
+from foretell.domain.accounts import registration
+from foretell.domain.accounts.identity import Role, User
 from foretell.domain.accounts.passwords import Passwords, check_password
 from foretell.domain.accounts.telegram_payments import Payment
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
 from foretell.domain.errors import CreditsSpent
 from foretell.domain.migrations.run import migrate
+from foretell.domain.operators import users
+from foretell.domain.operators.journal import Actor
 from foretell.domain.predictions.audit import Finding, Progress
 from foretell.domain.predictions.audit import audit as find_what_is_wrong
 from foretell.kit.database import Database
@@ -127,13 +129,10 @@ def add_user(name: str, *, password_stdin: bool, credits: int, operator: bool) -
             password_hash = await passwords.hash(password)
         finally:
             passwords.close()
+        role: Role = "operator" if operator else "user"
         async with database.transaction() as connection:
-            user = await registration.register(
-                connection,
-                username=name,
-                password_hash=password_hash,
-                grant_credits=credits,
-                role="operator" if operator else "user",
+            user = await users.add(
+                connection, _actor(), username=name, password_hash=password_hash, credits=credits, role=role
             )
         say(f"Created the {user.role} {user.username} with {count(credits, 'credit')}.")
 
@@ -153,7 +152,7 @@ def set_password(name: str, *, password_stdin: bool) -> None:
             passwords.close()
         async with database.transaction() as connection:
             user = await registration.find_user(connection, name)
-            await registration.set_password(connection, user.id, password_hash)
+            await users.set_password(connection, _actor(), user.id, password_hash)
         say(f"{user.username} has a new password, and every session that was open has ended.")
 
     _with_database(work)
@@ -165,10 +164,59 @@ def close_account(name: str) -> None:
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
             user = await registration.find_user(connection, name)
-            await registration.deactivate(connection, user.id)
+            await users.block(connection, _actor(), user.id)
         say(f"The account {user.username} is closed. What it owns stays.")
 
     _with_database(work)
+
+
+def block(name: str, *, reason: str | None) -> None:
+    """Let nobody in to an account."""
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            user = await registration.find_user(connection, name)
+            await users.block(connection, _actor(), user.id, reason=reason)
+        say(f"{user.username} is blocked: sessions, tokens, keys and chats stop within a second.")
+
+    _with_database(work)
+
+
+def unblock(name: str, *, reason: str | None) -> None:
+    """Let somebody in again."""
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            user = await registration.find_user(connection, name)
+            await users.unblock(connection, _actor(), user.id, reason=reason)
+        say(f"{user.username} may sign in again.")
+
+    _with_database(work)
+
+
+def set_role(name: str, role: Role) -> None:
+    """Make somebody an operator, or a user again."""
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            user = await registration.find_user(connection, name)
+            await users.set_role(connection, _actor(), user.id, role)
+        say(f"{user.username} is {'an operator' if role == 'operator' else 'a user'} now.")
+
+    _with_database(work)
+
+
+def _actor() -> Actor:
+    """Whoever uses this command, as the machine knows them."""
+    from getpass import getuser
+    from socket import gethostname
+
+    try:
+        name = getuser()
+    except (OSError, KeyError):
+        # In a container, a number may have no name.
+        name = str(os.getuid()) if hasattr(os, "getuid") else "somebody"
+    return Actor(None, f"command line: {name}", gethostname())
 
 
 def _read_password(*, from_stdin: bool) -> str:
@@ -217,8 +265,7 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
             user = await registration.find_user(connection, name)
-            await ledger.grant(connection, user.id, credits, reference=reference, note=note)
-            balance = await ledger.balance(connection, user.id)
+            balance = await users.grant(connection, _actor(), user.id, credits, reference=reference, note=note)
         say(f"Granted {count(credits, 'credit')} to {user.username}, who has {balance.available} available now.")
 
     _with_database(work)
@@ -231,9 +278,9 @@ def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
-            known = await telegram_payments.find(connection, charge_id, lock=True)
-            earlier.extend([known] if known is not None and known.refunded_at is not None else [])
-            payments.append(await telegram_payments.refund(connection, charge_id, even_if_spent=even_if_spent))
+            payment, was_before = await users.refund_stars(connection, _actor(), charge_id, even_if_spent=even_if_spent)
+            payments.append(payment)
+            earlier.extend([payment] if was_before else [])
 
     try:
         _with_database(work)

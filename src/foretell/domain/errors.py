@@ -133,6 +133,20 @@ class TooManyKeys(ForetellError):
     status = 409
 
 
+class NotRefundable(ForetellError):
+    """This prediction has cost nothing, so there is nothing to give back."""
+
+    code = "not_refundable"
+    status = 409
+
+
+class NotYourself(ForetellError):
+    """Nobody blocks themselves or gives away their own role: ask another operator."""
+
+    code = "not_yourself"
+    status = 409
+
+
 class InvalidAmount(ForetellError):
     """{amount} is not an amount that can be moved: take a whole number of credits from {lowest} to {highest}."""
 

@@ -87,7 +87,8 @@ async def test_every_number_of_a_query_is_written_plainly(
             for parameter in operation.get("parameters", ()):
                 schema = parameter["schema"]
                 types = {each.get("type") for each in schema.get("anyOf", [schema])}
-                if parameter["in"] == "query" and "integer" in types:
+                # To those who are no operators there is nothing at an address below /admin, whatever stands in it.
+                if parameter["in"] == "query" and "integer" in types and not path.startswith("/admin"):
                     found += 1
                     where = path.replace("{webhook_id}", str(UUID(int=7)))
                     params = {parameter["name"]: "1_0"} | ({"url": "x"} if "once" in path else {})

@@ -116,8 +116,8 @@ async def end_log_ins(connection: AsyncConnection, user_id: UUID, *, but_session
 
 
 async def set_role(connection: AsyncConnection, user_id: UUID, role: Role) -> None:
-    """Make somebody an operator, or a user again. Raises `NotFound`."""
-    await _change(connection, user_id, role=role)
+    """Make somebody an operator, or a user again; access tokens, which say what they were, end. Raises `NotFound`."""
+    await _change(connection, user_id, role=role, tokens_from=now())
 
 
 async def set_looks(connection: AsyncConnection, user_id: UUID, **looks: Language | Theme | None) -> User:

@@ -14,11 +14,13 @@ from foretell.kit.swagger import Documentation
 from foretell.services.app import problems
 from foretell.services.app.bot_only import BotOnly
 from foretell.services.app.openapi import Api
+from foretell.services.app.operator_only import OperatorOnly
 from foretell.services.app.page import serving
 from foretell.services.app.routes import (
     about,
     access,
     accounts,
+    admin,
     api_keys,
     credits,
     events,
@@ -35,7 +37,7 @@ from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
 
 _ROUTERS = (
-    *(about, access, accounts, api_keys, credits, events, models, my_account, predictions, sessions),
+    *(about, access, accounts, admin, api_keys, credits, events, models, my_account, predictions, sessions),
     *(telegram, telegram_bot, webhooks),
 )
 _TITLE = "Foretell"
@@ -63,6 +65,7 @@ def build_api(state: AppState) -> Api:
     api.state.app_state = state
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
+    api.add_middleware(OperatorOnly, state=state)
     problems.install(api)
     for module in _ROUTERS:
         api.include_router(module.router)

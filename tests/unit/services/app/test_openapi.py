@@ -15,6 +15,7 @@ from foretell.services.app.openapi import Api
 from foretell.services.app.routes import (
     about,
     accounts,
+    admin,
     api_keys,
     credits,
     events,
@@ -29,7 +30,19 @@ from foretell.services.app.routes import (
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
-    for module in (about, accounts, api_keys, credits, events, models, my_account, predictions, sessions, webhooks):
+    for module in (
+        about,
+        accounts,
+        admin,
+        api_keys,
+        credits,
+        events,
+        models,
+        my_account,
+        predictions,
+        sessions,
+        webhooks,
+    ):
         api.include_router(module.router)
     # As it goes over the wire.
     page: dict[str, Any] = json.loads(json.dumps(api.openapi()))
@@ -85,6 +98,15 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "GET /users/me/export",
         "GET /predictions.csv",
         "GET /usage",
+        "GET /admin/users",
+        "GET /admin/users/{user_id}",
+        "POST /admin/users/{user_id}/grant",
+        "POST /admin/users/{user_id}/refund",
+        "POST /admin/users/{user_id}/block",
+        "POST /admin/users/{user_id}/unblock",
+        "POST /admin/users/{user_id}/role",
+        "GET /admin/predictions",
+        "GET /admin/journal",
     }
 
 

@@ -1,0 +1,25 @@
+"""Who acts, and what each route of operators answers besides."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from foretell.domain.operators.journal import Actor
+from foretell.services.app.dependencies import Token
+from foretell.services.app.openapi import problem_answers
+from foretell.services.app.operator_only import ACTOR
+
+
+async def _actor(request: Request, _token: Token) -> Actor:
+    # Proven before the route was found; the token is here for the OpenAPI page.
+    actor: Actor = request.scope[ACTOR]
+    return actor
+
+
+#: The operator who asks.
+Operator = Annotated[Actor, Depends(_actor)]
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Problems of a route of operators: 401, 404 to whoever is none, and these."""
+    return problem_answers(*sorted({401, 404, *statuses}))
