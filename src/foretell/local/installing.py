@@ -63,6 +63,11 @@ def install_locked(python: Path, lock: Path, log: Path, say: Say) -> None:
     progress.end()
 
 
+def install_quietly(python: Path, lock: Path, log: Path) -> None:
+    """The same without a word: beside another installation, which says how far it is. Raises `InstallFailed`."""
+    _pip(python, ["install", "--require-hashes", "--requirement", str(lock)], log, lambda _: None)
+
+
 def install_project(python: Path, root: Path, log: Path, say: Say) -> None:
     """Install the checkout in place: its own files are what runs. Raises `InstallFailed`."""
     say("Installing Foretell itself, in place …")

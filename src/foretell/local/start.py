@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from foretell.kit.errors import ForetellError
+from foretell.local.page import Page
 from foretell.local.virtual_environment import RUNTIME_LOCK, TEST_LOCK, VirtualEnvironment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,7 +83,7 @@ class Start:
             self._environment.ensure(TEST_LOCK)
             return self._run("-m", "pytest", *_TESTING, *options.pytest_arguments)
         if options.start:
-            if self._environment.ensure(RUNTIME_LOCK) and self._may_run():
+            if self._set_up(options) and self._may_run():
                 say("If Foretell runs already, it still has the packages of before: --stop and --start to renew it.")
         elif not self._environment.usable():
             # To look at nothing, or to stop it, nobody needs an installation.
@@ -91,6 +92,21 @@ class Start:
                 return 0
             self._environment.ensure(RUNTIME_LOCK)
         return self._run("-P", "-m", "foretell.cli", *command_of(options))
+
+    def _set_up(self, options: argparse.Namespace) -> bool:
+        """The packages, and beside them the page; whether packages had to be installed."""
+        if options.engine == "docker":
+            # The images bring their own.
+            return self._environment.ensure(RUNTIME_LOCK)
+        page = Page(self._root, say)
+        page.begin()
+        try:
+            renewed = self._environment.ensure(RUNTIME_LOCK)
+            page.end()
+        except BaseException:
+            page.give_up()
+            raise
+        return renewed
 
     def _may_run(self) -> bool:
         data_dir = Path(os.environ.get("FORETELL_DATA_DIR") or self._root / "data")

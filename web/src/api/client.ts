@@ -1,0 +1,87 @@
+import { isReachable } from "../state/reachable";
+import { Problem, problemOf, Unreachable } from "./problem";
+import type { components, paths } from "./schema";
+
+export type Schemas = components["schemas"];
+
+type Method = "get" | "post" | "put" | "patch" | "delete";
+type Json<R> = R extends { content: { "application/json": infer A } } ? A : never;
+/** What a call answers when it succeeds. */
+type Answer<O> = O extends { responses: infer R } ? Json<R[keyof R & (200 | 201 | 202)]> : never;
+type Body<O> = O extends { requestBody: { content: { "application/json": infer B } } } ? B : undefined;
+type Query<O> = O extends { parameters: { query?: infer Q } } ? Q : undefined;
+type PathValues<O> = O extends { parameters: { path: infer V } } ? V : undefined;
+
+export interface More {
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+type Options<O> = More & {
+  body?: Body<O>;
+  query?: Query<O>;
+  path?: PathValues<O>;
+};
+
+/** Proves that a request comes from this page and not from another one that our cookie went along with. */
+let csrfToken = "";
+let whenSessionIsOver: () => void = () => undefined;
+
+export function takeCsrfToken(token: string): void {
+  csrfToken = token;
+}
+
+/** `tell` is called when the API no longer knows who we are. */
+export function onSessionOver(tell: () => void): void {
+  whenSessionIsOver = tell;
+}
+
+/** A call that our OpenAPI page describes. Throws `Problem` and `Unreachable`. */
+export function call<M extends Method, P extends keyof paths>(
+  method: M,
+  path: P,
+  options: Options<paths[P][M & keyof paths[P]]> = {},
+): Promise<Answer<paths[P][M & keyof paths[P]]>> {
+  const values = (options.path ?? {}) as Record<string, string>;
+  const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(values[name] ?? ""));
+  return ask(method, filled + queryOf(options.query as Record<string, unknown> | undefined), options.body, options);
+}
+
+/** `?a=1&b=2` of what is given; nothing of what is not. */
+export function queryOf(query: Readonly<Record<string, unknown>> = {}): string {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return text && `?${text}`;
+}
+
+/** Any call of the API; the answer is believed to be a `T`. Throws `Problem` and `Unreachable`. */
+export async function ask<T>(method: Method, url: string, body?: unknown, more: More = {}): Promise<T> {
+  const headers: Record<string, string> = { Accept: "application/json", ...more.headers };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (method !== "get" && csrfToken) headers["X-CSRF-Token"] = csrfToken;
+  const response = await send(url, {
+    method: method.toUpperCase(),
+    headers,
+    body: body === undefined ? undefined : JSON.stringify(body),
+    signal: more.signal,
+  });
+  if (response.ok) {
+    isReachable.set(true);
+    return response.status === 204 ? (undefined as T) : ((await response.json()) as T);
+  }
+  const problem = await problemOf(response);
+  isReachable.set(problem instanceof Problem);
+  // A log-in that fails is no session that ends.
+  if (problem instanceof Problem && problem.status === 401 && problem.code !== "invalid_credentials")
+    whenSessionIsOver();
+  throw problem;
+}
+
+async function send(url: string, request: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, request);
+  } catch (error) {
+    if (request.signal?.aborted) throw error;
+    isReachable.set(false);
+    throw new Unreachable();
+  }
+}

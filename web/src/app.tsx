@@ -1,0 +1,131 @@
+import type { ComponentType } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { openEvents, closeEvents, onEvent } from "./api/events";
+import { Frame } from "./frame";
+import { Messages, say } from "./parts/messages";
+import { Failure, Waiting } from "./parts/states";
+import { ModelsPage } from "./pages/models";
+import { NotFoundPage } from "./pages/not_found";
+import { SignInPage, SignInAgain } from "./pages/sign_in";
+import { followLinks, go, usePlace } from "./router";
+import { askBalance, askWho, session } from "./state/session";
+import { useStore } from "./state/store";
+import { t, useLanguage } from "./words";
+
+/** Parts of an address, by name: `{name}` of `/models/{name}`. */
+export type PageProps = Readonly<Record<string, string>>;
+type Page = ComponentType<{ params: PageProps }>;
+
+interface Route {
+  path: RegExp;
+  /** Fetched when it is first opened. */
+  load: () => Promise<Page>;
+  /** Whether somebody who is not signed in may see it. */
+  open?: boolean;
+}
+
+const ROUTES: readonly Route[] = [
+  { path: /^\/$/, load: () => Promise.resolve(ModelsPage), open: true },
+  { path: /^\/models$/, load: () => Promise.resolve(ModelsPage), open: true },
+  { path: /^\/models\/(?<name>[^/]+)$/, load: async () => (await import("./pages/model")).ModelPage, open: true },
+  { path: /^\/predictions\/(?<id>[^/]+)$/, load: async () => (await import("./pages/prediction")).PredictionPage },
+  { path: /^\/history$/, load: async () => (await import("./pages/history")).HistoryPage },
+  { path: /^\/balance$/, load: async () => (await import("./pages/balance")).BalancePage },
+  { path: /^\/keys$/, load: async () => (await import("./pages/keys")).KeysPage },
+  { path: /^\/webhooks$/, load: async () => (await import("./pages/webhooks")).WebhooksPage },
+  { path: /^\/webhooks\/(?<id>[^/]+)$/, load: async () => (await import("./pages/webhook")).WebhookPage },
+  { path: /^\/telegram$/, load: async () => (await import("./pages/telegram")).TelegramPage },
+  { path: /^\/account$/, load: async () => (await import("./pages/account")).AccountPage },
+  { path: /^\/operator(?<rest>\/.*)?$/, load: async () => (await import("./operator")).OperatorPage },
+  { path: /^\/(?<which>sign-in|sign-up)$/, load: () => Promise.resolve(SignInPage), open: true },
+];
+
+export function App({ who }: { who: Promise<void> }) {
+  useLanguage();
+  const now = useStore(session);
+  const [trouble, setTrouble] = useState<unknown>();
+  useEffect(() => void who.catch(setTrouble), [who]);
+  useEffect(() => {
+    document.addEventListener("click", followLinks);
+    return () => document.removeEventListener("click", followLinks);
+  }, []);
+  const signedIn = now.state === "in";
+  useEffect(() => {
+    if (!signedIn) return undefined;
+    openEvents();
+    const forget = onEvent((event) => {
+      if (event.type === "prediction.finished") void askBalance();
+      if (event.type === "balance.low") say(t("balanceIsLow"), "warn");
+      if (event.type === "endpoint.disabled") say(t("webhookWasTurnedOff"), "warn");
+    });
+    return () => {
+      forget();
+      closeEvents();
+    };
+  }, [signedIn]);
+
+  const retry = (): void => {
+    setTrouble(undefined);
+    askWho().catch(setTrouble);
+  };
+  return (
+    <Frame>
+      {trouble ? <Failure error={trouble} retry={retry} /> : <Routes />}
+      {now.state === "over" && <SignInAgain username={now.user.username} />}
+      <Messages />
+    </Frame>
+  );
+}
+
+function Routes() {
+  const { path } = usePlace();
+  const now = useStore(session);
+  const found = ROUTES.map((route) => ({ route, match: route.path.exec(path) })).find(({ match }) => match);
+  if (now.state === "asking" && !found?.route.open) return <Waiting rows={6} />;
+  if (!found?.match) return <NotFoundPage />;
+  if (now.state === "out" && !found.route.open) return <ToSignIn />;
+  const params = Object.fromEntries(
+    Object.entries(found.match.groups ?? {}).map(([name, value]) => [name, safeDecode(value as string | undefined)]),
+  );
+  return <Lazy key={found.route.path.source} route={found.route} params={params} />;
+}
+
+function ToSignIn() {
+  const { path, query } = usePlace();
+  useEffect(() => {
+    const back = path + (query.size ? `?${query.toString()}` : "");
+    go(`/sign-in?next=${encodeURIComponent(back)}`, { replace: true });
+  }, [path, query]);
+  return <Waiting rows={4} />;
+}
+
+/** A page whose code may have to be fetched first. */
+function Lazy({ route, params }: { route: Route; params: PageProps }) {
+  const [Loaded, setLoaded] = useState<{ Page: Page } | null>(null);
+  const [error, setError] = useState<unknown>();
+  const [turn, setTurn] = useState(0);
+  const heading = useRef(false);
+  useEffect(() => {
+    setError(undefined);
+    route
+      .load()
+      .then((Page) => setLoaded({ Page }))
+      .catch(setError);
+  }, [route, turn]);
+  // A page that was opened by a link is told to screen readers by its heading; the first one, by the browser.
+  useEffect(() => {
+    if (!Loaded || heading.current) return;
+    heading.current = true;
+    if (history.state !== null || performance.now() > 5000) document.getElementById("content")?.focus();
+  }, [Loaded]);
+  if (error) return <Failure error={error} retry={() => setTurn((n) => n + 1)} />;
+  return Loaded ? <Loaded.Page params={params} /> : <Waiting rows={6} />;
+}
+
+function safeDecode(value: string | undefined): string {
+  try {
+    return decodeURIComponent(value ?? "");
+  } catch {
+    return value ?? "";
+  }
+}

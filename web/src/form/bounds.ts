@@ -1,0 +1,82 @@
+import { formatNumber, t } from "../words";
+import type { Field } from "./draft";
+
+/** Why a number does not fit, or nothing. */
+export function wrongNumber(field: Field, value: number): string {
+  if (!Number.isFinite(value)) return t("noNumber");
+  if (field.kind === "integer" && !Number.isInteger(value)) return t("noWholeNumber");
+  if (field.minimum != null && value < field.minimum) return t("atLeast", { least: field.minimum });
+  if (field.maximum != null && value > field.maximum) return t("atMost", { most: field.maximum });
+  if (field.exclusive_minimum != null && value <= field.exclusive_minimum)
+    return t("above", { bound: field.exclusive_minimum });
+  if (field.exclusive_maximum != null && value >= field.exclusive_maximum)
+    return t("below", { bound: field.exclusive_maximum });
+  if (field.multiple_of != null && !isMultiple(value, field.multiple_of))
+    return t("multipleOf", { step: field.multiple_of });
+  return "";
+}
+
+function isMultiple(value: number, step: number): boolean {
+  const times = value / step;
+  return Math.abs(times - Math.round(times)) < 1e-9 * Math.max(1, Math.abs(times));
+}
+
+const FORMS: Partial<Record<Field["kind"], RegExp>> = {
+  time: /^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?$/,
+  date: /^\d{4}-\d\d-\d\d$/,
+  datetime: /^\d{4}-\d\d-\d\dT\d\d:\d\d/,
+};
+
+/** Why a text does not fit, or nothing. */
+export function wrongText(field: Field, text: string): string {
+  const form = FORMS[field.kind];
+  if (form && !form.test(text)) return t(field.kind === "time" ? "noTime" : "noDate");
+  const length = lengthOf(text);
+  if (field.min_length != null && length < field.min_length)
+    return length === 0 ? t("isMissing") : t("tooShort", { n: field.min_length });
+  if (field.max_length != null && length > field.max_length) return t("tooLong", { n: field.max_length });
+  if (field.pattern && !fits(field.pattern, text)) return text.trim() === "" ? t("isMissing") : t("wrongForm");
+  return "";
+}
+
+/** In characters as JSON Schema counts them: an emoji is one. */
+export function lengthOf(text: string): number {
+  let length = 0;
+  for (const character of text) length += character ? 1 : 0;
+  return length;
+}
+
+function fits(pattern: string, text: string): boolean {
+  try {
+    return new RegExp(pattern, "u").test(text);
+  } catch {
+    // A pattern that this browser does not know is the API's to judge.
+    return true;
+  }
+}
+
+/** The least and the greatest value of a slider, where both are known and there are not too many steps to be useful. */
+export function sliderOf(field: Field): { low: number; high: number; step: number } | null {
+  const low = field.minimum ?? field.exclusive_minimum;
+  const high = field.maximum ?? field.exclusive_maximum;
+  if (low == null || high == null || high <= low || high - low > 1e6) return null;
+  const step = field.multiple_of ?? (field.kind === "integer" ? 1 : niceStep((high - low) / 200));
+  const lowest = field.minimum ?? low + step;
+  const highest = field.maximum ?? high - step;
+  return lowest < highest ? { low: lowest, high: highest, step } : null;
+}
+
+function niceStep(about: number): number {
+  const size = 10 ** Math.floor(Math.log10(about));
+  return about / size >= 5 ? size * 5 : about / size >= 2 ? size * 2 : size;
+}
+
+/** What a number may be, in words. */
+export function boundsHint(field: Field): string {
+  const low = field.minimum ?? field.exclusive_minimum;
+  const high = field.maximum ?? field.exclusive_maximum;
+  if (low != null && high != null) return t("between", { low: formatNumber(low), high: formatNumber(high) });
+  if (low != null) return t("atLeast", { least: low });
+  if (high != null) return t("atMost", { most: high });
+  return "";
+}

@@ -1,0 +1,210 @@
+/**
+ * What stands in a form while somebody fills it in, and how it becomes the value that is sent. Drafts are texts as they
+ * were typed, so that nothing is lost on the way: "12," is no number yet, and must not vanish.
+ */
+import type { Schemas } from "../api/client";
+import { t } from "../words";
+import { wrongNumber, wrongText } from "./bounds";
+
+export type Field = Schemas["Field"];
+
+export type Draft =
+  /** Left out; of what is required: not filled in yet. */
+  | { kind: "none" }
+  | { kind: "null" }
+  | { kind: "text"; text: string }
+  | { kind: "boolean"; value: boolean }
+  /** The place of the value among `choices`. */
+  | { kind: "choice"; index: number }
+  | { kind: "list"; items: { key: number; draft: Draft }[] }
+  | { kind: "object"; fields: Record<string, Draft> };
+
+export const NONE: Draft = { kind: "none" };
+
+/** What is wrong, by the path of the field: `text`, `tags/2/name`. */
+export type Wrongs = Readonly<Record<string, string>>;
+
+export interface Read {
+  value: unknown;
+  /** Whether there is a value: a field that is left out has none. */
+  given: boolean;
+  wrongs: Record<string, string>;
+}
+
+let keys = 0;
+/** Of a new item of a list: what tells it from others when one is removed. */
+export function newKey(): number {
+  keys += 1;
+  return keys;
+}
+
+/** An empty draft, with defaults where there are some and nothing else to decide. */
+export function emptyDraft(field: Field): Draft {
+  if (field.default !== undefined) return draftOf(field, field.default);
+  switch (field.kind) {
+    case "boolean":
+      return field.required && !field.nullable ? { kind: "boolean", value: false } : NONE;
+    case "object":
+      return field.required ? objectDraft(field.fields ?? [], {}) : NONE;
+    case "list":
+      return field.required ? { kind: "list", items: someItems(field) } : NONE;
+    default:
+      return NONE;
+  }
+}
+
+function someItems(field: Field): { key: number; draft: Draft }[] {
+  const { items } = field;
+  if (!items) return [];
+  return Array.from({ length: Math.min(field.min_items ?? 0, 20) }, () => ({
+    key: newKey(),
+    draft: emptyDraft(items),
+  }));
+}
+
+export function objectDraft(fields: readonly Field[], value: unknown): Draft & { kind: "object" } {
+  const given = isObject(value) ? value : {};
+  return {
+    kind: "object",
+    fields: Object.fromEntries(
+      fields.map((field) => [field.name, field.name in given ? draftOf(field, given[field.name]) : emptyDraft(field)]),
+    ),
+  };
+}
+
+/** The draft of a value that somebody sent before or that is an example. */
+export function draftOf(field: Field, value: unknown): Draft {
+  if (value === undefined) return NONE;
+  if (value === null && field.nullable) return { kind: "null" };
+  switch (field.kind) {
+    case "choice": {
+      const index = (field.choices ?? []).findIndex((choice) => same(choice.value, value));
+      return index < 0 ? NONE : { kind: "choice", index };
+    }
+    case "boolean":
+      return typeof value === "boolean" ? { kind: "boolean", value } : NONE;
+    case "number":
+    case "integer":
+      return typeof value === "number" ? { kind: "text", text: String(value) } : NONE;
+    case "list": {
+      const { items } = field;
+      if (!Array.isArray(value) || !items) return NONE;
+      return { kind: "list", items: value.map((item) => ({ key: newKey(), draft: draftOf(items, item) })) };
+    }
+    case "object":
+      return isObject(value) ? objectDraft(field.fields ?? [], value) : NONE;
+    case "json":
+      return { kind: "text", text: JSON.stringify(value, null, 2) };
+    default:
+      return typeof value === "string" ? { kind: "text", text: value } : NONE;
+  }
+}
+
+/** The object that the whole form says, and all that is wrong with it. */
+export function readForm(fields: readonly Field[], drafts: Readonly<Record<string, Draft>>): Read {
+  return readFields(fields, drafts, "");
+}
+
+function readFields(fields: readonly Field[], drafts: Readonly<Record<string, Draft>>, path: string): Read {
+  const value: Record<string, unknown> = {};
+  let wrongs: Record<string, string> = {};
+  for (const field of fields) {
+    const read = readField(field, drafts[field.name] ?? NONE, path + field.name);
+    wrongs = { ...wrongs, ...read.wrongs };
+    if (read.given) value[field.name] = read.value;
+  }
+  return { value, given: true, wrongs };
+}
+
+function readField(field: Field, draft: Draft, path: string): Read {
+  const wrong = (text: string): Read => ({ value: undefined, given: false, wrongs: { [path]: text } });
+  const right = (value: unknown): Read => ({ value, given: true, wrongs: {} });
+  if (draft.kind === "null") return right(null);
+  if (draft.kind === "none" || (draft.kind === "text" && draft.text === "" && field.kind !== "text"))
+    return field.required ? wrong(t("isMissing")) : { value: undefined, given: false, wrongs: {} };
+  switch (draft.kind) {
+    case "choice":
+      return right(field.choices?.[draft.index]?.value);
+    case "boolean":
+      return right(draft.value);
+    case "object":
+      return readFields(field.fields ?? [], draft.fields, `${path}/`);
+    case "list":
+      return readList(field, draft.items, path);
+    case "text":
+      return readText(field, draft.text, wrong, right);
+  }
+}
+
+function readText(field: Field, text: string, wrong: (text: string) => Read, right: (value: unknown) => Read): Read {
+  if (field.kind === "json") {
+    try {
+      return right(JSON.parse(text));
+    } catch (error) {
+      return wrong(t("noJson", { reason: error instanceof Error ? error.message : "" }));
+    }
+  }
+  if (field.kind === "number" || field.kind === "integer") {
+    const number = numberOf(text);
+    if (number === null) return wrong(t("noNumber"));
+    const bound = wrongNumber(field, number);
+    return bound ? wrong(bound) : right(number);
+  }
+  // Nothing typed into a text that may be left out is left out.
+  if (text === "" && !field.required) return { value: undefined, given: false, wrongs: {} };
+  const bound = wrongText(field, text);
+  return bound ? wrong(bound) : right(text);
+}
+
+function readList(field: Field, items: readonly { draft: Draft }[], path: string): Read {
+  const values: unknown[] = [];
+  let wrongs: Record<string, string> = {};
+  const { items: item } = field;
+  if (item)
+    items.forEach(({ draft }, index) => {
+      // An item is there or it is not: none is left out.
+      const read = readField({ ...item, required: true }, draft, `${path}/${index}`);
+      wrongs = { ...wrongs, ...read.wrongs };
+      values.push(read.value);
+    });
+  if (field.min_items != null && values.length < field.min_items)
+    wrongs[path] = t("tooFewItems", { n: field.min_items });
+  if (field.max_items != null && values.length > field.max_items)
+    wrongs[path] = t("tooManyItems", { n: field.max_items });
+  if (field.unique_items && new Set(values.map((value) => JSON.stringify(value))).size < values.length)
+    wrongs[path] = t("itemsTwice");
+  return { value: values, given: true, wrongs };
+}
+
+/** The number that a person typed, with a comma or a point; null when it is none. */
+export function numberOf(text: string): number | null {
+  const plain = text.replace(/[\s\u00a0\u202f]/g, "").replace(",", ".");
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : null;
+}
+
+export function same(one: unknown, other: unknown): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * What the API finds wrong, by the path of a field that the form has: the deepest that the pointer reaches. `steps` of
+ * what belongs to no field give "".
+ */
+export function placeOf(fields: readonly Field[], steps: readonly string[]): string {
+  let known = "";
+  let inner: readonly Field[] = fields;
+  let item: Field | undefined;
+  for (const step of steps) {
+    const field: Field | undefined = item ?? inner.find((each) => each.name === step);
+    if (!field) break;
+    known = known ? `${known}/${step}` : step;
+    item = field.kind === "list" ? (field.items ?? undefined) : undefined;
+    inner = field.kind === "object" ? (field.fields ?? []) : [];
+    if (!item && inner.length === 0) break;
+  }
+  return known;
+}

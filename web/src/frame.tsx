@@ -1,0 +1,183 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { Pick } from "./parts/pick";
+import { usePlace } from "./router";
+import { isReachable } from "./state/reachable";
+import { balance, keepWish, session, signOut } from "./state/session";
+import { useStore } from "./state/store";
+import { showTheme, theme, type Theme } from "./state/theme";
+import { isLanguage, speak, t, useLanguage } from "./words";
+import { say } from "./parts/messages";
+import { explain } from "./parts/states";
+
+/** What stands around every page. */
+export function Frame({ children }: { children: ComponentChildren }) {
+  const now = useStore(session);
+  const reachable = useStore(isReachable);
+  const { path } = usePlace();
+  const [open, setOpen] = useState(false);
+  useEffect(() => setOpen(false), [path]);
+  const signedIn = now.state === "in" || now.state === "over";
+  return (
+    <>
+      <a class="skip" href="#content">
+        {t("skipToContent")}
+      </a>
+      <header class="head">
+        <div class="head-inner">
+          <a class="brand" href="/ui/">
+            <Mark />
+            <span>Foretell</span>
+          </a>
+          <nav class={`nav${open ? " open" : ""}`} aria-label={t("navigation")} id="navigation">
+            <Links signedIn={signedIn} operator={signedIn && now.user.role === "operator"} path={path} />
+          </nav>
+          <span class="grow" />
+          {signedIn && <CreditsInHead />}
+          {signedIn ? (
+            <button
+              class="button little hide-narrow"
+              type="button"
+              onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
+            >
+              {t("signOut")}
+            </button>
+          ) : (
+            now.state === "out" && (
+              <a class="button little" href="/ui/sign-in">
+                {t("signIn")}
+              </a>
+            )
+          )}
+          <button
+            class="button little menu-button"
+            type="button"
+            aria-expanded={open}
+            aria-controls="navigation"
+            onClick={() => setOpen(!open)}
+          >
+            {t("menu")}
+          </button>
+        </div>
+      </header>
+      <div role="status" aria-live="polite">
+        {!reachable && <p class="banner">{t("isAway")}</p>}
+      </div>
+      <main class="main" id="content" tabIndex={-1}>
+        {children}
+      </main>
+      <Foot signedIn={signedIn} />
+    </>
+  );
+}
+
+function Links({ signedIn, operator, path }: { signedIn: boolean; operator: boolean; path: string }) {
+  const links: [string, string][] = [["/models", t("models")]];
+  if (signedIn)
+    links.push(
+      ["/history", t("history")],
+      ["/balance", t("balance")],
+      ["/keys", t("keys")],
+      ["/webhooks", t("webhooks")],
+      ["/telegram", "Telegram"],
+      ["/account", t("account")],
+    );
+  if (operator) links.push(["/operator", t("operator")]);
+  const current = path === "/" ? "/models" : path;
+  return (
+    <>
+      {links.map(([to, name]) => (
+        <a
+          key={to}
+          href={`/ui${to}`}
+          aria-current={current === to || current.startsWith(`${to}/`) ? "page" : undefined}
+        >
+          {name}
+        </a>
+      ))}
+    </>
+  );
+}
+
+function CreditsInHead() {
+  const now = useStore(balance);
+  return (
+    <a
+      class="chip accent"
+      href="/ui/balance"
+      aria-label={now ? t("creditsAvailable", { n: now.available }) : t("balance")}
+    >
+      {now ? t("credits", { n: now.available }) : "…"}
+    </a>
+  );
+}
+
+function Foot({ signedIn }: { signedIn: boolean }) {
+  const language = useLanguage();
+  const shown = useStore(theme);
+  const keep = (wish: { language?: string; theme?: Theme }): void => {
+    if (signedIn) keepWish(wish).catch((error: unknown) => say(explain(error), "bad"));
+  };
+  return (
+    <footer class="foot row apart">
+      <span class="row">
+        <a href="/docs">{t("apiDocs")}</a>
+        {signedIn && (
+          <button
+            class="button little quiet"
+            type="button"
+            onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
+          >
+            {t("signOut")}
+          </button>
+        )}
+      </span>
+      <span class="row">
+        <Pick
+          label={t("language")}
+          value={language}
+          options={[
+            ["en", "English"],
+            ["ru", "Русский"],
+          ]}
+          pick={(value) => {
+            if (!isLanguage(value)) return;
+            void speak(value);
+            keep({ language: value });
+          }}
+        />
+        <Pick
+          label={t("theme")}
+          value={shown ?? "system"}
+          options={[
+            ["system", t("themeSystem")],
+            ["light", t("themeLight")],
+            ["dark", t("themeDark")],
+          ]}
+          pick={(value) => {
+            const wanted = value === "light" || value === "dark" ? value : null;
+            showTheme(wanted);
+            keep({ theme: wanted });
+          }}
+        />
+      </span>
+    </footer>
+  );
+}
+
+function Mark() {
+  return (
+    <svg viewBox="0 0 32 32" aria-hidden="true">
+      <rect width="32" height="32" rx="7" fill="#0b63ce" />
+      <path
+        d="M7 22l6-8 5 4 7-9"
+        fill="none"
+        stroke="#fff"
+        stroke-width="3"
+        stroke-linecap="round"
+        stroke-linejoin="round"
+      />
+      <circle cx="25" cy="9" r="2.6" fill="#fff" />
+    </svg>
+  );
+}

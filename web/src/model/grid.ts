@@ -1,0 +1,101 @@
+/** The questions of a *what if* plot: one field moves, perhaps another one, and all others stay. */
+import { sliderOf } from "../form/bounds";
+import { same, type Field } from "../form/draft";
+import { formatNumber, said, t } from "../words";
+
+export interface Step {
+  value: unknown;
+  name: string;
+  /** Where it stands on the axis. */
+  x: number;
+}
+
+export const MOST_SERIES = 6;
+const MOST_CHOICES = 24;
+
+/** Whether values of a field can be put in a row. */
+export function canMove(field: Field): boolean {
+  return stepsOfField(field, 5, undefined).length > 1;
+}
+
+/** Values of a field, in order: at most `count` where it has no end of its own. `now` is what stands in the form. */
+export function stepsOfField(field: Field, count: number, now: unknown): Step[] {
+  switch (field.kind) {
+    case "choice":
+      return (field.choices ?? [])
+        .slice(0, MOST_CHOICES)
+        .map((choice, x) => ({ value: choice.value, name: said(choice.label), x }));
+    case "boolean":
+      return [false, true].map((value, x) => ({ value, name: t(value ? "yes" : "no"), x }));
+    case "time":
+      return times(count);
+    case "number":
+    case "integer":
+      return numbers(field, count, now);
+    default:
+      return [];
+  }
+}
+
+function times(count: number): Step[] {
+  const every = Math.max(1, Math.ceil(24 / count));
+  return Array.from({ length: Math.ceil(24 / every) }, (_, index) => {
+    const hour = index * every;
+    return { value: `${String(hour).padStart(2, "0")}:00`, name: `${hour}:00`, x: hour };
+  });
+}
+
+function numbers(field: Field, count: number, now: unknown): Step[] {
+  const slider = sliderOf(field);
+  // Without bounds, from nothing to twice what stands there.
+  const middle = typeof now === "number" && now !== 0 ? now : typeof field.example === "number" ? field.example : null;
+  const low = slider?.low ?? field.minimum ?? (middle === null ? null : Math.min(0, 2 * middle));
+  const high = slider?.high ?? field.maximum ?? (middle === null ? null : Math.max(2 * middle, low ?? 0));
+  if (low === null || high === null || high <= low) return [];
+  const whole = field.kind === "integer";
+  const made: Step[] = [];
+  for (let index = 0; index < count; index += 1) {
+    let value = low + ((high - low) * index) / (count - 1);
+    const step = field.multiple_of ?? (whole ? 1 : slider?.step);
+    if (step) value = low + Math.round((value - low) / step) * step;
+    value = Number(value.toPrecision(12));
+    if (whole) value = Math.round(value);
+    if (!made.some((each) => same(each.value, value))) made.push({ value, name: formatNumber(value), x: value });
+  }
+  return made;
+}
+
+export interface Question {
+  row: number;
+  column: number;
+  input: Record<string, unknown>;
+}
+
+/** Every question of the grid, in the order in which they are asked: coarse first, so that the form shows early. */
+export function questionsOf(
+  input: Record<string, unknown>,
+  along: { field: Field; steps: readonly Step[] },
+  across: { field: Field; steps: readonly Step[] } | null,
+): Question[] {
+  const rows = across?.steps.length ?? 1;
+  const questions: Question[] = [];
+  for (const column of coarseFirst(along.steps.length))
+    for (let row = 0; row < rows; row += 1)
+      questions.push({
+        row,
+        column,
+        input: {
+          ...input,
+          [along.field.name]: along.steps[column]?.value,
+          ...(across ? { [across.field.name]: across.steps[row]?.value } : {}),
+        },
+      });
+  return questions;
+}
+
+function coarseFirst(count: number): number[] {
+  const order: number[] = [];
+  for (let stride = 8; stride >= 1; stride /= 2)
+    for (let index = 0; index < count; index += stride) if (!order.includes(index)) order.push(index);
+  return order;
+}

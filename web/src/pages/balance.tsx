@@ -1,0 +1,250 @@
+import { useState } from "preact/hooks";
+import { ask, call, queryOf, type Schemas } from "../api/client";
+import { Field, useSending, wrongOf } from "../parts/form";
+import { LazyPlot } from "../parts/lazy_plot";
+import { say } from "../parts/messages";
+import { Empty, Show } from "../parts/states";
+import { Moment } from "../parts/status";
+import { Title } from "../parts/title";
+import { usePlace } from "../router";
+import { balance, type User, session } from "../state/session";
+import { useLoad } from "../state/load";
+import { useStore } from "../state/store";
+import { formatDay, formatNumber, t, type Key } from "../words";
+
+export interface UsageRow {
+  day: string;
+  model: string;
+  predictions: number;
+  succeeded: number;
+  failed: number;
+  credits: number;
+}
+
+const PAGE = 25;
+
+export function BalancePage() {
+  const shared = useStore(balance);
+  // Whenever the number in the head changes, the page is asked for again: they never differ.
+  const mark = shared ? `${shared.available} ${shared.held}` : "";
+  const loaded = useLoad(`balance ${mark}`, (signal) => call("get", "/balance", { signal }));
+  const shown = loaded.data ?? shared;
+  return (
+    <>
+      <Title text={t("balance")} />
+      <div class="stack">
+        {shown ? (
+          <>
+            <dl class="figures">
+              <Figure name={t("available")} value={shown.available} />
+              <Figure name={t("held")} value={shown.held} note={t("heldSays")} />
+            </dl>
+            {shown.available === 0 && <NoCredits />}
+            <Threshold now={shown} />
+          </>
+        ) : (
+          <Show loaded={loaded} rows={3}>
+            {() => null}
+          </Show>
+        )}
+        <Usage mark={mark} />
+        <Statement mark={mark} />
+      </div>
+    </>
+  );
+}
+
+function NoCredits() {
+  const now = useStore(session);
+  const user: User | null = now.state === "in" ? now.user : null;
+  return (
+    <div class="notice warn">
+      <strong>{t("outOfCredits")}</strong>
+      <p>{t("howToGetCredits", { name: user?.username ?? "" })}</p>
+    </div>
+  );
+}
+
+function Figure({ name, value, note }: { name: string; value: number; note?: string }) {
+  return (
+    <div class="card">
+      <dt class="muted">{name}</dt>
+      <dd>
+        <span class="figure-value">{formatNumber(value)}</span>
+        {note && <p class="small muted">{note}</p>}
+      </dd>
+    </div>
+  );
+}
+
+function Threshold({ now }: { now: Schemas["Balance"] }) {
+  const [text, setText] = useState(now.threshold == null ? "" : String(now.threshold));
+  const { busy, error, submit } = useSending(async () => {
+    const threshold = text.trim() === "" ? null : Number(text);
+    balance.set(await call("patch", "/balance", { body: { threshold } }));
+    say(threshold === null ? t("thresholdOff") : t("thresholdOn", { n: threshold }));
+  });
+  return (
+    <form class="card stack tight" onSubmit={submit}>
+      <h2>{t("lowBalance")}</h2>
+      <Field
+        label={t("tellBelow")}
+        hint={t("tellBelowSays")}
+        wrong={wrongOf(error, ["threshold"])["threshold"] ?? wrongOf(error, [])[""]}
+      >
+        {(control) => (
+          <span class="row">
+            <input
+              {...control}
+              class="short"
+              type="text"
+              inputMode="numeric"
+              pattern="[0-9]*"
+              value={text}
+              onInput={(event) => setText(event.currentTarget.value)}
+            />
+            <button class="button" type="submit" disabled={busy}>
+              {t("save")}
+            </button>
+          </span>
+        )}
+      </Field>
+    </form>
+  );
+}
+
+function Usage({ mark }: { mark: string }) {
+  const usage = useLoad(`usage ${mark}`, (signal) =>
+    ask<{ items: UsageRow[] }>("get", "/usage?days=30", undefined, { signal }),
+  );
+  const [what, setWhat] = useState<"credits" | "predictions">("credits");
+  return (
+    <section class="card stack" aria-labelledby="usage">
+      <div class="row apart">
+        <h2 id="usage">{t("usage30")}</h2>
+        <div class="tabs">
+          {(["credits", "predictions"] as const).map((each) => (
+            <button key={each} type="button" aria-pressed={what === each} onClick={() => setWhat(each)}>
+              {t(each === "credits" ? "creditsSpent" : "predictions")}
+            </button>
+          ))}
+        </div>
+      </div>
+      <Show loaded={usage} rows={5}>
+        {({ items }) =>
+          items.length === 0 ? <p class="muted">{t("nothingAskedYet")}</p> : <UsagePlot items={items} what={what} />
+        }
+      </Show>
+    </section>
+  );
+}
+
+function UsagePlot({ items, what }: { items: readonly UsageRow[]; what: "credits" | "predictions" }) {
+  const models = [...new Set(items.map((item) => item.model))].sort();
+  const today = Math.floor(Date.now() / 86_400_000);
+  const days = Array.from({ length: 30 }, (_, index) => today - 29 + index);
+  const series = models.map((model) => ({
+    name: model,
+    values: days.map((day) =>
+      items
+        .filter((item) => item.model === model && Math.floor(Date.parse(item.day) / 86_400_000) === day)
+        .reduce((sum, item) => sum + item[what], 0),
+    ),
+  }));
+  const total = items.reduce((sum, item) => sum + item[what], 0);
+  return (
+    <div class="stack tight">
+      <LazyPlot
+        label={t("usagePlot", { n: total })}
+        x={days}
+        xNames={(day) => (Number.isInteger(day) ? formatDay(new Date(day * 86_400_000).toISOString()) : "")}
+        series={series}
+        bars={models.length === 1}
+        height={220}
+      />
+      <p class="small muted">{t("inAllOf30", { total: formatNumber(total) })}</p>
+    </div>
+  );
+}
+
+function Statement({ mark }: { mark: string }) {
+  const { query } = usePlace();
+  const cursor = query.get("cursor") ?? "";
+  const page = useLoad(`statement ${cursor} ${cursor ? "" : mark}`, (signal) =>
+    call("get", "/transactions", { query: { limit: PAGE, cursor: cursor ? Number(cursor) : undefined }, signal }),
+  );
+  return (
+    <section class="stack" aria-labelledby="statement">
+      <h2 id="statement">{t("statement")}</h2>
+      <Show loaded={page} rows={8}>
+        {(data) =>
+          data.items.length === 0 ? (
+            <Empty>{t("noMovements")}</Empty>
+          ) : (
+            <>
+              <Movements items={data.items} />
+              <nav class="row apart" aria-label={t("pages")}>
+                {cursor ? (
+                  <a class="button" href="/ui/balance">
+                    {t("newest")}
+                  </a>
+                ) : (
+                  <span />
+                )}
+                {data.next_cursor && (
+                  <a class="button" href={`/ui/balance${queryOf({ cursor: data.next_cursor })}`}>
+                    {t("older")}
+                  </a>
+                )}
+              </nav>
+            </>
+          )
+        }
+      </Show>
+    </section>
+  );
+}
+
+function Movements({ items }: { items: readonly Schemas["Transaction"][] }) {
+  return (
+    <div class="table-frame">
+      <table class="rows">
+        <thead>
+          <tr>
+            <th scope="col">{t("what")}</th>
+            <th scope="col">{t("when")}</th>
+            <th scope="col" class="to-right">
+              {t("available")}
+            </th>
+            <th scope="col" class="to-right">
+              {t("held")}
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {items.map((item) => (
+            <tr key={item.id}>
+              <td>
+                {item.prediction_id ? (
+                  <a href={`/ui/predictions/${item.prediction_id}`}>{t(`movement_${item.kind}` as Key)}</a>
+                ) : (
+                  <span>{t(`movement_${item.kind}` as Key)}</span>
+                )}
+                {(item.note ?? item.reference) && <p class="small muted">{item.note ?? item.reference}</p>}
+              </td>
+              <td>
+                <Moment at={item.created_at} />
+              </td>
+              <td class="number to-right">{signed(item.available_change)}</td>
+              <td class="number to-right muted">{signed(item.held_change)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function signed(change: number): string {
+  return change === 0 ? "–" : change > 0 ? `+${formatNumber(change)}` : `−${formatNumber(-change)}`;
+}

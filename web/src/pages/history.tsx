@@ -1,0 +1,211 @@
+import { useEffect, useRef } from "preact/hooks";
+import { onEvent, onMissed } from "../api/events";
+import { ask, call, queryOf, type Schemas } from "../api/client";
+import { readAnswer } from "../model/answer";
+import { CancelButton } from "../model/cancel";
+import { Pick } from "../parts/pick";
+import { Empty, Show } from "../parts/states";
+import { Credits, Moment, Status } from "../parts/status";
+import { Title } from "../parts/title";
+import { go, usePlace } from "../router";
+import { useLoad } from "../state/load";
+import { formatSeconds, said, t } from "../words";
+
+type Prediction = Schemas["Prediction"];
+type Models = ReadonlyMap<string, Schemas["Model"]>;
+
+const PAGE = 25;
+const STATUSES = ["queued", "succeeded", "failed", "canceled"] as const;
+const SPANS: Record<string, number> = { hour: 3600, day: 86_400, week: 604_800, month: 2_592_000 };
+/** Many ends at once are one look. */
+const GATHER_MS = 300;
+
+export function HistoryPage() {
+  const { query } = usePlace();
+  const model = query.get("model") ?? "";
+  const status = query.get("status") ?? "";
+  const span = query.get("span") ?? "";
+  const cursor = query.get("cursor") ?? "";
+  const models = useLoad("models", (signal) => call("get", "/models", { signal }));
+  const known: Models = new Map(models.data?.items.map((each) => [each.name, each]));
+  const filters = { model, status, since: sinceOf(span) };
+  const page = useLoad(`history ${model} ${status} ${span} ${cursor}`, (signal) =>
+    ask<Schemas["PredictionPage"]>("get", `/predictions${queryOf({ ...filters, cursor, limit: PAGE })}`, undefined, {
+      signal,
+    }),
+  );
+  useLive(page.reload);
+  const set = (changed: Record<string, string>): void => {
+    const next = queryOf({ model, status, span, ...changed });
+    go(`/history${next}`, { replace: true, keepScroll: true });
+  };
+  const filtered = model || status || span;
+  return (
+    <>
+      <Title text={t("history")}>
+        <a class="button little" href={`/predictions.csv${queryOf(filters)}`} download="predictions.csv">
+          {t("asCsv")}
+        </a>
+      </Title>
+      <div class="filters" role="group" aria-label={t("filters")}>
+        <Pick
+          label={t("model")}
+          value={model}
+          options={[["", t("all")], ...[...known.values()].map((each) => [each.name, said(each.title)] as const)]}
+          pick={(value) => set({ model: value })}
+        />
+        <Pick
+          label={t("status")}
+          value={status}
+          options={[["", t("all")], ...STATUSES.map((each) => [each, t(`status_${each}`)] as const)]}
+          pick={(value) => set({ status: value })}
+        />
+        <Pick
+          label={t("time")}
+          value={span}
+          options={[
+            ["", t("all")],
+            ["hour", t("lastHour")],
+            ["day", t("lastDay")],
+            ["week", t("lastWeek")],
+            ["month", t("lastMonth")],
+          ]}
+          pick={(value) => set({ span: value })}
+        />
+      </div>
+      <Show loaded={page} rows={10}>
+        {(data) =>
+          data.items.length === 0 ? (
+            <Empty
+              action={
+                filtered || cursor ? (
+                  <a class="button" href="/ui/history">
+                    {t("showAll")}
+                  </a>
+                ) : (
+                  <a class="button main-action" href="/ui/models">
+                    {t("toModels")}
+                  </a>
+                )
+              }
+            >
+              {filtered || cursor ? t("nothingFits") : t("nothingAskedYet")}
+            </Empty>
+          ) : (
+            <>
+              <Rows items={data.items} models={known} reload={page.reload} />
+              <nav class="row apart" aria-label={t("pages")}>
+                {cursor ? (
+                  <button class="button" type="button" onClick={() => set({ cursor: "" })}>
+                    {t("newest")}
+                  </button>
+                ) : (
+                  <span class="small muted">{t("isLive")}</span>
+                )}
+                {data.next_cursor && (
+                  <a class="button" href={`/ui/history${queryOf({ model, status, span, cursor: data.next_cursor })}`}>
+                    {t("older")}
+                  </a>
+                )}
+              </nav>
+            </>
+          )
+        }
+      </Show>
+    </>
+  );
+}
+
+/** To the minute, so that the same page has the same address for a while. */
+function sinceOf(span: string): string | undefined {
+  const seconds = SPANS[span];
+  if (!seconds) return undefined;
+  return new Date(Math.floor(Date.now() / 60_000) * 60_000 - seconds * 1000).toISOString();
+}
+
+function useLive(reload: () => void): void {
+  const latest = useRef(reload);
+  latest.current = reload;
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const look = (): void => {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        latest.current();
+      }, GATHER_MS);
+    };
+    const forget = [onEvent((event) => event.type === "prediction.finished" && look()), onMissed(look)];
+    return () => {
+      clearTimeout(timer);
+      for (const each of forget) each();
+    };
+  }, []);
+}
+
+function Rows({ items, models, reload }: { items: readonly Prediction[]; models: Models; reload: () => void }) {
+  return (
+    <div class="table-frame">
+      <table class="rows">
+        <thead>
+          <tr>
+            <th scope="col">{t("model")}</th>
+            <th scope="col">{t("result")}</th>
+            <th scope="col">{t("status")}</th>
+            <th scope="col">{t("asked")}</th>
+            <th scope="col" class="to-right">
+              {t("took")}
+            </th>
+            <th scope="col" class="to-right">
+              {t("cost")}
+            </th>
+            <th scope="col">
+              <span class="unseen">{t("actions")}</span>
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {items.map((item) => (
+            <Row key={item.id} item={item} model={models.get(item.model)} reload={reload} />
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Row({ item, model, reload }: { item: Prediction; model: Schemas["Model"] | undefined; reload: () => void }) {
+  const total = item.timings?.total_s;
+  return (
+    <tr>
+      <td>
+        <a href={`/ui/predictions/${item.id}`}>{model ? said(model.title) : item.model}</a>
+      </td>
+      <td>{item.status === "succeeded" ? <strong>{shortly(model, item.output)}</strong> : item.error?.message}</td>
+      <td>
+        <Status status={item.status} />
+      </td>
+      <td>
+        <Moment at={item.created_at} />
+      </td>
+      <td class="number to-right">{total == null ? "" : formatSeconds(total)}</td>
+      <td class="to-right">
+        {item.status === "succeeded" ? <Credits n={item.price} /> : <span class="muted">–</span>}
+      </td>
+      <td class="to-right whole">
+        {item.status === "queued" ? (
+          <CancelButton id={item.id} done={reload} little />
+        ) : (
+          <a class="button little quiet" href={`/ui/models/${encodeURIComponent(item.model)}?again=${item.id}`}>
+            {t("askAgain")}
+          </a>
+        )}
+      </td>
+    </tr>
+  );
+}
+
+/** An answer in a few words. */
+function shortly(model: Schemas["Model"] | undefined, output: unknown): string {
+  const answer = readAnswer(model, output);
+  return answer.label ?? answer.rest[0]?.text.slice(0, 60) ?? "";
+}

@@ -1,0 +1,73 @@
+import type { PageProps } from "../app";
+import { call } from "../api/client";
+import { CancelButton } from "../model/cancel";
+import { useFollowed, type Details } from "../model/follow";
+import { Result, spoken } from "../model/result";
+import { Snippets } from "../model/snippets";
+import { CopyButton } from "../parts/copy";
+import { Show } from "../parts/states";
+import { Title } from "../parts/title";
+import { useLoad } from "../state/load";
+import { said, t } from "../words";
+
+/** One prediction, at an address of its own: the same truth in every tab and on every device. */
+export function PredictionPage({ params }: { params: PageProps }) {
+  const id = params["id"] ?? "";
+  const followed = useFollowed(id);
+  return (
+    <>
+      <Title text={t("prediction")}>
+        <span class="row">
+          <code class="small muted">{id}</code>
+          <CopyButton text={location.href} label={t("copyAddress")} />
+        </span>
+      </Title>
+      <Show loaded={followed} rows={8}>
+        {(prediction) => <Shown prediction={prediction} reload={followed.reload} />}
+      </Show>
+    </>
+  );
+}
+
+function Shown({ prediction, reload }: { prediction: Details; reload: () => void }) {
+  const model = useLoad(`model ${prediction.model} ${prediction.version}`, async (signal) => {
+    const path = { name: prediction.model };
+    try {
+      return await call("get", "/models/{name}", { path, query: { version: prediction.version }, signal });
+    } catch {
+      // A version that is no longer there: the words of the default one are better than none.
+      return await call("get", "/models/{name}", { path, signal }).catch(() => null);
+    }
+  });
+  const known = model.data ?? undefined;
+  const input: unknown = prediction.input ?? prediction.features;
+  return (
+    <div class="two">
+      <section class="card stack" aria-labelledby="answer">
+        <h2 id="answer">{known ? said(known.title) : prediction.model}</h2>
+        <p class="unseen" role="status">
+          {spoken(prediction, known)}
+        </p>
+        <Result prediction={prediction} model={known} />
+        <div class="row">
+          <a
+            class="button main-action"
+            href={`/ui/models/${encodeURIComponent(prediction.model)}?again=${prediction.id}`}
+          >
+            {t("askAgain")}
+          </a>
+          {prediction.status === "queued" && <CancelButton id={prediction.id} done={reload} />}
+        </div>
+      </section>
+      <div class="stack">
+        <section class="card stack" aria-labelledby="input">
+          <h2 id="input">{prediction.features == null ? t("yourInput") : t("features")}</h2>
+          <pre tabIndex={0} aria-labelledby="input">
+            {JSON.stringify(input, null, 2)}
+          </pre>
+        </section>
+        {prediction.input != null && <Snippets order={{ model: prediction.model, input }} canMakeKey />}
+      </div>
+    </div>
+  );
+}

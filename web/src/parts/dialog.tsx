@@ -1,0 +1,85 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { t } from "../words";
+import { explain } from "./states";
+
+/** A dialog over the page; the browser keeps the focus inside and gives it back afterwards. */
+export function Dialog({
+  title,
+  close,
+  children,
+}: {
+  title: string;
+  /** Without it, the dialog can't be closed by hand. */
+  close?: () => void;
+  children: ComponentChildren;
+}) {
+  const box = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const dialog = box.current;
+    dialog?.showModal();
+    return () => dialog?.close();
+  }, []);
+  return (
+    <dialog
+      ref={box}
+      aria-labelledby={id}
+      onCancel={(event) => {
+        event.preventDefault();
+        close?.();
+      }}
+    >
+      <div class="stack">
+        <h2 id={id}>{title}</h2>
+        {children}
+      </div>
+    </dialog>
+  );
+}
+
+/** Asks before something that can't be taken back. */
+export function Confirm({
+  title,
+  children,
+  action,
+  act,
+  close,
+}: {
+  title: string;
+  children: ComponentChildren;
+  action: string;
+  act: () => Promise<unknown>;
+  close: () => void;
+}) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const press = async (): Promise<void> => {
+    setBusy(true);
+    try {
+      await act();
+      close();
+    } catch (failed) {
+      setError(failed);
+      setBusy(false);
+    }
+  };
+  return (
+    <Dialog title={title} close={close}>
+      <div>{children}</div>
+      {error !== undefined && (
+        <p class="wrong" role="alert">
+          {explain(error)}
+        </p>
+      )}
+      <div class="row end">
+        <button class="button" type="button" onClick={close}>
+          {t("cancel")}
+        </button>
+        <button class="button danger" type="button" disabled={busy} onClick={press}>
+          {action}
+        </button>
+      </div>
+    </Dialog>
+  );
+}

@@ -1,0 +1,75 @@
+import type { ComponentChildren, TargetedSubmitEvent } from "preact";
+import { useId, useState } from "preact/hooks";
+import { Problem, stepsOf } from "../api/problem";
+import { explain } from "./states";
+
+/** What is wrong with each input of a plain form, by name; what belongs to none is under "". */
+export type Wrong = Readonly<Record<string, string>>;
+
+export function wrongOf(error: unknown, names: readonly string[]): Wrong {
+  if (error === undefined) return {};
+  if (!(error instanceof Problem) || error.errors.length === 0) return { "": explain(error) };
+  const wrong: Record<string, string> = {};
+  for (const each of error.errors) {
+    const name = each.pointer ? (stepsOf(each.pointer)[0] ?? "") : (each.parameter ?? "");
+    wrong[names.includes(name) ? name : ""] ??= each.detail ?? error.message;
+  }
+  return wrong;
+}
+
+/** A label, its control, a hint and what is wrong, tied together for everybody. */
+export function Field({
+  label,
+  hint,
+  wrong,
+  children,
+}: {
+  label: ComponentChildren;
+  hint?: string;
+  wrong?: string;
+  children: (control: { id: string; "aria-describedby"?: string; "aria-invalid"?: boolean }) => ComponentChildren;
+}) {
+  const id = useId();
+  const described = [hint && `${id}-hint`, wrong && `${id}-wrong`].filter(Boolean).join(" ");
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      {children({ id, "aria-describedby": described || undefined, "aria-invalid": wrong ? true : undefined })}
+      {hint && (
+        <span class="hint" id={`${id}-hint`}>
+          {hint}
+        </span>
+      )}
+      {wrong && (
+        <span class="wrong" id={`${id}-wrong`}>
+          {wrong}
+        </span>
+      )}
+    </div>
+  );
+}
+
+/** A form that is sent by us: it can't be sent twice at once, and keeps what went wrong. */
+export function useSending(send: () => Promise<unknown>): {
+  busy: boolean;
+  error: unknown;
+  submit: (event: TargetedSubmitEvent<HTMLFormElement>) => void;
+} {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const submit = (event: TargetedSubmitEvent<HTMLFormElement>): void => {
+    event.preventDefault();
+    if (busy) return;
+    const form = event.currentTarget;
+    setBusy(true);
+    setError(undefined);
+    send()
+      .catch((failed: unknown) => {
+        setError(failed);
+        // After the drawing that marks it: the first wrong input has the focus.
+        setTimeout(() => form.querySelector<HTMLElement>("[aria-invalid]")?.focus());
+      })
+      .finally(() => setBusy(false));
+  };
+  return { busy, error, submit };
+}

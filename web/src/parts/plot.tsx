@@ -1,0 +1,140 @@
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { theme } from "../state/theme";
+import { useStore } from "../state/store";
+import { formatNumber, useLanguage } from "../words";
+
+export interface Series {
+  name: string;
+  values: (number | null)[];
+}
+
+export interface PlotProps {
+  /** What it shows, for those who do not see it. */
+  label: string;
+  /** Ascending: numbers, or seconds since 1970 with `times`. */
+  x: number[];
+  series: Series[];
+  times?: boolean;
+  /** What to write at the ticks in place of the numbers of `x`. */
+  xNames?: (value: number) => string;
+  yNames?: (value: number) => string;
+  yRange?: [number, number];
+  bars?: boolean;
+  height?: number;
+}
+
+function colorOf(element: Element): string {
+  return getComputedStyle(element).color;
+}
+
+/** A plot that owns its uPlot: made once, drawn anew with new values, resized with its frame, ended with the part. */
+export default function Plot(props: PlotProps) {
+  const frame = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const language = useLanguage();
+  const shownTheme = useStore(theme);
+  const height = props.height ?? 260;
+  // What needs another uPlot; values alone do not.
+  const made = JSON.stringify([props.series.map((each) => each.name), props.times, props.bars, language, shownTheme]);
+  const latest = useRef(props);
+  latest.current = props;
+
+  useEffect(() => {
+    const element = frame.current;
+    if (!element) return undefined;
+    const build = (): void => {
+      plot.current?.destroy();
+      plot.current = new uPlot(
+        optionsOf(element, latest, height),
+        dataOf(latest.current.x, latest.current.series),
+        element,
+      );
+    };
+    build();
+    const watch = new ResizeObserver(() => {
+      const width = element.clientWidth;
+      if (width && plot.current && plot.current.width !== width) plot.current.setSize({ width, height });
+    });
+    watch.observe(element);
+    // Where the system changes between light and dark, the canvas does not change by itself.
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    dark.addEventListener("change", build);
+    return () => {
+      dark.removeEventListener("change", build);
+      watch.disconnect();
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [made, height]);
+
+  const { x, series } = props;
+  useEffect(() => plot.current?.setData(dataOf(x, series)), [x, series]);
+
+  return (
+    <figure class="stack tight">
+      <div class="plot" ref={frame} role="img" aria-label={props.label} style={{ height: `${height}px` }} />
+      <figcaption class="plot-key" aria-hidden={props.series.length < 2}>
+        {props.series.map((each, index) => (
+          <span key={each.name} class={`series-line series-${(index % 6) + 1}`}>
+            {each.name}
+          </span>
+        ))}
+        <span class="muted" aria-hidden="true" />
+      </figcaption>
+    </figure>
+  );
+}
+
+function dataOf(x: number[], series: readonly Series[]): uPlot.AlignedData {
+  return [x, ...series.map((each) => each.values)];
+}
+
+function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height: number): uPlot.Options {
+  const probe = document.createElement("span");
+  element.append(probe);
+  const color = (name: string): string => {
+    probe.className = name;
+    return colorOf(probe);
+  };
+  const { series, times, bars } = latest.current;
+  const colors = series.map((_, index) => color(`series-${(index % 6) + 1}`));
+  const muted = color("muted");
+  probe.remove();
+  const axis = { stroke: muted, grid: { stroke: muted, width: 0.25 }, ticks: { stroke: muted, width: 0.5 } };
+  const names = (value: number): string => (latest.current.yNames ?? formatNumber)(value);
+  const paths = bars && uPlot.paths.bars ? uPlot.paths.bars({ size: [0.7, 60] }) : undefined;
+  return {
+    width: Math.max(element.clientWidth, 200),
+    height,
+    padding: [8, 12, 0, 0],
+    legend: { show: false },
+    cursor: { drag: { x: false, y: false }, points: { size: 8 } },
+    scales: {
+      x: { time: times === true },
+      y: { range: (_, low, high) => latest.current.yRange ?? [Math.min(0, low), high > 0 ? high * 1.08 : 1] },
+    },
+    axes: [
+      {
+        ...axis,
+        ...(times ? {} : { values: (_: uPlot, ticks: number[]) => ticks.map((tick) => xName(latest.current, tick)) }),
+      },
+      { ...axis, size: 60, values: (_, ticks) => ticks.map(names) },
+    ],
+    series: [
+      {},
+      ...series.map((each, index) => ({
+        label: each.name,
+        stroke: colors[index],
+        width: 2,
+        points: { show: !bars && latest.current.x.length < 40, size: 6 },
+        ...(paths ? { paths, fill: colors[index] } : {}),
+      })),
+    ],
+  };
+}
+
+function xName(props: PlotProps, tick: number): string {
+  return props.xNames ? props.xNames(tick) : formatNumber(tick);
+}

@@ -1,0 +1,124 @@
+import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import { Problem, Unreachable } from "../api/problem";
+import type { Loaded } from "../state/load";
+import { hasText, language, t, textOf } from "../words";
+
+/** An error in words: ours where we have some for its code, else what the API said. */
+export function explain(error: unknown): string {
+  if (error instanceof Unreachable) return t("unreachable");
+  if (!(error instanceof Problem)) return t("somethingBroke");
+  const key = `problem_${error.code}`;
+  const values = Object.fromEntries(
+    Object.entries(error.body).filter(
+      (entry): entry is [string, string | number] => typeof entry[1] === "string" || typeof entry[1] === "number",
+    ),
+  );
+  // The API speaks English: in that language nobody says it better.
+  if (language() !== "en" && hasText(key)) return textOf(key, { ...values, wait_s: error.retryAfterS ?? 60 });
+  return error.message;
+}
+
+/** What happened, and the way on. */
+export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
+  const noCredits = error instanceof Problem && error.code === "not_enough_credits";
+  return (
+    <div class={`notice ${noCredits ? "warn" : "bad"}`} role="alert">
+      <strong>{noCredits ? t("outOfCredits") : t("didNotWork")}</strong>
+      <p>{explain(error)}</p>
+      {error instanceof Problem && error.outcome === "unknown" && <p class="small muted">{t("mayHaveHappened")}</p>}
+      <div class="row">
+        {noCredits ? (
+          <a class="button" href="/ui/balance">
+            {t("toBalance")}
+          </a>
+        ) : (
+          retry && (
+            <button class="button" type="button" onClick={retry}>
+              {t("retry")}
+            </button>
+          )
+        )}
+      </div>
+    </div>
+  );
+}
+
+/** Room for something that is on its way. `rows`: how many lines it will have, about. */
+export function Waiting({ rows = 3 }: { rows?: number }) {
+  return (
+    <div class="stack tight" role="status" aria-label={t("loading")}>
+      {Array.from({ length: rows }, (_, row) => (
+        <div key={row} class="waiting" style={{ height: "2.5rem" }} />
+      ))}
+    </div>
+  );
+}
+
+/** What was loaded, or how it stands with that. What came before stays while it is asked for again. */
+export function Show<T>({
+  loaded,
+  rows,
+  children,
+}: {
+  loaded: Loaded<T>;
+  rows?: number;
+  children: (data: T) => ComponentChildren;
+}) {
+  const { data, error, reload } = loaded;
+  if (data === undefined) return error ? <Failure error={error} retry={reload} /> : <Waiting rows={rows} />;
+  return (
+    <div class="stack" aria-busy={loaded.busy}>
+      {error !== undefined && <Failure error={error} retry={reload} />}
+      {children(data)}
+    </div>
+  );
+}
+
+export function Empty({ children, action }: { children: ComponentChildren; action?: ComponentChildren }) {
+  return (
+    <div class="empty card">
+      <p>{children}</p>
+      {action}
+    </div>
+  );
+}
+
+/** A button whose work takes a while: it can't be pressed twice, and says what went wrong. */
+export function ActButton({
+  act,
+  children,
+  kind = "",
+  disabled = false,
+}: {
+  act: () => Promise<unknown>;
+  children: ComponentChildren;
+  kind?: string;
+  disabled?: boolean;
+}) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const press = async (): Promise<void> => {
+    setBusy(true);
+    setError(undefined);
+    try {
+      await act();
+    } catch (failed) {
+      setError(failed);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      <button class={`button ${kind}`} type="button" disabled={busy || disabled} onClick={press}>
+        {children}
+      </button>
+      {error !== undefined && (
+        <span class="wrong small" role="alert">
+          {explain(error)}
+        </span>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,48 @@
+import { makeStore, useStore } from "./state/store";
+
+/** Everything of the page lies below this. */
+const BASE = "/ui";
+
+interface Place {
+  /** Without the base: `/models/sentiment`; `/` at the root. */
+  path: string;
+  query: URLSearchParams;
+}
+
+function here(): Place {
+  const path = location.pathname.startsWith(BASE) ? location.pathname.slice(BASE.length) : location.pathname;
+  return { path: path.replace(/\/+$/, "") || "/", query: new URLSearchParams(location.search) };
+}
+
+const place = makeStore<Place>(here());
+
+addEventListener("popstate", () => place.set(here()));
+
+export function usePlace(): Place {
+  return useStore(place);
+}
+
+/** Go to an address of the page: `/history?status=failed`. `replace` leaves no step in the browser's history. */
+export function go(address: string, { replace = false, keepScroll = false } = {}): void {
+  const full = addressOf(address);
+  if (full === location.pathname + location.search) return;
+  if (replace) history.replaceState(null, "", full);
+  else history.pushState(null, "", full);
+  if (!keepScroll) scrollTo(0, 0);
+  place.set(here());
+}
+
+export function addressOf(address: string): string {
+  return address === "/" ? `${BASE}/` : BASE + address;
+}
+
+/** Have ordinary clicks on links of the page lead there without a reload; everything else is the browser's. */
+export function followLinks(event: MouseEvent): void {
+  if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey)
+    return;
+  const link = event.target instanceof Element ? event.target.closest("a") : null;
+  if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
+  if (link.pathname !== BASE && !link.pathname.startsWith(`${BASE}/`)) return;
+  event.preventDefault();
+  go(link.pathname.slice(BASE.length) + link.search || "/");
+}

@@ -1,0 +1,51 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { comebacks } from "./reachable";
+import { useStore } from "./store";
+
+/** Something that is asked of the API, and how it stands. */
+export interface Loaded<T> {
+  /** The last that came, also while it is asked for again or that failed. */
+  data: T | undefined;
+  error: unknown;
+  busy: boolean;
+  reload: () => void;
+  /** Puts something we know in place of what was loaded. */
+  put: (data: T) => void;
+}
+
+interface Held<T> {
+  key: string;
+  data: T | undefined;
+  error: unknown;
+  busy: boolean;
+}
+
+/** Asks when `key` changes, when the app is back, and by `reload`. What came under another key is not shown. */
+export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
+  const [held, setHeld] = useState<Held<T>>({ key, data: undefined, error: undefined, busy: true });
+  const [turn, setTurn] = useState(0);
+  const back = useStore(comebacks);
+  const latest = useRef(load);
+  latest.current = load;
+  useEffect(() => {
+    const abort = new AbortController();
+    setHeld((now) => ({ key, data: now.key === key ? now.data : undefined, error: now.error, busy: true }));
+    latest
+      .current(abort.signal)
+      .then((data) => {
+        if (!abort.signal.aborted) setHeld({ key, data, error: undefined, busy: false });
+      })
+      .catch((error: unknown) => {
+        if (!abort.signal.aborted) setHeld((now) => ({ ...now, key, error, busy: false }));
+      });
+    return () => abort.abort();
+  }, [key, turn, back]);
+  const current = held.key === key;
+  return {
+    data: current ? held.data : undefined,
+    error: current && !held.busy ? held.error : undefined,
+    busy: held.busy || !current,
+    reload: () => setTurn((now) => now + 1),
+    put: (data) => setHeld({ key, data, error: undefined, busy: false }),
+  };
+}

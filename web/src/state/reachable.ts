@@ -1,0 +1,33 @@
+import { makeStore } from "./store";
+
+/** Whether the app answered the last time. */
+export const isReachable = makeStore(true);
+/** Counts how often it came back: whoever shows something then asks anew. */
+export const comebacks = makeStore(0);
+
+const LOOK_EVERY_MS = 2000;
+let looking: ReturnType<typeof setInterval> | undefined;
+
+async function look(): Promise<void> {
+  try {
+    const response = await fetch("/health/live", { cache: "no-store" });
+    if (response.ok) isReachable.set(true);
+  } catch {
+    // Still away.
+  }
+}
+
+isReachable.subscribe(() => {
+  if (isReachable.get()) {
+    clearInterval(looking);
+    looking = undefined;
+    comebacks.set(comebacks.get() + 1);
+  } else {
+    looking ??= setInterval(() => void look(), LOOK_EVERY_MS);
+  }
+});
+
+if (typeof window !== "undefined") {
+  window.addEventListener("offline", () => isReachable.set(false));
+  window.addEventListener("online", () => void look());
+}

@@ -1,0 +1,92 @@
+import { ask, call, onSessionOver, takeCsrfToken, type Schemas } from "../api/client";
+import { Problem } from "../api/problem";
+import { isLanguage, speak } from "../words";
+import { makeStore } from "./store";
+import { showTheme, type Theme } from "./theme";
+
+export type User = Schemas["User"] & { language?: string | null; theme?: Theme };
+export interface SessionAnswer {
+  user: User;
+  csrf_token: string;
+}
+
+/** Who is signed in. `asking`: we do not know yet; `out`: nobody; `over`: somebody was, and the API forgot them. */
+export type Session = { state: "asking" | "out" } | { state: "in" | "over"; user: User };
+
+export const session = makeStore<Session>({ state: "asking" });
+export const balance = makeStore<Schemas["Balance"] | null>(null);
+
+/** Tabs of one browser share the cookie: what one does with it, the others hear. */
+const tabs = typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("foretell-session");
+
+onSessionOver(() => {
+  const now = session.get();
+  if (now.state === "in") session.set({ state: "over", user: now.user });
+});
+
+tabs?.addEventListener("message", (event: MessageEvent<string>) => {
+  if (event.data === "out") leave();
+  else void askWho();
+});
+
+function enter(answer: SessionAnswer): void {
+  takeCsrfToken(answer.csrf_token);
+  if (isLanguage(answer.user.language)) void speak(answer.user.language);
+  if (answer.user.theme) showTheme(answer.user.theme);
+  session.set({ state: "in", user: answer.user });
+  void askBalance();
+}
+
+function leave(): void {
+  takeCsrfToken("");
+  balance.set(null);
+  session.set({ state: "out" });
+}
+
+/** Ask the API who we are; the first thing a new page does. Throws what is no answer to that. */
+export async function askWho(): Promise<void> {
+  try {
+    enter(await ask<SessionAnswer>("get", "/session"));
+  } catch (error) {
+    if (!(error instanceof Problem) || error.status !== 401) throw error;
+    if (session.get().state !== "over") leave();
+  }
+}
+
+export async function signIn(username: string, password: string): Promise<void> {
+  enter(await ask<SessionAnswer>("post", "/session", { username, password }));
+  tabs?.postMessage("in");
+}
+
+export async function signUp(username: string, password: string): Promise<void> {
+  await call("post", "/users", { body: { username, password } });
+  await signIn(username, password);
+}
+
+export async function signOut(): Promise<void> {
+  await ask("delete", "/session");
+  leave();
+  tabs?.postMessage("out");
+}
+
+/** After something that ended every session, ours among them. */
+export function forgetSession(): void {
+  leave();
+  tabs?.postMessage("out");
+}
+
+export async function askBalance(): Promise<void> {
+  try {
+    balance.set(await call("get", "/balance"));
+  } catch {
+    // The page of the balance says what is wrong; the number in the head just stays.
+  }
+}
+
+/** Keep a wish with the account, so that it holds on other devices, too. */
+export async function keepWish(wish: { language?: string | null; theme?: Theme }): Promise<void> {
+  const now = session.get();
+  if (now.state !== "in") return;
+  session.set({ state: "in", user: { ...now.user, ...wish } });
+  await ask("patch", "/users/me", wish);
+}

@@ -1,0 +1,36 @@
+import { useEffect, useState } from "preact/hooks";
+
+/** A value that several parts of the page show. */
+export interface Store<T> {
+  get(): T;
+  set(value: T): void;
+  subscribe(listener: () => void): () => void;
+}
+
+export function makeStore<T>(initial: T): Store<T> {
+  let value = initial;
+  const listeners = new Set<() => void>();
+  return {
+    get: () => value,
+    set(next) {
+      if (Object.is(next, value)) return;
+      value = next;
+      for (const listener of [...listeners]) listener();
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}
+
+/** The value of a store, and a new drawing whenever it changes. */
+export function useStore<T>(store: Store<T>): T {
+  const [, draw] = useState({});
+  useEffect(() => {
+    // It may have changed between the first drawing and now.
+    draw({});
+    return store.subscribe(() => draw({}));
+  }, [store]);
+  return store.get();
+}

@@ -1,0 +1,150 @@
+import { makeStore, useStore } from "../state/store";
+import type { en } from "./en";
+
+export type Language = "en" | "ru";
+export const LANGUAGES: readonly Language[] = ["en", "ru"];
+export type Key = keyof typeof en;
+/** A text with `{name}` for what is put in, or one for each plural form of `n`. */
+export type Text = string | Partial<Record<Intl.LDMLPluralRule, string>>;
+export type Catalogue = Readonly<Record<Key, Text>>;
+export type Values = Readonly<Record<string, string | number>>;
+
+/** A text of a model, in both languages. */
+export interface Words {
+  en: string;
+  ru: string;
+}
+
+const KEPT_AS = "foretell-language";
+const current = makeStore<{ language: Language; texts: Record<string, Text> }>({ language: "en", texts: {} });
+
+export function isLanguage(value: unknown): value is Language {
+  return value === "en" || value === "ru";
+}
+
+/** What was chosen in this browser, else what the browser is set to. */
+export function languageOfBrowser(): Language {
+  const kept = keptAs(KEPT_AS);
+  if (isLanguage(kept)) return kept;
+  return navigator.languages.some((name) => name.toLowerCase().startsWith("ru")) ? "ru" : "en";
+}
+
+/** Has the page speak that language from now on. */
+export async function speak(language: Language): Promise<void> {
+  const texts = language === "ru" ? (await import("./ru")).ru : (await import("./en")).en;
+  try {
+    localStorage.setItem(KEPT_AS, language);
+  } catch {
+    // A browser that keeps nothing is asked again the next time.
+  }
+  document.documentElement.lang = language;
+  current.set({ language, texts: { ...more[language], ...texts } });
+}
+
+const more: Record<Language, Record<string, Text>> = { en: {}, ru: {} };
+
+/** Adds the words of a part of the page that few people open. */
+export function addWords(words: Record<Language, Record<string, Text>>): void {
+  for (const language of LANGUAGES) Object.assign(more[language], words[language]);
+  const now = current.get();
+  current.set({ language: now.language, texts: { ...more[now.language], ...now.texts } });
+}
+
+export function language(): Language {
+  return current.get().language;
+}
+
+/** The language of the page; draws again when it changes. */
+export function useLanguage(): Language {
+  return useStore(current).language;
+}
+
+/** A text of the page. `n` among the values chooses the plural form and is written as people write numbers. */
+export function t(key: Key, values: Values = {}): string {
+  return textOf(key, values);
+}
+
+/** The same for a key that is not known here: one of `addWords`, or made of a code of the API. */
+export function textOf(key: string, values: Values = {}, otherwise = key): string {
+  const text = current.get().texts[key];
+  if (text === undefined) return otherwise;
+  const chosen = typeof text === "string" ? text : (text[formOf(Number(values["n"] ?? 0))] ?? text.other ?? key);
+  return chosen.replace(/\{(\w+)\}/g, (whole, name: string) => {
+    const value = values[name];
+    return value === undefined ? whole : typeof value === "number" ? formatNumber(value) : value;
+  });
+}
+
+export function hasText(key: string): boolean {
+  return key in current.get().texts;
+}
+
+function formOf(n: number): Intl.LDMLPluralRule {
+  return new Intl.PluralRules(language()).select(n);
+}
+
+/** What a model says, in the language of the page. */
+export function said(words: Words | null | undefined): string {
+  return words ? words[language()] : "";
+}
+
+export function formatNumber(value: number, digits?: number): string {
+  return new Intl.NumberFormat(language(), {
+    maximumFractionDigits: digits ?? 6,
+    minimumFractionDigits: digits ?? 0,
+  }).format(value);
+}
+
+export function formatPercent(value: number): string {
+  return new Intl.NumberFormat(language(), { style: "percent", maximumFractionDigits: 1 }).format(value);
+}
+
+/** A moment that the API wrote, in the time zone of whoever reads. */
+export function formatMoment(iso: string, exact = false): string {
+  return new Intl.DateTimeFormat(language(), {
+    dateStyle: "medium",
+    timeStyle: exact ? "medium" : "short",
+  }).format(new Date(iso));
+}
+
+export function formatDay(iso: string): string {
+  return new Intl.DateTimeFormat(language(), { day: "numeric", month: "short", timeZone: "UTC" }).format(new Date(iso));
+}
+
+/** A length of time, as short as it can be said: 4 ms, 1.3 s, 5 min, 2 h. */
+export function formatSeconds(seconds: number): string {
+  const [value, unit]: [number, string] =
+    seconds < 1
+      ? [Math.round(seconds * 1000), "millisecond"]
+      : seconds < 100
+        ? [Number(seconds.toFixed(1)), "second"]
+        : seconds < 6000
+          ? [Math.round(seconds / 60), "minute"]
+          : seconds < 48 * 3600
+            ? [Math.round(seconds / 3600), "hour"]
+            : [Math.round(seconds / 86400), "day"];
+  return new Intl.NumberFormat(language(), { style: "unit", unit, unitDisplay: "short" }).format(value);
+}
+
+/** "5 minutes ago", "in 10 seconds". */
+export function formatAgo(iso: string, now = Date.now()): string {
+  const seconds = (new Date(iso).getTime() - now) / 1000;
+  const size = Math.abs(seconds);
+  const [value, unit]: [number, Intl.RelativeTimeFormatUnit] =
+    size < 60
+      ? [seconds, "second"]
+      : size < 3600
+        ? [seconds / 60, "minute"]
+        : size < 86400
+          ? [seconds / 3600, "hour"]
+          : [seconds / 86400, "day"];
+  return new Intl.RelativeTimeFormat(language(), { numeric: "auto" }).format(Math.round(value), unit);
+}
+
+function keptAs(name: string): string | null {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
