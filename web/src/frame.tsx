@@ -6,7 +6,7 @@ import { isReachable } from "./state/reachable";
 import { balance, keepWish, session, signOut } from "./state/session";
 import { useStore } from "./state/store";
 import { showTheme, theme, type Theme } from "./state/theme";
-import { isLanguage, speak, t, useLanguage } from "./words";
+import { isLanguage, speak, t, useLanguage, type Language } from "./words";
 import { say } from "./parts/messages";
 import { explain } from "./parts/states";
 
@@ -32,32 +32,33 @@ export function Frame({ children }: { children: ComponentChildren }) {
           <nav class={`nav${open ? " open" : ""}`} aria-label={t("navigation")} id="navigation">
             <Links signedIn={signedIn} operator={signedIn && now.user.role === "operator"} path={path} />
           </nav>
-          <span class="grow" />
-          {signedIn && <CreditsInHead />}
-          {signedIn ? (
+          <span class="head-end">
+            {signedIn && <CreditsInHead />}
+            {signedIn ? (
+              <button
+                class="button little hide-narrow"
+                type="button"
+                onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
+              >
+                {t("signOut")}
+              </button>
+            ) : (
+              now.state === "out" && (
+                <a class="button little" href="/ui/sign-in">
+                  {t("signIn")}
+                </a>
+              )
+            )}
             <button
-              class="button little hide-narrow"
+              class="button little menu-button"
               type="button"
-              onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
+              aria-expanded={open}
+              aria-controls="navigation"
+              onClick={() => setOpen(!open)}
             >
-              {t("signOut")}
+              {t("menu")}
             </button>
-          ) : (
-            now.state === "out" && (
-              <a class="button little" href="/ui/sign-in">
-                {t("signIn")}
-              </a>
-            )
-          )}
-          <button
-            class="button little menu-button"
-            type="button"
-            aria-expanded={open}
-            aria-controls="navigation"
-            onClick={() => setOpen(!open)}
-          >
-            {t("menu")}
-          </button>
+          </span>
         </div>
       </header>
       <div role="status" aria-live="polite">
@@ -115,7 +116,7 @@ function CreditsInHead() {
 function Foot({ signedIn }: { signedIn: boolean }) {
   const language = useLanguage();
   const shown = useStore(theme);
-  const keep = (wish: { language?: string; theme?: Theme }): void => {
+  const keep = (wish: { language?: Language; theme?: Theme }): void => {
     if (signedIn) keepWish(wish).catch((error: unknown) => say(explain(error), "bad"));
   };
   return (

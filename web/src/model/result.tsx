@@ -7,9 +7,7 @@ import { readAnswer } from "./answer";
 
 export type Model = Schemas["Model"];
 /** `queue` where the API says how many are in front. */
-export type Prediction = Schemas["Prediction"] & {
-  queue?: { ahead?: number | null; expected_wait_s?: number | null } | null;
-};
+export type Prediction = Schemas["Prediction"] & Pick<Partial<Schemas["PredictionDetails"]>, "queue">;
 
 /** How a prediction stands: what came of it, what it cost and how long it took. */
 export function Result({ prediction, model }: { prediction: Prediction; model: Model | undefined }) {

@@ -53,7 +53,7 @@ function ModelCard({ model }: { model: Schemas["Model"] }) {
         <span class="chip accent">{t("credits", { n: model.price })}</span>
       </div>
       <p class="grow">{said(model.description)}</p>
-      <Quality model={model} />
+      <Quality model={model} brief />
       <div class="row apart">
         <span class="small muted mono">
           {model.name} {model.version}

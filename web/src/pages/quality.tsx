@@ -1,32 +1,19 @@
 import type { Schemas } from "../api/client";
-import { formatNumber, said, t, type Words } from "../words";
+import { formatNumber, said, t } from "../words";
 
-interface Measure {
-  name: string | Words;
-  value: number | string;
-  meaning?: Words | string | null;
-}
-
-function textOfWords(words: string | Words | null | undefined): string {
-  return typeof words === "string" ? words : said(words);
-}
-
-/** How good a model is, from its report; nothing where it has none. */
-export function Quality({ model }: { model: Schemas["Model"] }) {
-  const measures = (model as { quality?: Measure[] | null }).quality ?? [];
+/** How good a model is, from its report; nothing where it has none. `brief`: the first measure alone. */
+export function Quality({ model, brief = false }: { model: Schemas["Model"]; brief?: boolean }) {
+  const measures = brief ? model.quality.slice(0, 1) : model.quality;
   if (measures.length === 0) return null;
   return (
-    <dl class="facts small" aria-label={t("quality")}>
+    <dl class={`quality small${brief ? " brief" : ""}`} aria-label={t("quality")}>
       {measures.map((measure) => (
-        <>
-          <dt>{textOfWords(measure.name)}</dt>
-          <dd>
-            <strong class="number">
-              {typeof measure.value === "number" ? formatNumber(measure.value, 3) : measure.value}
-            </strong>{" "}
-            {measure.meaning && <span class="muted">{textOfWords(measure.meaning)}</span>}
-          </dd>
-        </>
+        <div key={measure.name}>
+          <dt>
+            {said(measure.title)} <strong class="number">{formatNumber(measure.value, 3)}</strong>
+          </dt>
+          <dd class="muted">{said(measure.meaning)}</dd>
+        </div>
       ))}
     </dl>
   );

@@ -1,10 +1,10 @@
 import { ask, call, onSessionOver, takeCsrfToken, type Schemas } from "../api/client";
 import { Problem } from "../api/problem";
-import { isLanguage, speak } from "../words";
+import { isLanguage, speak, type Language } from "../words";
 import { makeStore } from "./store";
 import { showTheme, type Theme } from "./theme";
 
-export type User = Schemas["User"] & { language?: string | null; theme?: Theme };
+export type User = Schemas["User"];
 export interface SessionAnswer {
   user: User;
   csrf_token: string;
@@ -84,7 +84,7 @@ export async function askBalance(): Promise<void> {
 }
 
 /** Keep a wish with the account, so that it holds on other devices, too. */
-export async function keepWish(wish: { language?: string | null; theme?: Theme }): Promise<void> {
+export async function keepWish(wish: { language?: Language | null; theme?: Theme }): Promise<void> {
   const now = session.get();
   if (now.state !== "in") return;
   session.set({ state: "in", user: { ...now.user, ...wish } });
