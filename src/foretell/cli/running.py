@@ -1,8 +1,6 @@
 """up, down, status, logs, scale."""
 
-import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,13 +9,16 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
+from foretell.cli import containers
 from foretell.cli.interrupting import signals_interrupt
-from foretell.cli.output import console, count, duration, print_json, remark, remarks, say, show, table
+from foretell.cli.log_lines import print_lines
+from foretell.cli.output import count, duration, print_json, remark, remarks, say, show, table
+from foretell.cli.trying import TRY
 from foretell.kit.disk import DiskFull, is_full
 from foretell.local.engine import LocalEngine, NotRunning
 from foretell.local.health import reachable_host
 from foretell.local.installation import EngineRecord, Installation
-from foretell.local.log_files import LogLine, Logs
+from foretell.local.log_files import Logs
 from foretell.local.log_format import readable
 from foretell.local.starting import StartFailed
 from foretell.local.status import ProcessStatus
@@ -168,17 +169,7 @@ def _introduce(engine: LocalEngine, took_s: float) -> None:
     for name, value in rows:
         say(f"  {name:<11} {value}")
     if record.environment == "development":
-        say(_TRY.format(url=url))
-
-
-_TRY = """
-Try it:
-
-  TOKEN=$(curl -s {url}/token -d username=test -d password=test | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
-  curl -s {url}/predictions/predict -H "Authorization: Bearer $TOKEN" -H 'Prefer: wait=10' \\
-    -H 'Content-Type: application/json' -d '{{"model": "flight-delay", "input":
-    {{"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 3}}}}'
-"""
+        say(TRY.format(url=url))
 
 
 def up_foreground(workers: int | None) -> None:
@@ -196,7 +187,7 @@ def up_foreground(workers: int | None) -> None:
             started = time.monotonic()
             _launch(engine, workers)
             for _ in engine.until_healthy():
-                _print_lines(logs.new())
+                print_lines(logs.new())
             _remark_on_loading(engine)
             _introduce(engine, time.monotonic() - started)
             say("Ctrl-C stops everything.")
@@ -204,7 +195,7 @@ def up_foreground(workers: int | None) -> None:
     try:
         with signals_interrupt():
             while engine.record() is not None:
-                _print_lines(logs.new())
+                print_lines(logs.new())
                 time.sleep(_LOOK_EVERY_S)
         remark("The supervisor has ended: somebody stopped it elsewhere, or killed it.")
     except (KeyboardInterrupt, OSError):
@@ -213,17 +204,9 @@ def up_foreground(workers: int | None) -> None:
     with installation.lock(_waiting):
         _stop(engine, force=False)
     with suppress(OSError):
-        _print_lines(logs.new())
+        print_lines(logs.new())
     logs.close()
     remark("Foretell is down.")
-
-
-def up_docker(workers: int | None) -> None:
-    """Start everything with Docker Compose."""
-    from foretell.local.compose import Compose
-
-    Compose().up(workers)
-    say("Foretell is up, with Docker Compose: http://127.0.0.1")
 
 
 # down
@@ -232,10 +215,7 @@ def up_docker(workers: int | None) -> None:
 def down(engine_name: str | None) -> None:
     """Stop whatever runs."""
     if _choose(engine_name) == "docker":
-        from foretell.local.compose import Compose
-
-        Compose().down()
-        say("Foretell is down.")
+        containers.down()
         return
     engine = _engine()
     if not engine.installation.data_dir.exists():
@@ -271,7 +251,7 @@ def _choose(engine_name: str | None) -> str:
 def status(engine_name: str | None, *, as_json: bool) -> None:
     """Show what runs."""
     if _choose(engine_name) == "docker":
-        _docker_status(as_json=as_json)
+        containers.status(as_json=as_json)
         return
     engine = _engine()
     if is_full(engine.installation.data_dir):
@@ -309,28 +289,13 @@ def _health(each: ProcessStatus) -> Text:
     return Text(f"unhealthy: {each.reason}" if each.reason else "", "red")
 
 
-def _docker_status(*, as_json: bool) -> None:
-    from foretell.local.compose import Compose
-
-    containers = Compose().containers()
-    if as_json:
-        print_json([asdict(each) for each in containers])
-        return
-    made = table(["service", "instance", "state", "health", "port", "container", "uptime"])
-    for each in containers:
-        made.add_row(each.service, each.name, each.state, each.health, each.ports, each.id, each.running_for)
-    show(made)
-
-
 # logs
 
 
 def logs(service: str | None, *, follow: bool, lines: int, as_json: bool, engine: str | None) -> None:
     """Show the logs of all services or of one."""
     if _choose(engine) == "docker":
-        from foretell.local.compose import Compose
-
-        Compose().logs(service, follow=follow, lines=lines)
+        containers.logs(service, follow=follow, lines=lines, as_json=as_json)
         return
     installation = _engine().installation
     if not installation.logs_dir.is_dir():
@@ -339,9 +304,9 @@ def logs(service: str | None, *, follow: bool, lines: int, as_json: bool, engine
     try:
         if follow:
             reader.follow_from_now()
-        _print_lines(reader.last(lines), as_json=as_json)
+        print_lines(reader.last(lines), as_json=as_json)
         while follow:
-            _print_lines(reader.new(), as_json=as_json)
+            print_lines(reader.new(), as_json=as_json)
             time.sleep(_LOOK_EVERY_S)
     finally:
         reader.close()
@@ -353,28 +318,13 @@ def _own_name(service: str) -> str:
     return next((each.name for each in SERVICES if each.compose_name == service), service)
 
 
-def _print_lines(lines: list[LogLine], *, as_json: bool = False) -> None:
-    for line in lines:
-        text = _as_json(line) if as_json else readable(line, colour=console.is_terminal)
-        sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _as_json(line: LogLine) -> str:
-    if line.raw.startswith("{"):
-        return line.raw
-    return json.dumps({"@timestamp": line.moment.isoformat(), "message": line.raw, "service.name": line.source})
-
-
 # scale
 
 
 def scale(workers: int, engine_name: str | None) -> None:
     """Change the number of workers."""
     if _choose(engine_name) == "docker":
-        from foretell.local.compose import Compose
-
-        Compose().up(workers)
+        containers.scale(workers)
         return
     engine = _engine()
     engine.running_record()

@@ -1,24 +1,50 @@
-"""The docker engine: Docker Compose does the work, we only ask it."""
+"""The docker engine: Docker Compose does the work; we ask it, watch it, and say in our words what is wrong."""
 
 import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import foretell
+from foretell.kit.disk import DiskFull, is_full
 from foretell.kit.errors import ForetellError
+from foretell.local import ports
+from foretell.local.containers import ONCE, Container, container_of
 from foretell.local.services import SERVICES
 
 COMPOSE_FILE = "docker-compose.yaml"
-_ASK_TIMEOUT_S = 10.0
+WORKERS = "ml-worker"
+_ASK_TIMEOUT_S = 20.0
+#: Services of a profile that nobody names now are ours all the same.
+_EVERY_PROFILE = ("--profile", "*")
 
 
 class DockerAbsent(ForetellError):
     """Docker is not installed here (there is no command docker). Install it, or use --engine local."""
 
     code = "docker_absent"
+
+
+class ComposeAbsent(ForetellError):
+    """This Docker has no Compose (docker compose). Install its plugin docker-compose, or use --engine local."""
+
+    code = "compose_absent"
+
+
+class EngineAway(ForetellError):
+    """The Docker engine does not answer. Start it (sudo systemctl start docker, or Docker Desktop), or use --engine local."""  # noqa: E501
+
+    code = "docker_engine_away"
+
+
+class DockerForbidden(ForetellError):
+    """You may not use Docker here: its engine refuses you. Ask to be in the group docker, or use --engine local."""
+
+    code = "docker_forbidden"
 
 
 class ComposeFileAbsent(ForetellError):
@@ -33,17 +59,21 @@ class DockerFailed(ForetellError):
     code = "docker_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
-    """One container of the installation."""
+class NoSuchService(ForetellError):
+    """There is no service {name}. These are there: {known}."""
 
-    service: str
-    name: str
-    state: str
-    health: str
-    ports: str
-    id: str
-    running_for: str
+    code = "no_such_service"
+
+
+#: What Docker says, in small letters, and what we say of it.
+_KNOWN: tuple[tuple[str, type[ForetellError]], ...] = (
+    ("permission denied while trying to connect", DockerForbidden),
+    ("cannot connect to the docker daemon", EngineAway),
+    ("is the docker daemon running", EngineAway),
+    ("error during connect", EngineAway),
+    ("unknown command: docker compose", ComposeAbsent),
+    ("'compose' is not a docker command", ComposeAbsent),
+)
 
 
 def compose_name(service: str) -> str:
@@ -61,8 +91,9 @@ def _folder() -> Path:
 class Compose:
     """The Docker Compose project of this checkout."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> None:
         self._folder = folder or _folder()
+        self._environment = environment
 
     def check(self) -> None:
         """Raises `DockerAbsent` or `ComposeFileAbsent`."""
@@ -74,75 +105,190 @@ class Compose:
     def running(self) -> bool:
         """Whether any container of ours runs; False where there is no Docker to ask."""
         try:
-            self.check()
-            return bool(self._ask("ps", "--quiet").strip())
+            return bool(self.ask("ps", "--quiet").strip())
         except ForetellError:
             return False
 
-    def up(self, workers: int | None) -> None:
-        """Start everything, and wait until it is healthy. Raises `DockerFailed`."""
-        scale = () if workers is None else ("--scale", f"ml-worker={workers}")
-        self._run("up", "--detach", "--wait", *scale)
+    def containers(self) -> list[Container]:
+        """All of them but those that do something once and have done it. Raises `DockerFailed` and its kind."""
+        ids = self.ask("ps", "--all", "--quiet").split()
+        if not ids:
+            return []
+        found = [container_of(each) for each in json.loads(self._docker("inspect", *ids))]
+        return sorted(
+            (each for each in found if each.service not in ONCE or each.exit_code),
+            key=lambda each: (each.service, len(each.name), each.name),
+        )
+
+    def services(self) -> list[str]:
+        """What docker-compose.yaml names, those of profiles included."""
+        return sorted(self.ask("config", "--services").split())
+
+    def bot_is_off(self) -> bool:
+        """Whether no bot is started, for want of its token."""
+        return not self._environment.get("TELEGRAM_TOKEN")
+
+    # Start
+
+    def check_ports(self) -> None:
+        """Raises `PortTaken` or `PortForbidden` for a port that is to be published and is somebody else's."""
+        services = json.loads(self.ask("config", "--format", "json", every_profile=False))["services"]
+        ours = {port for each in self.containers() for port in each.published}
+        for name, service in services.items():
+            for port in service.get("ports", []):
+                published = str(port.get("published", ""))
+                if published.isdecimal() and int(published) not in ours:
+                    ports.check_free(port.get("host_ip") or "0.0.0.0", int(published), _variable(name, port))  # noqa: S104
+
+    def missing_images(self) -> list[str]:
+        """Our images that are not built or fetched yet."""
+        services = json.loads(self.ask("config", "--format", "json", every_profile=False))["services"]
+        wanted = {service["image"] for service in services.values() if service.get("build")}
+        return sorted(image for image in wanted if not self._has(image))
+
+    def _has(self, image: str) -> bool:
+        try:
+            return bool(self._docker("image", "inspect", "--format", "{{.Id}}", image))
+        except DockerFailed:
+            return False
+
+    def build(self) -> None:
+        """Build our images, with Docker's own words on the terminal, since it takes minutes. Raises `DockerFailed`."""
+        self.check()
+        status = subprocess.run(self.command("build"), check=False, env=self._docker_environment()).returncode  # noqa: S603
+        if status:
+            self._raise_if_full()
+            raise DockerFailed(action="build", reason=f"exit code {status}; what it said stands above")
+
+    def begin_up(self, workers: int | None) -> "subprocess.Popen[str]":
+        """Start everything, or what has changed; the process is Docker's own that does it."""
+        self.check()
+        counts = Counter(each.service for each in self.containers())
+        # Who scaled something by hand keeps it so: without a number, Compose goes back to that of the file.
+        counts = Counter({name: count for name, count in counts.items() if count > 1 or name == WORKERS})
+        if workers is not None:
+            counts[WORKERS] = workers
+        scale = [word for name, count in sorted(counts.items()) for word in ("--scale", f"{name}={count}")]
+        return self._popen("up", "--detach", *scale, every_profile=False)
+
+    def begin_scale(self, workers: int) -> "subprocess.Popen[str]":
+        """Change how many workers there are, the others untouched."""
+        self.check()
+        return self._popen(
+            "up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{WORKERS}={workers}", WORKERS,
+            every_profile=False,
+        )  # fmt: skip
+
+    def _popen(self, *arguments: str, every_profile: bool) -> "subprocess.Popen[str]":
+        return subprocess.Popen(  # noqa: S603 - our own arguments
+            self.command(*arguments, every_profile=every_profile),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._docker_environment(),
+        )
 
     def down(self) -> None:
-        """Stop everything; the data stays in its volumes. Raises `DockerFailed`."""
-        self._run("down", "--remove-orphans")
-
-    def containers(self) -> list[Container]:
-        """What runs. Raises `DockerFailed`."""
-        output = self._ask("ps", "--format", "json").strip()
-        # Older releases print one list, newer ones an object a line.
-        found = json.loads(output) if output.startswith("[") else [json.loads(line) for line in output.splitlines()]
-        return [
-            Container(
-                service=each.get("Service", ""),
-                name=each.get("Name", ""),
-                state=each.get("State", ""),
-                health=each.get("Health", ""),
-                ports=_published(each),
-                id=each.get("ID", "")[:12],
-                running_for=each.get("RunningFor", "") or each.get("Status", ""),
-            )
-            for each in found
-        ]
-
-    def logs(self, service: str | None, *, follow: bool, lines: int) -> None:
-        """Show logs until they end, or with `follow` until Ctrl-C. Raises `DockerFailed`."""
-        services = () if service is None else (compose_name(service),)
-        self._run("logs", "--tail", str(lines), *(("--follow",) if follow else ()), *services)
-
-    def _command(self, *arguments: str) -> list[str]:
-        return ["docker", "compose", "--file", str(self._folder / COMPOSE_FILE), *arguments]
-
-    def _run(self, *arguments: str) -> None:
-        """Run with the terminal's own output, since pulling and building take long."""
+        """Stop everything; the data stays in its volumes. Raises `DockerFailed` and its kind."""
         self.check()
-        status = subprocess.run(self._command(*arguments), check=False).returncode  # noqa: S603 - our own arguments
-        if status not in (0, 130):
-            raise DockerFailed(action=arguments[0], reason=f"exit code {status}; what it said stands above")
+        process = self._popen("down", "--remove-orphans", every_profile=True)
+        said = process.communicate()[1]
+        if process.returncode:
+            raise self.failure("down", said)
 
-    def _ask(self, *arguments: str) -> str:
+    # What Docker says
+
+    def command(self, *arguments: str, every_profile: bool = True) -> list[str]:
+        """The command line of Docker Compose for this project."""
+        profiles = _EVERY_PROFILE if every_profile else ()
+        return ["docker", "compose", "--file", str(self._folder / COMPOSE_FILE), *profiles, *arguments]
+
+    def _docker_environment(self) -> dict[str, str]:
+        return {**self._environment, "COMPOSE_ANSI": "never", "COMPOSE_MENU": "false"}
+
+    def ask(self, *arguments: str, every_profile: bool = True) -> str:
+        """What `docker compose` answers. Raises `DockerFailed` and its kind."""
         self.check()
+        return self._answer(arguments[0], self.command(*arguments, every_profile=every_profile))
+
+    def _docker(self, *arguments: str) -> str:
+        return self._answer(arguments[0], ["docker", *arguments])
+
+    def last_words(self, container: str, lines: int) -> list[str]:
+        """What a container wrote last."""
+        try:
+            done = subprocess.run(  # noqa: S603 - our own arguments
+                ["docker", "logs", "--tail", str(lines), container],  # noqa: S607
+                check=False, capture_output=True, text=True, errors="replace", timeout=_ASK_TIMEOUT_S,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        return [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+
+    def _answer(self, action: str, command: list[str]) -> str:
         try:
             answer = subprocess.run(  # noqa: S603 - our own arguments
-                self._command(*arguments),
+                command,
                 check=False,
                 capture_output=True,
                 text=True,
                 timeout=_ASK_TIMEOUT_S,
-                env={**os.environ, "COMPOSE_ANSI": "never"},
+                env=self._docker_environment(),
             )
         except subprocess.TimeoutExpired as error:
-            raise DockerFailed(action=arguments[0], reason=f"no answer within {_ASK_TIMEOUT_S:g} s") from error
+            raise DockerFailed(action=action, reason=f"no answer within {_ASK_TIMEOUT_S:g} s") from error
         if answer.returncode:
-            said = answer.stderr.strip().splitlines()
-            raise DockerFailed(action=arguments[0], reason=said[-1] if said else f"exit code {answer.returncode}")
+            raise self.failure(action, answer.stderr, status=answer.returncode)
         return answer.stdout
 
+    def failure(self, action: str, said: str, *, status: int = 1) -> ForetellError:
+        """In our words what Docker says went wrong."""
+        text = said.lower()
+        for words, error in _KNOWN:
+            if words in text:
+                return error()
+        if "port is already allocated" in text or "address already in use" in text:
+            # It was free when we looked: somebody was faster. Ask again, so that it is said which one it is.
+            try:
+                self.check_ports()
+            except ForetellError as taken:
+                return taken
+        if "no space left on device" in text:
+            return DiskFull(folder=self._data_folder())
+        lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("time=")]
+        return DockerFailed(action=action, reason=lines[-1] if lines else f"exit code {status}")
 
-def _published(container: dict[str, object]) -> str:
-    publishers = container.get("Publishers")
-    if not isinstance(publishers, list):
-        return ""
-    ports = {each.get("PublishedPort") for each in publishers if isinstance(each, dict)}
-    return ", ".join(str(port) for port in sorted(port for port in ports if isinstance(port, int) and port))
+    def _data_folder(self) -> Path:
+        """Where the engine keeps its images and volumes."""
+        try:
+            return Path(self._docker("info", "--format", "{{.DockerRootDir}}").strip() or "/var/lib/docker")
+        except ForetellError:
+            return Path("/var/lib/docker")
+
+    def _raise_if_full(self) -> None:
+        folder = self._data_folder()
+        if is_full(folder):
+            raise DiskFull(folder=folder)
+
+
+#: The settings that move what other services than ours publish.
+_OTHER_PORTS = {
+    "nginx:443": "FORETELL_HTTPS_PORT",
+    "nginx:80": "FORETELL_HTTP_PORT",
+    "rabbitmq:15672": "FORETELL_RABBITMQ_MANAGEMENT_PORT",
+    "prometheus:9090": "FORETELL_PROMETHEUS_PORT",
+    "grafana:3000": "FORETELL_GRAFANA_PORT",
+    "kibana:5601": "FORETELL_KIBANA_PORT",
+}
+
+
+def _variable(service: str, port: Mapping[str, Any]) -> str:
+    """The setting that moves a published port."""
+    ours = {each.compose_name or each.name: each.port_variable for each in SERVICES}
+    return ours.get(service) or _OTHER_PORTS.get(f"{service}:{port.get('target')}", "FORETELL_PUBLISH_ADDRESS")
+
+
+def workers_of(containers: Iterable[Container]) -> int:
+    """How many workers there are."""
+    return sum(each.service == WORKERS for each in containers)

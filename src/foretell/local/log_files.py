@@ -46,8 +46,14 @@ def words_since(file: Path, position: int, lines: int) -> list["LogLine"]:
             raw = stream.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    parser = _Parser(file.stem)
+    parser = Parser(file.stem)
     return [parser.parse(line) for line in raw[-lines:]]
+
+
+def parse_lines(source: str, lines: Iterable[str]) -> list["LogLine"]:
+    """The lines of one source."""
+    parser = Parser(source)
+    return [parser.parse(line) for line in lines]
 
 
 def tail(file: Path, lines: int) -> list[str]:
@@ -74,7 +80,7 @@ def _last_lines(stream: BinaryIO, lines: int) -> list[str]:
     return [line.decode(errors="replace") for line in content.splitlines()[-lines:]] if lines > 0 else []
 
 
-class _Parser:
+class Parser:
     """Reads the lines of one source; one that says no time (a traceback, a banner) has that of the line before."""
 
     def __init__(self, source: str) -> None:
@@ -82,6 +88,7 @@ class _Parser:
         self._moment = datetime.fromtimestamp(0, UTC)
 
     def parse(self, raw: str) -> LogLine:
+        """A line as it was written."""
         if raw.startswith("{"):
             try:
                 content = json.loads(raw)
@@ -110,7 +117,7 @@ class Logs:
             if not self._files([name]):
                 known = sorted({_service_of(file.stem) for file in self._files([])})
                 raise NoSuchLog(name=name, known=", ".join(known) or "nothing yet")
-        self._parsers: dict[str, _Parser] = {}
+        self._parsers: dict[str, Parser] = {}
         self._open: dict[str, BinaryIO] = {}
         self._rest: dict[str, bytes] = {}
 
@@ -123,7 +130,7 @@ class Logs:
         )
 
     def _parse(self, source: str, raw: str) -> LogLine:
-        return self._parsers.setdefault(source, _Parser(source)).parse(raw)
+        return self._parsers.setdefault(source, Parser(source)).parse(raw)
 
     def last(self, lines: int) -> list[LogLine]:
         """The last `lines` lines of all of them together."""

@@ -87,7 +87,7 @@ class Start:
                 say("If Foretell runs already, it still has the packages of before: --stop and --start to renew it.")
         elif not self._environment.usable():
             # To look at nothing, or to stop it, nobody needs an installation.
-            if options.engine != "docker" and not self._may_run():
+            if options.engine != "docker" and not self._may_run() and not _containers_run(self._root):
                 print("Foretell is not set up here yet, so nothing runs. Start it: python start.py --start")
                 return 0
             self._environment.ensure(RUNTIME_LOCK)
@@ -126,8 +126,18 @@ _MENU = """
 """
 
 
-def menu(act: Callable[[argparse.Namespace], int]) -> int:
-    """Ask what to do until told to quit. Survives nonsense, errors and Ctrl-C; the end of the input is a quit."""
+def _containers_run(root: Path) -> bool:
+    """Whether somebody started this checkout with Docker Compose."""
+    from foretell.local.compose import Compose
+
+    return Compose(root).running()
+
+
+def menu(act: Callable[[argparse.Namespace], int], engine: str | None = None) -> int:
+    """Ask what to do until told to quit. Survives nonsense, errors and Ctrl-C; the end of the input is a quit.
+
+    What is asked for is done with `engine`; without one, with the one that runs, and a start is local.
+    """
     choices = {"1": "start", "2": "stop", "3": "status", "4": "logs", "5": "scale", "6": "quit"}
     while True:
         try:
@@ -138,7 +148,7 @@ def menu(act: Callable[[argparse.Namespace], int]) -> int:
                 return 0
             arguments = _arguments_for(choice)
             if arguments:
-                act(parse(arguments))
+                act(parse([*arguments, *(["--engine", engine] if engine else [])]))
             elif answer and choice != "scale":
                 print(f"{answer[:40]!r} is not in the menu: give a number from 1 to 6, or a word.")
         except EOFError:
@@ -190,7 +200,7 @@ def main(arguments: Sequence[str]) -> int:
         os.chdir(ROOT)
         if options.start or options.stop or options.status or options.test or options.logs is not None:
             return Start(execute=_replace_process).act(options)
-        return menu(Start(execute=_run_below).act)
+        return menu(Start(execute=_run_below).act, options.engine)
     except ForetellError as error:
         say(error.message)
         return 1

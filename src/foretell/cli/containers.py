@@ -1,0 +1,208 @@
+"""up, down, status, logs and scale where Docker Compose runs the services: the words and tables of the local engine."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from rich.table import Table
+from rich.text import Text
+
+from foretell.cli.interrupting import signals_interrupt
+from foretell.cli.log_lines import print_lines
+from foretell.cli.output import count, duration, print_json, remark, remarks, say, show, table
+from foretell.cli.trying import TRY
+from foretell.local.compose import Compose, workers_of
+from foretell.local.compose_logs import ComposeLogs
+from foretell.local.compose_start import ComposeStart
+from foretell.local.containers import Container
+from foretell.local.log_format import readable
+from foretell.local.planning import check_count
+from foretell.local.starting import StartFailed
+
+# up
+
+
+def up(workers: int | None) -> None:
+    """Start everything and return when it is healthy; where it runs already, bring it to the present settings."""
+    if workers is not None:
+        check_count(workers)
+    compose = Compose()
+    compose.check_ports()
+    before = compose.containers()
+    running = any(each.state == "running" for each in before)
+    missing = compose.missing_images()
+    if missing:
+        remark(f"Building {count(len(missing), 'image')} that are not here yet; the first time this takes minutes …")
+        compose.build()
+    if running:
+        say(f"Foretell is running already, with {count(workers_of(before), 'worker')}: {_url(compose.containers())}")
+    elif compose.bot_is_off():
+        remark("The bot is not started: TELEGRAM_TOKEN is not set.")
+    started = time.monotonic()
+    with _undone_on_failure(compose, undo=not running):
+        _watch(compose, compose.begin_up(workers))
+    _introduce(compose, time.monotonic() - started, anew=not running)
+
+
+@contextmanager
+def _undone_on_failure(compose: Compose, *, undo: bool) -> Iterator[None]:
+    """A start that fails, or that Ctrl-C breaks off, leaves nothing running that did not run before."""
+    try:
+        with signals_interrupt():
+            yield
+    except BaseException as error:
+        if isinstance(error, StartFailed):
+            for line in error.last_words:
+                remark(readable(line))
+        elif isinstance(error, KeyboardInterrupt):
+            remark("Broken off; stopping what was started …")
+        if undo:
+            compose.down()
+        raise
+
+
+def _watch(compose: Compose, docker: "subprocess.Popen[str]") -> None:
+    """Show how the containers become healthy."""
+    start = ComposeStart(compose)
+    if remarks.is_terminal:
+        from rich.live import Live
+
+        with Live(console=remarks, transient=True, refresh_per_second=4) as live:
+            for containers in start.until_healthy(docker):
+                live.update(_progress(containers))
+        return
+    said: set[str] = set()
+    started = time.monotonic()
+    for containers in start.until_healthy(docker):
+        for each in containers:
+            if each.healthy and each.name not in said:
+                said.add(each.name)
+                remark(f"{_instance(each)} is healthy ({time.monotonic() - started:.1f} s)")
+
+
+def _progress(containers: list[Container]) -> Table:
+    lines = Table.grid(padding=(0, 2))
+    for each in containers:
+        done = each.healthy
+        lines.add_row(
+            Text("✓" if done else "…", "green" if done else "yellow"),
+            _instance(each),
+            "healthy" if done else each.state,
+        )
+    return lines
+
+
+def _instance(container: Container) -> str:
+    """`ml-worker-2`, without the project's name in front."""
+    position = container.name.find(container.service)
+    return container.name[position:] if position > 0 else container.name
+
+
+def _url(containers: list[Container]) -> str:
+    """Where the door is, as this machine reaches it."""
+    ports = next((each.published for each in containers if each.service == "nginx"), ())
+    wanted = os.environ.get("FORETELL_HTTP_PORT") or "80"
+    port = int(wanted) if wanted.isdecimal() and int(wanted) in ports else next(iter(ports), 80)
+    return "http://127.0.0.1" if port == 80 else f"http://127.0.0.1:{port}"
+
+
+def _introduce(compose: Compose, took_s: float, *, anew: bool) -> None:
+    containers = compose.containers()
+    url, workers = _url(containers), count(workers_of(containers), "worker")
+    if not anew:
+        say(f"Foretell runs with {workers} now.")
+        return
+    say(f"Foretell is up, with {workers}, after {took_s:.1f} s.")
+    say("")
+    development = (os.environ.get("FORETELL_ENVIRONMENT") or "development") == "development"
+    rows = [("App", url), ("API docs", f"{url}/docs")]
+    if development:
+        rows.append(("Test user", "test, password test"))
+    rows += [
+        ("Data", "volumes of Docker: docker volume ls --filter label=com.docker.compose.project=foretell"),
+        ("Next", "foretell status | logs --follow | scale N | down   (or start.py --status …)"),
+    ]
+    for name, value in rows:
+        say(f"  {name:<11} {value}")
+    if development:
+        say(TRY.format(url=url))
+
+
+# down
+
+
+def down() -> None:
+    """Stop everything, and say so."""
+    compose = Compose()
+    if not compose.containers():
+        say("Foretell is not running here; there is nothing to stop.")
+        return
+    with remarks.status("Stopping …"):
+        compose.down()
+    say("Foretell is down.")
+
+
+# status
+
+
+def status(*, as_json: bool) -> None:
+    """Show each container."""
+    compose = Compose()
+    containers = compose.containers()
+    if as_json:
+        print_json([asdict(each) for each in containers])
+        return
+    if not containers:
+        say("Foretell is not running here. Start it: python start.py --engine docker --start")
+        return
+    made = table(["service", "instance", "state", "health", "port", "container", "uptime"], right=["port", "uptime"])
+    for each in containers:
+        made.add_row(
+            each.service,
+            _instance(each),
+            each.state,
+            _health(each),
+            ", ".join(map(str, each.published)),
+            each.id,
+            duration(each.uptime_s) if each.state == "running" else "",
+        )
+    if not any(each.service == "bot" for each in containers):
+        made.add_row("bot", "", "off (no TELEGRAM_TOKEN)", "", "", "", "")
+    show(made)
+
+
+def _health(each: Container) -> Text:
+    if each.healthy:
+        return Text(f"healthy, but {each.reason}" if each.reason else "healthy", "yellow" if each.reason else "green")
+    if each.state == "stopped":
+        return Text(f"ended with {each.exit_code}", "red")
+    return Text(f"unhealthy: {each.reason}" if each.reason else "", "red")
+
+
+# logs
+
+
+def logs(service: str | None, *, follow: bool, lines: int, as_json: bool) -> None:
+    """Show the logs of all services, of one, or of one container."""
+    reader = ComposeLogs(Compose(), service)
+    print_lines(reader.last(lines), as_json=as_json)
+    if follow:
+        for line in reader.follow():
+            print_lines([line], as_json=as_json)
+
+
+# scale
+
+
+def scale(workers: int) -> None:
+    """Change the number of workers while everything runs."""
+    check_count(workers)
+    compose = Compose()
+    before = workers_of(compose.containers())
+    remark(f"Scaling to {count(workers, 'worker')}; those that leave finish what they have in hand …")
+    if workers != before:
+        _watch(compose, compose.begin_scale(workers))
+    say(f"Foretell runs with {count(workers, 'worker')} now.")

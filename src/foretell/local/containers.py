@@ -1,0 +1,77 @@
+"""One container of the installation, as the status table and a start look at it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+#: What runs, and ends, before the others start.
+ONCE = ("secrets", "migrate")
+_STATES = {"created": "starting", "exited": "stopped", "dead": "stopped", "removing": "stopping"}
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """How one container is."""
+
+    service: str
+    #: As Docker calls it: foretell-ml-worker-2.
+    name: str
+    #: starting, running, restarting, stopping, paused or stopped
+    state: str
+    healthy: bool
+    #: Why it is not healthy; of a healthy one, what else it says is wrong.
+    reason: str
+    #: The ports at which this machine publishes it.
+    published: tuple[int, ...]
+    id: str
+    uptime_s: int
+    exit_code: int
+    #: How often Docker has started it again since it was made.
+    restarts: int
+
+
+def container_of(inspected: Mapping[str, Any]) -> Container:
+    """A container as `docker inspect` shows it."""
+    state = inspected["State"]
+    health = state.get("Health") or {}
+    status = str(state.get("Status", ""))
+    running = status == "running"
+    said = _said(health)
+    # One without a check of its own is healthy as long as it runs.
+    healthy = running and health.get("Status", "healthy") == "healthy"
+    if running and health.get("Status") == "starting":
+        status = "starting"
+    return Container(
+        service=str((inspected["Config"].get("Labels") or {}).get("com.docker.compose.service", "")),
+        name=str(inspected.get("Name", "")).removeprefix("/"),
+        state=_STATES.get(status, status),
+        healthy=healthy,
+        reason="" if said == "healthy" or not running else said,
+        published=_published(inspected.get("NetworkSettings") or {}),
+        id=str(inspected.get("Id", ""))[:12],
+        uptime_s=_uptime_s(str(state.get("StartedAt", ""))) if running else 0,
+        exit_code=0 if running else int(state.get("ExitCode", 0)),
+        restarts=int(inspected.get("RestartCount", 0)),
+    )
+
+
+def _said(health: Mapping[str, Any]) -> str:
+    """What its last health check printed, in one line."""
+    checks = health.get("Log") or []
+    output = str(checks[-1].get("Output", "")).strip() if checks else ""
+    return output.splitlines()[-1][:300] if output else ""
+
+
+def _published(network: Mapping[str, Any]) -> tuple[int, ...]:
+    bindings = [binding for bound in (network.get("Ports") or {}).values() for binding in bound or []]
+    return tuple(sorted({int(binding["HostPort"]) for binding in bindings if binding.get("HostPort")}))
+
+
+def _uptime_s(started_at: str) -> int:
+    try:
+        # Nanoseconds are more than Python reads.
+        started = datetime.fromisoformat(started_at.partition(".")[0].removesuffix("Z")).replace(tzinfo=UTC)
+    except ValueError:
+        return 0
+    return max(0, int((datetime.now(UTC) - started).total_seconds()))
