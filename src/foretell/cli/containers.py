@@ -74,7 +74,8 @@ def _watch(compose: Compose, docker: "subprocess.Popen[str]") -> None:
             for containers in start.until_healthy(docker):
                 live.update(_progress(containers))
         return
-    said: set[str] = set()
+    # Those that are healthy already are no news.
+    said = {each.name for each in compose.containers() if each.healthy}
     started = time.monotonic()
     for containers in start.until_healthy(docker):
         for each in containers:

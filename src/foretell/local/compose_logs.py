@@ -54,7 +54,8 @@ class ComposeLogs:
                 process.stdout.close()
 
     def _parse(self, line: str) -> LogLine:
-        # "ml-worker-1  | {…}"
+        # "ml-worker-1  | {…}", behind a sign that clears a terminal's line, also where there is no terminal.
+        line = line.replace("\x1b[2K", "")
         source, separator, raw = line.partition(" | ")
         if not separator:
             source, raw = "docker", line
