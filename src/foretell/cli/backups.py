@@ -1,16 +1,19 @@
-"""backup and restore of an installation on the embedded database."""
+"""backup, restore and migrate of an installation on the embedded database."""
 
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from foretell.cli import operating
 from foretell.cli.interrupting import signals_interrupt
-from foretell.cli.output import count, remark, remarks, say
+from foretell.cli.output import count, duration, remark, remarks, say
 from foretell.local.backups import making, restoring
 from foretell.local.backups.making import Telling
 from foretell.local.backups.parts import LEFT_OUT, MODELS, SECRETS, parts_of
 from foretell.local.installation import Installation
+from foretell.local.moving import moving
 
 
 def backup(file: Path, *, replace: bool) -> None:
@@ -42,7 +45,7 @@ def restore(file: Path) -> None:
     """Put a backup in place of what is there, and audit it. Raises what `restoring.restore` raises, `NotEmbedded`."""
     installation = Installation.from_environment()
     parts = parts_of(installation)
-    with installation.lock(lambda: remark("Another start or stop is under way here; waiting for it to end …")):
+    with installation.lock(_waiting):
         with signals_interrupt(), _progress() as tell:
             restored = restoring.restore(file, installation, parts, tell=tell)
         installation.remove_run_files()
@@ -53,6 +56,45 @@ def restore(file: Path) -> None:
     if settings:
         say(f"It ran with these settings, which are not in a backup: {', '.join(settings)}")
     operating.audit(as_json=False)
+
+
+def migrate(url: str, *, even_if_wrong: bool) -> None:
+    """Move to PostgreSQL. Raises what `moving.move` raises, `NotEmbedded`."""
+    installation = Installation.from_environment()
+    parts = parts_of(installation)
+    started = time.monotonic()
+    with installation.lock(_waiting), signals_interrupt():
+        with _progress() as tell:
+            moved = moving.move(url, installation, parts, even_if_wrong=even_if_wrong, tell=tell)
+        installation.remove_run_files()
+    if not moved.rows:
+        say("This was moved before, whole; nothing was left to do.")
+    else:
+        rows = sum(moved.rows.values())
+        before = f", {moved.earlier:,} of them by an earlier try" if moved.earlier else ""
+        say(f"Moved {rows:,} rows{before} in {duration(time.monotonic() - started)}; {_said_of(moved)}")
+    say("Start it with the new address, here and wherever else a service runs:")
+    say(f"  FORETELL_DATABASE_URL={_without_password(url)} python start.py --start")
+    if parts.broker is not None:
+        say(f"The broker is still {parts.broker}, unless FORETELL_BROKER_URL says otherwise.")
+        say("Whatever the broker: what is queued is published anew at the start.")
+    if parts.monitoring is not None and parts.monitoring.exists():
+        say(f"Logs and metrics of before stay in {parts.monitoring}; the monitoring service begins anew in PostgreSQL.")
+    say(f"{parts.database} is as it was. Delete it when you need it no more.")
+
+
+def _said_of(moved: moving.Moved) -> str:
+    if moved.findings:
+        return "the audit finds the same there as here."
+    return "the audit finds nothing wrong, here and there."
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/?@:]*):[^@]*@", r"\1:…@", url)
+
+
+def _waiting() -> None:
+    remark("Another start or stop is under way here; waiting for it to end …")
 
 
 @contextmanager

@@ -258,6 +258,17 @@ def restore(file: Annotated[Path, typer.Argument(help="What foretell backup wrot
     backups.restore(file)
 
 
+@app.command("migrate")
+def migrate_(
+    to: Annotated[str, typer.Option("--to", envvar="FORETELL_MIGRATE_TO", help="postgresql://…, an empty database.")],
+    even_if_wrong: Annotated[bool, typer.Option("--even-if-wrong", help="Whatever the audit finds.")] = False,
+) -> None:
+    """Move an embedded installation that is stopped to PostgreSQL. Broken off, it goes on where it was."""
+    from foretell.cli import backups
+
+    backups.migrate(to, even_if_wrong=even_if_wrong)
+
+
 @models_app.command("list")
 def models_list(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Show every model package."""

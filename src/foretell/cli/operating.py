@@ -75,6 +75,7 @@ def database_url() -> str:
     if not url:
         record = installation.read()
         url = record.database_url if record else f"sqlite:///{installation.data_dir / 'foretell.db'}"
+    installation.check_not_moved(url)
     path = url.removeprefix("sqlite:///")
     if path != url and not os.path.exists(path):
         raise NoDatabase(place=path)

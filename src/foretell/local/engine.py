@@ -136,10 +136,13 @@ class LocalEngine:
     def launch(self, workers: int | None = None) -> list[str]:
         """Start the supervisor with all services; returns remarks on what is left out.
 
-        Raises `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`.
+        Raises `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`, `HasMoved`.
         """
         if workers is not None:
             check_count(workers)
+        data_dir = self.installation.data_dir
+        database_url = self._planning.url("FORETELL_DATABASE_URL", f"sqlite:///{data_dir / 'foretell.db'}")
+        self.installation.check_not_moved(database_url)
         services, remarks = runnable(self._table, self._environment)
         programs = self._planning.programs(services, workers)
         self.installation.prepare()
@@ -150,11 +153,10 @@ class LocalEngine:
             finish(self.installation)
             remarks.append("Finished a restore that had been broken off.")
         self.installation.write_configuration(render(programs))
-        data_dir = self.installation.data_dir
         record = EngineRecord(
             supervisor_pid=0,
             socket=str(self.installation.socket),
-            database_url=self._planning.url("FORETELL_DATABASE_URL", f"sqlite:///{data_dir / 'foretell.db'}"),
+            database_url=database_url,
             broker_url=self._planning.url("FORETELL_BROKER_URL", f"sqlite:///{data_dir / 'broker.db'}"),
             environment=self._environment.get("FORETELL_ENVIRONMENT") or "development",
             programs=programs,

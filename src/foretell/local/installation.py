@@ -31,6 +31,12 @@ class FolderUnusable(ForetellError):
     code = "folder_unusable"
 
 
+class HasMoved(ForetellError):
+    """This installation moved to {place}: set FORETELL_DATABASE_URL. To go on with the old database, delete {file}."""
+
+    code = "has_moved"
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One process that the engine runs."""
@@ -89,6 +95,8 @@ class Installation:
         self.pid_file = self.run_dir / "supervisor.pid"
         #: There while a restore has renames left to do (backups/restoring.py).
         self.restore_plan = self.data_dir / "restore.json"
+        #: There once the embedded database was moved to a server (moving/).
+        self.moved_file = self.data_dir / "moved.json"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Installation":
@@ -170,6 +178,15 @@ class Installation:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # Absent, half-written before a power cut, or of another release: the processes themselves are looked for.
             return None
+
+    def check_not_moved(self, database_url: str) -> None:
+        """Raises `HasMoved` where `database_url` is the embedded database of before."""
+        if database_url == f"sqlite:///{self.data_dir / 'foretell.db'}" and self.moved_file.exists():
+            try:
+                place = json.loads(self.moved_file.read_text(encoding="utf-8"))["to"]
+            except (ValueError, KeyError, TypeError):
+                place = "another database"
+            raise HasMoved(place=place, file=self.moved_file)
 
     def remove_run_files(self) -> None:
         """Leave nothing of the run behind."""

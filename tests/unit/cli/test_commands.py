@@ -242,3 +242,16 @@ def test_a_backup_is_restored_and_audited(foretell: CommandLine, database: str, 
     assert [user["username"] for user in json.loads(foretell("users", "list", "--json").out)] == ["Ada"]
     (folder / "data" / "restore.json").write_text("[]")
     assert "A restore was broken off" in foretell("audit").error
+
+
+def test_an_installation_that_moved_does_not_go_on_by_mistake(
+    foretell: CommandLine, database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "data" / "moved.json").write_text('{"to": "db:5432/foretell"}')
+    for arguments in (["users", "list"], ["up", "--detach"]):
+        answer = foretell(*arguments)
+        assert answer.code == 1
+        assert "moved to db:5432/foretell: set FORETELL_DATABASE_URL" in answer.error
+    # Whoever names the old one has a reason.
+    monkeypatch.setenv("FORETELL_DATABASE_URL", f"sqlite:///{folder / 'other.db'}")
+    assert "There is no database at" in foretell("users", "list").error

@@ -1,0 +1,1 @@
+"""Moves an installation from the embedded database to PostgreSQL."""

@@ -1,0 +1,166 @@
+"""The whole move, which can be killed at any moment and asked for again."""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Table
+
+from foretell.domain.migrations.run import REVISIONS, migrate
+from foretell.domain.predictions.audit import Finding, audit
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.kit.postgresql_address import read_postgresql_url
+from foretell.local.backups.making import NothingToBackUp, Telling
+from foretell.local.backups.parts import DATABASE, Parts, version_of
+from foretell.local.backups.restoring import check_stopped
+from foretell.local.installation import Installation
+from foretell.local.moving.source import Rows, held, opened_for_audit
+from foretell.local.moving.target import REFUSALS, Target, tables
+
+#: Rows of one transaction.
+_CHUNK = 20_000
+
+
+class SourceWrong(ForetellError):
+    """foretell audit finds {count} things wrong here. Look at them first; --even-if-wrong moves them as they are."""
+
+    code = "source_wrong"
+
+
+class MoveWrong(ForetellError):
+    """The audit finds other things in PostgreSQL ({there}) than here ({here}). Nothing was switched."""
+
+    code = "move_wrong"
+
+
+class MoveFailed(ForetellError):
+    """PostgreSQL could not be reached or refused ({reason}). Run the command again: it goes on where it ended."""
+
+    code = "move_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What was moved."""
+
+    rows: dict[str, int]
+    #: How many rows an earlier try had moved already.
+    earlier: int
+    findings: int
+
+
+def move(
+    url: str, installation: Installation, parts: Parts, *, even_if_wrong: bool = False, tell: Telling = lambda *_: None
+) -> Moved:
+    """Move the database to an empty one of PostgreSQL. To be called under `installation.lock`.
+
+    Raises `StillRunning`, `InUse`, `NothingToBackUp`, `SourceWrong`, `TargetNotEmpty`, `MovedMeanwhile`, `NotWhole`,
+    `MoveWrong`, `MoveFailed`, `Misconfigured`; the installation goes on with the embedded database then.
+    """
+    read_postgresql_url(url)
+    check_stopped(installation)
+    if not parts.database.exists():
+        raise NothingToBackUp(path=parts.database)
+    try:
+        return asyncio.run(_move(url, installation, parts.database, even_if_wrong, tell))
+    except REFUSALS as error:
+        raise MoveFailed(reason=f"{type(error).__name__}: {error}") from error
+
+
+async def _move(url: str, installation: Installation, file: Path, even_if_wrong: bool, tell: Telling) -> Moved:
+    if version_of(DATABASE, file) != REVISIONS[-1]:
+        database = Database(f"sqlite:///{file}")
+        try:
+            await migrate(database)
+        finally:
+            await database.close()
+    with held(file) as fingerprint:
+        target = await Target.connect(url)
+        try:
+            if await target.was_moved(fingerprint):
+                _mark_moved(installation, url)
+                return Moved({}, 0, 0)
+            await target.check_empty()
+            tell("Auditing the embedded database", 0, 0)
+            async with opened_for_audit(file) as connection:
+                here = await audit(connection)
+            if here and not even_if_wrong:
+                raise SourceWrong(count=_totals(here).total())
+            await target.begin(fingerprint)
+            rows, earlier = await _copy(target, file, tell)
+            tell("Auditing PostgreSQL", 0, 0)
+            there = await _audit(target)
+            if _totals(here) != _totals(there):
+                raise MoveWrong(here=dict(_totals(here)), there=dict(_totals(there)))
+            await target.switch(fingerprint)
+            _mark_moved(installation, url)
+            return Moved(rows, earlier, len(here))
+        finally:
+            await target.close()
+
+
+async def _copy(target: Target, file: Path, tell: Telling) -> tuple[dict[str, int], int]:
+    """Copy every table; returns how many rows each has, and how many of them were there already."""
+    sources = {table: Rows(file, table) for table in tables()}
+    size = sum(source.count for source in sources.values())
+    done = earlier = 0
+    try:
+        for table, source in sources.items():
+            last, rows = await target.position(table)
+            earlier += rows
+            done += rows
+            done = await _copy_table(target, table, source, last, done, size, tell)
+        for name, statement in await target.indexes():
+            tell(f"Making the index {name}", 0, 0)
+            await target.make_index(statement)
+        for table, source in sources.items():
+            tell(f"Counting and analyzing {table.name}", 0, 0)
+            await target.complete(table, source.count)
+    finally:
+        for source in sources.values():
+            source.close()
+    return {table.name: source.count for table, source in sources.items()}, earlier
+
+
+async def _copy_table(
+    target: Target, table: Table, source: Rows, last: int, done: int, size: int, tell: Telling
+) -> int:
+    chunk = await asyncio.to_thread(source.after, last, _CHUNK)
+    while chunk.count:
+        tell(f"Moving {table.name}", done, size)
+        # The next rows are read while PostgreSQL is at work on these.
+        following = asyncio.create_task(asyncio.to_thread(source.after, chunk.last, _CHUNK))
+        try:
+            await target.add(table, last, chunk)
+        finally:
+            after = await following
+        done += chunk.count
+        last, chunk = chunk.last, after
+    return done
+
+
+async def _audit(target: Target) -> list[Finding]:
+    database = target.database()
+    try:
+        async with database.snapshot() as connection:
+            return await audit(connection, parallel_workers=os.cpu_count() or 1)
+    finally:
+        await database.close()
+
+
+def _totals(findings: Sequence[Finding]) -> Counter[str]:
+    return Counter({finding.check: finding.total for finding in findings})
+
+
+def _mark_moved(installation: Installation, url: str) -> None:
+    """Write down that the embedded database is the past: nobody should go on with it by mistake."""
+    address = read_postgresql_url(url)
+    hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
+    content = {"to": f"{hosts}/{address.database or ''}", "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    installation.moved_file.write_text(json.dumps(content), encoding="utf-8")

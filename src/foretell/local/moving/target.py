@@ -1,0 +1,222 @@
+"""The PostgreSQL database that an installation moves to.
+
+Everything is filled in a schema of its own, in which no service looks, and takes its place in one transaction at the
+end: there is never half an installation to be seen. Each chunk of rows is one transaction with the note of how far we
+are, so that whoever is killed goes on where the last one ended.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Table
+
+from foretell.domain.migrations.run import migrate
+from foretell.domain.migrations.schema import metadata
+from foretell.kit.database import Database
+from foretell.kit.errors import ForetellError
+from foretell.kit.postgresql_address import Connector, read_postgresql_url
+from foretell.local.moving.source import NULL, QUOTE, Chunk, is_text
+
+SCHEMA = "foretell_moving"
+_POSITIONS = f"{SCHEMA}.moving_tables"
+_INDEXES = f"{SCHEMA}.moving_indexes"
+_CONNECT_S = 10.0
+_PATIENCE_S = 1800.0
+#: What remembers, once the move is done, what was moved.
+_MARK = "Moved by foretell migrate: "
+#: What Alembic writes down in.
+_VERSIONS = "alembic_version"
+
+
+class TargetNotEmpty(ForetellError):
+    """There are {tables} with rows in that database already. Move to an empty one. Nothing was changed."""
+
+    code = "target_not_empty"
+
+
+class MovedMeanwhile(ForetellError):
+    """Another foretell migrate is at work on that database. Let it end."""
+
+    code = "moved_meanwhile"
+
+
+class NotWhole(ForetellError):
+    """{table} has {found} rows in PostgreSQL and {expected} here. Nothing was switched; run the command again."""
+
+    code = "not_whole"
+
+
+def tables() -> list[Table]:
+    """Every table of the product, those that others refer to first."""
+    return list(metadata.sorted_tables)
+
+
+class Target:
+    """One connection to the database, and what is done there."""
+
+    def __init__(self, url: str, connection: Any, schema: str) -> None:
+        self._url = url
+        self._connection = connection
+        #: Where the tables will be: where the services of this user look for them.
+        self._schema = schema
+
+    @classmethod
+    async def connect(cls, url: str) -> "Target":
+        """Raises what asyncpg and the system raise; `Misconfigured` for a URL that can't be read."""
+        connector = Connector(read_postgresql_url(url), _CONNECT_S)
+        settings = {"application_name": "foretell migrate", "statement_timeout": "0", "jit": "off"}
+        connection = await connector.connect(server_settings=settings)
+        schema = await connection.fetchval("SELECT current_schema()")
+        return cls(url, connection, schema or "public")
+
+    async def close(self) -> None:
+        await self._connection.close(timeout=5)
+
+    async def was_moved(self, fingerprint: str) -> bool:
+        """Whether this very content was moved here before."""
+        said = await self._connection.fetchval(
+            "SELECT obj_description(to_regclass($1), 'pg_class')", f'"{self._schema}".{_VERSIONS}'
+        )
+        return bool(said == _MARK + fingerprint)
+
+    async def check_empty(self) -> None:
+        """Raises `TargetNotEmpty`. Tables without rows, of a start that nobody used, are no matter."""
+        filled = []
+        for table in tables():
+            if await self._is_there(self._schema, table.name):
+                some = f'SELECT EXISTS (SELECT FROM "{self._schema}"."{table.name}")'  # noqa: S608
+                if await self._connection.fetchval(some):
+                    filled.append(table.name)
+        if filled:
+            raise TargetNotEmpty(tables=", ".join(filled))
+
+    async def _is_there(self, schema: str, table: str) -> bool:
+        return bool(await self._connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f'"{schema}"."{table}"'))
+
+    async def begin(self, fingerprint: str) -> bool:
+        """Make the tables, or go on with those of an earlier try with the same content; returns whether it goes on."""
+        there = await self._is_there(SCHEMA, "moving")
+        earlier = await self._connection.fetchval(f"SELECT fingerprint FROM {SCHEMA}.moving") if there else None  # noqa: S608
+        if earlier == fingerprint:
+            return True
+        await self._connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}")
+        database = self.database()
+        try:
+            await migrate(database)
+        finally:
+            await database.close()
+        async with self._connection.transaction():
+            await self._connection.execute(
+                f"CREATE TABLE {_POSITIONS} (name text PRIMARY KEY, last bigint NOT NULL, rows bigint NOT NULL)"
+            )
+            for table in tables():
+                await self._connection.execute(f"INSERT INTO {_POSITIONS} VALUES ($1, 0, 0)", table.name)  # noqa: S608
+            # Indexes are made in one go when all rows are there, which takes a small part of the time.
+            later = (
+                f"SELECT indexname AS name, indexdef AS made FROM pg_indexes WHERE schemaname = '{SCHEMA}'"  # noqa: S608
+                f" AND to_regclass('{SCHEMA}.' || quote_ident(indexname)) NOT IN (SELECT conindid FROM pg_constraint)"
+            )
+            await self._connection.execute(f"CREATE TABLE {_INDEXES} AS {later}")
+            for row in await self._connection.fetch(f"SELECT name FROM {_INDEXES}"):  # noqa: S608
+                await self._connection.execute(f'DROP INDEX {SCHEMA}."{row["name"]}"')
+            # The last, so that its presence says that everything else is there.
+            await self._connection.execute(f"CREATE TABLE {SCHEMA}.moving (fingerprint text NOT NULL)")
+            await self._connection.execute(f"INSERT INTO {SCHEMA}.moving VALUES ($1)", fingerprint)  # noqa: S608
+        return False
+
+    def database(self) -> Database:
+        """The tables that are being filled, for migrations and an audit. To be closed."""
+        return Database(
+            self._url, application="foretell migrate", pool_size=1, statement_timeout_s=_PATIENCE_S, schema=SCHEMA
+        )
+
+    async def position(self, table: Table) -> tuple[int, int]:
+        """How far an earlier try came with a table: SQLite's number of its last row, and how many rows there are."""
+        query = f"SELECT last, rows FROM {_POSITIONS} WHERE name = $1"  # noqa: S608
+        row = await self._connection.fetchrow(query, table.name)
+        return row["last"], row["rows"]
+
+    async def add(self, table: Table, last: int, chunk: Chunk) -> None:
+        """Add the rows that follow on number `last`. Raises `MovedMeanwhile`."""
+        async with self._connection.transaction():
+            noted = await self._connection.fetchval(
+                f"UPDATE {_POSITIONS} SET last = $3, rows = rows + $4 WHERE name = $1 AND last = $2 RETURNING 1",  # noqa: S608
+                table.name,
+                last,
+                chunk.last,
+                chunk.count,
+            )
+            if not noted:
+                raise MovedMeanwhile
+            await self._connection.copy_to_table(
+                table.name,
+                schema_name=SCHEMA,
+                columns=[column.name for column in table.columns],
+                source=io.BytesIO(chunk.lines),
+                format="csv",
+                delimiter="\t",
+                quote=QUOTE,
+                null=NULL,
+                force_null=[column.name for column in table.columns if is_text(column)] or None,
+                encoding="utf-8",
+            )
+
+    async def indexes(self) -> Sequence[tuple[str, str]]:
+        """Those that are made last: names and statements."""
+        rows = await self._connection.fetch(f"SELECT name, made FROM {_INDEXES} ORDER BY name")  # noqa: S608
+        return [(row["name"], row["made"].replace(" INDEX ", " INDEX IF NOT EXISTS ", 1)) for row in rows]
+
+    async def make_index(self, statement: str) -> None:
+        """Make an index, if an earlier try has not."""
+        async with self._connection.transaction():
+            await self._connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+            await self._connection.execute(statement)
+
+    async def complete(self, table: Table, expected: int) -> None:
+        """Count on where SQLite's numbers end, and know what is in the table. Raises `NotWhole`."""
+        name = f'{SCHEMA}."{table.name}"'
+        found = await self._connection.fetchval(f"SELECT count(*) FROM {name}")  # noqa: S608
+        if found != expected:
+            raise NotWhole(table=table.name, found=found, expected=expected)
+        for column in table.columns:
+            sequence = await self._connection.fetchval("SELECT pg_get_serial_sequence($1, $2)", name, column.name)
+            if sequence is not None:
+                highest = f'SELECT setval($1, max("{column.name}")) FROM {name} HAVING count(*) > 0'  # noqa: S608
+                await self._connection.fetchval(highest, sequence)
+        await self._connection.execute(f"ANALYZE {name}")
+
+    async def switch(self, fingerprint: str) -> None:
+        """Let everything take its place, in one transaction. Raises `TargetNotEmpty`."""
+        connection, schema = self._connection, f'"{self._schema}"'
+        async with connection.transaction():
+            # Nobody begins an installation here between our look and our commit.
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", int.from_bytes(b"foretell"))
+            await self.check_empty()
+            names = [*(table.name for table in tables()), _VERSIONS]
+            functions = await self._functions()
+            for name in names:
+                await connection.execute(f'DROP TABLE IF EXISTS {schema}."{name}" CASCADE')
+            for function in functions:
+                await connection.execute(f"DROP FUNCTION IF EXISTS {schema}.{function}")
+                await connection.execute(f"ALTER FUNCTION {SCHEMA}.{function} SET SCHEMA {schema}")
+            for name in names:
+                await connection.execute(f'ALTER TABLE {SCHEMA}."{name}" SET SCHEMA {schema}')
+            mark = await connection.fetchval("SELECT quote_literal($1::text)", _MARK + fingerprint)
+            await connection.execute(f"COMMENT ON TABLE {schema}.{_VERSIONS} IS {mark}")
+            await connection.execute(f"DROP TABLE {SCHEMA}.moving, {_POSITIONS}, {_INDEXES}")
+            # Without CASCADE: what is left behind here would be a table that nobody thought of.
+            await connection.execute(f"DROP SCHEMA {SCHEMA}")
+
+    async def _functions(self) -> Sequence[str]:
+        rows = await self._connection.fetch(
+            "SELECT quote_ident(proname) || '(' || pg_get_function_identity_arguments(oid) || ')' AS said"
+            " FROM pg_proc WHERE pronamespace = to_regnamespace($1)",
+            SCHEMA,
+        )
+        return [row["said"] for row in rows]
+
+
+#: What says that PostgreSQL can't be reached, or refuses.
+REFUSALS: tuple[type[Exception], ...] = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
