@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from sqlalchemy import JSON, Boolean, DateTime, Integer, LargeBinary, Table, Text, Uuid, cast, insert, select
+from sqlalchemy import JSON, Boolean, Date, DateTime, Integer, LargeBinary, Table, Text, Uuid, cast, insert, select
 
 from foretell.domain.accounts import registration
 from foretell.domain.credits import ledger
@@ -98,7 +99,7 @@ def _value(table: Table, name: str, kind: Any, number: int) -> Any:
     fixed = {
         ("users", "role"): "operator", ("endpoints", "kind"): "webhook", ("endpoints", "state"): "paused",
         ("deliveries", "outcome"): "failed", ("ledger", "kind"): "adjustment", ("predictions", "status"): "failed",
-        ("predictions", "output"): None, ("telegram_bot", "id"): 1,
+        ("predictions", "output"): None, ("telegram_bot", "id"): 1, ("usage_progress", "id"): 1,
     }  # fmt: skip
     if (table.name, name) in fixed:
         return fixed[table.name, name]
@@ -112,6 +113,8 @@ def _value(table: Table, name: str, kind: Any, number: int) -> Any:
         return 1000 + number
     if isinstance(kind, LargeBinary):
         return bytes([0, 255, number])
+    if isinstance(kind, Date):
+        return date(2026, 1, number)
     if isinstance(kind, JSON):
         return f'{{"number": {number}.50, "text": "\\u0000 \\\\ "}}'
     if isinstance(kind, Text) and name == "description":
@@ -129,7 +132,7 @@ async def test_every_table_comes_as_it_was(installation: Installation, fresh_pos
     assert names - {"alembic_version", "sqlite_sequence"} == set(metadata.tables)
     async with _opened(_url(installation)) as database, database.transaction() as transaction:
         for table in metadata.sorted_tables:
-            for number in range(1, 2 if table.name == "telegram_bot" else 4):
+            for number in range(1, 2 if table.name in ("telegram_bot", "usage_progress") else 4):
                 columns = table.columns
                 values = {column.name: _value(table, column.name, column.type, number) for column in columns}
                 # As the text that it is: the type JSON would quote it once more.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Column, Integer, LargeBinary, Table, Text, Uuid
+from sqlalchemy import JSON, Boolean, Column, Date, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.kit.database import Moment
@@ -89,8 +89,8 @@ class Rows:
 def _written(column: Column[Any]) -> str:
     """The SQL that writes a value of this column for `COPY`."""
     name, kind = f'"{column.name}"', column.type
-    # On SQLite, a UUID is 32 hexadecimal digits, a truth value 0 or 1, and JSON the text that it is.
-    if isinstance(kind, Uuid | Boolean | Integer):
+    # On SQLite, a UUID is 32 hexadecimal digits, a truth value 0 or 1, and a day 2026-01-31.
+    if isinstance(kind, Uuid | Boolean | Integer | Date):
         written = name
     elif isinstance(kind, Moment):
         # Microseconds since 1970.
