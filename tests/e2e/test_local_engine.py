@@ -144,6 +144,9 @@ def test_whatever_stands_still_is_replaced_and_nothing_is_lost(foretell: Install
     said = (foretell.folder / "data" / "logs" / "worker-1.log").read_text()
     assert "process_stands_still" in said
     assert '"standstills":' in said
+    # What replaces it says how it ended, and so does the supervisor.
+    assert '"process_ended"' in said
+    assert '"ended_by":"SIGKILL","in_hand":"nothing"' in said.replace(": ", ":").replace(", ", ",")
 
 
 def test_a_bot_whose_telegram_is_away_holds_up_nothing(foretell: Installation) -> None:

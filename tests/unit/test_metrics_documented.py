@@ -43,6 +43,7 @@ _UNITLESS = {
 _BOUNDED = {
     *("route", "method", "status", "station", "service", "instance", "version", "model", "outcome", "code", "reason"),
     *("queue", "day", "state", "shadow", "field", "feature", "window", "rule", "severity", "channel", "table"),
+    "in_hand",
 }
 
 

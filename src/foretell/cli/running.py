@@ -315,7 +315,8 @@ def logs(service: str | None, *, follow: bool, lines: int, as_json: bool, engine
 def _own_name(service: str) -> str:
     from foretell.local.services import SERVICES
 
-    return next((each.name for each in SERVICES if each.compose_name == service), service)
+    wanted = service.lower().replace("_", "-")
+    return next((each.name for each in SERVICES if wanted in (each.name, each.compose_name)), service)
 
 
 # scale

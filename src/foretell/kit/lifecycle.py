@@ -116,6 +116,9 @@ async def _until_stopped(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
+    if settings.last_end:
+        metrics.CRASHES.labels(settings.last_in_hand or "nothing").inc()
+        log.error("process_crashed", ended_by=settings.last_end, in_hand=settings.last_in_hand or "nothing")
     replaced = {"standstills": settings.standstills} if settings.standstills else {}
     log.info("service_starting", pid=os.getpid(), **replaced)
     watch = standstill.Watch(settings.standstill_limit_s, _end_what_stands) if settings.standstill_limit_s else None

@@ -96,6 +96,13 @@ HTTP_REQUESTS = HttpRequests()
 BATCH_ITEMS = Histogram(
     "foretell_batch_items", "How many items one batch took, by station of the path.", ["station"], buckets=SIZE_BUCKETS
 )
+CRASHES = Counter(
+    "foretell_process_crashes",
+    "1 if this process replaces one that crashed, by what that one had in hand: a model and its version, or nothing.",
+    ["in_hand"],
+)
+# There from the start: no crash is 0, and not nothing.
+CRASHES.labels("nothing")
 STANDSTILLS = Counter(
     "foretell_standstills",
     "Times that this instance was ended and replaced because its event loop stood still, since the start of the local "

@@ -45,6 +45,12 @@ class ServiceSettings(BaseSettings):
     standstill_limit_s: float = Field(default=60.0, ge=0)
     #: How often the local engine had to do that with this instance (it says so itself).
     standstills: int = Field(default=0, ge=0)
+    #: What the local engine says of the process that this one replaces, if that one crashed: how it ended (a signal's
+    #: name or `status 1`) and what it had in hand.
+    last_end: str = ""
+    last_in_hand: str = ""
+    #: Where this process says what it has in hand.
+    in_hand_path: Path | None = None
     #: Bounds of what a connection may take before anything is known of it (see kit/connection_bounds.py).
     max_head_bytes: int = Field(default=64 * 1024, ge=1024)
     head_timeout_s: float = Field(default=20.0, gt=0)

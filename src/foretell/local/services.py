@@ -119,6 +119,9 @@ def runnable(
 def find(name: str, table: Iterable[Service] = SERVICES) -> Service:
     """The service of that name. Raises `UnknownService`, `NotInThisRelease`."""
     known = {service.name: service for service in table}
+    # Compose, logs and alerts name some services otherwise: ml-worker, ml_worker.
+    wanted = name.lower().replace("_", "-")
+    name = next((each.name for each in known.values() if wanted in (each.name, each.compose_name)), name)
     if name not in known:
         raise UnknownService(name=name, known=", ".join(known))
     if not is_here(known[name]):

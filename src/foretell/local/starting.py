@@ -21,6 +21,11 @@ _LOOK_EVERY_S = 0.1
 _WRONG = ("error", "critical")
 
 
+_LAST_WORDS = 10
+#: What the supervisor, and the process that comes next, log of one that ended.
+_OF_ITS_END = frozenset({"process_ended", "process_crashed"})
+
+
 class StartFailed(ForetellError):
     """{what}"""
 
@@ -96,7 +101,9 @@ class Start:
         last_words: list[LogLine] = []
         for status in failed:
             file = self._logs_dir / f"{status.name}.log"
-            words = words_since(file, self._log_sizes.get(status.name, 0), lines=10)
+            words = words_since(file, self._log_sizes.get(status.name, 0), lines=2 * _LAST_WORDS)
+            # That it ended is known; why, it says itself.
+            words = [line for line in words if line.message not in _OF_ITS_END][-_LAST_WORDS:]
             wrong = [str(line.fields.get("reason") or line.message) for line in words if line.level in _WRONG]
             said = wrong or ([words[-1].message] if words else ["it ended without a word"])
             reasons[status.name] = said[-1] if ended else status.reason or f"it is {status.state}"

@@ -26,6 +26,7 @@ from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 from supervisor.supervisord import go
 
+from foretell.kit.in_hand import read as read_in_hand
 from foretell.kit.standstill import EXIT_STOOD_STILL, STACKS_SIGNAL
 from foretell.local.silence import Listener, Target
 from foretell.local.supervisor_logs import LogFile
@@ -67,6 +68,10 @@ class _Process(Subprocess):  # type: ignore[misc]
 
     def spawn(self) -> Any:
         """Start the process."""
+        in_hand = self._in_hand_file
+        with suppress(OSError):
+            in_hand.unlink(missing_ok=True)
+        self.config.environment["FORETELL_IN_HAND_PATH"] = str(in_hand)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING_SIGNALS)
         try:
             return super().spawn()
@@ -84,6 +89,8 @@ class _Process(Subprocess):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
         return super()._spawn_as_child(filename, argv)
 
+    #: How often it crashed since it was last started or stopped by somebody.
+    crashes = 0
     #: When to kill which process, by the monotonic clock: one that is silent.
     _doomed: tuple[float, int] | None = None
 
@@ -129,8 +136,28 @@ class _Process(Subprocess):  # type: ignore[misc]
         self.config.output_log().info(json.dumps(line).encode() + b"\n")
         self.config.options.logger.critical(f"{self.config.name}: {message} {fields}")
 
+    @property
+    def _in_hand_file(self) -> Path:
+        return Path(os.environ["FORETELL_ENGINE_DIR"], "run", f"{self.config.name}.in-hand")
+
+    def _note_end(self, wait_status: int) -> None:
+        """Tell the next process how this one ended, unless it was told to."""
+        told = self.config.environment
+        if self.killing or wait_status == 0:
+            self.crashes = 0
+            told.pop("FORETELL_LAST_END", None)
+            told.pop("FORETELL_LAST_IN_HAND", None)
+            return
+        self.crashes += 1
+        signaled = os.WIFSIGNALED(wait_status)
+        end = signal.Signals(os.WTERMSIG(wait_status)).name if signaled else f"status {os.WEXITSTATUS(wait_status)}"
+        in_hand = read_in_hand(self._in_hand_file)
+        told |= {"FORETELL_LAST_END": end, "FORETELL_LAST_IN_HAND": in_hand}
+        self._say("process_ended", pid=self.pid, ended_by=end, in_hand=in_hand or "nothing", crashes=self.crashes)
+
     def finish(self, pid: int, wait_status: int) -> None:
         """Called when the process has ended."""
+        self._note_end(wait_status)
         stood_still = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status) == EXIT_STOOD_STILL
         if stood_still or self._doomed is not None:
             # The next one is told, and tells whoever reads its metrics.

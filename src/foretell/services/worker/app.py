@@ -16,9 +16,11 @@ from foretell.inference.live import LiveRegistry
 from foretell.inference.loading import Loading
 from foretell.inference.measures import show_loaded
 from foretell.inference.observing import observe
+from foretell.inference.package import ModelPackage
 from foretell.inference.registry import ModelNotFound
-from foretell.inference.runtimes import load_runtime
+from foretell.inference.runtimes import Runtime, load_runtime
 from foretell.kit.asgi import Operations
+from foretell.kit.in_hand import InHand
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.worker.settings import WorkerSettings
 from foretell.services.worker.shadows import Shadows
@@ -34,7 +36,12 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
     """Run a worker until `stopping` is set."""
     registry = LiveRegistry.installed(settings.models_dir, settings.data_dir)
     registry.log_unavailable()
-    load = partial(load_runtime, permissions=settings.permissions)
+    in_hand = InHand(settings.in_hand_path)
+
+    def load(package: ModelPackage) -> Runtime:
+        with in_hand.loading(f"{package.name} {package.version}"):
+            return load_runtime(package, permissions=settings.permissions)
+
     engine = Engine(registry, load=load, watch=observe(settings))
 
     def time_limit_s(model: str, version: str) -> float:
@@ -67,6 +74,7 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
             pulse_s=settings.task_pulse_s,
             stopping=stopping,
             max_output_bytes=settings.max_output_bytes,
+            in_hand=in_hand,
             after_answer=shadows.offer,
         )
 

@@ -12,6 +12,7 @@ import structlog
 from foretell.contracts.messages import Result, TaskEnvelope
 from foretell.inference.loading import State
 from foretell.kit import metrics
+from foretell.kit.in_hand import InHand
 from foretell.services.worker.measures import RUN_DURATION_S
 
 log = structlog.get_logger()
@@ -49,8 +50,15 @@ class Models(Protocol):
 class Calls:
     """One call of a model at a time."""
 
-    def __init__(self, engine: Runner, models: Models, time_limit_s: Callable[[str, str], float]) -> None:
+    def __init__(
+        self,
+        engine: Runner,
+        models: Models,
+        time_limit_s: Callable[[str, str], float],
+        in_hand: InHand | None = None,
+    ) -> None:
         """`time_limit_s(model, version)` says how long one call of a model may take."""
+        self._in_hand = in_hand or InHand()
         self._engine = engine
         self._models = models
         self._time_limit_s = time_limit_s
@@ -68,6 +76,7 @@ class Calls:
         metrics.BATCH_ITEMS.labels("worker").observe(len(envelope.tasks))
         hard_limit_s = _HARD_LIMIT_LOADING_S if self._models.under_way else limit_s + _HARD_LIMIT_EXTRA_S
         faulthandler.dump_traceback_later(hard_limit_s, exit=True)
+        self._in_hand.run(f"{envelope.model} {envelope.version}")
         running = asyncio.get_running_loop().run_in_executor(
             self._thread, copy_context().run, self._engine.run, envelope
         )
@@ -83,6 +92,7 @@ class Calls:
             self._calling = False
             faulthandler.cancel_dump_traceback_later()
         if done:
+            self._in_hand.run("")
             return running.result()
         log.error("model_hung", model=envelope.model, version=envelope.version, limit_s=limit_s)
         return None

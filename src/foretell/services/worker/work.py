@@ -19,6 +19,7 @@ from foretell.inference.loading import State
 from foretell.kit import tracing
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
+from foretell.kit.in_hand import InHand
 from foretell.kit.lifecycle import exit_at_once
 from foretell.services.worker import traces
 from foretell.services.worker.calls import Calls, Models, Runner
@@ -64,6 +65,7 @@ class Worker:
         pulse_s: float = 5.0,
         hold_s: float = HOLD_S,
         max_output_bytes: int = 4 * 1024 * 1024,
+        in_hand: InHand | None = None,
         exit_process: Callable[[int], None] = _exit,
         after_answer: Callable[[TaskEnvelope, Sequence[Result]], object] = lambda *_: None,
     ) -> None:
@@ -71,6 +73,7 @@ class Worker:
 
         `pulse_s` is how often it says which tasks it keeps for long (see keeping.py).
         `hold_s` is how long, at first, an envelope is held whose model is being loaded (see postponed.py).
+        `in_hand` is told which model runs, for whoever finds this process dead.
         `after_answer` is told of envelopes and their results once these are handed back; it must not wait or raise.
         """
         self._broker = broker
@@ -84,7 +87,7 @@ class Worker:
         self._consumer: Consumer | None = None
         self._exit_process = exit_process
         self._after_answer = after_answer
-        self._calls = Calls(engine, models, time_limit_s)
+        self._calls = Calls(engine, models, time_limit_s, in_hand)
         self._handing_over = HandingOver(
             broker, worker_id, time_limit_s=time_limit_s, stopping=stopping, max_output_bytes=max_output_bytes
         )

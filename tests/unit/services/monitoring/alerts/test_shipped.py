@@ -37,6 +37,7 @@ HEALTHY = {
         [({}, NOW.timestamp() - 3600)],
         [({}, NOW.timestamp() - 60)],
     ),
+    "foretell_process_crashes_total": (WORKER, "counter", [({"in_hand": "nothing"}, 0)], [({"in_hand": "nothing"}, 0)]),
     "foretell_disk_free_bytes": (APP, "gauge", [({}, 2**40)], [({}, 2**40)]),
     "foretell_log_lines_dropped_total": (APP, "counter", [({}, 7)], [({}, 7)]),
     "foretell_prediction_duration_seconds": (
