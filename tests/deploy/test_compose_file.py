@@ -30,6 +30,7 @@ PUBLISHED = {
     "rabbitmq": {"FORETELL_RABBITMQ_MANAGEMENT_PORT": 15672},
     "prometheus": {"FORETELL_PROMETHEUS_PORT": 9090},
     "grafana": {"FORETELL_GRAFANA_PORT": 3000},
+    "kibana": {"FORETELL_KIBANA_PORT": 5601},
 }
 PORT = re.compile(r"\$\{FORETELL_PUBLISH_ADDRESS:-127\.0\.0\.1\}:\$\{(\w+):-(\d+)\}:(\d+)")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 #: What runs, and ends, before the others start.
-ONCE = ("secrets", "migrate")
+ONCE = ("secrets", "migrate", "kibana-view")
 _STATES = {"created": "starting", "exited": "stopped", "dead": "stopped", "removing": "stopping"}
 
 

@@ -71,8 +71,7 @@ class Notifications:
             event = msgspec.json.decode(told.data, type=_Prediction).id if finished else headers["webhook-id"]
         except msgspec.MsgspecError as error:
             raise NotUnderstood(reason=str(error)) from None
-        account = told.telegram.user_id if isinstance(told.telegram.user_id, str) else ""
-        await self._outbox.put(event, told.telegram.chat_id, told.type, bytes(told.data), account=account)
+        await self._outbox.put(event, told.telegram.chat_id, told.type, bytes(told.data))
         return Answer(204, [], b"")
 
     def _check(self, body: bytes, headers: dict[str, str]) -> None:
