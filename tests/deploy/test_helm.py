@@ -300,7 +300,7 @@ def test_a_pool_takes_its_own_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = render(SCALING)
     deployments = of_kind(manifests, "Deployment")
     gpu = deployments["foretell-ml-worker-gpu"]
-    assert containers(gpu).__next__()["resources"]["limits"] == {"memory": "1Gi", "nvidia.com/gpu": 1}
+    assert next(containers(gpu))["resources"]["limits"] == {"memory": "1Gi", "nvidia.com/gpu": 1}
     for name, pool in (("foretell-ml-worker", ""), ("foretell-ml-worker-gpu", "gpu")):
         given = environment(deployments[name]).get("FORETELL_WORKER_POOL", "")
         assert given == pool == WorkerSettings(worker_pool=given).worker_pool
@@ -347,6 +347,8 @@ def test_migrations_run_when_there_is_a_database() -> None:
     assert before["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     operated = of_kind(render(OPERATORS, upgrade=True), "Job")["foretell-migrations"]
     assert operated["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    # The image of the app alone has what it takes.
+    assert next(containers(before))["image"] == "foretell/app:0.1.0"
     # A hook before the install can use nothing that the chart makes.
     assert pod_template(before)["spec"]["serviceAccountName"] == "default"
     assert "foretell-secrets" not in str(before)

@@ -1,0 +1,122 @@
+"""The chart's pods as they are rendered, run; and killed, one service after the other, while predictions come."""
+
+import json
+from collections.abc import Iterator
+from subprocess import PIPE, Popen
+
+import pytest
+from tests.deploy.chart import of_kind, render
+from tests.deploy.played import Played, eventually, needs_engine, play_the_chart
+
+COMPONENTS = ("app", "dispatcher", "ml-worker", "model-service", "preprocessing-service", "monitoring-service")
+#: Sends predictions until a line comes, then waits for the end of all of them. Each has a key of its own, and whatever
+#: is not answered with 202 is sent again with the same: so what is accepted is accepted once.
+_LOAD = """
+import json, select, sys, time, urllib.error, urllib.request, uuid
+url, token, seconds = sys.argv[1], "", 240
+def ask(path, body=None, form=None, key=None):
+    data = json.dumps(body).encode() if body is not None else form
+    headers = {"Content-Type": "application/json" if body is not None else "application/x-www-form-urlencoded"}
+    if token: headers["Authorization"] = "Bearer " + token
+    if key: headers["Idempotency-Key"] = key
+    request = urllib.request.Request(url + path, data, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.status, json.load(answer)
+def log_in():
+    global token
+    token = ask("/token", form=b"username=ada&password=a-long-password-of-ada")[1]["access_token"]
+log_in()
+accepted, again = [], 0
+features = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
+key = uuid.uuid4().hex
+print("begun", flush=True)
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    try:
+        status, said = ask("/predictions/predict", {"model": "flight-delay", "features": features}, key=key)
+        accepted.append(said["id"])
+        key = uuid.uuid4().hex
+    except urllib.error.HTTPError as error:
+        again += 1
+        if error.code == 401: log_in()
+        elif error.code not in (409, 429, 503): sys.exit(f"{error.code} {error.read()[:300]}")
+        time.sleep(0.2)
+    except OSError:
+        again += 1
+        time.sleep(0.2)
+ends, until = {}, time.monotonic() + seconds
+for prediction in accepted:
+    while True:
+        try:
+            said = ask("/predictions/" + prediction)[1]
+            if said["status"] != "queued": break
+        except (OSError, urllib.error.HTTPError) as error:
+            if getattr(error, "code", 0) == 401: log_in()
+        if time.monotonic() > until: sys.exit(f"{prediction} has not ended")
+        time.sleep(0.2)
+    ends[said["status"]] = ends.get(said["status"], 0) + 1
+print(json.dumps({"accepted": len(accepted), "again": again, "ends": ends}))
+"""
+
+
+@pytest.fixture(scope="module")
+def played() -> Iterator[Played]:
+    needs_engine()
+    with play_the_chart() as played:
+        yield played
+
+
+@pytest.mark.timeout(3600)
+def test_pods_run_as_they_are_rendered(played: Played) -> None:
+    for component in COMPONENTS:
+        known = played.inspect(played.pod(component))
+        assert known["HostConfig"]["ReadonlyRootfs"] is True
+        assert known["Config"]["User"] == "10001:10001"
+        assert known["EffectiveCaps"] in (None, [])
+        for path in ("/health/live", "/health/ready", "/health"):
+            status, body = played.ask(component, path)
+            assert (status, path) == (200, path), body
+        # In production whoever reads metrics shows the token.
+        assert played.ask(component, "/metrics")[0] == 401
+        assert "tcp://" not in played.inside(component, "sh", "-c", "env | grep -v URL")
+
+
+def test_helm_test_passes(played: Played) -> None:
+    played.play([of_kind(render({"image": {"registry": "localhost", "tag": _tag(played)}}), "Pod")["foretell-test"]])
+    eventually(lambda: played.inspect("foretell-test-ready")["State"]["Status"] == "exited", "helm test", 120)
+    assert played.inspect("foretell-test-ready")["State"]["ExitCode"] == 0, played.run(
+        "podman", "logs", "foretell-test-ready"
+    )
+
+
+def _tag(played: Played) -> str:
+    return str(played.inspect(played.pod("app"))["ImageName"]).rpartition(":")[2]
+
+
+def test_whatever_is_killed_nothing_accepted_is_lost(played: Played) -> None:
+    add = "echo a-long-password-of-ada | foretell users add ada --password-stdin --credits 1000000"
+    played.inside("app", "sh", "-c", add)
+    loading = [
+        "docker", "exec", "-i", played.container, "python3", "-c", _LOAD, f"http://{played.address('app')}:8000",
+    ]  # fmt: skip
+    with Popen(loading, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as load:
+        assert load.stdin is not None
+        assert load.stdout is not None
+        assert load.stderr is not None
+        assert load.stdout.readline() == "begun\n", load.stderr.read()
+        for component in COMPONENTS:
+            before = played.kill(component)
+            eventually(
+                lambda component=component, before=before: (  # type: ignore[misc]
+                    played.inspect(played.pod(component))["State"]["Pid"] not in (0, before)
+                ),
+                f"{component} runs again",
+                120,
+            )
+            played.until(component)
+            assert load.poll() is None, load.stderr.read()
+        said, errors = load.communicate("\n", timeout=600)
+    assert load.returncode == 0, errors
+    told = json.loads(said)
+    assert told["accepted"] > 50
+    assert told["ends"] == {"succeeded": told["accepted"]}
+    assert "All is right" in played.inside("app", "foretell", "audit")
