@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import foretell
 from foretell.cli.monitor_commands import monitor_app, redrive
 from foretell.kit.errors import ForetellError
 from foretell.kit.setting_files import take_from_files
@@ -16,7 +17,8 @@ app = typer.Typer(
     name="foretell",
     help="Foretell: put a trained model behind a metered API.",
     no_args_is_help=True,
-    add_completion=False,
+    # Commands of commands take this over.
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -26,6 +28,21 @@ app.add_typer(users_app, name="users")
 app.add_typer(models_app, name="models")
 app.add_typer(monitor_app, name="monitor")
 app.command()(redrive)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foretell {foretell.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show which release this is.")
+    ] = False,
+) -> None:
+    """Foretell: put a trained model behind a metered API."""
 
 
 class EngineName(StrEnum):

@@ -20,7 +20,7 @@ from foretell.domain.accounts.passwords import Passwords, check_password
 from foretell.domain.accounts.telegram_payments import Payment
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
-from foretell.domain.errors import CreditsSpent
+from foretell.domain.errors import CreditsSpent, DuplicateReference
 from foretell.domain.migrations.run import migrate
 from foretell.domain.operators import users
 from foretell.domain.operators.journal import Actor
@@ -266,8 +266,17 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
             user = await registration.find_user(connection, name)
-            balance = await users.grant(connection, _actor(), user.id, credits, reference=reference, note=note)
-        say(f"Granted {count(credits, 'credit')} to {user.username}, who has {balance.available} available now.")
+            said = "Granted"
+            try:
+                balance = await users.grant(connection, _actor(), user.id, credits, reference=reference, note=note)
+            except DuplicateReference:
+                # Who does not know what became of a grant says the same once more. Anything else is a mistake.
+                before = await ledger.by_reference(connection, user.id, reference or "")
+                if before is None or (before.kind, before.amount) != ("grant", credits):
+                    raise
+                said = "Granted before, by this reference:"
+                balance = await ledger.balance(connection, user.id)
+        say(f"{said} {count(credits, 'credit')} to {user.username}, who has {balance.available} available now.")
 
     _with_database(work)
 

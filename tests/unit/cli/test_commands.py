@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from foretell import __version__
 from foretell.cli.main import app
 from foretell.cli.predicting import FieldUnreadable, read_fields
 from foretell.domain.accounts.authentication import authenticate
@@ -23,6 +24,29 @@ def test_every_command_has_help() -> None:
     promised = {"up", "down", "status", "logs", "scale", "serve", "predict", "audit"}
     assert promised <= {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     assert {group.name for group in app.registered_groups} == {"users", "models", "monitor"}
+
+
+@pytest.mark.parametrize("command", [(), ("users", "grant"), ("models",), ("monitor", "errors"), ("serve",)])
+def test_help_is_asked_for_in_two_ways(foretell: CommandLine, command: tuple[str, ...]) -> None:
+    short, long = foretell(*command, "-h"), foretell(*command, "--help")
+    assert short.code == long.code == 0
+    assert short.out == long.out
+    assert short.out.startswith("Usage: foretell")
+
+
+def test_it_says_which_release_it_is(foretell: CommandLine) -> None:
+    assert foretell("--version").out == f"foretell {__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("foretell sta", "status"), ("foretell users gr", "grant")])
+def test_shells_complete_commands(
+    foretell: CommandLine, monkeypatch: pytest.MonkeyPatch, typed: str, offered: str
+) -> None:
+    assert "_FORETELL_COMPLETE=complete_bash" in foretell("--show-completion", "bash").out
+    monkeypatch.setenv("_FORETELL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert foretell().out.split() == [offered]
 
 
 def test_prepare_makes_the_tables_once(foretell: CommandLine, folder: Path) -> None:
@@ -100,9 +124,16 @@ def test_accounts_and_credits(foretell: CommandLine, database: str) -> None:
     granted = foretell("users", "grant", "ada", "10", "--reference", "order-1", "--note", "thanks")
     assert granted.out == "Granted 10 credits to Ada, who has 15 available now.\n"
     again = foretell("users", "grant", "ada", "10", "--reference", "order-1")
-    assert (again.code, again.out) == (1, "")
-    (ada,) = json.loads(foretell("users", "list", "--json").out)
+    assert again.out == "Granted before, by this reference: 10 credits to Ada, who has 15 available now.\n"
+    assert again.code == 0
+    foretell("users", "add", "Bob", "--password-stdin", stdin="another password\n")
+    for name, credits in (("ada", "11"), ("bob", "10")):
+        other = foretell("users", "grant", name, credits, "--reference", "order-1")
+        assert (other.code, other.out) == (1, "")
+        assert "order-1" in other.error
+    ada, bob = json.loads(foretell("users", "list", "--json").out)
     assert (ada["username"], ada["role"], ada["available"], ada["held"]) == ("Ada", "user", 15, 0)
+    assert bob["available"] == 0
     assert "Ada" in foretell("users", "list").out
 
 

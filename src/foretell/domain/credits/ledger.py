@@ -118,6 +118,13 @@ async def release(connection: AsyncConnection, prediction_id: UUID, user_id: UUI
     return await _move(connection, "release", user_id, amount, prediction_id=prediction_id)
 
 
+async def by_reference(connection: AsyncConnection, user_id: UUID, reference: str) -> Movement | None:
+    """The movement of a user that has this reference, if there is one."""
+    query = select(*_MOVEMENT_COLUMNS).where(ledger_table.c.reference == reference, ledger_table.c.user_id == user_id)
+    row = (await connection.execute(query)).mappings().first()
+    return None if row is None else _movement_of(row)
+
+
 _MOVEMENT_COLUMNS = [ledger_table.c[name] for name in Movement.__dataclass_fields__]
 
 
