@@ -1,22 +1,26 @@
 """The parts of an OpenAPI 3.1 document that services without a framework put together by hand."""
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 _REF = "#/components/schemas/{}"
+
+
+#: Why, with an error of that status as callers see it: its code, and what it says.
 _PROBLEMS = {
-    400: "The request was refused.",
-    401: "Whoever asks must show a token.",
-    404: "There is no such thing.",
-    408: "The body did not come in time.",
-    413: "The body is too large.",
-    415: "The body is compressed.",
-    422: "The request does not fit; `errors` points to each field.",
-    500: "The model failed.",
-    503: "A part that is needed for this is away, or busy.",
-    504: "The model did not answer in time.",
+    400: ("The request was refused.", "bad_request", "Where there is one body, it must have one length."),
+    401: ("Whoever asks must show a token.", "token_needed", "Show the token: Authorization: Bearer TOKEN."),
+    404: ("There is no such thing.", "not_found", "There is nothing at this address."),
+    408: ("The body did not come in time.", "request_too_slow", "The body did not come within 120 s."),
+    413: ("The body is too large.", "body_too_large", "The body may have 16777216 bytes."),
+    415: ("The body is compressed.", "unknown_encoding", "The body must not be compressed."),
+    422: ("The request does not fit; `errors` points to each field.", "invalid_request", "The request does not fit."),
+    500: ("The model failed.", "model_error", "The model failed."),
+    503: ("A part that is needed for this is away, or busy.", "overloaded", "More work is waiting than can be taken."),
+    504: ("The model did not answer in time.", "timeout", "The model did not answer within 30 s."),
 }
 
 
@@ -81,10 +85,25 @@ def json_answer(description: str, schema: dict[str, Any], example: Any = None) -
     return {"description": description, "content": {"application/json": content}}
 
 
+def problem_content(status: int, code: str, detail: str) -> dict[str, Any]:
+    """The content of an answer that is a problem, with an example of that status."""
+    example = {
+        "type": f"urn:problem-type:foretell:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    return {"application/problem+json": {"schema": reference("Problem"), "example": example}}
+
+
 def problem_answers(*statuses: int) -> dict[str, Any]:
     """What a call answers when something is wrong."""
-    content = {"application/problem+json": {"schema": reference("Problem")}}
-    return {str(status): {"description": _PROBLEMS[status], "content": content} for status in statuses}
+    return {
+        str(status): {"description": description, "content": problem_content(status, code, detail)}
+        for status in statuses
+        for description, code, detail in [_PROBLEMS[status]]
+    }
 
 
 def path_parameter(name: str, description: str, example: str) -> dict[str, Any]:

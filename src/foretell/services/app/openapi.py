@@ -12,6 +12,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from foretell.contracts import fields, http
+from foretell.domain import errors
+from foretell.kit.asgi import BodyTooLarge
+from foretell.kit.errors import ForetellError, Unavailable
+from foretell.kit.problems import InvalidRequest, problem_bytes
+from foretell.services.app.problems import NotAcceptable
 from foretell.services.app.submit_operation import SUBMIT_OPERATION, SUBMIT_PATH
 
 _REF = "#/components/schemas/{}"
@@ -32,11 +37,28 @@ _PROBLEMS = {
     429: ("Too many attempts.", _WAIT),
     503: ("A part that is needed for this is away.", _WAIT),
 }
+#: What callers see with each of them. Where there are several, it is the one that most see first.
+_EXAMPLES: dict[int, ForetellError] = {
+    400: NotAcceptable(reason="Bad Request"),
+    401: errors.InvalidToken(),
+    402: errors.NotEnoughCredits(price=2, available=1),
+    403: errors.Forbidden(),
+    404: errors.NotFound(what="prediction"),
+    409: errors.UsernameTaken(username="ada"),
+    413: BodyTooLarge(max_bytes=1024 * 1024),
+    422: InvalidRequest([{"detail": "must be at least 0", "pointer": "#/input/distance"}]),
+    429: errors.TooManyAttempts(wait_s=30),
+    503: Unavailable(part="database"),
+}
 
 
-def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route answers when something is wrong, besides 503, which any can answer."""
-    return {status: _problem(status) for status in (*statuses, 503)}
+def problem_answers(*wrong: int | ForetellError) -> dict[int | str, dict[str, Any]]:
+    """What a route answers when something is wrong, besides 503, which any can answer.
+
+    Statuses, or an error where the usual example of its status is not what this route says.
+    """
+    found = [_EXAMPLES[each] if isinstance(each, int) else each for each in (*wrong, 503)]
+    return {error.status: _problem(error) for error in found}
 
 
 def struct_answer(struct: type[msgspec.Struct], description: str, **more: Any) -> dict[str, Any]:
@@ -45,12 +67,11 @@ def struct_answer(struct: type[msgspec.Struct], description: str, **more: Any) -
     return {"description": description, "content": content, **more}
 
 
-def _problem(status: int) -> dict[str, Any]:
-    description, headers = _PROBLEMS[status]
-    answer: dict[str, Any] = {
-        "description": description,
-        "content": {"application/problem+json": {"schema": {"$ref": _REF.format("Problem")}}},
-    }
+def _problem(error: ForetellError) -> dict[str, Any]:
+    description, headers = _PROBLEMS[error.status]
+    example = msgspec.json.decode(problem_bytes(error)[2])
+    content = {"application/problem+json": {"schema": {"$ref": _REF.format("Problem")}, "example": example}}
+    answer: dict[str, Any] = {"description": description, "content": content}
     return answer | ({"headers": headers} if headers else {})
 
 
@@ -75,7 +96,9 @@ class Api(FastAPI):
 
 
 def _submit_answers() -> dict[str, Any]:
-    answers = SUBMIT_OPERATION["responses"] | problem_answers(401, 402, 404, 409, 413, 422)
+    answers = SUBMIT_OPERATION["responses"] | problem_answers(
+        401, 402, errors.NotFound(what="model"), errors.IdempotencyKeyInFlight(), 413, 422
+    )
     return {str(status): answer for status, answer in answers.items()}
 
 
@@ -103,4 +126,4 @@ def _tell_of_foreign_requests(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for method, operation in operations.items():
             if method != "get" and operation.get("security"):
-                operation["responses"].setdefault("403", _problem(403))
+                operation["responses"].setdefault("403", _problem(_EXAMPLES[403]))

@@ -82,9 +82,9 @@ SUBMIT_OPERATION: dict[str, Any] = {
         {
             "name": "traceparent",
             "in": "header",
-            "description": "The trace that this is part of (W3C Trace Context).",
+            # An example would be sent by everybody who tries this on the page, and all of them be one trace.
+            "description": "The trace that this is part of (W3C Trace Context): `00-TRACE-SPAN-01`, in hexadecimal.",
             "schema": {"type": "string"},
-            "example": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         },
     ],
     "requestBody": {

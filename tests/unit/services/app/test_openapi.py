@@ -10,6 +10,7 @@ import pytest
 
 from foretell.contracts import http
 from foretell.contracts.messages import Failure
+from foretell.contracts.openapi import problem_answers
 from foretell.kit.clock import now, uuid7
 from foretell.services.app.openapi import Api
 from foretell.services.app.routes import (
@@ -195,3 +196,35 @@ def test_what_predictions_are_encoded_to_fits_their_schema(document: dict[str, A
     for name, answer in answers.items():
         schema = {"$ref": f"#/components/schemas/{name}"}
         _validator(document, schema).validate(json.loads(msgspec.json.encode(answer)))
+
+
+def test_a_problem_is_shown_as_it_comes_with_that_status(document: dict[str, Any]) -> None:
+    """Every one showed a 404 once, as Swagger makes an example of a schema."""
+    codes: dict[str, set[str]] = {}
+    for name, operation in _operations(document):
+        for status, answer in operation["responses"].items():
+            if content := answer.get("content", {}).get("application/problem+json"):
+                assert content["example"]["status"] == int(status), name
+                assert _validator(document, content["schema"]).is_valid(content["example"]), name
+                codes.setdefault(status, set()).add(content["example"]["code"])
+    assert {"401", "402", "404", "409", "413", "422", "429", "503"} <= codes.keys()
+    # What a conflict is depends on what was asked for.
+    assert {"username_taken", "already_finished", "too_many_keys", "idempotency_key_in_flight"} <= codes["409"]
+    assert sum(len(found) for found in codes.values()) == len(set().union(*codes.values()))
+
+
+def test_nobody_is_led_into_the_trace_of_another(document: dict[str, Any]) -> None:
+    """Swagger sends the example of a parameter."""
+    for _, operation in _operations(document):
+        for parameter in operation.get("parameters", []):
+            if parameter["name"].lower() == "traceparent":
+                assert "example" not in parameter
+                assert "example" not in parameter["schema"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 415, 422, 500, 503, 504])
+def test_problems_of_the_other_services_are_shown_as_they_come(status: int) -> None:
+    (answer,) = problem_answers(status).values()
+    example = answer["content"]["application/problem+json"]["example"]
+    assert example["status"] == status
+    assert http.Problem.model_validate(example).code == example["type"].rpartition(":")[2]

@@ -6,13 +6,19 @@ from fastapi import APIRouter, Response
 
 from foretell.contracts import http
 from foretell.domain.accounts import api_keys
+from foretell.domain.errors import TooManyKeys
 from foretell.services.app.dependencies import Caller, State
 from foretell.services.app.openapi import problem_answers
 
 router = APIRouter(tags=["API keys"])
 
 
-@router.post("/api-keys", status_code=201, summary="Make a key", responses=problem_answers(401, 409, 413, 422))
+@router.post(
+    "/api-keys",
+    status_code=201,
+    summary="Make a key",
+    responses=problem_answers(401, TooManyKeys(limit=api_keys.MAX_KEYS_PER_USER), 413, 422),
+)
 async def create_api_key(
     wanted: http.NewApiKey, caller: Caller, response: Response, state: State
 ) -> http.CreatedApiKey:

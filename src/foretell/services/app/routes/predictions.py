@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from foretell.contracts import http
 from foretell.contracts.messages import Status
 from foretell.domain.accounts.identity import Identity
-from foretell.domain.errors import InvalidToken
+from foretell.domain.errors import AlreadyFinished, InvalidToken
 from foretell.domain.predictions import history
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.history import PredictionView
@@ -123,7 +123,10 @@ async def show_prediction(prediction_id: UUID, caller: Caller, state: State) -> 
     "/predictions/{prediction_id:uuid}",
     summary="Cancel a prediction",
     response_model=None,
-    responses={200: struct_answer(http.Prediction, "It is canceled"), **problem_answers(401, 404, 409)},
+    responses={
+        200: struct_answer(http.Prediction, "It is canceled"),
+        **problem_answers(401, 404, AlreadyFinished(status="succeeded")),
+    },
 )
 async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -> Response:
     """Take a prediction back while it is queued. Its credits come back."""

@@ -7,8 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from foretell.contracts import http
+from foretell.domain.errors import NotFound, TooManyEndpoints, TooManyRedeliveries, TooManyRotations
 from foretell.domain.notifications import endpoints
 from foretell.domain.notifications.endpoints import Delivery, Endpoint
+from foretell.domain.notifications.rotation import MAX_PREVIOUS
 from foretell.kit.problems import InvalidRequest, pointer
 from foretell.services.app.dependencies import Caller, Limit, PlainNumber, State
 from foretell.services.app.openapi import problem_answers
@@ -21,8 +23,14 @@ _Cursor = Annotated[
     int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before"), PlainNumber
 ]
 
+_NO_WEBHOOK, _TOO_MANY = NotFound(what="webhook"), TooManyEndpoints(limit=endpoints.MAX_WEBHOOKS)
+_CHANGED_OFTEN = TooManyRotations(limit=MAX_PREVIOUS, free_at="2026-01-06T09:30:00Z")
+_WAIT_ALREADY = TooManyRedeliveries(limit=endpoints.MAX_AGAIN)
 
-@router.post("/webhooks", status_code=201, summary="Make a webhook", responses=problem_answers(401, 409, 413, 422))
+
+@router.post(
+    "/webhooks", status_code=201, summary="Make a webhook", responses=problem_answers(401, _TOO_MANY, 413, 422)
+)
 async def create_webhook(
     wanted: http.NewWebhook, caller: Caller, response: Response, state: State
 ) -> http.CreatedWebhook:
@@ -44,7 +52,9 @@ async def list_webhooks(caller: Caller, state: State) -> http.Webhooks:
     return http.Webhooks(items=[_webhook(endpoint) for endpoint in found])
 
 
-@router.post("/webhooks/once/rotate", summary="New secret of single predictions", responses=problem_answers(401, 409))
+@router.post(
+    "/webhooks/once/rotate", summary="New secret of single predictions", responses=problem_answers(401, _CHANGED_OFTEN)
+)
 async def rotate_once_secret(caller: Caller, response: Response, state: State) -> http.WebhookSecret:
     """The secret that signs what goes to the webhooks that single predictions name (`notify`)."""
     async with state.database.transaction() as connection:
@@ -56,7 +66,7 @@ async def rotate_once_secret(caller: Caller, response: Response, state: State) -
 @router.get(
     "/webhooks/once/deliveries",
     summary="What became of the webhook of single predictions",
-    responses=problem_answers(401, 404, 422),
+    responses=problem_answers(401, _NO_WEBHOOK, 422),
 )
 async def list_once_deliveries(
     caller: Caller,
@@ -74,14 +84,16 @@ async def list_once_deliveries(
     return _page(found, limit)
 
 
-@router.get("/webhooks/{webhook_id:uuid}", summary="One webhook", responses=problem_answers(401, 404))
+@router.get("/webhooks/{webhook_id:uuid}", summary="One webhook", responses=problem_answers(401, _NO_WEBHOOK))
 async def show_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.Webhook:
     """A webhook, without its secret."""
     async with state.database.snapshot() as connection:
         return _webhook(await endpoints.find(connection, caller.user_id, webhook_id))
 
 
-@router.patch("/webhooks/{webhook_id:uuid}", summary="Change a webhook", responses=problem_answers(401, 404, 413, 422))
+@router.patch(
+    "/webhooks/{webhook_id:uuid}", summary="Change a webhook", responses=problem_answers(401, _NO_WEBHOOK, 413, 422)
+)
 async def change_webhook(webhook_id: UUID, wanted: http.WebhookChange, caller: Caller, state: State) -> http.Webhook:
     """Another address, other events, pause or go on. One that was turned off is turned on by `enabled`."""
     if wanted.url is not None:
@@ -101,7 +113,10 @@ async def change_webhook(webhook_id: UUID, wanted: http.WebhookChange, caller: C
 
 
 @router.delete(
-    "/webhooks/{webhook_id:uuid}", status_code=204, summary="Remove a webhook", responses=problem_answers(401, 404)
+    "/webhooks/{webhook_id:uuid}",
+    status_code=204,
+    summary="Remove a webhook",
+    responses=problem_answers(401, _NO_WEBHOOK),
 )
 async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None:
     """It is told nothing any more, and its deliveries are forgotten."""
@@ -109,7 +124,11 @@ async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None
         await endpoints.remove(connection, caller.user_id, webhook_id)
 
 
-@router.post("/webhooks/{webhook_id:uuid}/rotate", summary="New secret", responses=problem_answers(401, 404, 409))
+@router.post(
+    "/webhooks/{webhook_id:uuid}/rotate",
+    summary="New secret",
+    responses=problem_answers(401, _NO_WEBHOOK, _CHANGED_OFTEN),
+)
 async def rotate_webhook_secret(
     webhook_id: UUID, caller: Caller, response: Response, state: State
 ) -> http.WebhookSecret:
@@ -124,7 +143,7 @@ async def rotate_webhook_secret(
     "/webhooks/{webhook_id:uuid}/test",
     status_code=202,
     summary="Send a test",
-    responses=problem_answers(401, 404, 409, 429),
+    responses=problem_answers(401, _NO_WEBHOOK, _WAIT_ALREADY, 429),
 )
 async def test_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.WebhookTest:
     """An event `webhook.test` for this webhook alone, sent at once and once, even if it is paused."""
@@ -135,7 +154,9 @@ async def test_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.W
 
 
 @router.get(
-    "/webhooks/{webhook_id:uuid}/deliveries", summary="What became of it", responses=problem_answers(401, 404, 422)
+    "/webhooks/{webhook_id:uuid}/deliveries",
+    summary="What became of it",
+    responses=problem_answers(401, _NO_WEBHOOK, 422),
 )
 async def list_deliveries(
     webhook_id: UUID,
@@ -157,7 +178,7 @@ async def list_deliveries(
     "/webhooks/{webhook_id:uuid}/redeliver",
     status_code=202,
     summary="Send once more",
-    responses=problem_answers(401, 404, 409, 413, 422, 429),
+    responses=problem_answers(401, _NO_WEBHOOK, _WAIT_ALREADY, 413, 422, 429),
 )
 async def redeliver(webhook_id: UUID, wanted: http.Redelivery, caller: Caller, state: State) -> http.Redelivered:
     """One event, by its sequence, at once and once; or everything since a moment, in order. Ids stay the same."""
