@@ -26,6 +26,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path.startswith("/slow"):
             time.sleep(self.server.slow_s)
+        if self.path == "/events":
+            self._stream()
+            return
         content, kind = LARGE, "application/json"
         if not self.path.startswith("/large"):
             asked: dict[str, Any] = {
@@ -46,6 +49,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for part in (b"retry: 2000\n\n", b"data: done\n\n"):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+            self.wfile.flush()
+            self.server.go_on.wait(60)
+        self.wfile.write(b"0\r\n\r\n")
 
     def _body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -76,6 +90,8 @@ class EchoServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.status = 200
         self.slow_s = 0.0
+        #: What `/events` waits for after its first words.
+        self.go_on = threading.Event()
         self.headers: dict[str, str] = {}
 
     @property

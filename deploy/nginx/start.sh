@@ -93,6 +93,17 @@ check_settings() {
     done
 }
 
+has_a_name() {
+    for each in "$@"; do
+        # What is neither [an address of IPv6] nor made of digits and points.
+        case ${each%:*} in
+            \[*) ;;
+            *[!0-9.]*) return 0 ;;
+        esac
+    done
+    return 1
+}
+
 # What the templates take besides: lines that depend on nginx's release, or on what is there.
 derive() {
     release=$("$nginx" -v 2>&1 | sed -n 's,.*nginx/\([0-9]*\)\.\([0-9]*\)\.\([0-9]*\).*,\1 \2 \3,p')
@@ -100,8 +111,14 @@ derive() {
     # shellcheck disable=SC2086
     set -- $release
     number_of_release=$(($1 * 1000000 + $2 * 1000 + $3))
-    # From 1.27.3 on, a group of servers follows the name that it was made from, and keeps connections open.
-    [ "$number_of_release" -ge 1027003 ] && upstreams=following || upstreams=asking
+    # From 1.27.3 on, a group of servers follows the name that it was made from, and keeps connections open. Before,
+    # only one of addresses can do without following.
+    upstreams=keeping follow=''
+    if [ "$number_of_release" -ge 1027003 ]; then
+        follow=' resolve'
+    elif has_a_name "$FORETELL_APP_UPSTREAM" "$FORETELL_MODEL_UPSTREAM" "$FORETELL_PREPROCESSING_UPSTREAM"; then
+        upstreams=asking
+    fi
     http2_listen='' http2_line=''
     [ "$number_of_release" -ge 1025001 ] && http2_line='http2 on;' || http2_listen=' http2'
     if [ -z "$FORETELL_NGINX_RESOLVER" ]; then
@@ -159,7 +176,7 @@ render() {
     export FORETELL_NGINX_MODEL_BODY_BYTES="$model_body" FORETELL_NGINX_REAL_IP="$real_ip"
     export FORETELL_NGINX_TRUSTED="$trusted" FORETELL_NGINX_RATE_KEY="$rate_key" FORETELL_NGINX_RATE="$rate"
     export FORETELL_NGINX_HSTS="$hsts" FORETELL_NGINX_PUBLIC_PORT="$public_port" FORETELL_NGINX_SERVERS="$servers"
-    export FORETELL_NGINX_UPSTREAMS="$upstreams" FORETELL_NGINX_HTTP2_LISTEN="$http2_listen"
+    export FORETELL_NGINX_UPSTREAMS="$upstreams" FORETELL_NGINX_FOLLOW="$follow" FORETELL_NGINX_HTTP2_LISTEN="$http2_listen"
     export FORETELL_NGINX_HTTP2="$http2_line" FORETELL_NGINX_MODEL_ACCESS_RULE="$model_access"
     export FORETELL_NGINX_AUTHORIZATION="$authorization"
     # Only ours are put in: nginx has variables of its own.

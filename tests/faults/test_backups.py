@@ -21,6 +21,7 @@ from foretell.local.backups import making, restoring
 from foretell.local.backups.copying import InUse
 from foretell.local.backups.parts import parts_of
 from foretell.local.installation import Installation
+from foretell.local.moving import moving
 
 pytestmark = pytest.mark.faults
 
@@ -104,6 +105,29 @@ async def test_what_was_queued_goes_on(tmp_path: Path) -> None:
     assert await system.count("queued") == len(callers.accepted)
     async with system.running(workers=1):
         ended = await assert_promises_kept(system, ids=callers.accepted.values())
+    assert ended == {("succeeded", None): len(callers.accepted)}
+
+
+async def test_what_was_queued_goes_on_on_servers(
+    tmp_path: Path, fresh_postgresql: str, rabbitmq_url: str, broker_prefix: str
+) -> None:
+    """Moved to PostgreSQL, with a broker that knows nothing."""
+    folder = tmp_path / "data"
+    system = _system(folder)
+    async with system.running(workers=1):
+        callers = await new_callers(system)
+        async with callers.calling():
+            await callers.progress(10)
+            await system.scale("worker", 0)
+            await callers.progress(10)
+    installation = Installation(folder)
+    await asyncio.to_thread(moving.move, fresh_postgresql, installation, parts_of(installation, {}))
+    moved = System(
+        folder, database_url=fresh_postgresql, broker_url=rabbitmq_url, broker_prefix=broker_prefix, **_SETTINGS
+    )
+    assert await moved.count("queued") >= 10
+    async with moved.running(workers=1):
+        ended = await assert_promises_kept(moved, ids=callers.accepted.values())
     assert ended == {("succeeded", None): len(callers.accepted)}
 
 

@@ -141,6 +141,7 @@ class AppStandIn:
                 "access_token": f"token-of-{account.username}/{body['chat_id']}",
                 "token_type": "bearer",
                 "expires_in": 900,
+                "user_id": str(account.id),
             }
             return httpx.Response(200, json=answer)
         return self._money(what, account, body)
@@ -248,14 +249,17 @@ class AppStandIn:
             account.move("capture", price, 0, -price, prediction_id=identity)
         return prediction
 
-    def event(self, chat_id: int, type_: str, data: dict[str, Any], *, name: str = "") -> tuple[bytes, dict[str, str]]:
-        """What the dispatcher posts to the bot: body and headers."""
+    def event(
+        self, chat_id: int, type_: str, data: dict[str, Any], *, name: str = "", account: Account | None = None
+    ) -> tuple[bytes, dict[str, str]]:
+        """What the dispatcher posts to the bot: body and headers. It happened to `account`, else to the chat's own."""
+        whose = account or self.linked.get(chat_id)
         body = {
             "type": type_,
             "timestamp": datetime.now(UTC).isoformat(),
             "data": data,
             "sequence": 1,
-            "telegram": {"chat_id": chat_id, "user_id": None},
+            "telegram": {"chat_id": chat_id, "user_id": None if whose is None else str(whose.id)},
         }
         return self.signed(json.dumps(body).encode(), name or f"msg_{uuid4().hex}")
 

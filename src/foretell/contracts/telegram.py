@@ -72,6 +72,7 @@ class ChatToken(Answer):
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - the name of a scheme, no secret
     expires_in: int = Field(description="Seconds until it ends")
+    user_id: UUID = Field(description="The account")
 
 
 class Payment(Answer):

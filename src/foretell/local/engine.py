@@ -23,6 +23,8 @@ from foretell.local.status import ProcessStatus, status_of
 SERVE_COMMAND = (sys.executable, "-P", "-m", "foretell.cli", "serve")
 _SUPERVISOR_STARTS_S = 20.0
 _LOOK_EVERY_S = 0.1
+#: How often a stop looks for those that were born meanwhile: a supervisor that is gone gives birth to no more.
+_STRAGGLERS = 5
 
 
 class NotRunning(ForetellError):
@@ -328,6 +330,12 @@ class LocalEngine:
                 pass
         left = leftovers.processes_of(data_dir)
         leftovers.end(left, kill_after_s=0 if force or was_running else STOP_WAIT_S)
+        for _ in range(_STRAGGLERS):
+            # A supervisor that was about to start a process when it was killed has started it after we had looked.
+            stragglers = leftovers.processes_of(data_dir)
+            if not stragglers:
+                break
+            leftovers.end(stragglers, kill_after_s=0)
         if self._child is not None:
             self._child.wait(timeout=5)
             self._child = None

@@ -235,6 +235,41 @@ async def test_a_chats_token_ends_with_its_link(
         assert await balance(client, await headers_of(client)) == available
 
 
+async def test_a_chat_makes_nothing_that_would_outlive_its_link(
+    client: httpx.AsyncClient, ada: Account, is_problem: IsProblem
+) -> None:
+    await ask(client, "link", code=(await make_link(client, ada))["code"])
+    token = await ask(client, "token")
+    assert token.json()["user_id"] == str(ada.id)
+    headers = await headers_of(client)
+    key = (await client.post("/api-keys", json={"name": "ada's"}, headers=ada.headers)).json()["id"]
+    url = "https://hooks.example/x"
+    for method, path, body in (
+        ("POST", "/api-keys", {"name": "theirs"}),
+        ("DELETE", f"/api-keys/{key}", None),
+        ("POST", "/telegram/link", None),
+        ("DELETE", "/telegram/link", None),
+        ("POST", "/webhooks", {"url": url, "events": ["balance.low"]}),
+        ("POST", "/webhooks/once/rotate", None),
+        ("POST", "/users/me/password", {"current": "x", "new": "a new password"}),
+        ("PATCH", "/users/me", {"language": "en"}),
+        ("DELETE", "/sessions", None),
+        ("DELETE", "/users/me", {"password": "x"}),
+    ):
+        is_problem(await client.request(method, path, json=body, headers=headers), 403, "forbidden")
+    # What it is for goes on.
+    assert (await client.get("/balance", headers=headers)).status_code == 200
+    assert (await client.get("/api-keys", headers=headers)).json()["items"][0]["id"] == key
+    assert (await client.get("/telegram/link", headers=headers)).json()["items"] != []
+
+
+async def test_the_number_of_a_chat_is_written_in_one_way(client: httpx.AsyncClient, is_problem: IsProblem) -> None:
+    await ask(client, "sign up", chat_id=10)
+    for odd in ("1_0", "+10", "10.0", "%2010", "1e1"):
+        is_problem(await ask(client, "unlink", path=f"/telegram/links/{odd}"), 422, "invalid_request")
+    assert (await ask(client, "unlink", path="/telegram/links/10")).status_code == 204
+
+
 async def test_a_chat_is_told_what_happens_as_long_as_it_is_linked(
     client: httpx.AsyncClient, state: AppState, ada: Account, bob: Account
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.ports import free_port
-from tests.telegram.app_stand_in import AppStandIn
+from tests.telegram.app_stand_in import Account, AppStandIn
 from tests.telegram.people import Person
 from tests.telegram.server import TelegramServer, telegram_server
 
@@ -71,9 +71,11 @@ class RunningBot:
         await self.stop()
         await self._http.aclose()
 
-    async def tell(self, chat_id: int, type_: str, data: dict[str, Any], *, name: str = "") -> httpx.Response:
+    async def tell(
+        self, chat_id: int, type_: str, data: dict[str, Any], *, name: str = "", account: Account | None = None
+    ) -> httpx.Response:
         """Post an event as the dispatcher does."""
-        body, headers = self.app.event(chat_id, type_, data, name=name)
+        body, headers = self.app.event(chat_id, type_, data, name=name, account=account)
         return await self.post("/notifications", body, headers)
 
     async def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:

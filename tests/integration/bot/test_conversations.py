@@ -289,6 +289,20 @@ async def test_in_a_group_nobody_hears_of_a_balance(bot: RunningBot, ada: Person
     assert (await ada.sees("Your balance", chat=-100)).text == "Your balance is between us: write to me in private."
 
 
+async def test_in_a_group_nobody_hears_what_was_asked(bot: RunningBot, ada: Person) -> None:
+    await ada.types("/start")
+    await ada.sees("Hello")
+    ada.joins(-100)
+    await ada.types("/history", chat=-100)
+    said = await ada.sees("Your predictions", chat=-100)
+    assert said.text == "Your predictions are between us: write to me in private."
+    # Pages that an earlier release showed there.
+    for data in ("h:0", "h:1", f"d:{'0' * 32}:0"):
+        tap = await ada.tap_data(said, data)
+        assert (await ada.answer_to(tap))["text"] == "Your predictions are between us: write to me in private."
+    assert bot.telegram.posts_in(-100) == [said]
+
+
 async def test_the_example_is_in_the_language_of_whoever_is_asked(bot: RunningBot, ada: Person, vera: Person) -> None:
     for person, which, model, example in (
         (ada, "Choose a model", "Sentiment", "Example: The crew was kind"),

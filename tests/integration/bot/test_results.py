@@ -120,6 +120,19 @@ async def test_a_wrong_secret_loses_nothing_that_waits(bot: RunningBot, ada: Per
     await ada.sees("Positive")
 
 
+async def test_what_happened_to_the_account_before_is_not_told_when_it_comes_late(bot: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    before = bot.app.linked.pop(ada.id)
+    bot.app.codes["another"] = bot.app.new_account("another")
+    await ada.types("/start another")
+    await ada.sees("uses the account another now")
+    await bot.tell(ada.id, "balance.low", {"available": 3}, account=before)
+    await bot.tell(ada.id, "endpoint.disabled", {"url": "https://before.example"}, account=before)
+    await bot.tell(ada.id, "balance.low", {"available": 7})
+    assert "7 credits" in (await ada.sees("7 credits")).text
+    assert not [post for post in bot.telegram.posts_in(ada.id) if "3 credits" in post.text or "before" in post.text]
+
+
 async def test_what_was_not_sent_yet_is_not_sent_for_the_next_account(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     bot.app.instead = lambda request: (

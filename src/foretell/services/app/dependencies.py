@@ -8,8 +8,9 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer, OAuth2Passw
 from pydantic import AwareDatetime, BeforeValidator
 
 from foretell.domain.accounts.identity import Identity
+from foretell.domain.errors import Forbidden
 from foretell.services.app.authentication import token_of
-from foretell.services.app.page.cookies import COOKIE
+from foretell.services.app.page.cookies import COOKIE, SAFE_METHODS
 from foretell.services.app.state import AppState
 
 # These describe for the OpenAPI page what `token_of` reads; by themselves they refuse nobody.
@@ -46,8 +47,19 @@ async def _token(
 Token = Annotated[str, Depends(_token)]
 
 
-async def _caller(token: Token, state: State) -> Identity:
-    return state.authenticator.identify_cached(token) or await state.authenticator.identify(token)
+async def _caller(request: Request, token: Token, state: State) -> Identity:
+    identity = state.authenticator.identify_cached(token) or await state.authenticator.identify(token)
+    if identity.chat is not None and request.method not in SAFE_METHODS and not _is_for_chats(request.url.path):
+        raise Forbidden("A Telegram chat may not do this for its account. Log in with the account itself.")
+    return identity
+
+
+#: What a chat may change for its account. What it could make beside (a key, a webhook, a link) would outlive its link.
+_FOR_CHATS = ("/predictions", "/balance")
+
+
+def _is_for_chats(path: str) -> bool:
+    return path.startswith(tuple(f"{each}/" for each in _FOR_CHATS)) or path in _FOR_CHATS
 
 
 #: Who calls; anybody else gets 401.

@@ -93,14 +93,17 @@ class Accounts:
         )
         return answer
 
-    async def check(self, user_id: int) -> None:
-        """Raises `NotLinked` when this person has no account now, `ApiError`, `Unreachable`."""
-        await self._fetch(user_id)
+    async def account_of(self, user_id: int) -> str:
+        """Which account this person has now. Raises `NotLinked`, `ApiError`, `Unreachable`."""
+        return str((await self._ask_for_token(user_id)).get("user_id") or "")
 
     async def _fetch(self, user_id: int) -> str:
+        return str((await self._ask_for_token(user_id))["access_token"])
+
+    async def _ask_for_token(self, user_id: int) -> dict[str, Any]:
         """An access token of this person's account."""
         try:
-            answer = await self._ask("POST", "/telegram/tokens", chat_id=user_id)
+            answer: dict[str, Any] = await self._ask("POST", "/telegram/tokens", chat_id=user_id)
         except ApiError as error:
             if error.problem_code == _NOT_LINKED:
                 self._clients.pop(user_id, None)
@@ -110,7 +113,7 @@ class Accounts:
                 reason = "it does not know the bot by its secret, FORETELL_BOT_SECRET"
                 raise Unreachable(url=self._url, reason=reason) from None
             raise
-        return str(answer["access_token"])
+        return answer
 
     async def client_of(self, user_id: int) -> AsyncClient:
         """The API, asked in the name of this person. Raises `NotLinked`, `ApiError`, `Unreachable`.

@@ -133,8 +133,8 @@ class Delivery:
         Raises `NotLinked` when it acts for none: it may have been unlinked since the event came.
         """
         if event.type != "prediction.finished":
-            await self._parts.accounts.check(event.chat_id)
-            return True
+            account = await self._parts.accounts.account_of(event.chat_id)
+            return not event.account or event.account == account
         client = await self._parts.accounts.client_of(event.chat_id)
         try:
             await client.prediction(data["id"])

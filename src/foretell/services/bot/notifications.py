@@ -71,7 +71,8 @@ class Notifications:
             event = msgspec.json.decode(told.data, type=_Prediction).id if finished else headers["webhook-id"]
         except msgspec.MsgspecError as error:
             raise NotUnderstood(reason=str(error)) from None
-        await self._outbox.put(event, told.telegram.chat_id, told.type, bytes(told.data))
+        account = told.telegram.user_id if isinstance(told.telegram.user_id, str) else ""
+        await self._outbox.put(event, told.telegram.chat_id, told.type, bytes(told.data), account=account)
         return Answer(204, [], b"")
 
     def _check(self, body: bytes, headers: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from foretell.domain.accounts.telegram_payments import Payment
 from foretell.domain.errors import Forbidden, NotFound
 from foretell.domain.notifications import endpoints
 from foretell.kit.clock import now
-from foretell.services.app.dependencies import State
+from foretell.services.app.dependencies import PlainNumber, State
 from foretell.services.app.state import AppState
 
 router = APIRouter(include_in_schema=False)
@@ -72,7 +72,7 @@ async def link(wanted: contract.NewChatLink, state: State) -> contract.ChatAccou
 
 
 @router.delete("/telegram/links/{chat_id}", status_code=204)
-async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53)], state: State) -> None:
+async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53), PlainNumber], state: State) -> None:
     """Let a chat act for nobody any more; 404 when it did not."""
     async with state.database.transaction() as connection:
         user_id = await telegram.unlink(connection, chat_id)
@@ -87,7 +87,7 @@ async def take_token(chat: contract.ChatOf, response: Response, state: State) ->
     # Whoever gets hold of a chat, or of the bot, must not get the whole installation with it.
     access_token, expires_in_s = state.access_tokens.issue(replace(user, role="user"), link)
     response.headers["Cache-Control"] = "no-store"
-    return contract.ChatToken(access_token=access_token, expires_in=expires_in_s)
+    return contract.ChatToken(access_token=access_token, expires_in=expires_in_s, user_id=user.id)
 
 
 @router.post("/telegram/payments")

@@ -24,18 +24,32 @@ _SIGNS = {"succeeded": "✅", "failed": "⚠️", "canceled": "✖️", "queued"
 @router.command("history")
 async def history(talk: Talk, rest: str) -> None:
     """The newest."""
+    await talk.parts.accounts.client_of(talk.user_id)
+    if not talk.private:
+        await talk.say(talk.words("history.private"))
+        return
     await _page(talk, 0, None)
 
 
 @router.button("h")
 async def turned(talk: Talk, arguments: list[str]) -> None:
     """Another page."""
+    if await _is_for_others(talk):
+        return
     page = int(arguments[0]) if arguments and arguments[0].isdecimal() else 0
     cursor = None if page == 0 else await talk.parts.chats.page(talk.chat_id, talk.tapped_message_id, page)
     if page and cursor is None:
         await talk.answer_tap(talk.words.plain("button.old"), alert=True)
         return
     await _page(talk, page, cursor)
+
+
+async def _is_for_others(talk: Talk) -> bool:
+    """Whether a group would read it: a page that an earlier release showed there."""
+    if talk.private:
+        return False
+    await talk.answer_tap(talk.words.plain("history.private"), alert=True)
+    return True
 
 
 async def _page(talk: Talk, page: int, cursor: str | None) -> None:
@@ -89,6 +103,8 @@ async def _model(talk: Talk, client: AsyncClient, name: str) -> Model | None:
 @router.button("d")
 async def details(talk: Talk, arguments: list[str]) -> None:
     """One prediction, with what was asked."""
+    if await _is_for_others(talk):
+        return
     client = await talk.parts.accounts.client_of(talk.user_id)
     prediction = await _prediction(talk, client, arguments)
     if prediction is None:

@@ -41,7 +41,7 @@ async def buy(talk: Talk, arguments: list[str]) -> None:
         await talk.answer_tap(words.plain("stars.private"), alert=True)
         return
     # Nobody pays without an account.
-    await talk.parts.accounts.check(talk.user_id)
+    await talk.parts.accounts.account_of(talk.user_id)
     credits, stars = offer
     named = words.count("credits", credits)
     await talk.parts.sender.message(
@@ -72,7 +72,7 @@ async def asked_before(talk: Talk) -> bool:
         problem = "stars.offer_ended"
     else:
         try:
-            await talk.parts.accounts.check(talk.user_id)
+            await talk.parts.accounts.account_of(talk.user_id)
         except NotLinked:
             problem = "start.first"
         except (ApiError, Unreachable):

@@ -46,7 +46,7 @@ async def _available(talk: Talk) -> Marked:
 
 async def _link(talk: Talk, code: str) -> None:
     try:
-        await talk.parts.accounts.check(talk.user_id)
+        await talk.parts.accounts.account_of(talk.user_id)
     except NotLinked:
         # What waits is of an account that was unlinked elsewhere: the next one shall not hear of it.
         await talk.parts.forget_account_of(talk.user_id)

@@ -61,6 +61,7 @@ _STEPS = (
         PRIMARY KEY (chat_id, message_id, page)
     ) WITHOUT ROWID;
     """,
+    "ALTER TABLE outbox ADD COLUMN account TEXT NOT NULL DEFAULT '';",
 )
 #: The version of a file that this release makes.
 VERSION = len(_STEPS)

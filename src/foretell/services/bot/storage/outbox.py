@@ -20,6 +20,8 @@ class Event(NamedTuple):
     #: JSON, as in a webhook.
     data: bytes
     stored_at: float
+    #: To which account it happened; empty where nobody said so.
+    account: str = ""
 
 
 class Outbox:
@@ -30,15 +32,16 @@ class Outbox:
         #: Told of the chat when something new waits for it.
         self.on_new: Callable[[int], None] = lambda chat_id: None
 
-    async def put(self, event: str, chat_id: int, type_: str, data: bytes) -> bool:
+    async def put(self, event: str, chat_id: int, type_: str, data: bytes, *, account: str = "") -> bool:
         """Store an event under its name; False when it was here before."""
 
         def work(connection: sqlite3.Connection) -> bool:
             at = now().timestamp()
             connection.execute("DELETE FROM outbox WHERE done_at < ?", (at - _KEPT_S,))
             put = connection.execute(
-                "INSERT OR IGNORE INTO outbox (event, chat_id, type, data, stored_at) VALUES (?, ?, ?, ?, ?)",
-                (event, chat_id, type_, data, at),
+                "INSERT OR IGNORE INTO outbox (event, chat_id, type, data, stored_at, account) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (event, chat_id, type_, data, at, account),
             )
             return bool(put.rowcount)
 
@@ -60,8 +63,8 @@ class Outbox:
 
         def work(connection: sqlite3.Connection) -> Event | None:
             row = connection.execute(
-                "SELECT number, chat_id, type, data, stored_at FROM outbox WHERE chat_id = ? AND done_at IS NULL "
-                "ORDER BY number LIMIT 1",
+                "SELECT number, chat_id, type, data, stored_at, account FROM outbox "
+                "WHERE chat_id = ? AND done_at IS NULL ORDER BY number LIMIT 1",
                 (chat_id,),
             ).fetchone()
             return None if row is None else Event(*row)
