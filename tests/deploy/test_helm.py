@@ -177,6 +177,13 @@ def test_every_container_keeps_to_the_restricted_standard(values: dict[str, Any]
             assert "memory" in container["resources"]["limits"]
 
 
+def test_whose_cluster_chooses_users_itself_can_say_so() -> None:
+    values = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    for manifest in (each for each in render(values) if each["kind"] in WORKLOADS):
+        security = pod_template(manifest)["spec"]["securityContext"]
+        assert security.keys() == {"runAsNonRoot", "fsGroupChangePolicy", "seccompProfile"}
+
+
 @combinations
 def test_no_pod_has_a_token_or_variables_of_services(values: dict[str, Any]) -> None:
     for manifest in (each for each in render(values) if each["kind"] in WORKLOADS):

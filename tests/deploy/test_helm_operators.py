@@ -149,6 +149,30 @@ def test_series_have_the_names_that_rules_and_dashboards_ask_for() -> None:
         assert service["spec"]["ports"][0]["name"] == endpoint["port"] == "http"
 
 
+@pytest.mark.parametrize(("pool", "waits_s", "queued"), [("", 42, 5000), ("-gpu", 7, 1)])
+def test_workers_are_scaled_on_what_prometheus_answers(
+    promtool: Path, tmp_path: Path, pool: str, waits_s: int, queued: int
+) -> None:
+    """Every dispatcher shows the same, other installations something else, and each pool sees its own."""
+    age, predictions = "foretell_queue_oldest_task_age_seconds", "foretell_queue_predictions"
+    figures = {"ml_tasks": (42, 5000), "ml_tasks.gpu": (7, 1)}
+    series = [
+        {"series": f'{name}{{namespace="{namespace}",pod="{pod}",queue="{queue}"}}', "values": f"{value}x1"}
+        for namespace, pod, more in (("prod", "a", 0), ("prod", "b", 0), ("other", "c", 1000))
+        for queue, pair in figures.items()
+        for name, value in ((age, pair[0] + more), (predictions, pair[1] + more))
+    ]
+    triggers = of_kind(render(SCALING), "ScaledObject")[f"foretell-ml-worker{pool}"]["spec"]["triggers"]
+    asked = [
+        {"expr": each["metadata"]["query"], "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for each, value in zip(triggers, (waits_s, queued), strict=True)
+    ]
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": asked}]}))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # To the outside.
 
 
