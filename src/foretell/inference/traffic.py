@@ -4,9 +4,14 @@
 default = "1.0.0"                              # else the highest version
 weights = { "1.0.0" = 95, "1.1.0" = 5 }        # a canary: parts of what names no version
 shadow = ["1.2.0"]                             # runs on the same inputs, compared, never answered, never charged
+price_credits = 2                              # of every version, in place of settings and manifests
 """
 
+import json
+import os
+import tempfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +28,7 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: str | None = None
     weights: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]] = {}
     shadow: list[str] = []
+    price_credits: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
 
 class TrafficBroken(Exception):
@@ -50,3 +56,43 @@ def read_traffic(folder: Path) -> dict[str, Split]:
         if split.weights and not any(split.weights.values()):
             raise TrafficBroken(f"All weights of {name} are 0 ({file}). Give one of them more.")
     return rules
+
+
+def write_traffic(folder: Path, rules: Mapping[str, Split]) -> None:
+    """Write the rules down, whole or not at all; comments in the file go. Whoever changed it touches the stamp, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [_HEAD, *(_section(name, rules[name]) for name in sorted(rules) if rules[name] != Split())]
+    descriptor, draft = tempfile.mkstemp(dir=folder, prefix=f".{FILE}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write("\n".join(parts))
+            stream.flush()
+            os.fsync(stream.fileno())
+        # As any file that services of other accounts on this machine read.
+        Path(draft).chmod(0o644)
+        Path(draft).replace(folder / FILE)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+_HEAD = "# Who gets the requests that name no version, and what they cost. The operators' page writes this, too.\n"
+
+
+def _section(name: str, split: Split) -> str:
+    lines = [f"[{_quoted(name)}]"]
+    if split.default is not None:
+        lines.append(f"default = {_quoted(split.default)}")
+    if split.weights:
+        weights = ", ".join(f"{_quoted(version)} = {weight!r}" for version, weight in split.weights.items())
+        lines.append(f"weights = {{ {weights} }}")
+    if split.shadow:
+        lines.append(f"shadow = [{', '.join(map(_quoted, split.shadow))}]")
+    if split.price_credits is not None:
+        lines.append(f"price_credits = {split.price_credits}")
+    return "\n".join([*lines, ""])
+
+
+def _quoted(text: str) -> str:
+    # What JSON writes for a text is a basic string of TOML.
+    return json.dumps(text, ensure_ascii=False)

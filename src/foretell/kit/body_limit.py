@@ -1,5 +1,7 @@
 """A bound on the size of request bodies, for frameworks that read bodies themselves."""
 
+from collections.abc import Mapping
+
 from foretell.kit.asgi import Application, BodyTooLarge, Message, Receive, Scope, Send
 
 
@@ -9,23 +11,26 @@ class BodyLimit:
     So nothing is gathered beyond the limit, and whoever reads the body explains it to the client.
     """
 
-    def __init__(self, app: Application, *, max_bytes: int) -> None:
+    def __init__(self, app: Application, *, max_bytes: int, larger: Mapping[str, int] | None = None) -> None:
+        """`larger` are the limits of paths that may take more."""
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         received = 0
-        too_large = _announced(scope) > self._max_bytes
+        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+        too_large = _announced(scope) > max_bytes
 
         async def receive_within_limit() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if too_large or received > self._max_bytes:
-                raise BodyTooLarge(max_bytes=self._max_bytes)
+            if too_large or received > max_bytes:
+                raise BodyTooLarge(max_bytes=max_bytes)
             return message
 
         await self._app(scope, receive_within_limit, send)

@@ -18,13 +18,15 @@ from foretell.domain.predictions.intake import Receipt, accept
 from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
 from foretell.domain.predictions.store import Ending, Submission
-from foretell.inference.registry import Registry, shipped_folder
+from foretell.inference.live import LiveRegistry
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
+from foretell.services.app.monitoring import Monitoring
+from foretell.services.app.packages import Packages
 from foretell.services.app.queue_places import QueuePlaces
 from foretell.services.app.settings import AppSettings, signing_secret
 from foretell.services.app.state import AppState
@@ -39,7 +41,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
     return AppState(
         settings=settings,
         database=database,
-        registry=Registry.discover(shipped_folder()),
+        registry=LiveRegistry.installed(settings.models_dir, settings.data_dir),
         passwords=Passwords(),
         access_tokens=access_tokens,
         throttle=LoginThrottle(),
@@ -53,6 +55,8 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         following=Following(database),
         checked_urls=CheckedUrls(settings.addresses()),
         queue_places=QueuePlaces(database),
+        monitoring=Monitoring(settings),
+        packages=Packages(settings),
         stopping=asyncio.Event(),
     )
 

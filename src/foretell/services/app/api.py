@@ -37,8 +37,9 @@ from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
 
 _ROUTERS = (
-    *(about, access, accounts, admin, api_keys, credits, events, models, my_account, predictions, sessions),
+    *(about, access, accounts, api_keys, credits, events, models, my_account, predictions, sessions),
     *(telegram, telegram_bot, webhooks),
+    *admin.MODULES,
 )
 _TITLE = "Foretell"
 _DESCRIPTION = """\
@@ -63,7 +64,8 @@ def build_api(state: AppState) -> Api:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.app_state = state
-    api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes)
+    packages = {"/admin/models": state.settings.max_package_bytes}
+    api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes, larger=packages)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     api.add_middleware(OperatorOnly, state=state)
     problems.install(api)

@@ -36,7 +36,10 @@ from foretell.services.app.authentication import Authenticator, follow_endings, 
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.measures import count_accepted
+from foretell.services.app.monitoring import Monitoring
 from foretell.services.app.offers import Offers
+from foretell.services.app.packages import Packages
+from foretell.services.app.presentation import price_of
 from foretell.services.app.publishing import Publishing
 from foretell.services.app.queue_places import QueuePlaces
 from foretell.services.app.settings import AppSettings, signing_secret
@@ -112,6 +115,8 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
         access_tokens = AccessTokens(signing_secret(settings), lifetime_s=settings.access_token_lifetime_s)
         waiting = Waiting(database)
         following = Following(database)
+        monitoring = Monitoring(settings)
+        stack.push_async_callback(monitoring.close)
         checked_urls = CheckedUrls(settings.addresses())
         state = AppState(
             settings=settings,
@@ -130,6 +135,8 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             following=following,
             checked_urls=checked_urls,
             queue_places=QueuePlaces(database),
+            monitoring=monitoring,
+            packages=Packages(settings),
             stopping=stopping,
         )
         store = open_store(database)
@@ -149,7 +156,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             observe_size=metrics.BATCH_ITEMS.labels("intake").observe,
         )
         hot = submit.Submit(
-            offers=Offers(registry, settings.price_credits_of),
+            offers=Offers(registry, lambda package: price_of(package, registry, settings)),
             authenticator=state.authenticator,
             intake=intake,
             publishing=publishing,

@@ -3,13 +3,20 @@
 import msgspec
 
 from foretell.contracts import http
+from foretell.inference.live import LiveRegistry
 from foretell.inference.package import ModelPackage
 from foretell.inference.quality import quality_of
-from foretell.inference.registry import Registry
 from foretell.services.app.settings import AppSettings
 
 
-def model_of(package: ModelPackage, registry: Registry, settings: AppSettings) -> http.Model:
+def price_of(package: ModelPackage, registry: LiveRegistry, settings: AppSettings) -> int:
+    """What one prediction costs: as operators say (traffic.toml), else as the settings do, else the manifest."""
+    rule = registry.traffic.get(package.name)
+    said = None if rule is None else rule.price_credits
+    return settings.price_credits_of(package) if said is None else said
+
+
+def model_of(package: ModelPackage, registry: LiveRegistry, settings: AppSettings) -> http.Model:
     """A model with its schemas."""
     return http.Model(
         name=package.name,
@@ -18,7 +25,7 @@ def model_of(package: ModelPackage, registry: Registry, settings: AppSettings) -
         versions=registry.versions(package.name),
         title=http.Words.model_validate(package.title),
         description=http.Words.model_validate(package.description),
-        price=settings.price_credits_of(package),
+        price=price_of(package, registry, settings),
         timeout_s=package.timeout_s,
         fields=msgspec.to_builtins(package.fields),
         input_schema=package.input_schema,

@@ -72,6 +72,9 @@ class AppSettings(OutgoingSettings):
     #: How long a session of a browser lasts without use, and in any case.
     session_idle_s: int = Field(default=14 * 86_400, ge=60, le=366 * 86_400)
     session_lifetime_s: int = Field(default=90 * 86_400, ge=60, le=366 * 86_400)
+    #: Whether operators may send model packages, whose code then runs here; without a word, in development only.
+    model_uploads: bool | None = None
+    max_package_bytes: int = Field(default=24 * 1024 * 1024, ge=1024)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     #: A prediction that nobody took within this time fails with `expired`, and its credits come back.
     prediction_expires_s: float = Field(default=3600.0, gt=0)
@@ -106,6 +109,11 @@ class AppSettings(OutgoingSettings):
     def session_lifetime(self) -> Lifetime:
         """How long sessions last."""
         return Lifetime(self.session_idle_s, self.session_lifetime_s)
+
+    @property
+    def uploads_allowed(self) -> bool:
+        """Whether operators may send model packages."""
+        return not self.production if self.model_uploads is None else self.model_uploads
 
     def price_credits_of(self, package: ModelPackage) -> int:
         """What one prediction of this model costs: the operator's price, else the manifest's."""

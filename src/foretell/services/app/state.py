@@ -7,11 +7,13 @@ from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.accounts.sessions import Lifetime
 from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
-from foretell.inference.registry import Registry
+from foretell.inference.live import LiveRegistry
 from foretell.kit.database import Database
 from foretell.services.app.authentication import Authenticator
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
+from foretell.services.app.monitoring import Monitoring
+from foretell.services.app.packages import Packages
 from foretell.services.app.queue_places import QueuePlaces
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.waiting import Waiting
@@ -23,7 +25,7 @@ class AppState:
 
     settings: AppSettings
     database: Database
-    registry: Registry
+    registry: LiveRegistry
     passwords: Passwords
     access_tokens: AccessTokens
     throttle: LoginThrottle
@@ -41,4 +43,6 @@ class AppState:
     checked_urls: CheckedUrls
     #: Set when the process is to end: streams must end then.
     queue_places: QueuePlaces
+    monitoring: Monitoring
+    packages: Packages
     stopping: asyncio.Event

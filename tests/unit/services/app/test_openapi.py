@@ -108,6 +108,22 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "POST /admin/users/{user_id}/role",
         "GET /admin/predictions",
         "GET /admin/journal",
+        "GET /admin/overview",
+        "GET /admin/workers",
+        "GET /admin/reports/{report}",
+        "GET /admin/alerts",
+        "POST /admin/alerts/{alert_id}/silence",
+        "GET /admin/logs",
+        "GET /admin/queues",
+        "GET /admin/queues/{queue}/dead",
+        "POST /admin/queues/{queue}/redrive",
+        "POST /admin/queues/{queue}/discard",
+        "GET /admin/models",
+        "POST /admin/models",
+        "POST /admin/models/reload",
+        "PUT /admin/models/{name}/traffic",
+        "PUT /admin/models/{name}/price",
+        "GET /admin/models/{name}/comparison",
     }
 
 

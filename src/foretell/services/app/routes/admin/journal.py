@@ -10,7 +10,7 @@ from foretell.kit.problems import InvalidRequest
 from foretell.services.app.dependencies import Limit, PlainNumber, State
 from foretell.services.app.routes.admin.acting import Operator, answers
 
-router = APIRouter()
+router = APIRouter(prefix="/admin", tags=["operators"])
 
 _LARGEST_ID = 2**63 - 1
 

@@ -11,7 +11,7 @@ from foretell.domain.operators import predictions
 from foretell.services.app.dependencies import NAME_PATTERN, Limit, State
 from foretell.services.app.routes.admin.acting import Operator, answers
 
-router = APIRouter()
+router = APIRouter(prefix="/admin", tags=["operators"])
 
 
 @router.get("/predictions", summary="Everybody's predictions", responses=answers(422))

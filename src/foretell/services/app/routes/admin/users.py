@@ -15,7 +15,7 @@ from foretell.services.app.dependencies import Limit, PlainNumber, State
 from foretell.services.app.routes.admin.acting import Operator, answers
 from foretell.services.app.state import AppState
 
-router = APIRouter()
+router = APIRouter(prefix="/admin", tags=["operators"])
 
 _LARGEST_ID = 2**63 - 1
 

@@ -1,0 +1,68 @@
+"""A process that checks a package, and installs it if it is told to: `python -m foretell.inference.check_process`.
+
+It runs what strangers to it wrote, apart from whoever started it. Each line that it writes is a JSON object: what was
+found, and at the end what became of it.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from contextlib import chdir
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from foretell.inference import checking, installing
+from foretell.inference.package import ModelPackage
+from foretell.inference.runtimes import load_runtime
+from foretell.inference.settings import InferenceSettings
+from foretell.kit.errors import ForetellError
+
+
+class NotReady(ForetellError):
+    """The package is not ready."""
+
+
+def main() -> None:
+    """Check the package in a folder; with `--into`, install it there if it is ready."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--into", type=Path)
+    parser.add_argument("--replace", action="store_true")
+    asked = parser.parse_args()
+    load = partial(load_runtime, permissions=InferenceSettings().permissions)
+    # What a model prints is no line of ours.
+    out, sys.stdout = sys.stdout, sys.stderr
+
+    def say(**line: Any) -> None:
+        out.write(json.dumps(line, default=str) + "\n")
+        out.flush()
+
+    def check(folder: Path) -> ModelPackage:
+        # In a folder of its own: what a model finds in the current one only, no service will find.
+        with tempfile.TemporaryDirectory() as nowhere, chdir(nowhere):
+            package = checking.check(folder.absolute(), load, lambda finding: say(**asdict(finding)))
+        if package is None:
+            raise NotReady
+        return package
+
+    def approve(copy: Path) -> None:
+        check(copy)
+
+    try:
+        if asked.into is None:
+            package = check(asked.folder)
+        else:
+            package = installing.install(asked.folder, asked.into, replace=asked.replace, approve=approve)
+    except NotReady:
+        say(ready=False, installed=False)
+    except ForetellError as error:
+        say(ready=False, installed=False, code=error.code, reason=error.message)
+    else:
+        say(ready=True, installed=asked.into is not None, name=package.name, version=package.version)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Models, as operators look after them: versions, traffic, prices, comparisons, packages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+
+from foretell.contracts import http
+from foretell.domain.operators import journal, predictions
+from foretell.domain.operators.journal import Actor
+from foretell.inference.live import read_stamp, touch_stamp
+from foretell.inference.package import ModelPackage
+from foretell.inference.registry import ModelNotFound
+from foretell.inference.traffic import Split, TrafficBroken, read_traffic, write_traffic
+from foretell.kit import deadline
+from foretell.kit.errors import ForetellError
+from foretell.kit.problems import InvalidRequest, pointer
+from foretell.services.app.dependencies import ModelName, PlainNumber, State
+from foretell.services.app.monitoring import MonitoringAway, MonitoringNotSet
+from foretell.services.app.packages import Checked
+from foretell.services.app.presentation import price_of
+from foretell.services.app.routes.admin.acting import Operator, answers
+from foretell.services.app.state import AppState
+
+router = APIRouter(prefix="/admin", tags=["operators"])
+
+#: For the journal, after a check that took its time.
+_JOURNAL_S = 3.0
+_one_writer = asyncio.Lock()
+
+
+class FolderNotWritable(ForetellError):
+    """The folder of models can't be written here ({reason}). Let the app write it, or change it by hand."""
+
+    code = "folder_not_writable"
+    status = 503
+    outcome = "not_done"
+
+
+class RulesBroken(ForetellError):
+    """The rules can't be changed while the file of them is broken. {reason}"""
+
+    code = "rules_broken"
+    status = 409
+
+
+@router.get("/models", summary="Models with their versions", responses=answers())
+async def oversee_models(operator: Operator, state: State) -> http.OverseenModels:
+    """What is installed, how requests are divided among versions, what they cost, and what can't be used."""
+    rules = await _rules(state)
+    return http.OverseenModels(
+        items=[_model(state, name, rules.get(name, Split())) for name in state.registry.names],
+        unavailable=[http.UnavailableModel(name=each.name, reason=each.reason) for each in state.registry.unavailable],
+    )
+
+
+@router.put("/models/{name}/traffic", summary="Divide the requests", responses=answers(403, 409, 413, 422))
+async def divide_traffic(
+    name: ModelName, wanted: http.NewTraffic, operator: Operator, state: State
+) -> http.OverseenModel:
+    """The default version, weights of a canary, shadows. Every service follows within seconds."""
+    default = state.registry.get(name, wanted.default)
+    for place, versions in (("weights", list(wanted.weights)), ("shadow", wanted.shadow)):
+        for version in versions:
+            _check_version(state, default, version, place)
+    if wanted.weights and not any(wanted.weights.values()):
+        raise InvalidRequest([{"detail": "All weights are 0: give one of them more.", "pointer": pointer("weights")}])
+
+    def changed(split: Split) -> Split:
+        return msgspec.structs.replace(
+            split, default=wanted.default, weights=dict(wanted.weights), shadow=list(wanted.shadow)
+        )
+
+    return await _change(state, operator, "model.traffic", name, changed)
+
+
+@router.put("/models/{name}/price", summary="Set the price", responses=answers(403, 409, 413, 422))
+async def set_price(name: ModelName, wanted: http.NewPrice, operator: Operator, state: State) -> http.OverseenModel:
+    """In credits, for every version; null is what settings and manifest say. What was accepted costs what it cost."""
+    state.registry.get(name)
+
+    def changed(split: Split) -> Split:
+        return msgspec.structs.replace(split, price_credits=wanted.price_credits)
+
+    return await _change(state, operator, "model.price", name, changed)
+
+
+@router.post("/models/reload", status_code=202, summary="Read everything anew", responses=answers(403))
+async def reload_models(operator: Operator, state: State) -> http.ModelsStamp:
+    """Packages and traffic.toml, after a change by hand: every service does it within seconds (`models_stamp`)."""
+    folder = state.packages.folder
+    async with state.database.transaction() as connection:
+        await journal.write(connection, operator, "model.reload", "models")
+        await _written(partial(folder.mkdir, parents=True, exist_ok=True))
+        stamp = await _written(touch_stamp, folder)
+    return http.ModelsStamp(models_stamp=stamp)
+
+
+@router.get("/models/{name}/comparison", summary="Versions side by side", responses=answers(422))
+async def compare_versions(
+    name: ModelName,
+    operator: Operator,
+    state: State,
+    hours: Annotated[int, Query(ge=1, le=168, description="How far back"), PlainNumber] = 24,
+) -> http.ModelComparison:
+    """How the versions did on the newest 20,000 predictions of that time, and how often shadows said the same."""
+    state.registry.get(name)
+    async with state.database.snapshot() as connection:
+        did = await predictions.compare(connection, name, hours=hours)
+    shadows: list[http.ShadowDid] | None
+    try:
+        lines = await state.monitoring.read(
+            "/reports/logs",
+            {"service": "ml_worker", "text": "shadow_compared", "limit": 2000},
+        )
+        shadows = _shadows(name, lines)
+    except (MonitoringAway, MonitoringNotSet):
+        shadows = None
+    return http.ModelComparison(versions=[http.VersionDid.model_validate(each) for each in did], shadows=shadows)
+
+
+@router.post(
+    "/models",
+    summary="Send a package",
+    responses=answers(403, 413, 422, 429),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def send_package(
+    operator: Operator,
+    request: Request,
+    state: State,
+    install: Annotated[bool, Query(description="Install it if it is ready")] = False,
+    replace: Annotated[bool, Query(description="In place of the same version")] = False,
+) -> http.PackageChecked:
+    """A package as a ZIP archive (`application/zip`) is checked as `foretell models check` does, and installed.
+
+    It runs on the machine of the app: FORETELL_MODEL_UPLOADS says whether that may be.
+    """
+    if operator.id is not None:
+        state.exports.attempt(operator.id)
+    async with state.database.transaction() as connection:
+        asked = {"install": install, "replace": replace}
+        await journal.write(connection, operator, "model.send", "models", before=asked)
+    try:
+        checked = await state.packages.take(_body(request), install=install, replace=replace)
+    except ForetellError as error:
+        await _came_of_it(state, operator, {"failed": error.code})
+        raise
+    await _came_of_it(state, operator, _facts(checked))
+    package = None
+    if checked.name is not None and checked.version is not None:
+        package = http.PackageName(name=checked.name, version=checked.version)
+    return http.PackageChecked(
+        ready=checked.ready,
+        installed=checked.installed,
+        reason=checked.reason,
+        package=package,
+        findings=[http.CheckFinding.model_validate(each) for each in checked.findings],
+    )
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk
+
+
+async def _came_of_it(state: AppState, operator: Actor, after: Mapping[str, Any]) -> None:
+    # The check took longer than a request may keep the database waiting.
+    with deadline.allowed(_JOURNAL_S):
+        async with state.database.transaction() as connection:
+            await journal.write(connection, operator, "model.send.done", "models", after=after)
+
+
+def _facts(checked: Checked) -> dict[str, Any]:
+    wrong = [each["step"] for each in checked.findings if each["outcome"] == "wrong"]
+    return {
+        "sha256": checked.digest,
+        "size_bytes": checked.size_bytes,
+        "ready": checked.ready,
+        "installed": checked.installed,
+        "model": checked.name,
+        "version": checked.version,
+        "wrong": wrong,
+    }
+
+
+async def _rules(state: AppState) -> dict[str, Split]:
+    try:
+        return await asyncio.to_thread(read_traffic, state.packages.folder)
+    except TrafficBroken as error:
+        raise RulesBroken(reason=str(error)) from error
+
+
+async def _written(write: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return await asyncio.to_thread(write, *arguments)
+    except OSError as error:
+        raise FolderNotWritable(reason=error.strerror or type(error).__name__) from error
+
+
+def _check_version(state: AppState, default: ModelPackage, version: str, place: str) -> None:
+    try:
+        package = state.registry.get(default.name, version)
+    except ModelNotFound:
+        detail = f"{default.name} {version} is not installed."
+        raise InvalidRequest([{"detail": detail, "pointer": pointer(place, version)}]) from None
+    if (package.input_schema, package.features_schema) != (default.input_schema, default.features_schema):
+        detail = f"{default.name} {version} takes another input than {default.version}."
+        raise InvalidRequest([{"detail": detail, "pointer": pointer(place, version)}])
+
+
+async def _change(state: AppState, operator: Actor, act: str, name: str, change: Any) -> http.OverseenModel:
+    """Change the rule of one model, with its row in the journal: both, or neither."""
+    folder = state.packages.folder
+    async with _one_writer:
+        rules = await _rules(state)
+        before = rules.get(name, Split())
+        after = change(before)
+        try:
+            async with state.database.transaction() as connection:
+                await journal.write(
+                    connection,
+                    operator,
+                    act,
+                    f"model:{name}",
+                    before=msgspec.to_builtins(before),
+                    after=msgspec.to_builtins(after),
+                )
+                await _written(write_traffic, folder, {**rules, name: after})
+        except BaseException:
+            if (await _rules(state)).get(name, Split()) != before:
+                await asyncio.to_thread(write_traffic, folder, rules)
+            raise
+        await asyncio.to_thread(touch_stamp, folder)
+        await asyncio.to_thread(state.registry.refresh_if_told)
+    return _model(state, name, after)
+
+
+def _model(state: AppState, name: str, split: Split) -> http.OverseenModel:
+    registry = state.registry
+    default = registry.get(name)
+    return http.OverseenModel(
+        name=name,
+        title=http.Words.model_validate(default.title),
+        default_version=default.version,
+        price=price_of(default, registry, state.settings),
+        manifest_price=default.price_credits,
+        rule=http.TrafficRule(
+            default=split.default, weights=split.weights, shadow=split.shadow, price_credits=split.price_credits
+        ),
+        versions=[_version(registry.get(name, version), split) for version in registry.versions(name)],
+        models_stamp=read_stamp(state.packages.folder),
+    )
+
+
+def _version(package: ModelPackage, split: Split) -> http.OverseenVersion:
+    return http.OverseenVersion(
+        version=package.version,
+        runtime=package.manifest.runtime,
+        pool=package.queue,
+        timeout_s=package.timeout_s,
+        max_batch=package.max_batch,
+        manifest_price=package.price_credits,
+        weight=split.weights.get(package.version),
+        shadow=package.version in split.shadow,
+    )
+
+
+def _shadows(name: str, lines: list[dict[str, Any]]) -> list[http.ShadowDid]:
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    for line in lines:
+        fields = line.get("fields", {})
+        if line.get("message") != "shadow_compared" or fields.get("model") != name:
+            continue
+        counts = sums.setdefault((str(fields.get("version")), str(fields.get("shadow"))), {})
+        for outcome in ("same", "different", "failed"):
+            value = fields.get(outcome, 0)
+            counts[outcome] = counts.get(outcome, 0) + (value if isinstance(value, int) else 0)
+    return [
+        http.ShadowDid(version=version, shadow=shadow, **counts) for (version, shadow), counts in sorted(sums.items())
+    ]

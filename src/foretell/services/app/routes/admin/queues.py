@@ -1,0 +1,92 @@
+"""Queues, and the dead letters in them: looked at, sent back, thrown away, by the monitoring service."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from foretell.contracts import http
+from foretell.domain.operators import journal
+from foretell.domain.operators.journal import Actor
+from foretell.kit.errors import ForetellError
+from foretell.services.app.dependencies import PlainNumber, State
+from foretell.services.app.monitoring import part
+from foretell.services.app.routes.admin.acting import Operator, answers
+from foretell.services.app.state import AppState
+
+router = APIRouter(prefix="/admin", tags=["operators"])
+
+QueueName = Annotated[
+    str, Path(max_length=100, pattern=r"^[a-z0-9_.-]+$", description="ml_tasks, ml_tasks.POOL or ml_results")
+]
+_JSON: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "As the monitoring service answers it (docs/monitoring.md)",
+        "content": {"application/json": {"schema": {}}},
+    }
+}
+
+
+@router.get("/queues", summary="What waits", response_model=None, responses=_JSON | answers())
+async def show_queues(operator: Operator, state: State) -> Response:
+    """The report `queues`: what waits in each, the oldest task, dead letters."""
+    return Response(await state.monitoring.ask("/reports/queues"), media_type="application/json")
+
+
+@router.get(
+    "/queues/{queue}/dead", summary="What nobody could handle", response_model=None, responses=_JSON | answers(422)
+)
+async def show_dead_letters(
+    queue: QueueName,
+    operator: Operator,
+    state: State,
+    limit: Annotated[int, Query(ge=1, le=500, description="How many of the oldest"), PlainNumber] = 50,
+) -> Response:
+    """The oldest dead letters by their shape: kind, model, size, predictions; never what is in inputs or outputs."""
+    content = await state.monitoring.ask(f"/queues/{part(queue)}/dead", {"limit": limit})
+    return Response(content, media_type="application/json")
+
+
+@router.post("/queues/{queue}/redrive", summary="Send dead letters back", responses=answers(403, 409, 413, 422))
+async def redrive(queue: QueueName, wanted: http.NewRedrive, operator: Operator, state: State) -> http.MovedLetters:
+    """The oldest go back to their queue, each once. Nothing is charged twice for it."""
+    return await _move(
+        state, operator, "queue.redrive", queue, {"limit": wanted.limit}, "POST", "redrive", {"limit": wanted.limit}
+    )
+
+
+@router.post("/queues/{queue}/discard", summary="Throw dead letters away", responses=answers(403, 409, 413, 422))
+async def discard(queue: QueueName, wanted: http.NewDiscard, operator: Operator, state: State) -> http.MovedLetters:
+    """All of them, if there are exactly as many as `confirm` says: 409 with the number otherwise."""
+    return await _move(
+        state, operator, "queue.discard", queue, {"confirm": wanted.confirm}, "DELETE", "dead", None,
+        confirm=wanted.confirm,
+    )  # fmt: skip
+
+
+async def _move(
+    state: AppState,
+    operator: Actor,
+    act: str,
+    queue: str,
+    asked: dict[str, Any],
+    method: str,
+    place: str,
+    body: Any,
+    **parameters: Any,
+) -> http.MovedLetters:
+    """Two rows in the journal: that it was asked for, before anything happens, and what came of it."""
+    subject = f"queue:{queue}"
+    async with state.database.transaction() as connection:
+        await journal.write(connection, operator, act, subject, before=asked)
+    try:
+        told = await state.monitoring.tell(method, f"/queues/{part(queue)}/{place}", body, **parameters)
+    except ForetellError as error:
+        await _came_of_it(state, operator, act, subject, {"failed": error.code, **error.details})
+        raise
+    await _came_of_it(state, operator, act, subject, told)
+    return http.MovedLetters.model_validate(told)
+
+
+async def _came_of_it(state: AppState, operator: Actor, act: str, subject: str, after: dict[str, Any]) -> None:
+    async with state.database.transaction() as connection:
+        await journal.write(connection, operator, f"{act}.done", subject, after=after)

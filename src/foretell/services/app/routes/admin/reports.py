@@ -1,0 +1,187 @@
+"""What the monitoring service knows, for operators: reports, alerts and logs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from foretell.contracts import http
+from foretell.domain.errors import InvalidToken
+from foretell.domain.operators import journal
+from foretell.kit.clock import now
+from foretell.kit.errors import ForetellError, Unavailable
+from foretell.kit.problems import InvalidRequest
+from foretell.services.app.dependencies import Caller, State, Token
+from foretell.services.app.monitoring import part
+from foretell.services.app.routes.admin.acting import Operator, answers
+from foretell.services.app.state import AppState
+
+router = APIRouter(prefix="/admin", tags=["operators"])
+
+Report = Literal[
+    "overview", "health", "throughput", "latency", "errors", "workers", "queues", "revenue", "drift", "metrics"
+]
+#: What reports may be asked for; the monitoring service says what each means, and refuses what it does not know.
+_PARAMETERS = ("since", "until", "window", "points", "days", "model", "version", "service")
+_LOG_PARAMETERS = (
+    *("service", "instance", "level", "min_level", "since", "until", "text", "prediction_id", "trace_id"),
+    *("before", "after", "limit"),
+)
+_STREAM = "text/event-stream"
+_COMMENT_EVERY_S = 15.0
+_JSON: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "As the monitoring service answers it (docs/monitoring.md)",
+        "content": {"application/json": {"schema": {}}},
+    }
+}
+_encode = msgspec.json.Encoder().encode
+
+
+@router.get("/overview", summary="Is it all right", response_model=None, responses=_JSON | answers())
+async def show_overview(operator: Operator, state: State) -> Response:
+    """One glance: services, queues, workers, errors, open alerts, money of today. A part that is away is null."""
+    asked = {
+        "overview": state.monitoring.read("/reports/overview"),
+        "health": state.monitoring.read("/reports/health"),
+        "queues": state.monitoring.read("/reports/queues"),
+        "workers": state.monitoring.read("/reports/workers"),
+        "revenue": state.monitoring.read("/reports/revenue", {"days": 1}),
+        "alerts": state.monitoring.read("/alerts", {"limit": 0}),
+    }
+    found = await asyncio.gather(*asked.values(), return_exceptions=True)
+    glance: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, answer in zip(asked, found, strict=True):
+        if isinstance(answer, ForetellError):
+            glance[name], problems[name] = None, answer.message
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            glance[name] = answer
+    return _json(_encode({"at": now(), **glance, "problems": problems}))
+
+
+@router.get("/workers", summary="What each worker does", response_model=None, responses=_JSON | answers(422))
+async def show_workers(operator: Operator, request: Request, state: State) -> Response:
+    """The report `workers`: current task, done, failed, since when; and hints for scaling."""
+    return _json(await state.monitoring.ask("/reports/workers", _given(request, _PARAMETERS)))
+
+
+@router.get("/reports/{report}", summary="A report", response_model=None, responses=_JSON | answers(422))
+async def show_report(report: Report, operator: Operator, request: Request, state: State) -> Response:
+    """What the monitoring service's `GET /reports/...` answers to the same parameters (`since`, `window`, ...)."""
+    return _json(await state.monitoring.ask(f"/reports/{report}", _given(request, _PARAMETERS)))
+
+
+@router.get("/alerts", summary="What is wrong, and was lately", response_model=None, responses=_JSON | answers(422))
+async def show_alerts(operator: Operator, request: Request, state: State) -> Response:
+    """Open alerts, and those that were resolved last (`limit`)."""
+    return _json(await state.monitoring.ask("/alerts", _given(request, ("limit",))))
+
+
+@router.get("/alerts/rules", summary="The rules of alerts", response_model=None, responses=_JSON | answers())
+async def show_alert_rules(operator: Operator, state: State) -> Response:
+    """Those that hold, and what is wrong with the operator's own."""
+    return _json(await state.monitoring.ask("/alerts/rules"))
+
+
+@router.post(
+    "/alerts/{alert_id}/silence",
+    summary="Say nothing of it for a while",
+    response_model=None,
+    responses=_JSON | answers(403, 413, 422),
+)
+async def silence_alert(alert_id: str, wanted: http.NewSilence, operator: Operator, state: State) -> Response:
+    """Of this rule and its subject; it is looked at and shown all the same. 0 minutes end a silence."""
+    told = await state.monitoring.tell("POST", f"/alerts/{part(alert_id)}/silence", {"minutes": wanted.minutes})
+    async with state.database.transaction() as connection:
+        after = {"minutes": wanted.minutes, "until": told.get("until"), "subject": told.get("subject")}
+        await journal.write(connection, operator, "alert.silence", f"alert:{told.get('rule')}", after=after)
+    return _json(_encode(told))
+
+
+@router.get(
+    "/logs",
+    summary="Lines of all services",
+    response_model=None,
+    responses={
+        200: {
+            "description": "Records, newest last; or as they come, as server-sent events `log`",
+            "content": {"application/json": {"schema": {"type": "array"}}, _STREAM: {"schema": {"type": "string"}}},
+        },
+        **answers(422),
+    },
+)
+async def search_logs(
+    operator: Operator,
+    caller: Caller,
+    token: Token,
+    request: Request,
+    state: State,
+    follow: Annotated[bool, Query(description="Go on with what comes, as a stream")] = False,
+    accept: Annotated[str, Header(description="`text/event-stream` for a stream", max_length=1000)] = "",
+) -> Response:
+    """By `service`, `instance`, `level`, `min_level`, `since`, `until`, `text`, `prediction_id`, `trace_id`, `limit`.
+
+    The header `Link` leads to the lines before (docs/monitoring.md).
+    """
+    given = _given(request, _LOG_PARAMETERS, also=("follow",))
+    if not follow and _STREAM not in accept:
+        lines, link = await state.monitoring.search_logs(given)
+        return Response(lines, media_type="application/json", headers={"Link": link} if link else {})
+    # What does not fit is refused before a stream begins.
+    await state.monitoring.ask("/reports/logs", {**given, "limit": 1})
+    steady = {name: value for name, value in given.items() if name not in ("since", "until", "before", "after")}
+
+    async def still_in() -> bool:
+        try:
+            await state.authenticator.check_still(caller, token)
+        except InvalidToken:
+            return False
+        except Unavailable:
+            pass
+        return True
+
+    return StreamingResponse(
+        _lines(state, steady, still_in),
+        media_type=_STREAM,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _lines(state: AppState, parameters: dict[str, str], still_in: Any) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    quiet_s = 0
+    async for lines in state.monitoring.follow_logs(parameters):
+        if state.stopping.is_set():
+            return
+        for line in lines:
+            yield b"event: log\ndata: %b\n\n" % _encode(line)
+        quiet_s = 0 if lines else quiet_s + 1
+        if quiet_s >= _COMMENT_EVERY_S:
+            quiet_s = 0
+            if not await still_in():
+                return
+            yield b": nothing new\n\n"
+
+
+def _given(request: Request, known: tuple[str, ...], also: tuple[str, ...] = ()) -> dict[str, str]:
+    """The parameters of the query that are passed on. Raises `InvalidRequest` for one that would change nothing."""
+    given = {}
+    for name, value in request.query_params.items():
+        if name in also:
+            continue
+        if name not in known:
+            detail = f"is not known here; known are {', '.join(sorted(known + also))}"
+            raise InvalidRequest([{"detail": detail, "parameter": name}])
+        if value:
+            given[name] = value
+    return given
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")
