@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 EXAMPLES = int(os.environ.get("FORETELL_TEST_SCHEMATHESIS_EXAMPLES", "2"))
 
 
+# On a machine that does other things, too, the app's hundred operations take minutes.
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is in requirements-dev.lock")
 @pytest.mark.parametrize("service", SERVICES)
 def test_nothing_is_found_that_is_not_explained(

@@ -22,7 +22,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         received = 0
-        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+        max_bytes = self._larger.get(scope.get("path", ""), self._max_bytes)
         too_large = _announced(scope) > max_bytes
 
         async def receive_within_limit() -> Message:

@@ -32,17 +32,9 @@ from foretell.services.app.routes import (
 def document() -> dict[str, Any]:
     api = Api(title="Foretell", version="1", generate_unique_id_function=lambda route: route.name)
     for module in (
-        about,
-        accounts,
-        admin,
-        api_keys,
-        credits,
-        events,
-        models,
-        my_account,
-        predictions,
-        sessions,
-        webhooks,
+        *(about, accounts, api_keys, credits, events, models),
+        *(my_account, predictions, sessions, webhooks),
+        *admin.MODULES,
     ):
         api.include_router(module.router)
     # As it goes over the wire.
