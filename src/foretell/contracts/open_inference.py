@@ -1,5 +1,7 @@
 """The Open Inference Protocol v2 over HTTP: what KServe, Triton, MLServer and their clients speak.
 
+What may be left out of a request may be `null`, as some clients write it.
+
 A body is JSON, or, by the extension for binary tensors, JSON whose length stands in a header, and behind it the tensors
 one after the other. A tensor is then said to have so many bytes (`binary_data_size`) instead of having `data`.
 """
@@ -58,7 +60,7 @@ class InferInput(msgspec.Struct, frozen=True):
     name: str
     shape: Annotated[list[Dimension], Meta(max_length=_MOST_DIMENSIONS)]
     datatype: str
-    parameters: Parameters = {}
+    parameters: Parameters | None = None
     data: Any = None
 
 
@@ -66,7 +68,7 @@ class RequestedOutput(msgspec.Struct, frozen=True):
     """One output that is wanted; `binary_data` in its parameters says how."""
 
     name: str
-    parameters: Parameters = {}
+    parameters: Parameters | None = None
 
 
 class InferRequest(msgspec.Struct, frozen=True):
@@ -74,8 +76,8 @@ class InferRequest(msgspec.Struct, frozen=True):
 
     inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MOST_TENSORS)]
     id: str | None = None
-    parameters: Parameters = {}
-    outputs: Annotated[list[RequestedOutput], Meta(max_length=_MOST_TENSORS)] = []
+    parameters: Parameters | None = None
+    outputs: Annotated[list[RequestedOutput], Meta(max_length=_MOST_TENSORS)] | None = None
 
 
 class InferOutput(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,7 +102,7 @@ class InferResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 class RepositoryIndexRequest(msgspec.Struct, frozen=True):
     """What the index should list: everything, or what is ready."""
 
-    ready: bool = False
+    ready: bool | None = None
 
 
 class RepositoryModel(msgspec.Struct, frozen=True):

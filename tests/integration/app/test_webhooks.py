@@ -40,6 +40,11 @@ async def made(client: httpx.AsyncClient, ada: Account) -> dict[str, Any]:
     return webhook
 
 
+async def test_null_stands_for_what_a_webhook_leaves_out(client: httpx.AsyncClient, ada: Account) -> None:
+    answer = await client.post("/webhooks", json={"url": URL, "events": None, "description": None}, headers=ada.headers)
+    assert (answer.status_code, answer.json()["description"]) == (201, "")
+
+
 async def test_a_webhook_is_made_shown_changed_and_removed(
     client: httpx.AsyncClient, ada: Account, made: dict[str, Any], is_problem: Problem
 ) -> None:

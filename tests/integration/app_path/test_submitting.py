@@ -51,6 +51,18 @@ async def test_what_is_accepted_is_queued_held_and_on_its_way(app: Running) -> N
         await asyncio.sleep(0.05)
 
 
+async def test_null_stands_for_what_is_left_out(app: Running) -> None:
+    _, headers = await app.open_account()
+    nothing = {"version": None, "notify": None}
+    by_input = {"model": "flight-delay", "input": INPUT, "features": None, **nothing}
+    by_features = {"model": "flight-delay", "input": None, "features": FEATURES, **nothing}
+    for order in (by_input, by_features):
+        answer = await app.client.post(PATH, json=order, headers=headers)
+        assert answer.status_code == 202, answer.text
+    neither = {"model": "flight-delay", "input": None, "features": None}
+    assert (await app.client.post(PATH, json=neither, headers=headers)).status_code == 422
+
+
 async def test_features_skip_preprocessing_and_a_version_can_be_named(app: Running) -> None:
     _, headers = await app.open_account()
     version = (await app.client.get("/models/flight-delay", headers=headers)).json()["version"]

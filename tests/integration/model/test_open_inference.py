@@ -161,9 +161,36 @@ async def test_a_header_length_that_is_none_is_refused(client: httpx.AsyncClient
 
 async def test_bytes_that_are_not_finite_numbers_are_refused(client: httpx.AsyncClient) -> None:
     asked = _inputs(distance={"datatype": "FP64", "parameters": {"binary_data_size": 8}})
-    body, headers = _binary_body(asked, struct.pack("<d", float("nan")))
+    body, headers = _binary_body(asked, struct.pack("<d", float("inf")))
     response = await client.post(INFER, content=body, headers=headers)
     assert (response.status_code, response.json()) == (400, {"error": "Row 0: distance must be a finite number."})
+    body, headers = _binary_body(asked, struct.pack("<d", float("nan")))
+    response = await client.post(INFER, content=body, headers=headers)
+    assert response.status_code == 400
+    assert "in row 0 it is missing" in response.json()["error"]
+
+
+async def test_null_stands_for_whatever_may_be_left_out(client: httpx.AsyncClient) -> None:
+    """As MLServer's own types write a request."""
+    asked = _inputs()
+    for tensor in asked["inputs"]:
+        tensor["parameters"] = None
+    plain = await client.post(INFER, json=_inputs())
+    answer = await client.post(INFER, json={**asked, "id": None, "parameters": None, "outputs": None})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == plain.json()
+    outputs = [{"name": "probability", "parameters": None}]
+    assert (await client.post(INFER, json={**asked, "outputs": outputs})).status_code == 200
+    assert (await client.post("/v2/repository/index", json={"ready": None})).status_code in (200, 401)
+
+
+@pytest.mark.parametrize("written", ["NaN", "Infinity", "-Infinity"])
+async def test_numbers_that_json_has_not_are_named(client: httpx.AsyncClient, written: str) -> None:
+    body = json.dumps(_inputs()).replace("550.0", written)
+    assert written in body
+    response = await client.post(INFER, content=body)
+    assert response.status_code == 400
+    assert "JSON has no NaN" in response.json()["error"]
 
 
 async def test_a_compressed_body_is_refused(client: httpx.AsyncClient) -> None:

@@ -93,6 +93,12 @@ async def test_what_else_a_record_says_comes_back(service: Watching) -> None:
     assert more.items() <= found.items()
 
 
+async def test_null_stands_for_what_a_record_leaves_out(service: Watching) -> None:
+    left_out = dict.fromkeys(("instance", "trace_id", "prediction_id", "request_id", "fields"))
+    assert await post(service, record("with nulls", **left_out)) == (200, {"status": "logged"})
+    assert await messages(service) == ["with nulls"]
+
+
 async def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_turned(service: Watching) -> None:
     for stamp in ("2025-01-05T10:30:00", "2025-01-05 13:30:00+03:00", "20250105T103000Z"):
         assert (await post(service, record(timestamp=stamp)))[0] == 200

@@ -61,6 +61,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notify: Notify | None = None
 
 
+_NULL = msgspec.Raw(b"null")
 _decode_order = msgspec.json.Decoder(Order).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -183,9 +184,10 @@ class Submit:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise MalformedBody from None
         stage: Stage
-        if isinstance(order.features, msgspec.Raw) and not isinstance(order.input, msgspec.Raw):
+        # null is how some clients write what they leave out.
+        if isinstance(order.features, msgspec.Raw) and (order.input is msgspec.UNSET or order.input == _NULL):
             stage, raw = "features", order.features
-        elif isinstance(order.input, msgspec.Raw) and not isinstance(order.features, msgspec.Raw):
+        elif isinstance(order.input, msgspec.Raw) and (order.features is msgspec.UNSET or order.features == _NULL):
             stage, raw = "input", order.input
         else:
             detail = "Give either `input` (raw fields) or `features` (which skips preprocessing)."

@@ -2,10 +2,13 @@
 
 A text is BYTES, a whole number INT64, a number FP64, true or false BOOL, of shape [rows]; a list of one of these is a
 tensor of shape [rows, n]. Whatever else a schema describes travels as BYTES that hold its JSON.
+
+What may be missing keeps its datatype: null in JSON, and NaN in what has one, stand for it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, isnan, prod
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,8 +25,14 @@ _DTYPES: dict[str, Any] = {
     "FP32": numpy.float32,
     "FP64": numpy.float64,
 }
-_NUMBERS = frozenset(_DTYPES) - {"BOOL"}
+#: By its upper half, a number of 32 bits.
+_BRAIN_FLOAT = "BF16"
+_NUMBERS = frozenset({*_DTYPES, _BRAIN_FLOAT}) - {"BOOL"}
+_LISTED = ", ".join([*sorted(_NUMBERS, key=lambda name: (name.lstrip("BFINTU"), name))])
 _DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
+
+#: In a row: the feature is not there at all.
+LEFT_OUT = object()
 
 _decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder().encode
@@ -45,6 +54,10 @@ class Tensor:
     #: Of a list: how many items it has.
     width: int | None = None
     holds_json: bool = False
+    #: Whether a value may be null.
+    nullable: bool = False
+    #: Whether a feature that may not be null may be left out instead.
+    left_out: bool = False
 
     @property
     def metadata(self) -> TensorMetadata:
@@ -54,7 +67,8 @@ class Tensor:
         """One value for each row, as JSON would have it. Raises `InvalidTensor`."""
         accepted = _NUMBERS if self.datatype in _NUMBERS else {self.datatype}
         if given.datatype not in accepted:
-            raise self._invalid(f"its datatype is {self.datatype}, not {given.datatype[:20]}")
+            taken = f" (taken are {_LISTED})" if self.datatype in _NUMBERS else ""
+            raise self._invalid(f"its datatype is {self.datatype}{taken}, not {given.datatype[:20]}")
         rows = given.shape[0] if given.shape else 0
         columns = prod(given.shape[1:2])
         if len(given.shape) > 2 or not rows or columns != (self.width or 1):
@@ -64,6 +78,9 @@ class Tensor:
             raise self._invalid(f"its shape {given.shape} needs {rows * columns} elements, it has {len(values)}")
         if self.holds_json:
             values = [self._parsed(value) for value in values]
+        elif any(_is_missing(value) for value in values):
+            missing = self._missing
+            values = [missing(at // columns) if _is_missing(value) else value for at, value in enumerate(values)]
         if self.width is None:
             return values
         return [values[start : start + columns] for start in range(0, len(values), columns)]
@@ -91,10 +108,19 @@ class Tensor:
         values: list[Any] = given.data
         if values and isinstance(values[0], list):
             values = [item for row in values for item in (row if isinstance(row, list) else [row])]
-        kinds = _JSON_KINDS[given.datatype if given.datatype in _JSON_KINDS else "numbers"]
-        if not all(type(value) in kinds for value in values):
-            raise self._invalid(f"its data don't fit the datatype {given.datatype}")
+        fits = _FITS[given.datatype]
+        for at, value in enumerate(values):
+            if value is not None and not fits(value):
+                row = at // (self.width or 1)
+                raise self._invalid(f"in row {row}, {_shown(value)} does not fit the datatype {given.datatype}")
         return values
+
+    def _missing(self, row: int) -> Any:
+        if self.nullable:
+            return None
+        if self.left_out and self.width is None:
+            return LEFT_OUT
+        raise self._invalid(f"in row {row} it is missing (null or NaN), and it may not be")
 
     def _from_binary(self, given: InferInput, binary: memoryview, count: int) -> list[Any]:
         if given.datatype == "BYTES":
@@ -104,10 +130,14 @@ class Tensor:
                 raise self._invalid("its texts must be UTF-8") from None
             except ValueError as error:
                 raise self._invalid(str(error)) from None
-        dtype = numpy.dtype(_DTYPES[given.datatype])
+        brain = given.datatype == _BRAIN_FLOAT
+        dtype = numpy.dtype(numpy.uint16 if brain else _DTYPES[given.datatype])
         if len(binary) != (needed := count * dtype.itemsize):
             raise self._invalid(f"its shape {given.shape} needs {needed} bytes of {given.datatype}, not {len(binary)}")
-        values: list[Any] = numpy.frombuffer(binary, dtype.newbyteorder("<")).tolist()
+        found = numpy.frombuffer(binary, dtype.newbyteorder("<"))
+        if brain:
+            found = (found.astype(numpy.uint32) << 16).view(numpy.float32)
+        values: list[Any] = found.tolist()
         return values
 
     def _parsed(self, value: str) -> Any:
@@ -129,7 +159,32 @@ def size_of(output: InferOutput, content: bytes) -> int:
     return 8 * len(output.data)
 
 
-_JSON_KINDS: dict[str, tuple[type, ...]] = {"BYTES": (str,), "BOOL": (bool,), "numbers": (int, float)}
+def _is_missing(value: Any) -> bool:
+    return value is None or (type(value) is float and isnan(value))
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: what is long, or may be, by its kind."""
+    return repr(value) if type(value) in (int, float, bool) and len(repr(value)) < 30 else f"a {type(value).__name__}"
+
+
+def _whole(dtype: Any) -> Callable[[Any], bool]:
+    least, most = numpy.iinfo(dtype).min, numpy.iinfo(dtype).max
+    return lambda value: type(value) in (int, float) and value == value // 1 and least <= value <= most
+
+
+def _real(dtype: Any) -> Callable[[Any], bool]:
+    most = float(numpy.finfo(dtype).max)
+    return lambda value: type(value) in (int, float) and isfinite(value) and abs(value) <= most
+
+
+#: Whether what stands in JSON fits a datatype. BF16 reaches as far as FP32.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "BYTES": lambda value: type(value) is str,
+    "BOOL": lambda value: type(value) is bool,
+    **{name: (_whole if "INT" in name else _real)(dtype) for name, dtype in _DTYPES.items() if name != "BOOL"},
+    _BRAIN_FLOAT: _real(numpy.float32),
+}
 
 
 class Signature(NamedTuple):
@@ -141,34 +196,56 @@ class Signature(NamedTuple):
 
 def signature_of(package: ModelPackage) -> Signature:
     """The tensors of a model's features and of its output."""
+    # A feature may be left out by leaving out its tensor, too.
     inputs, output = package.features_schema, package.output_schema
-    # A feature may be left out by leaving out its tensor. A field of the output that may be missing is JSON: null.
-    required = output.get("required", ())
+    needed, given = inputs.get("required", ()), output.get("required", ())
     return Signature(
-        {name: _tensor(name, field) for name, field in inputs.get("properties", {}).items()},
         {
-            name: _tensor(name, field if name in required else {})
-            for name, field in output.get("properties", {}).items()
+            name: _tensor(name, field, left_out=name not in needed)
+            for name, field in inputs.get("properties", {}).items()
         },
+        {name: _output(name, field, always=name in given) for name, field in output.get("properties", {}).items()},
     )
 
 
-def _tensor(name: str, field: Any) -> Tensor:
-    if datatype := _datatype(field):
-        return Tensor(name, datatype)
-    if isinstance(field, dict) and field.get("type") == "array" and (datatype := _datatype(field.get("items"))):
+def _tensor(name: str, field: Any, *, left_out: bool = False) -> Tensor:
+    datatype, nullable = _datatype(field)
+    if datatype:
+        return Tensor(name, datatype, nullable=nullable, left_out=left_out)
+    if isinstance(field, dict) and field.get("type") == "array":
+        datatype, nullable = _datatype(field.get("items"))
         length = field.get("minItems")
         # Lists of one length make a matrix; of several lengths only rows that happen to agree would.
-        if length and length == field.get("maxItems"):
-            return Tensor(name, datatype, width=length)
+        if datatype and length and length == field.get("maxItems"):
+            return Tensor(name, datatype, width=length, nullable=nullable)
     return Tensor(name, "BYTES", holds_json=True)
 
 
-def _datatype(schema: Any) -> str | None:
-    """The datatype of what is one text, number or truth value."""
+def _output(name: str, field: Any, *, always: bool) -> Tensor:
+    """A number that may be missing is NaN where it is; of other datatypes none has a sign for that, so it is JSON."""
+    tensor = _tensor(name, field)
+    if (always and not tensor.nullable) or (tensor.datatype == "FP64" and tensor.width is None):
+        return tensor
+    return Tensor(name, "BYTES", holds_json=True)
+
+
+def _datatype(schema: Any) -> tuple[str | None, bool]:
+    """The datatype of what is one text, number or truth value, and whether it may be null instead."""
     if not isinstance(schema, dict):
-        return None
-    kind = schema.get("type")
+        return None, False
+    for either in ("anyOf", "oneOf"):
+        several = schema.get(either)
+        if isinstance(several, list):
+            others = [each for each in several if each != {"type": "null"}]
+            if len(others) == 1 and len(several) == 2:
+                return _datatype(others[0])[0], True
+            return None, False
+    kind, nullable = schema.get("type"), False
+    if isinstance(kind, list):
+        others = [each for each in kind if each != "null"]
+        if len(others) != 1:
+            return None, False
+        kind, nullable = others[0], len(others) < len(kind)
     if kind is None and schema.get("enum") and all(isinstance(value, str) for value in schema["enum"]):
         kind = "string"
-    return _DATATYPES.get(kind) if isinstance(kind, str) else None
+    return (_DATATYPES.get(kind) if isinstance(kind, str) else None), nullable

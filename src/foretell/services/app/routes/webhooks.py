@@ -38,7 +38,7 @@ async def create_webhook(
     await state.checked_urls.check(wanted.url, pointer("url"))
     async with state.database.transaction() as connection:
         endpoint, secret = await endpoints.create(
-            connection, caller.user_id, wanted.url, types=wanted.events, description=wanted.description
+            connection, caller.user_id, wanted.url, types=wanted.events, description=wanted.description or ""
         )
     response.headers.update(_NOT_STORED)
     return http.CreatedWebhook(**_webhook(endpoint).model_dump(), secret=secret)

@@ -4,6 +4,7 @@ A model's inputs are its features, each a tensor of its own (see `tensors.py`). 
 ever compressed: the client's asynchronous half can't read it.
 """
 
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, TypeVar
@@ -19,13 +20,16 @@ from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, allowed, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls
 from foretell.services.model.models import ModelLoading, ModelNotReady, Models
-from foretell.services.model.tensors import Tensor, size_of
+from foretell.services.model.tensors import LEFT_OUT, Tensor, size_of
 
 PREFIX = "/v2"
 
 _SERVER = v2.ServerMetadata("foretell", foretell.__version__, ["binary_tensor_data", "model_repository"])
 #: Parameters that ask for something else than the tensors; to ignore them would be to answer another question.
 _UNSUPPORTED = ("classification", "shared_memory_region", "sequence_id")
+_NO_JSON = "it must be JSON, in UTF-8 and not nested too deep"
+#: As Python's `json` writes them, and JSON has them not.
+_writes_no_number = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b").search
 _HEADER_LENGTH = v2.HEADER_LENGTH.lower().encode()
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
@@ -205,7 +209,10 @@ class OpenInference:
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise InvalidInference(reason=f"its inputs differ in their number of rows: {lengths}")
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if any(calls.signature.inputs[name].left_out for name in columns):
+            rows = [{name: value for name, value in row.items() if value is not LEFT_OUT} for row in rows]
+        return rows
 
 
 def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
@@ -216,7 +223,9 @@ def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
     except msgspec.ValidationError as error:
         raise InvalidInference(reason=str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidInference(reason="it must be JSON, in UTF-8 and not nested too deep") from None
+        no_number = _writes_no_number(body)
+        reason = "JSON has no NaN and no Infinity; null stands for what is missing" if no_number else _NO_JSON
+        raise InvalidInference(reason=reason) from None
 
 
 def _read(request: Request, body: Body) -> tuple[v2.InferRequest, dict[str, memoryview]]:
@@ -234,7 +243,7 @@ def _read(request: Request, body: Body) -> tuple[v2.InferRequest, dict[str, memo
     sizes = {
         given.name: size
         for given in asked.inputs
-        if (size := _size(given.parameters.get("binary_data_size"))) is not None
+        if (size := _size(_of(given.parameters, "binary_data_size"))) is not None
     }
     try:
         parts = v2.split_binary(memoryview(body)[length:], list(sizes.values()))
@@ -243,8 +252,12 @@ def _read(request: Request, body: Body) -> tuple[v2.InferRequest, dict[str, memo
     return asked, dict(zip(sizes, parts, strict=True))
 
 
+def _of(parameters: v2.Parameters | None, name: str) -> Any:
+    return None if parameters is None else parameters.get(name)
+
+
 def _size(value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and value >= 0):
+    if value is None or (type(value) is int and value >= 0):
         return value
     raise InvalidInference(reason="binary_data_size must be a number of bytes")
 
@@ -252,15 +265,15 @@ def _size(value: Any) -> int | None:
 def _refuse_unsupported(asked: v2.InferRequest) -> None:
     given = [asked.parameters]
     given += [tensor.parameters for tensor in asked.inputs]
-    given += [output.parameters for output in asked.outputs]
+    given += [output.parameters for output in asked.outputs or ()]
     for name in _UNSUPPORTED:
-        if any(parameters.get(name) for parameters in given):
+        if any(_of(parameters, name) for parameters in given):
             raise InvalidInference(reason=f"the parameter {name} is not supported")
 
 
 def _wanted(asked: v2.InferRequest, calls: ModelCalls) -> list[tuple[Tensor, bool]]:
     """The outputs that are asked for, in their order, and whether each is to be binary."""
-    by_default = asked.parameters.get("binary_data_output") is True
+    by_default = _of(asked.parameters, "binary_data_output") is True
     if not asked.outputs:
         return [(tensor, by_default) for tensor in calls.signature.outputs.values()]
     left = dict(calls.signature.outputs)
@@ -271,7 +284,8 @@ def _wanted(asked: v2.InferRequest, calls: ModelCalls) -> list[tuple[Tensor, boo
             names = ", ".join(calls.signature.outputs)
             why = "is asked for twice" if output.name in calls.signature.outputs else "is none of them"
             raise InvalidInference(reason=f"the outputs are {names}; {output.name[:60]!r} {why}")
-        wanted.append((tensor, output.parameters.get("binary_data", by_default) is True))
+        chosen = _of(output.parameters, "binary_data")
+        wanted.append((tensor, by_default if chosen is None else chosen is True))
     return wanted
 
 

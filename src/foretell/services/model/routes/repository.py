@@ -29,12 +29,12 @@ class AdminTokenNotSet(ForetellError):
 
 
 class _LoadRequest(msgspec.Struct, frozen=True):
-    parameters: v2.Parameters = {}
+    parameters: v2.Parameters | None = None
 
 
 class _UnloadRequest(msgspec.Struct, frozen=True):
     #: What clients of Triton send along (`unload_dependents`) means nothing here: no model depends on another.
-    parameters: v2.Parameters = {}
+    parameters: v2.Parameters | None = None
 
 
 class Repository:

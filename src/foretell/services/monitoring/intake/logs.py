@@ -37,11 +37,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     #: ISO 8601; without a zone it is UTC.
     timestamp: str
-    instance: str = ""
+    instance: str | None = None
     trace_id: str | None = None
     prediction_id: str | None = None
     request_id: str | None = None
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] | None = None
 
 
 _decode_record = msgspec.json.Decoder(Record).decode
@@ -66,7 +66,7 @@ def _row_of(record: Record, latest: int) -> LogRow:
     level = _RECORD_LEVELS.get(record.level)
     if level is None:
         raise WrongField("level", f"must be one of {', '.join(_RECORD_LEVELS)}")
-    fields = record.fields
+    fields = record.fields or {}
     for name in ("trace_id", "prediction_id", "request_id"):
         value = getattr(record, name)
         if value is not None:
@@ -76,7 +76,7 @@ def _row_of(record: Record, latest: int) -> LogRow:
     return LogRow(
         _moment("timestamp", record.timestamp, latest),
         record.service,
-        record.instance,
+        record.instance or "",
         level,
         message_of(record.message),
         record.trace_id or None,
