@@ -111,14 +111,15 @@ def logs(
 def redrive(
     queue: Annotated[str, typer.Argument(help="ml_tasks, ml_tasks.POOL or ml_results.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many, at most.")] = 1000,
+    discard: Annotated[bool, typer.Option("--discard", help="Throw all of them away, in place of sending.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; without this, only show them.")] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Send dead letters of a queue back to it. First shows them; with --yes, does it."""
+    """Send dead letters of a queue back to it, or discard them. First shows them; with --yes, does it."""
     from foretell.cli import monitoring
 
-    monitoring.redrive(queue, limit=limit, yes=yes, as_json=as_json, url=url)
+    monitoring.redrive(queue, limit=limit, discard=discard, yes=yes, as_json=as_json, url=url)
 
 
 def _show(name: str, as_json: bool, url: str | None, **parameters: Any) -> None:

@@ -97,6 +97,10 @@ class Monitoring:
         """What it answers to POST. Raises the same."""
         return self._send("POST", path, json=body, timeout=_MOVING_TIMEOUT_S)
 
+    def remove(self, path: str, parameters: Mapping[str, Any]) -> Any:
+        """What it answers to DELETE. Raises the same."""
+        return self._send("DELETE", path, params=parameters, timeout=_MOVING_TIMEOUT_S)
+
     def _send(self, method: str, path: str, **rest: Any) -> Any:
         try:
             answer = self._http.request(method, path, **rest)
@@ -143,25 +147,36 @@ def report(name: str, parameters: Mapping[str, Any], *, as_json: bool, url: str 
         tables.SHOW[name](content)
 
 
-def redrive(queue: str, *, limit: int, yes: bool, as_json: bool, url: str | None) -> None:
-    """Show the dead letters of a queue, and with `yes` send them back to it."""
+def redrive(queue: str, *, limit: int, discard: bool, yes: bool, as_json: bool, url: str | None) -> None:
+    """Show the dead letters of a queue, and with `yes` send them back to it, or discard all of them."""
     path = f"/queues/{quote(queue, safe='')}"
     with Monitoring(url) as monitoring:
-        if yes:
+        if yes and not discard:
             moved = monitoring.tell(f"{path}/redrive", {"limit": limit})
-            if as_json:
-                print_json(moved)
-            else:
-                say(f"{count(moved['moved'], 'message')} sent back to {queue}; {moved['left']} left.")
+            _tell_moved(moved, f"sent back to {queue}", as_json=as_json)
             return
         dead = monitoring.ask(f"{path}/dead", {"limit": min(limit, 50)})
+        if yes:
+            # Those that there are now. Had more come meanwhile, it would refuse: nobody has seen them.
+            moved = monitoring.remove(f"{path}/dead", {"confirm": dead["count"]})
+            _tell_moved(moved, f"of {queue} discarded", as_json=as_json)
+            return
     if as_json:
         print_json(dead)
         return
     tables.dead_letters(dead)
-    if dead["count"]:
+    if dead["count"] and discard:
+        remark(f"Nothing was changed. To discard all {count(dead['count'], 'message')} for good, add --yes.")
+    elif dead["count"]:
         number = min(limit, dead["count"])
         remark(f"Nothing was changed. To send {count(number, 'message')} back to {queue}, add --yes.")
+
+
+def _tell_moved(moved: Mapping[str, Any], where: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(moved)
+    else:
+        say(f"{count(moved['moved'], 'message')} {where}; {moved['left']} left.")
 
 
 def logs(

@@ -46,7 +46,7 @@ def service() -> Iterator[Service]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             told.asked.append((self.command, parts.path, dict(parse_qsl(parts.query)), body))
-            status, content = 200, told.answers.get(parts.path)
+            status, content = 200, told.answers.get(f"{self.command} {parts.path}", told.answers.get(parts.path))
             if told.token and self.headers.get("Authorization") != f"Bearer {told.token}":
                 status, content = 401, {"detail": "no"}
             elif content is None:
@@ -57,7 +57,7 @@ def service() -> Iterator[Service]:
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
@@ -158,6 +158,18 @@ def test_a_redrive_looks_first(call: Any, service: Service) -> None:
     answer = call("redrive", "ml_tasks", "--limit", "2", "--yes", "--url", service.url)
     assert answer.out == "2 messages sent back to ml_tasks; 1 left.\n"
     assert service.asked[-1] == ("POST", "/queues/ml_tasks/redrive", {}, {"limit": 2})
+
+
+def test_dead_letters_are_discarded_when_it_is_said_twice(call: Any, service: Service) -> None:
+    path = "/queues/ml_tasks/dead"
+    service.answers[path] = {"queue": "ml_tasks", "count": 3, "items": []}
+    service.answers[f"DELETE {path}"] = {"queue": "ml_tasks", "moved": 3, "left": 0}
+    answer = call("redrive", "ml_tasks", "--discard", "--url", service.url)
+    assert "To discard all 3 messages for good, add --yes." in answer.error
+    assert [asked[0] for asked in service.asked] == ["GET"]
+    answer = call("redrive", "ml_tasks", "--discard", "--yes", "--url", service.url)
+    assert answer.out == "3 messages of ml_tasks discarded; 0 left.\n"
+    assert service.asked[-1] == ("DELETE", path, {"confirm": "3"}, None)
 
 
 def record(message: str, **more: Any) -> dict[str, Any]:

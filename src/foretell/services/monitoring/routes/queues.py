@@ -9,6 +9,7 @@ from foretell.contracts.openapi import (
     json_body,
     path_parameter,
     problem_answers,
+    problem_content,
     query_parameter,
     reference,
     struct_schemas,
@@ -23,6 +24,7 @@ from foretell.services.monitoring.reports.dead_letters import (
     DeadLetterOffice,
     DeadLetters,
     Moved,
+    NotConfirmed,
 )
 from foretell.services.monitoring.routes.filters import WrongParameter, known_only, whole_number
 
@@ -103,7 +105,9 @@ def _paths() -> dict[str, Any]:
     discard = _operation("discard_dead_letters", "Throw all of them away", Moved, 404, 422, 503)
     discard["responses"]["409"] = {
         "description": "There are more or fewer than was confirmed.",
-        "content": {"application/problem+json": {"schema": reference("Problem")}},
+        "content": problem_content(
+            409, NotConfirmed.code, NotConfirmed(count=4, queue="ml_tasks", confirmed=3).message
+        ),
     }
     redrive = _operation("redrive", "Send them back to their queue", Moved, 404, 413, 422, 503)
     body = json_body(reference(RedriveOrder.__name__), {"A hundred": {"limit": 100}})
