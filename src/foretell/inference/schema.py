@@ -19,6 +19,9 @@ MAX_PROBLEMS = 20
 #: Beyond this an integer has no floating-point form, so no model can use it.
 _LARGEST = 2**1023
 
+#: A text that is longer, and longer than any that the schema speaks of, is long enough to be wrong when cut off here.
+_LONG_TEXT = 64 * 1024
+
 _TYPES = {
     "array": "a list",
     "boolean": "true or false",
@@ -42,6 +45,7 @@ class Validator:
         # The mask keeps the caller's values out of messages: they end in logs and in other people's screens.
         self._compiled = jsonschema_rs.Draft202012Validator(schema, mask="the value", offline=True)
         self._fits = self._compiled.is_valid
+        self._longest_text = max(_LONG_TEXT, 2 * _longest_text(schema))
         # What refers to places in its document can't be put into another one.
         self._fit_all: Callable[[Any], bool] | None = None
         if not _refers(schema):
@@ -72,12 +76,19 @@ class Validator:
         try:
             if not is_finite(value):
                 return [(_dotted(_where_not_finite(value)), "must be a finite number")]
-            found: list[Problem] = []
-            for error in islice(self._compiled.iter_errors(value), MAX_PROBLEMS):
-                found.extend(self._explain(error))
-            return found[:MAX_PROBLEMS]
+            # Each error of the library has a copy of the value, and there is one for each missing field.
+            short = _without_long_texts(value, self._longest_text)
+            found = self._found(short)
+            # What is right once it is cut off (a pattern, say) has to be looked at as it is.
+            return found or ([] if short is value else self._found(value))
         except (ValueError, RecursionError):
             return [("", "must be JSON: texts in valid Unicode, and keys that are texts")]
+
+    def _found(self, value: Any) -> list[Problem]:
+        found: list[Problem] = []
+        for error in islice(self._compiled.iter_errors(value), MAX_PROBLEMS):
+            found.extend(self._explain(error))
+        return found[:MAX_PROBLEMS]
 
     def _explain(self, error: jsonschema_rs.ValidationError) -> list[Problem]:
         """One error of the library as problems: one for each missing or unexpected field, else one."""
@@ -131,6 +142,29 @@ class Validator:
             except (KeyError, IndexError, TypeError):
                 return {}
         return part if isinstance(part, dict) else {}
+
+
+def _longest_text(schema: Any) -> int:
+    """The largest number of characters that a schema speaks of."""
+    if isinstance(schema, list):
+        return max(map(_longest_text, schema), default=0)
+    if not isinstance(schema, dict):
+        return 0
+    said = [schema[name] for name in ("minLength", "maxLength") if isinstance(schema.get(name), int)]
+    return max([*said, *map(_longest_text, schema.values())], default=0)
+
+
+def _without_long_texts(value: Any, longest: int) -> Any:
+    """The same value, or one whose texts have at most `longest` characters. Raises `RecursionError`."""
+    if isinstance(value, str):
+        return value[:longest] if len(value) > longest else value
+    if isinstance(value, dict):
+        parts = {name: _without_long_texts(part, longest) for name, part in value.items()}
+        return parts if any(parts[name] is not part for name, part in value.items()) else value
+    if isinstance(value, list):
+        items = [_without_long_texts(item, longest) for item in value]
+        return items if any(item is not before for item, before in zip(items, value, strict=True)) else value
+    return value
 
 
 def _refers(schema: Any) -> bool:

@@ -335,6 +335,13 @@ class BoundedProtocol(HttpProtocol):
             setattr(cycle, "content" if hasattr(cycle, "content") else "body", bytearray())
         self.headers = []
 
+    def on_response_complete(self) -> None:
+        """An answer is out. What nobody has read of its request's body goes, since the connection may stay for long."""
+        cycle: Any = self.cycle
+        if cycle is not None and cycle.response_complete and getattr(cycle, "body", None):
+            cycle.body = bytearray()
+        super().on_response_complete()
+
     def pause_writing(self) -> None:
         """The client does not read."""
         super().pause_writing()

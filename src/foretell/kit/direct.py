@@ -82,6 +82,8 @@ class Exchange(Request):
     def send(self, answer: Answer, *headers: Header) -> None:
         """Write the answer, and `headers` with it, unless the client has gone."""
         self.response_complete = True
+        # The connection keeps us until its next request, and counts the body no more.
+        self.content = b""
         if self.held is not None:
             self.held.give_back()
         if self.disconnected:

@@ -1,5 +1,6 @@
 """What fits a schema, and how misfits are explained."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -94,6 +95,32 @@ def test_a_hostile_value_gets_a_bounded_answer(validator: Validator) -> None:
     assert len(problems) <= MAX_PROBLEMS
     assert "\n" not in sentence(problems)
     assert all(len(field) <= 60 for field, _ in problems)
+
+
+def test_what_is_wrong_with_a_long_text_is_said_without_a_copy_of_it_for_each_problem() -> None:
+    schema = {
+        "type": "object",
+        "required": ["a", "b", "c", "d"],
+        "properties": {"text": {"type": "string", "maxLength": 100_000}, "many": {"items": {"pattern": "^x*$"}}},
+    }
+    checked = Validator(schema)
+    value = {"text": "x" * 8_000_000, "many": ["x", "x" * 8_000_000]}
+    tracemalloc.start()
+    try:
+        found = checked.problems(value)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ("text", "must have at most 100000 characters") in found
+    assert len(found) == 5
+    assert most < 8_000_000
+    # What was all right up to where it is cut off is looked at as a whole.
+    assert checked.problems({**dict.fromkeys("abcd"), "text": "x" * 100_001}) == [
+        ("text", "must have at most 100000 characters")
+    ]
+    odd = {**dict.fromkeys("abcd"), "many": ["x" * 300_000 + "y"]}
+    assert checked.problems(odd) == [("many.0", "must match ^x*$")]
+    assert checked.problems({**dict.fromkeys("abcd"), "text": "x" * 100_000}) == []
 
 
 def test_depth_does_not_overflow(validator: Validator) -> None:

@@ -5,9 +5,11 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.kit.hot_routes import Connection, Server, post, running
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from foretell.kit.asgi import Message, read_body
 from foretell.kit.direct import Exchange
@@ -205,6 +207,28 @@ async def test_what_a_client_sent_before_it_hung_up_is_let_go_at_once(tmp_path: 
             assert kept == []
     finally:
         gc.enable()
+
+
+@WAYS
+async def test_a_connection_that_stays_open_keeps_no_body_whose_answer_is_out(tmp_path: Path, path: str) -> None:
+    def kept() -> list[Any]:
+        bodies = [each.content for each in gc.get_objects() if isinstance(each, Exchange)]
+        bodies += [each.body for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
+        return [body for body in bodies if len(body)]
+
+    way = "/weigh" if path == "/echo" else "/weigh-cold"
+    async with running(tmp_path, max_bytes_under_way=1024 * 1024) as server, connected(server) as connection:
+        server.may_go_on.set()
+        # Refused, answered, and refused before anybody has read it.
+        for target, body, expected in (
+            (way, b"[" * 30_000, 413),
+            (path, b"x" * 90_000, 200),
+            ("/nowhere", b"x" * 90_000, 404),
+        ):
+            await connection.say(post(target, body))
+            assert (await connection.answer())[0] == expected
+            while kept():
+                await asyncio.sleep(0.01)
 
 
 async def test_a_body_in_small_pieces_takes_no_more_room_than_it_has() -> None:
