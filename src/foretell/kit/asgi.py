@@ -30,11 +30,22 @@ Check = Callable[[], Coroutine[Any, Any, None]]
 _CHECK_TIMEOUT_S = 2.5
 
 
+#: Bounds the bodies of most services.
+BODY_SETTING = "FORETELL_MAX_BODY_BYTES"
+
+
 class BodyTooLarge(ForetellError):
-    """The body is larger than the {max_bytes} bytes that are allowed."""
+    """The body is larger than the {max_bytes} bytes that are allowed ({setting})."""
 
     code = "body_too_large"
     status = 413
+
+    def __init__(self, *, max_bytes: int, setting: str = BODY_SETTING) -> None:
+        """`setting` raises the bound; where there is none, nothing is said of it."""
+        if setting:
+            super().__init__(max_bytes=max_bytes, setting=setting)
+        else:
+            super().__init__(f"The body is larger than the {max_bytes} bytes that are allowed.", max_bytes=max_bytes)
 
 
 class ClientGone(Exception):
@@ -45,13 +56,13 @@ class ClientGone(Exception):
 Body = bytes | bytearray
 
 
-async def read_body(receive: Receive, max_bytes: int) -> Body:
+async def read_body(receive: Receive, max_bytes: int, setting: str = BODY_SETTING) -> Body:
     """The whole body of a request. Raises `BodyTooLarge` as soon as it is, and `ClientGone`."""
     message = await receive()
     if not message.get("more_body") and message["type"] == "http.request":
         body: bytes = message.get("body", b"")
         if len(body) > max_bytes:
-            raise BodyTooLarge(max_bytes=max_bytes)
+            raise BodyTooLarge(max_bytes=max_bytes, setting=setting)
         return body
     # Not a list of parts: of small ones, it would be many times as large as the body.
     whole = bytearray()
@@ -60,7 +71,7 @@ async def read_body(receive: Receive, max_bytes: int) -> Body:
             raise ClientGone
         whole += message.get("body", b"")
         if len(whole) > max_bytes:
-            raise BodyTooLarge(max_bytes=max_bytes)
+            raise BodyTooLarge(max_bytes=max_bytes, setting=setting)
         if not message.get("more_body"):
             return whole
         # While we wait, the last part is there but once.

@@ -33,7 +33,7 @@ _LOOK_EVERY_S = 1.0
 
 
 class AddressTooLong(ForetellError):
-    """The address is longer than the {max_bytes} bytes that a request's head may have."""
+    """The address is longer than the {max_bytes} bytes that a head may have (FORETELL_MAX_HEAD_BYTES)."""
 
     code = "address_too_long"
     status = 414
@@ -85,7 +85,7 @@ class TooMuchUnderWay(ForetellError):
 
 
 class BodyTooHeavy(ForetellError):
-    """The body would take about {bytes} bytes of memory, and {allowed} are allowed. Send less at once."""
+    """The body would take {bytes} bytes of memory, of {allowed} (FORETELL_MAX_BYTES_UNDER_WAY). Send less at once."""
 
     code = "body_too_heavy"
     status = 413

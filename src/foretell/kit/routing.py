@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import structlog
 
-from foretell.kit.asgi import HELD, JSON, Body, ClientGone, Receive, Scope, Send, read_body
+from foretell.kit.asgi import BODY_SETTING, HELD, JSON, Body, ClientGone, Receive, Scope, Send, read_body
 from foretell.kit.batching import Batcher
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import InternalError, InvalidRequest, MethodNotAllowed, NothingHere, problem_bytes
@@ -81,10 +81,15 @@ class Request(ABC):
 class AsgiRequest(Request):
     """One that comes through ASGI."""
 
-    __slots__ = ("_held", "_max_body_bytes", "_receive", "peer")
+    __slots__ = ("_body_setting", "_held", "_max_body_bytes", "_receive", "peer")
 
     def __init__(
-        self, scope: Scope, receive: Receive, max_body_bytes: int, parameters: Mapping[str, str] = _NO_PARAMETERS
+        self,
+        scope: Scope,
+        receive: Receive,
+        max_body_bytes: int,
+        parameters: Mapping[str, str] = _NO_PARAMETERS,
+        body_setting: str = BODY_SETTING,
     ) -> None:
         super().__init__(scope["headers"], scope["query_string"], parameters)
         client = scope.get("client")
@@ -92,6 +97,7 @@ class AsgiRequest(Request):
         self.peer: str = client[0] if client else ""
         self._receive = receive
         self._max_body_bytes = max_body_bytes
+        self._body_setting = body_setting
         #: None where no connection is: the process asks itself.
         self._held = scope.get(HELD)
 
@@ -107,7 +113,7 @@ class AsgiRequest(Request):
 
     async def body(self) -> Body:
         """The whole body. Raises `BodyTooLarge` and `ClientGone`."""
-        return await read_body(self._receive, self._max_body_bytes)
+        return await read_body(self._receive, self._max_body_bytes, self._body_setting)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes in, for those who bound how much of it they keep. Raises `ClientGone`."""
@@ -278,10 +284,13 @@ class Routes:
         routes: Iterable[Route],
         *,
         max_body_bytes: int,
+        body_setting: str = BODY_SETTING,
         explain: Explain = problem_answer,
         parts: Iterable[Part] = (),
     ) -> None:
+        """`body_setting` is what an operator changes `max_body_bytes` by; empty where that is fixed."""
         self._max_body_bytes = max_body_bytes
+        self._body_setting = body_setting
         self._explain = explain
         self._parts = tuple(parts)
         self._places: dict[str, _Place] = {}
@@ -307,7 +316,7 @@ class Routes:
             # Where the log of requests looks for the template.
             scope["route"] = place
             handler = place.handlers.get(scope["method"]) or self._other_method(place, scope["method"])
-        request = AsgiRequest(scope, receive, self._max_body_bytes, parameters)
+        request = AsgiRequest(scope, receive, self._max_body_bytes, parameters, self._body_setting)
         try:
             answer = await answered(handler, request, path, self._explain)
         except ClientGone:

@@ -195,3 +195,38 @@ async def test_a_client_that_leaves_in_the_middle_does_no_harm(app: Running, hea
         writer.close()
         await writer.wait_closed()
     assert (await app.client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/models", "/balance", "/events", "/docs", "/openapi.json", "/predictions", "/nothing"]
+)
+async def test_head_is_answered_as_get_is_without_a_body(app: Running, path: str) -> None:
+    _, headers = await app.open_account()
+    asked = await app.client.get(path, headers=headers)
+    head = await app.client.head(path, headers=headers)
+    assert (head.status_code, head.content) == (asked.status_code, b"")
+    for name in ("content-type", "content-length"):
+        assert head.headers.get(name) == asked.headers.get(name)
+
+
+async def test_head_of_a_stream_does_not_wait_for_its_end(app: Running) -> None:
+    _, headers = await app.open_account()
+    head = await asyncio.wait_for(app.client.head("/events", headers=headers | {"Accept": "text/event-stream"}), 30)
+    assert (head.status_code, head.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+
+
+async def test_what_takes_no_get_takes_no_head_and_says_what_it_takes(app: Running) -> None:
+    for path, allowed in {"/users": "POST", PATH: "POST"}.items():
+        head = await app.client.head(path)
+        assert (head.status_code, head.headers["allow"]) == (405, allowed)
+    refused = await app.client.put("/balance")
+    assert (refused.status_code, set(refused.headers["allow"].split(", "))) == (405, {"GET", "HEAD", "PATCH"})
+
+
+async def test_a_body_that_is_too_large_is_told_which_setting_raises_the_bound(app: Running) -> None:
+    _, headers = await app.open_account()
+    for path in (PATH, "/api-keys"):
+        answer = await app.client.post(path, content=b" " * (app.settings.max_body_bytes + 1), headers=headers)
+        assert answer.status_code == 413
+        assert "(FORETELL_MAX_BODY_BYTES)" in answer.json()["detail"]
+        assert answer.json()["setting"] == "FORETELL_MAX_BODY_BYTES"

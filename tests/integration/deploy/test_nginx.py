@@ -310,7 +310,11 @@ def test_a_body_is_too_large_for_nginx_where_it_is_for_the_service(
     assert larger.status_code == 413
     told = larger.json()
     assert str(bound) in (told["error"] if "/v2/" in path else told["detail"])
-    assert "/v2/" in path or told["code"] == "body_too_large"
+    assert "/v2/" in path or (told["code"], told["setting"]) == ("body_too_large", _setting_of(path))
+
+
+def _setting_of(path: str) -> str:
+    return "FORETELL_MONITORING_MAX_BODY_BYTES" if path.startswith("/monitoring/") else "FORETELL_MAX_BODY_BYTES"
 
 
 def test_the_service_sees_the_true_address(door: Door) -> None:

@@ -29,6 +29,7 @@ from foretell.kit.batching import Batcher
 from foretell.kit.clock_check import check_clock
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError, Misconfigured
+from foretell.kit.head import answer_head
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.app import submit
 from foretell.services.app.api import build_api, surround
@@ -86,7 +87,10 @@ class App:
                     allowance.lift()
                     await send(message)
 
-                await self._api(scope, receive, send_and_lift)
+                if scope["method"] == "HEAD":
+                    await answer_head(self._api, scope, receive, send_and_lift)
+                else:
+                    await self._api(scope, receive, send_and_lift)
             return
         await self._api(scope, receive, send)
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from foretell.domain.errors import Forbidden, InvalidToken
 from foretell.kit.errors import ForetellError
+from foretell.kit.head import ASKED_METHOD
 from foretell.kit.problems import (
     InternalError,
     InvalidRequest,
@@ -78,11 +79,14 @@ async def _from_framework(request: Request, error: Exception) -> Response:
         explained = cause
     elif error.status_code in (404, 405) and (methods := _methods(request)):
         # The framework names the methods of one route; others may stand at the same address, or in front of it.
-        explained, headers = MethodNotAllowed(method=request.method), {"Allow": ", ".join(methods)}
+        explained, headers = (
+            MethodNotAllowed(method=_asked_method(request)),
+            {"Allow": ", ".join(methods)},
+        )
     elif error.status_code == 404:
         explained = NothingHere()
     elif error.status_code == 405:
-        explained = MethodNotAllowed(method=request.method)
+        explained = MethodNotAllowed(method=_asked_method(request))
     elif error.status_code == 401:
         explained = InvalidToken()
     elif error.status_code == 403:
@@ -96,10 +100,15 @@ async def _from_framework(request: Request, error: Exception) -> Response:
     return problem_response(explained, request, headers)
 
 
+def _asked_method(request: Request) -> str:
+    return str(request.scope.get(ASKED_METHOD, request.method))
+
+
 def _methods(request: Request) -> list[str]:
     """Every method that the address takes, as the OpenAPI page has it; none for an address that is not there."""
     template = getattr(request.scope.get("route"), "path_format", request.url.path)
-    return [method.upper() for method in request.app.openapi()["paths"].get(template, ())]
+    methods = [method.upper() for method in request.app.openapi()["paths"].get(template, ())]
+    return [*methods, "HEAD"] if "GET" in methods else methods
 
 
 def _explain(errors: Sequence[Mapping[str, Any]], body: Any) -> ForetellError:

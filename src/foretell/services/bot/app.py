@@ -104,7 +104,7 @@ class Bot:
         routes = [Notifications(self.parts.outbox, self._secret).route]
         if self._settings.bot_webhook_url:
             routes.append(WebhookUpdates(webhook_secret(self._secret), self.take).route)
-        return RequestLog(Routes(routes, max_body_bytes=_MAX_BODY_BYTES, parts=[operations]))
+        return RequestLog(Routes(routes, max_body_bytes=_MAX_BODY_BYTES, body_setting="", parts=[operations]))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Talk until `stopping` is set."""

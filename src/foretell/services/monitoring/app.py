@@ -24,7 +24,7 @@ from foretell.services.monitoring.migrations.run import migrate_when_possible
 from foretell.services.monitoring.openapi import openapi
 from foretell.services.monitoring.parts import Part, Surroundings
 from foretell.services.monitoring.routes import alerts, drift, heartbeats, queues, reports, targets
-from foretell.services.monitoring.settings import MonitoringSettings
+from foretell.services.monitoring.settings import BODY_SETTING, MonitoringSettings
 from foretell.services.monitoring.storage import instances
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 
@@ -70,6 +70,7 @@ def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
     app: Application = Routes(
         [*(route for part in parts for route in part.routes), Route("GET", "/metrics", _show_metrics)],
         max_body_bytes=settings.monitoring_max_body_bytes,
+        body_setting=BODY_SETTING,
         parts=[
             operations,
             Documentation("Foretell monitoring service", lambda: openapi(parts, token_needed=bool(token))),

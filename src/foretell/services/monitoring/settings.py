@@ -8,6 +8,8 @@ from pydantic_settings import NoDecode
 
 from foretell.services.monitoring.alerts.settings import AlertSettings
 
+#: Bounds the bodies of this service.
+BODY_SETTING = "FORETELL_MONITORING_MAX_BODY_BYTES"
 _SHORTEST_TOKEN = 16
 _SCHEMA = "monitoring"
 

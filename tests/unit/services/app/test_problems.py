@@ -117,5 +117,5 @@ async def test_whatever_happens_the_answer_is_a_problem(api: FastAPI, path: str,
 async def test_a_wrong_method_is_told_the_right_ones(api: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
         response = await client.delete("/explained")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
     assert response.json()["code"] == "method_not_allowed"

@@ -16,7 +16,7 @@ from foretell.kit.routing import AsgiRequest, Request
 from foretell.services.monitoring import measures
 from foretell.services.monitoring.intake.reading import Reading
 from foretell.services.monitoring.intake.room import Room
-from foretell.services.monitoring.settings import MonitoringSettings
+from foretell.services.monitoring.settings import BODY_SETTING, MonitoringSettings
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.writing import Writer
 
@@ -81,7 +81,7 @@ class Intake:
         """How long the body will be, 0 if that is not said. Refuses what would be refused in the end."""
         announced = int(request.header(b"content-length") or 0)
         if announced > self._max_body_bytes:
-            raise BodyTooLarge(max_bytes=self._max_body_bytes)
+            raise BodyTooLarge(max_bytes=self._max_body_bytes, setting=BODY_SETTING)
         if (request.header(b"content-encoding") or b"identity").lower() != b"identity":
             raise UnknownEncoding
         return announced
@@ -97,7 +97,7 @@ class Intake:
                 async for chunk in request.chunks():
                     size += len(chunk)
                     if size > self._max_body_bytes:
-                        raise BodyTooLarge(max_bytes=self._max_body_bytes)
+                        raise BodyTooLarge(max_bytes=self._max_body_bytes, setting=BODY_SETTING)
                     beyond = size - sum(taken)
                     if beyond > 0:
                         self._room.take_now(beyond)
