@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from foretell.contracts.fields import Field
-from foretell.services.bot.filling.asking import said, shortened
+from foretell.services.bot.filling.asking import complaint, said, shortened
+from foretell.services.bot.filling.reading import DoesNotFit, check
 from foretell.services.bot.keyboards import Button, Keyboard
 from foretell.services.bot.models import Model
 from foretell.services.bot.words import Marked, Words
@@ -38,7 +39,7 @@ def outcome_message(prediction: Mapping[str, Any], model: Model | None, words: W
     if status == "succeeded":
         lines += _answer(prediction.get("output"), model, words)
     elif status == "failed":
-        lines += _failure(prediction.get("error") or {}, words)
+        lines += _failure(prediction, model, words)
     else:
         lines.append(words(f"status.{status}"))
     lines += ["", _footer(prediction, words)]
@@ -54,12 +55,37 @@ def outcome_message(prediction: Mapping[str, Any], model: Model | None, words: W
     return "\n".join(lines), Keyboard(rows)
 
 
-def _failure(error: dict[str, Any], words: Words) -> list[str]:
+def _failure(prediction: Mapping[str, Any], model: Model | None, words: Words) -> list[str]:
+    error = prediction.get("error") or {}
     code = str(error.get("code") or "")
+    wrong = _wrong_fields(prediction.get("input"), model, words) if code == "invalid_input" else []
+    if wrong:
+        return [words("failed.invalid_fields"), *wrong, words("failed.free")]
     key = f"failed.{code}" if code in _KNOWN_CODES else "failed.other"
     lines = [words(key, reason=shortened(str(error.get("message") or code), _LONGEST_VALUE))]
     lines.append(words("failed.free"))
     return lines
+
+
+def _wrong_fields(values: Any, model: Model | None, words: Words) -> list[str]:
+    """A line for each field whose value can't be one: in the reader's language, where the model's reason is English.
+
+    Empty where the field model sees nothing wrong; then the model's own reason is all there is.
+    """
+    if model is None or not isinstance(values, Mapping):
+        return []
+    lines = []
+    for field in model.fields:
+        try:
+            if field.name in values:
+                check(field, values[field.name])
+            elif field.required:
+                raise DoesNotFit("wrong.missing")
+        except DoesNotFit as wrong:
+            # In a form there are buttons below to choose from, and here are none.
+            why = Marked(words("failed.choice") if wrong.key == "wrong.choice" else complaint(wrong, words))
+            lines.append(words("failed.field", title=Marked(words.of(field.title)), why=why))
+    return lines[:_MOST_LINES]
 
 
 def _footer(prediction: Mapping[str, Any], words: Words) -> str:

@@ -62,6 +62,16 @@ class Words:
         text = self._texts.ngettext(key, key, number)
         return text.format(number=self.number(number), **{name: _safe(value) for name, value in values.items()})
 
+    def measure(self, value: float, unit: Any) -> str:
+        """A number with its unit, not escaped. `unit` has `en` and `ru`, each in the one form that a schema has."""
+        key = f"unit.{unit.en.casefold()}"
+        if catalogue(self.language).get(key) is None:
+            # In brackets, since a number wants another form than the one there is: 1 mile, 21 миля.
+            return f"{self.number(value)} ({getattr(unit, self.language)})"
+        # What is no whole number has the form of two in Russian (1,5 мили), and more than one in English.
+        amount = int(abs(value)) if float(value).is_integer() else 2
+        return self._texts.ngettext(key, key, amount).format(number=self.number(value))
+
     def of(self, words: Any) -> str:
         """The one of two texts that is in this language, escaped: an object or a mapping with `en` and `ru`."""
         if isinstance(words, dict):

@@ -10,6 +10,7 @@ from string import Formatter
 import pytest
 
 import foretell.services.bot
+from foretell.contracts.fields import Words as FieldWords
 from foretell.services.bot.filling import reading
 from foretell.services.bot.words import LANGUAGES, Marked, Words, catalogue, language_of
 
@@ -68,9 +69,11 @@ def test_both_languages_have_the_same_texts_with_the_same_names_and_tags() -> No
 
 
 def test_russian_has_three_plural_forms() -> None:
-    assert {key: len(forms) for key, forms in texts_of("ru").items() if len(forms) > 1} == dict.fromkeys(
+    several = {key: len(forms) for key, forms in texts_of("ru").items() if len(forms) > 1}
+    assert {key: count for key, count in several.items() if not key.startswith("unit.")} == dict.fromkeys(
         ("credits", "stars", "bounds.max_length"), 3
     )
+    assert set(several.values()) == {3}
     words = Words("ru")
     assert [words.count("credits", number) for number in (1, 2, 5, 11, 21, 1000)] == [
         "1 кредит",
@@ -85,6 +88,20 @@ def test_russian_has_three_plural_forms() -> None:
         "2 credits",
         "1,000 credits",
     ]
+
+
+def test_numbers_stand_with_the_form_of_their_unit_that_fits() -> None:
+    miles, furlongs = FieldWords(en="miles", ru="мили"), FieldWords(en="furlongs", ru="фурлонги")
+    english, russian = Words("en"), Words("ru")
+    assert [english.measure(value, miles) for value in (1, 1.0, 550.0, 0.5, 0)] == [
+        *("1 mile", "1 mile", "550 miles", "0.5 miles", "0 miles"),
+    ]
+    assert [russian.measure(value, miles) for value in (1, 2, 5, 11, 21, 1500, 1.5, -3, 0)] == [
+        *("1 миля", "2 мили", "5 миль", "11 миль", "21 миля", "1\u00a0500 миль", "1,5 мили", "-3 мили", "0 миль"),
+    ]
+    # A unit that the catalogue does not know is there in one form only.
+    assert (english.measure(3, furlongs), russian.measure(3, furlongs)) == ("3 (furlongs)", "3 (фурлонги)")
+    assert {key.removeprefix("unit.") for key in texts_of("en") if key.startswith("unit.")} >= {"miles", "minutes"}
 
 
 def test_every_text_is_said_somewhere_and_every_key_has_a_text() -> None:

@@ -32,9 +32,7 @@ def said(field: Field, value: Any, words: Words) -> str:
         if choice.value == value:
             return str(getattr(choice.label, words.language))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # In brackets, since a unit is written in one form, and a number wants another: 1 mile, 21 миля.
-        unit = f" ({getattr(field.unit, words.language)})" if field.unit is not None else ""
-        return words.number(value) + unit
+        return words.number(value) if field.unit is None else words.measure(value, field.unit)
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
