@@ -14,7 +14,7 @@ from foretell.cli.interrupting import signals_interrupt
 from foretell.cli.log_lines import print_lines
 from foretell.cli.output import count, duration, print_json, remark, remarks, say, show, table
 from foretell.cli.trying import TRY
-from foretell.local.compose import Compose, workers_of
+from foretell.local.compose import WORKERS, Compose, workers_of
 from foretell.local.compose_logs import ComposeLogs
 from foretell.local.compose_start import ComposeStart
 from foretell.local.containers import Container
@@ -64,20 +64,20 @@ def _undone_on_failure(compose: Compose, *, undo: bool) -> Iterator[None]:
         raise
 
 
-def _watch(compose: Compose, docker: "subprocess.Popen[str]") -> None:
-    """Show how the containers become healthy."""
+def _watch(compose: Compose, docker: "subprocess.Popen[str]", service: str | None = None) -> None:
+    """Show how the containers become healthy, all or those of a service."""
     start = ComposeStart(compose)
     if remarks.is_terminal:
         from rich.live import Live
 
         with Live(console=remarks, transient=True, refresh_per_second=4) as live:
-            for containers in start.until_healthy(docker):
+            for containers in start.until_healthy(docker, service):
                 live.update(_progress(containers))
         return
     # Those that are healthy already are no news.
     said = {each.name for each in compose.containers() if each.healthy}
     started = time.monotonic()
-    for containers in start.until_healthy(docker):
+    for containers in start.until_healthy(docker, service):
         for each in containers:
             if each.healthy and each.name not in said:
                 said.add(each.name)
@@ -205,5 +205,5 @@ def scale(workers: int) -> None:
     before = workers_of(compose.containers())
     remark(f"Scaling to {count(workers, 'worker')}; those that leave finish what they have in hand …")
     if workers != before:
-        _watch(compose, compose.begin_scale(workers))
+        _watch(compose, compose.begin_scale(workers), WORKERS)
     say(f"Foretell runs with {count(workers, 'worker')} now.")

@@ -27,8 +27,8 @@ class ComposeStart:
         self._compose = compose
         self._clock = clock
 
-    def until_healthy(self, docker: "subprocess.Popen[str]") -> Iterator[list[Container]]:
-        """Yields all containers until `docker` has ended and each of them is healthy.
+    def until_healthy(self, docker: "subprocess.Popen[str]", service: str | None = None) -> Iterator[list[Container]]:
+        """Yields the containers, all or those of a service, until `docker` has ended and each of them is healthy.
 
         Raises `StartFailed` for a container that ends, or that is not healthy and nothing happens any more; else what
         Docker itself said went wrong.
@@ -37,7 +37,7 @@ class ComposeStart:
         try:
             while True:
                 under_way = docker.poll() is None
-                containers = self._compose.containers()
+                containers = [each for each in self._compose.containers() if service in (None, each.service)]
                 yield containers
                 now = [(each.name, each.state, each.healthy) for each in containers]
                 if now != before:
@@ -74,9 +74,4 @@ class ComposeStart:
 
 
 def _is_hopeless(container: Container) -> bool:
-    return (
-        container.restarts >= _HOPELESS_AFTER_RESTARTS
-        or (container.state == "stopped" and container.exit_code != 0)
-        # Docker has asked often enough, and found it unhealthy each time.
-        or (container.state == "running" and not container.healthy)
-    )
+    return container.restarts >= _HOPELESS_AFTER_RESTARTS or (container.state == "stopped" and container.exit_code != 0)
