@@ -12,7 +12,17 @@ from rich.text import Text
 
 from foretell.cli.interrupting import signals_interrupt
 from foretell.cli.log_lines import print_lines
-from foretell.cli.output import count, duration, print_json, remark, remarks, say, show, table
+from foretell.cli.output import (
+    count,
+    duration,
+    exit_code,
+    print_json,
+    remark,
+    remarks,
+    say,
+    show,
+    table,
+)
 from foretell.cli.trying import TRY
 from foretell.local.compose import WORKERS, Compose, workers_of
 from foretell.local.compose_logs import ComposeLogs
@@ -149,16 +159,18 @@ def down() -> None:
 # status
 
 
-def status(*, as_json: bool) -> None:
-    """Show each container."""
+def status(*, as_json: bool) -> int:
+    """Show each container, and return how the command ends."""
     compose = Compose()
     containers = compose.containers()
+    # What was to be done once, and is done, is well.
+    code = exit_code([each.healthy or (each.state == "stopped" and each.exit_code == 0) for each in containers])
     if as_json:
         print_json([asdict(each) for each in containers])
-        return
+        return code
     if not containers:
         say("Foretell is not running here. Start it: python start.py --engine docker --start")
-        return
+        return code
     made = table(["service", "instance", "state", "health", "port", "container", "uptime"], right=["port", "uptime"])
     for each in containers:
         made.add_row(
@@ -173,6 +185,7 @@ def status(*, as_json: bool) -> None:
     if not any(each.service == "bot" for each in containers):
         made.add_row("bot", "", "off (no TELEGRAM_TOKEN)", "", "", "", "")
     show(made)
+    return code
 
 
 def _health(each: Container) -> Text:

@@ -92,10 +92,10 @@ def down(engine: Engine = None) -> None:
 def status(
     engine: Engine = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
 ) -> None:
-    """Show each process: state, health, port, pid, uptime."""
+    """Show each process: state, health, port, pid, uptime. Ends with 0 if all is well, 1 if not, 3 if nothing runs."""
     from foretell.cli import running
 
-    running.status(engine, as_json=as_json)
+    raise typer.Exit(running.status(engine, as_json=as_json))
 
 
 @app.command()

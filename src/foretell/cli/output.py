@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,13 @@ class _Console(Console):
 console = _Console(highlight=False)
 #: For progress and remarks, so that what a command answers can be piped.
 remarks = _Console(stderr=True, highlight=False)
+
+
+def exit_code(healthy: Sequence[bool]) -> int:
+    """How `status` ends: 0 when all is well, 1 when it is not, and 3, as systemctl has it, when nothing runs."""
+    if not healthy:
+        return 3
+    return 0 if all(healthy) else 1
 
 
 def say(text: str) -> None:

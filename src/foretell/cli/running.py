@@ -12,7 +12,17 @@ from rich.text import Text
 from foretell.cli import containers
 from foretell.cli.interrupting import signals_interrupt
 from foretell.cli.log_lines import print_lines
-from foretell.cli.output import count, duration, print_json, remark, remarks, say, show, table
+from foretell.cli.output import (
+    count,
+    duration,
+    exit_code,
+    print_json,
+    remark,
+    remarks,
+    say,
+    show,
+    table,
+)
 from foretell.cli.trying import TRY
 from foretell.kit.disk import DiskFull, is_full
 from foretell.local.engine import LocalEngine, NotRunning
@@ -248,11 +258,10 @@ def _choose(engine_name: str | None) -> str:
 # status
 
 
-def status(engine_name: str | None, *, as_json: bool) -> None:
-    """Show what runs."""
+def status(engine_name: str | None, *, as_json: bool) -> int:
+    """Show what runs, and return how the command ends."""
     if _choose(engine_name) == "docker":
-        containers.status(as_json=as_json)
-        return
+        return containers.status(as_json=as_json)
     engine = _engine()
     if is_full(engine.installation.data_dir):
         remark(DiskFull(folder=engine.installation.data_dir).message)
@@ -263,10 +272,11 @@ def status(engine_name: str | None, *, as_json: bool) -> None:
             print_json([])
         else:
             say(error.message)
-        return
+        return exit_code([])
+    code = exit_code([each.healthy for each in statuses])
     if as_json:
         print_json([asdict(each) for each in statuses])
-        return
+        return code
     made = table(["service", "instance", "state", "health", "port", "pid", "uptime"], right=["port", "pid", "uptime"])
     for each in statuses:
         made.add_row(
@@ -281,6 +291,7 @@ def status(engine_name: str | None, *, as_json: bool) -> None:
     for service, why in engine.left_out(engine.running_record()).items():
         made.add_row(service, "", why, "", "", "", "")
     show(made)
+    return code
 
 
 def _health(each: ProcessStatus) -> Text:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from foretell import __version__
 from foretell.cli.main import app
+from foretell.cli.output import exit_code
 from foretell.cli.predicting import FieldUnreadable, read_fields
 from foretell.domain.accounts.authentication import authenticate
 from foretell.domain.accounts.passwords import Passwords
@@ -49,6 +50,11 @@ def test_shells_complete_commands(
     assert foretell().out.split() == [offered]
 
 
+@pytest.mark.parametrize(("healthy", "code"), [([], 3), ([True, True], 0), ([True, False], 1)])
+def test_status_ends_so_that_scripts_can_ask(healthy: list[bool], code: int) -> None:
+    assert exit_code(healthy) == code
+
+
 def test_prepare_makes_the_tables_once(foretell: CommandLine, folder: Path) -> None:
     first, second = foretell("prepare"), foretell("prepare")
     assert first.code == second.code == 0
@@ -81,7 +87,9 @@ def test_a_setting_from_a_file_reaches_every_command(
 def test_nothing_runs_is_a_sentence_and_no_failure(foretell: CommandLine, folder: Path) -> None:
     assert foretell("status").out.startswith("Foretell is not running here")
     assert foretell("down").out == "Foretell is not running here; there is nothing to stop.\n"
-    assert foretell("status").code == foretell("down").code == 0
+    assert foretell("down").code == 0
+    # For scripts: 3, as of any service that does not run.
+    assert foretell("status").code == foretell("status", "--json").code == 3
     assert json.loads(foretell("status", "--json").out) == []
     # Looking leaves nothing behind.
     assert list(folder.iterdir()) == []
