@@ -111,17 +111,20 @@ class Page:
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def build(self) -> None:
-        """Build it now, if it is not current. Raises `PageNotBuilt`, `InstallFailed`, `OSError`."""
-        if self.current():
-            return
+    def build(self, *, checks: bool = False) -> None:
+        """Build it now, if it is not current; with `checks`, have the packages that check it, too.
+
+        Raises `PageNotBuilt`, `InstallFailed`, `OSError`.
+        """
         with self._one_at_a_time():
+            if self.current() and not checks:
+                return
+            tools = self.tools()
+            self._log.unlink(missing_ok=True)
+            self._install(tools, checks=checks)
             if self.current():
                 return
-            self._log.unlink(missing_ok=True)
             digest = self._digest()
-            tools = self.tools()
-            self.install(tools)
             fresh = self.built.with_name("built.new")
             shutil.rmtree(fresh, ignore_errors=True)
             vite = str(self._web / "node_modules" / "vite" / "bin" / "vite.js")
@@ -137,12 +140,12 @@ class Page:
             return Tools(node, (npm,))
         return self._tools_from_pypi()
 
-    def install(self, tools: Tools, *, dev: bool = False) -> None:
-        """Have the packages of npm's lock file, with `dev` those of the checks, too. Raises `PageNotBuilt`."""
-        if self._has_packages(dev=dev):
+    def _install(self, tools: Tools, *, checks: bool) -> None:
+        """The packages of npm's lock file."""
+        if self._has_packages(dev=checks):
             return
         # No package that we build with needs a script of its own to be installed.
-        omitted = [] if dev else ["--omit=dev"]
+        omitted = [] if checks else ["--omit=dev"]
         command = [*tools.npm, "ci", *omitted, "--ignore-scripts", "--loglevel=error"]
         self._run(tools, command, "npm could not install its packages", {})
 

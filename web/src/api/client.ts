@@ -25,9 +25,15 @@ type Options<O> = More & {
 /** Proves that a request comes from this page and not from another one that our cookie went along with. */
 let csrfToken = "";
 let whenSessionIsOver: () => void = () => undefined;
+let renewToken: () => Promise<boolean> = () => Promise.resolve(false);
 
 export function takeCsrfToken(token: string): void {
   csrfToken = token;
+}
+
+/** `renew` asks for the token of the session that there is now; false when there is none. */
+export function onTokenRefused(renew: () => Promise<boolean>): void {
+  renewToken = renew;
 }
 
 /** `tell` is called when the API no longer knows who we are. */
@@ -55,6 +61,16 @@ export function queryOf(query: Readonly<Record<string, unknown>> = {}): string {
 
 /** Any call of the API; the answer is believed to be a `T`. Throws `Problem` and `Unreachable`. */
 export async function ask<T>(method: Method, url: string, body?: unknown, more: More = {}): Promise<T> {
+  try {
+    return await askOnce<T>(method, url, body, more);
+  } catch (error) {
+    // Another tab signed in anew: the token of this one belongs to a session that is no more.
+    if (!(error instanceof Problem) || error.code !== "csrf" || !(await renewToken())) throw error;
+    return askOnce<T>(method, url, body, more);
+  }
+}
+
+async function askOnce<T>(method: Method, url: string, body: unknown, more: More): Promise<T> {
   const headers: Record<string, string> = { Accept: "application/json", ...more.headers };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (method !== "get" && csrfToken) headers["X-CSRF-Token"] = csrfToken;

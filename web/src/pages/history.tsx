@@ -196,7 +196,7 @@ function Row({ item, model, reload }: { item: Prediction; model: Schemas["Model"
           <CancelButton id={item.id} done={reload} little />
         ) : (
           <a class="button little quiet" href={`/ui/models/${encodeURIComponent(item.model)}?again=${item.id}`}>
-            {t("askAgain")}
+            {t("again")}
           </a>
         )}
       </td>

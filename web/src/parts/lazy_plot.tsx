@@ -1,4 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
+import "../styles/plot.css";
 import type { PlotProps } from "./plot";
 
 type Plot = (typeof import("./plot"))["default"];

@@ -108,7 +108,7 @@ function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height:
   return {
     width: Math.max(element.clientWidth, 200),
     height,
-    padding: [8, 12, 0, 0],
+    padding: [8, 28, 0, 0],
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { size: 8 } },
     scales: {

@@ -1,4 +1,4 @@
-import { ask, call, onSessionOver, takeCsrfToken, type Schemas } from "../api/client";
+import { ask, call, onSessionOver, onTokenRefused, takeCsrfToken, type Schemas } from "../api/client";
 import { Problem } from "../api/problem";
 import { isLanguage, speak, type Language } from "../words";
 import { makeStore } from "./store";
@@ -22,6 +22,11 @@ const tabs = typeof BroadcastChannel === "undefined" ? null : new BroadcastChann
 onSessionOver(() => {
   const now = session.get();
   if (now.state === "in") session.set({ state: "over", user: now.user });
+});
+
+onTokenRefused(async () => {
+  await askWho();
+  return session.get().state === "in";
 });
 
 tabs?.addEventListener("message", (event: MessageEvent<string>) => {

@@ -63,7 +63,7 @@ const texts: Catalogue = {
   time: "Время",
   status: "Состояние",
   actions: "Действия",
-  pages: "Страницы",
+  pages: "Страницы списка",
   older: "Более ранние",
   newer: "Более поздние",
   newest: "К последним",
@@ -192,6 +192,7 @@ const texts: Catalogue = {
   inModel: "Модель",
   inAll: "Всего",
   askAgain: "Спросить с изменением",
+  again: "Спросить снова",
   cancelIt: "Отменить",
   status_queued: "В очереди",
   status_succeeded: "Готово",
@@ -384,6 +385,7 @@ const problems: Record<string, Text> = {
   problem_overloaded: "Система перегружена. Повторите через мгновение.",
   problem_internal_error: "Ошибка на нашей стороне. Она записана.",
   problem_csrf: "Страница устарела. Обновите её.",
+  problem_wrong_password: "Пароль неверен.",
 };
 
 export const ru: Record<string, Text> = { ...texts, ...problems };

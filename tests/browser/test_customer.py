@@ -1,0 +1,274 @@
+"""The stories of a new user and of a customer, and what happens when things break meanwhile."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.browser.conftest import PASSWORD, Visit
+from tests.services_database import run_aside
+from tests.system import System
+
+
+def ask(page: Page) -> None:
+    page.get_by_role("button", name="Ask", exact=True).click()
+
+
+def result(page: Page) -> Any:
+    return page.locator(".result-label")
+
+
+@pytest.fixture
+def no_worker(product: System) -> Any:
+    """Nothing is carried out until the test says so."""
+    run_aside(product.end(product.alive("worker")))
+    yield lambda: run_aside(product.heal())
+    product.wanted = {"app": 1, "dispatcher": 1, "worker": 1}
+    run_aside(product.heal())
+
+
+def test_a_new_user_signs_up_asks_and_sees_what_it_cost(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.open("/")
+    page.get_by_role("link", name="Sign up").first.click()
+    page.locator("input[name=username]").fill(visitor.name)
+    page.locator("input[name=password]").fill("short")
+    page.locator("form button[type=submit]").click()
+    # The browser itself asks for more; nothing was sent.
+    expect(page).to_have_url(re.compile("/ui/sign-up$"))
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.locator("form button[type=submit]").click()
+    expect(page.locator("header .chip")).to_have_text("100 credits")
+
+    page.get_by_role("link", name="Flight delay", exact=True).click()
+    ask(page)
+    expect(page.locator(".wrong")).to_have_count(4)
+    expect(page.get_by_label("Carrier")).to_be_focused()
+    page.get_by_role("button", name="A thunderstorm in the evening").click()
+    expect(page.locator(".wrong")).to_have_count(0)
+    expect(page.locator("form.ask")).to_contain_text("Costs 1 credit. Leaves you 99.")
+    ask(page)
+    expect(result(page)).to_have_text("Delayed")
+    expect(page.get_by_role("img", name="Probability of a delay: 73.5%")).to_be_visible()
+    expect(page.locator("header .chip")).to_have_text("99 credits")
+    # Screen readers are told.
+    expect(page.locator("section [role=status].unseen")).to_have_text("Result: Delayed")
+
+    page.reload()
+    expect(result(page)).to_have_text("Delayed")
+    expect(page.get_by_label("Carrier")).to_have_value("5")
+    page.get_by_role("link", name="Its page").click()
+    expect(page).to_have_url(re.compile("/ui/predictions/[0-9a-f-]{36}$"))
+    expect(page.locator("pre").first).to_contain_text('"weather_code": 4')
+    address = page.url
+    page.goto(visitor.url + "/ui/balance")
+    charged = page.get_by_role("link", name="Charged")
+    expect(charged).to_have_count(1)
+    charged.click()
+    expect(page).to_have_url(address)
+    page.get_by_role("link", name="Ask again with a change").click()
+    expect(page.locator("form.ask input[inputmode=decimal]")).to_have_value("229")
+
+    page.get_by_role("button", name="Sign out").first.click()
+    expect(page.locator("header .chip")).to_have_count(0)
+    page.goto(address)
+    expect(page).to_have_url(re.compile(r"/ui/sign-in\?next="))
+    page.locator("input[name=username]").fill(visitor.name)
+    page.locator("input[name=password]").fill("wrong" + PASSWORD)
+    page.locator("form button[type=submit]").click()
+    expect(page.locator("form .wrong")).to_have_text("The user name or the password is wrong.")
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.locator("form button[type=submit]").click()
+    # Back to where they wanted to go.
+    expect(page).to_have_url(address)
+    expect(result(page)).to_have_text("Delayed")
+
+
+def test_somebody_else_s_prediction_is_not_there(visit: Visit) -> None:
+    mine = visit()
+    page = mine.signed_up("/ui/models/flight-delay")
+    page.get_by_role("button", name="A clear morning").click()
+    ask(page)
+    expect(result(page)).to_have_text("On time")
+    page.get_by_role("link", name="Its page").click()
+    expect(page).to_have_url(re.compile("/ui/predictions/"))
+    other = visit().signed_up(page.url.removeprefix(mine.url))
+    expect(other.locator("[role=alert]")).to_contain_text("There is no such prediction.")
+    other.goto(mine.url + "/ui/operator/users")
+    expect(other.locator("h1")).to_have_text("Not found")
+
+
+def test_a_model_nobody_wrote_a_line_for(visit: Visit) -> None:
+    page = visit(locale="ru-RU").signed_up("/ui/models/odd")
+    expect(page.locator("h1")).to_have_text("Странная")
+    page.get_by_role("button", name="Всё", exact=True).click()
+    page.get_by_role("button", name="Спросить", exact=True).click()
+    expect(result(page)).to_have_text("Много")
+    expect(page.get_by_role("list", name="Все классы")).to_contain_text("75")
+    expect(page.locator("header .chip")).to_have_text("97 кредитов")
+    # What is wrong deep inside stands at its field.
+    page.get_by_label("Kg").fill("31")
+    page.get_by_role("button", name="Спросить", exact=True).click()
+    expect(page.locator(".wrong")).to_have_text("Не больше 30")
+    expect(page.get_by_label("Kg")).to_be_focused()
+
+
+def test_what_the_api_finds_wrong_stands_at_its_field(visit: Visit) -> None:
+    page = visit().signed_up("/ui/models/odd")
+    page.get_by_role("button", name="Everything", exact=True).click()
+    page.get_by_role("button", name="JSON", exact=True).click()
+    text = page.get_by_label("JSON", exact=True)
+    value = json.loads(text.input_value())
+    value["bag"]["kg"] = -1
+    text.fill(json.dumps(value))
+    ask(page)
+    page.get_by_role("button", name="Form", exact=True).click()
+    wrong = page.locator(".field", has=page.get_by_label("Kg")).last.locator(".wrong")
+    expect(wrong).to_be_visible()
+
+
+def test_two_tabs_show_the_same_truth_and_share_one_stream(visit: Visit, no_worker: Any) -> None:
+    visitor = visit()
+    first = visitor.signed_up("/ui/history")
+    second = visitor.open("/ui/models/flight-delay")
+    streams: list[str] = []
+    visitor.context.on("request", lambda request: streams.append(request.url) if "/events" in request.url else None)
+    second.get_by_role("button", name="A clear morning").click()
+    ask(second)
+    expect(second.locator("section .notice").first).to_contain_text("In the queue")
+    expect(second.locator("header .chip")).to_have_text("99 credits")
+    first.reload()
+    expect(first.get_by_role("row").nth(1)).to_contain_text("Queued")
+    no_worker()
+    expect(second.locator(".result-label")).to_have_text("On time")
+    # The other tab hears of it by itself.
+    expect(first.get_by_role("row").nth(1)).to_contain_text("Succeeded")
+    assert len(streams) <= 1, "only the tab that holds the stream may open one anew"
+    second.get_by_role("button", name="Sign out").first.click()
+    expect(first).to_have_url(re.compile("/ui/sign-in"))
+
+
+def test_what_waits_can_be_canceled_and_costs_nothing(visit: Visit, no_worker: Any) -> None:
+    page = visit().signed_up("/ui/models/flight-delay")
+    page.get_by_role("button", name="A clear morning").click()
+    ask(page)
+    expect(page.locator("header .chip")).to_have_text("99 credits")
+    page.get_by_role("link", name="Its page").click()
+    page.get_by_role("button", name="Cancel it").click()
+    expect(page.locator(".chip", has_text="Canceled")).to_be_visible()
+    expect(page.locator("header .chip")).to_have_text("100 credits")
+
+
+def test_the_app_dies_and_comes_back_while_an_answer_is_awaited(visit: Visit, product: System, no_worker: Any) -> None:
+    page = visit().signed_up("/ui/models/flight-delay")
+    page.get_by_role("button", name="A thunderstorm in the evening").click()
+    ask(page)
+    expect(page.locator("section .notice").first).to_contain_text("In the queue")
+    run_aside(product.end(product.alive("app"), signal.SIGKILL))
+    expect(page.locator(".banner")).to_be_visible()
+    # Nothing on the page is lost meanwhile, and what is typed stays.
+    page.locator("form.ask input[inputmode=decimal]").fill("1234")
+    no_worker()
+    expect(page.locator(".banner")).to_have_count(0)
+    expect(result(page)).to_have_text("Delayed")
+    expect(page.locator("form.ask input[inputmode=decimal]")).to_have_value("1234")
+
+
+def test_a_session_that_is_over_loses_nothing(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.signed_up("/ui/models/sentiment")
+    page.get_by_label("Text").fill("The crew was kind.")
+    visitor.context.clear_cookies()
+    ask(page)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Your session is over")
+    dialog.locator("input[name=password]").fill(PASSWORD)
+    dialog.locator("button[type=submit]").click()
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_label("Text")).to_have_value("The crew was kind.")
+    ask(page)
+    expect(page.locator(".result-label")).to_be_visible()
+
+
+def test_out_of_credits_has_a_face_of_its_own(visit: Visit) -> None:
+    page = visit().signed_up("/ui/models/odd")
+    page.route("**/balance", lambda route: route.fulfill(json={"available": 2, "held": 0, "threshold": None}))
+    page.reload()
+    expect(page.locator("form.ask .notice")).to_contain_text("Not enough credits")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_disabled()
+    page.get_by_role("link", name="To the balance").click()
+    expect(page.locator("h1")).to_have_text("Balance")
+
+
+def test_what_if_says_its_price_first_and_draws(visit: Visit) -> None:
+    page = visit().signed_up("/ui/models/flight-delay")
+    page.get_by_role("button", name="A clear morning").click()
+    page.get_by_label("Points").select_option("7")
+    expect(page.get_by_text("24 predictions: 24 credits")).to_be_visible()
+    page.get_by_role("button", name="Draw").click()
+    expect(page.get_by_text("Done. It cost 24 credits.")).to_be_visible()
+    expect(page.locator(".plot canvas")).to_be_visible()
+    page.get_by_text("As a table").click()
+    table = page.locator("details table")
+    expect(table.get_by_role("columnheader")).to_have_text(
+        ["Departure time", "Clear", "Cloudy", "Rain", "Thunderstorm"]
+    )
+    expect(table.get_by_role("row")).to_have_count(7)
+    expect(page.locator("header .chip")).to_have_text("76 credits")
+
+
+def test_the_same_request_runs_as_a_program(visit: Visit) -> None:
+    page = visit().signed_up("/ui/models/sentiment")
+    page.get_by_label("Text").fill("It's \"fine\", $HOME isn't\nЭкипаж был вежлив")
+    page.get_by_role("button", name="Fill in a new key").click()
+    program = page.locator("pre")
+    expect(program).to_contain_text("ftl_")
+    texts = {}
+    for name in ("curl", "Python", "JavaScript"):
+        page.get_by_role("button", name=name, exact=True).click()
+        texts[name] = program.inner_text()
+    commands = {
+        "curl": ["sh", "-c", texts["curl"]],
+        "Python": [sys.executable, "-c", texts["Python"]],
+        "JavaScript": ["node", "--input-type=module", "-e", texts["JavaScript"]],
+    }
+    for name, command in commands.items():
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert "succeeded" in done.stdout, (name, done)
+    page.goto(page.url.split("/ui/")[0] + "/ui/keys")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_role("button", name="Revoke: From the page").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("There is no key yet.")).to_be_visible()
+
+
+def test_the_account_is_the_person_s_own(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.signed_up("/ui/account")
+    page.get_by_label("Password until now").fill("not it at all")
+    page.get_by_label("New password").fill("another " + PASSWORD)
+    page.get_by_role("button", name="Change the password").click()
+    expect(page.locator("form .wrong")).to_be_visible()
+    page.get_by_label("Password until now").fill(PASSWORD)
+    page.get_by_role("button", name="Change the password").click()
+    expect(page.locator(".messages")).to_contain_text("The password is changed")
+    expect(page.locator(".session")).to_have_count(1)
+    page.get_by_label("Language").select_option("ru")
+    expect(page.locator("h1")).to_have_text("Аккаунт")
+    page.get_by_label("Тема").select_option("dark")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    # On another device the account speaks as it was told to.
+    other = visit().open("/ui/sign-in")
+    other.locator("input[name=username]").fill(visitor.name)
+    other.locator("input[name=password]").fill("another " + PASSWORD)
+    other.locator("form button[type=submit]").click()
+    expect(other.locator("h1")).to_have_text("Модели")
+    expect(other.locator("html")).to_have_attribute("data-theme", "dark")
+    page.get_by_role("button", name="Закрыть аккаунт").click()
+    page.get_by_role("dialog").get_by_label("Пароль").fill("another " + PASSWORD)
+    page.get_by_role("dialog").get_by_role("button", name="Закрыть аккаунт").click()
+    expect(page).to_have_url(re.compile("/ui/sign-in"))

@@ -1,0 +1,92 @@
+"""Every page, at every width, in both themes and languages: nothing sticks out, and axe-core finds nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.browser.conftest import Visit
+
+PAGES = (
+    *("/ui/models", "/ui/models/flight-delay", "/ui/models/odd", "/ui/models/sentiment", "/ui/history", "/ui/balance"),
+    *("/ui/keys", "/ui/webhooks", "/ui/telegram", "/ui/account", "/ui/nothing-here"),
+)
+LOOKS = [(1280, "light", "en-US"), (360, "dark", "ru-RU"), (320, "light", "ru-RU")]
+
+
+def findings(page: Page, axe: str) -> list[str]:
+    """What axe-core finds on the page as it is: WCAG 2.2, A and AA, and its best practices."""
+    # Not as a script of the page, which its policy would refuse.
+    page.evaluate(axe)
+    found: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{violation['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+def sticks_out(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def settled(page: Page) -> None:
+    """Everything that was asked for is there."""
+    expect(page.locator("h1")).to_be_visible()
+    expect(page.locator(".waiting")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("width", "scheme", "locale"), LOOKS)
+def test_every_page_is_whole(visit: Visit, web: Path, width: int, scheme: str, locale: str) -> None:
+    axe = (web / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    visitor = visit(width=width, scheme=scheme, locale=locale)
+    page = visitor.open("/")
+    wrong = {}
+    for path in ("/", "/ui/sign-in", "/ui/sign-up"):
+        page.goto(visitor.url + path)
+        settled(page)
+        wrong[path] = [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+    page.close()
+    page = visitor.signed_up("/ui/models/flight-delay")
+    page.locator("form.ask [role=group] button").first.click()
+    page.locator("form.ask button[type=submit]").click()
+    expect(page.locator(".result-label")).to_be_visible()
+    wrong["an answer"] = findings(page, axe)
+    page.goto(visitor.url + page.locator("section a[href^='/ui/predictions/']").get_attribute("href"))
+    settled(page)
+    wrong["a prediction"] = [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+    for path in PAGES:
+        page.goto(visitor.url + path)
+        settled(page)
+        wrong[path] = [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
+def test_the_keyboard_alone_suffices(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.open("/ui/sign-up")
+    expect(page.locator("input[name=username]")).to_be_visible()
+    page.locator("input[name=username]").focus()
+    page.keyboard.type(visitor.name)
+    page.keyboard.press("Tab")
+    page.keyboard.type("correct horse battery")
+    page.keyboard.press("Enter")
+    expect(page.locator("header .chip")).to_have_text("100 credits")
+    page.goto(visitor.url + "/ui/models/odd")
+    settled(page)
+    page.keyboard.press("Tab")
+    # The first stop leads past the navigation.
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#content")).to_be_focused()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Everything":
+            break
+    page.keyboard.press("Enter")
+    page.locator("form.ask button[type=submit]").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".result-label")).to_have_text("Much")
+    # Every stop can be seen.
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
