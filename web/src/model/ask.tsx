@@ -228,7 +228,7 @@ function Price({ model, busy }: { model: Model; busy: boolean }) {
           {t("costs", { n: model.price })}{" "}
           {now && !short && <span class="muted">{t("leavesYou", { n: now.available - model.price })}</span>}
         </p>
-        <button class="button main-action" type="submit" disabled={busy || short}>
+        <button class="button main-action" type="submit" disabled={short} aria-busy={busy}>
           {busy ? t("sending") : t("ask")}
         </button>
       </div>

@@ -110,7 +110,7 @@ function NewPassword() {
       )}
       <p class="small muted">{t("passwordEndsOthers")}</p>
       <div>
-        <button class="button main-action" type="submit" disabled={busy}>
+        <button class="button main-action" type="submit" aria-busy={busy}>
           {t("changePassword")}
         </button>
       </div>
@@ -204,7 +204,7 @@ function CloseAccount({ close }: { close: () => void }) {
           <button class="button" type="button" onClick={close}>
             {t("cancel")}
           </button>
-          <button class="button danger" type="submit" disabled={busy}>
+          <button class="button danger" type="submit" aria-busy={busy}>
             {t("closeAccount")}
           </button>
         </div>

@@ -103,7 +103,7 @@ function Threshold({ now }: { now: Schemas["Balance"] }) {
               value={text}
               onInput={(event) => setText(event.currentTarget.value)}
             />
-            <button class="button" type="submit" disabled={busy}>
+            <button class="button" type="submit" aria-busy={busy}>
               {t("save")}
             </button>
           </span>

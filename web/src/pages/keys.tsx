@@ -70,7 +70,7 @@ function NewKey({ made }: { made: (key: Schemas["CreatedApiKey"]) => void }) {
               value={name}
               onInput={(event) => setName(event.currentTarget.value)}
             />
-            <button class="button main-action" type="submit" disabled={busy}>
+            <button class="button main-action" type="submit" aria-busy={busy}>
               {t("makeKey")}
             </button>
           </span>

@@ -83,7 +83,7 @@ function Credentials({ isNew, fixedName }: { isNew: boolean; fixedName?: string 
           {wrong[""]}
         </p>
       )}
-      <button class="button main-action" type="submit" disabled={busy}>
+      <button class="button main-action" type="submit" aria-busy={busy}>
         {isNew ? t("signUp") : t("signIn")}
       </button>
     </form>

@@ -141,7 +141,7 @@ function Edit({ webhook, change }: { webhook: Webhook; change: (body: Schemas["W
         <EventChoice events={events} change={setEvents} />
         {wrong[""] && <p class="wrong">{wrong[""]}</p>}
         <div>
-          <button class="button main-action" type="submit" disabled={busy}>
+          <button class="button main-action" type="submit" aria-busy={busy}>
             {t("save")}
           </button>
         </div>
@@ -174,7 +174,7 @@ function Resend({ webhook }: { webhook: Webhook }) {
                 value={since}
                 onInput={(event) => setSince(event.currentTarget.value)}
               />
-              <button class="button" type="submit" disabled={busy}>
+              <button class="button" type="submit" aria-busy={busy}>
                 {t("sendAgain")}
               </button>
             </span>

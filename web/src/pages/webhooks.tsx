@@ -123,7 +123,7 @@ function NewWebhook({ made }: { made: (webhook: Schemas["CreatedWebhook"]) => vo
         </p>
       )}
       <div>
-        <button class="button main-action" type="submit" disabled={busy}>
+        <button class="button main-action" type="submit" aria-busy={busy}>
           {t("makeWebhook")}
         </button>
       </div>

@@ -55,6 +55,7 @@ export function Confirm({
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const press = async (): Promise<void> => {
+    if (busy) return;
     setBusy(true);
     try {
       await act();
@@ -76,7 +77,7 @@ export function Confirm({
         <button class="button" type="button" onClick={close}>
           {t("cancel")}
         </button>
-        <button class="button danger" type="button" disabled={busy} onClick={press}>
+        <button class="button danger" type="button" aria-busy={busy} onClick={press}>
           {action}
         </button>
       </div>

@@ -99,6 +99,8 @@ export function ActButton({
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const press = async (): Promise<void> => {
+    // Not disabled meanwhile: a button that is loses the focus.
+    if (busy) return;
     setBusy(true);
     setError(undefined);
     try {
@@ -111,7 +113,7 @@ export function ActButton({
   };
   return (
     <>
-      <button class={`button ${kind}`} type="button" disabled={busy || disabled} onClick={press}>
+      <button class={`button ${kind}`} type="button" disabled={disabled} aria-busy={busy} onClick={press}>
         {children}
       </button>
       {error !== undefined && (

@@ -1,0 +1,130 @@
+import { useState } from "preact/hooks";
+import { ask } from "../api/client";
+import { Confirm } from "../parts/dialog";
+import { say } from "../parts/messages";
+import { ActButton, Show } from "../parts/states";
+import { useLoad } from "../state/load";
+import { formatNumber, formatSeconds, textOf } from "../words";
+import { useLive } from "./live";
+import { Table } from "./table";
+
+interface QueueRow {
+  queue: string;
+  ready: number;
+  oldest_task_age_s: number | null;
+  dead_letters: number;
+}
+interface Letter {
+  message_id: string;
+  kind: string;
+  model: string | null;
+  version: string | null;
+  tasks: number | null;
+  size_bytes: number;
+  redriven: number;
+  reason: string | null;
+}
+interface Moved {
+  moved: number;
+}
+
+const MOST = 1000;
+
+export function Queues() {
+  const queues = useLive<{ items: QueueRow[] }>("/admin/queues", 2000);
+  const [open, setOpen] = useState("");
+  return (
+    <>
+      <Show loaded={queues} rows={4}>
+        {({ items }) => (
+          <Table
+            label={textOf("o_queues")}
+            rows={items}
+            id={(each) => each.queue}
+            columns={[
+              { name: textOf("o_queue"), cell: (each) => <code>{each.queue}</code> },
+              { name: textOf("o_ready"), cell: (each) => formatNumber(each.ready), right: true },
+              {
+                name: textOf("o_oldest"),
+                cell: (each) => (each.oldest_task_age_s === null ? "–" : formatSeconds(each.oldest_task_age_s)),
+                right: true,
+              },
+              { name: textOf("o_deadLetters"), cell: (each) => formatNumber(each.dead_letters), right: true },
+              {
+                name: textOf("o_look"),
+                cell: (each) => (
+                  <button class="button little" type="button" onClick={() => setOpen(each.queue)}>
+                    {textOf("o_look")}
+                  </button>
+                ),
+                right: true,
+              },
+            ]}
+          />
+        )}
+      </Show>
+      {open && <Dead key={open} queue={open} changed={queues.reload} />}
+    </>
+  );
+}
+
+function Dead({ queue, changed }: { queue: string; changed: () => void }) {
+  const path = `/admin/queues/${encodeURIComponent(queue)}`;
+  const dead = useLoad(path, (signal) =>
+    ask<{ count: number; items: Letter[] }>("get", `${path}/dead?limit=100`, undefined, { signal }),
+  );
+  const [discarding, setDiscarding] = useState(false);
+  const done = ({ moved }: Moved): void => {
+    say(textOf("o_moved", { n: moved }));
+    dead.reload();
+    changed();
+  };
+  return (
+    <section class="stack" aria-labelledby="dead">
+      <h2 id="dead">
+        {textOf("o_deadLetters")}: <code>{queue}</code>
+      </h2>
+      <Show loaded={dead} rows={4}>
+        {({ count, items }) =>
+          items.length === 0 ? (
+            <p class="muted">{textOf("o_noDead")}</p>
+          ) : (
+            <>
+              <div class="row">
+                <ActButton act={async () => done(await ask<Moved>("post", `${path}/redrive`, { limit: MOST }))}>
+                  {textOf("o_redrive")}
+                </ActButton>
+                <button class="button danger" type="button" onClick={() => setDiscarding(true)}>
+                  {textOf("o_discard")}
+                </button>
+              </div>
+              <Table
+                label={textOf("o_deadLetters")}
+                rows={items}
+                id={(each) => each.message_id}
+                columns={[
+                  { name: "id", cell: (each) => <code>{each.message_id.slice(0, 13)}</code> },
+                  { name: textOf("o_route"), cell: (each) => `${each.kind} ${each.model ?? ""} ${each.version ?? ""}` },
+                  { name: "n", cell: (each) => each.tasks ?? "–", right: true },
+                  { name: textOf("o_size"), cell: (each) => `${formatNumber(each.size_bytes)} B`, right: true },
+                  { name: textOf("o_redriven"), cell: (each) => formatNumber(each.redriven), right: true },
+                  { name: textOf("o_why"), cell: (each) => each.reason ?? "–" },
+                ]}
+              />
+              {discarding && (
+                <Confirm
+                  title={textOf("o_discardAsk", { queue })}
+                  action={textOf("o_discard")}
+                  act={async () => done(await ask<Moved>("post", `${path}/discard`, { confirm: count }))}
+                  close={() => setDiscarding(false)}
+                >
+                  <p>{textOf("o_discardSays", { n: count })}</p>
+                </Confirm>
+              )}
+            </>
+          )
+        }
+      </Show>
+    </section>
+  );
+}
