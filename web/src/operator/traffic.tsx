@@ -30,8 +30,8 @@ const LINES: readonly [string, string][] = [
 
 export function Traffic() {
   const [span, setSpan] = useState("3600");
-  const throughput = useLive<Throughput>(`/admin/reports/throughput?window_s=${span}`, 5000);
-  const latency = useLive<Latency>(`/admin/reports/latency?window_s=${span}`, 5000);
+  const throughput = useLive<Throughput>(`/admin/reports/throughput?window=${span}s`, 5000);
+  const latency = useLive<Latency>(`/admin/reports/latency?window=${span}s`, 5000);
   return (
     <>
       <div class="filters">
