@@ -63,6 +63,7 @@ def migrate(url: str, *, even_if_wrong: bool) -> None:
     installation = Installation.from_environment()
     parts = parts_of(installation)
     started = time.monotonic()
+    operating.quiet_logs()
     with installation.lock(_waiting), signals_interrupt():
         with _progress() as tell:
             moved = moving.move(url, installation, parts, even_if_wrong=even_if_wrong, tell=tell)
