@@ -153,12 +153,14 @@ def redrive(queue: str, *, limit: int, discard: bool, yes: bool, as_json: bool, 
     with Monitoring(url) as monitoring:
         if yes and not discard:
             moved = monitoring.tell(f"{path}/redrive", {"limit": limit})
+            _write_down("queue.redrive.done", queue, moved)
             _tell_moved(moved, f"sent back to {queue}", as_json=as_json)
             return
         dead = monitoring.ask(f"{path}/dead", {"limit": min(limit, 50)})
         if yes:
             # Those that there are now. Had more come meanwhile, it would refuse: nobody has seen them.
             moved = monitoring.remove(f"{path}/dead", {"confirm": dead["count"]})
+            _write_down("queue.discard.done", queue, moved)
             _tell_moved(moved, f"of {queue} discarded", as_json=as_json)
             return
     if as_json:
@@ -177,6 +179,16 @@ def _tell_moved(moved: Mapping[str, Any], where: str, *, as_json: bool) -> None:
         print_json(moved)
     else:
         say(f"{count(moved['moved'], 'message')} {where}; {moved['left']} left.")
+
+
+def _write_down(act: str, queue: str, moved: dict[str, Any]) -> None:
+    """Into the journal of the installation, where that is within reach."""
+    from foretell.cli import operating
+
+    try:
+        operating.write_down(act, f"queue:{queue}", moved)
+    except ForetellError as error:
+        remark(f"It does not stand in the journal, which is not within reach of here: {error.message}")
 
 
 def logs(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from rich.status import Status
 
@@ -22,7 +22,7 @@ from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
 from foretell.domain.errors import CreditsSpent, DuplicateReference
 from foretell.domain.migrations.run import migrate
-from foretell.domain.operators import users
+from foretell.domain.operators import journal, users
 from foretell.domain.operators.journal import Actor
 from foretell.domain.predictions.audit import Finding, Progress
 from foretell.domain.predictions.audit import audit as find_what_is_wrong
@@ -203,6 +203,16 @@ def set_role(name: str, role: Role) -> None:
             user = await registration.find_user(connection, name)
             await users.set_role(connection, _actor(), user.id, role)
         say(f"{user.username} is {'an operator' if role == 'operator' else 'a user'} now.")
+
+    _with_database(work)
+
+
+def write_down(act: str, subject: str, after: dict[str, Any]) -> None:
+    """Write what was done elsewhere into the journal. Raises `NoDatabase`, `Unavailable`."""
+
+    async def work(database: Database) -> None:
+        async with database.transaction() as connection:
+            await journal.write(connection, _actor(), act, subject, after=after)
 
     _with_database(work)
 

@@ -97,6 +97,11 @@ async def add_up(connection: AsyncConnection, upto: int, *, most: int) -> int:
     return upto - last
 
 
+async def added_up_to(connection: AsyncConnection) -> int:
+    """Up to which movement the sums are."""
+    return int(await connection.scalar(select(usage_progress.c.ledger_id)) or 0)
+
+
 async def used(connection: AsyncConnection, user_id: UUID, since: date) -> Sequence[Used]:
     """What an account used from that day on, the newest first."""
     columns = [usage_days.c[name] for name in Used.__dataclass_fields__]
