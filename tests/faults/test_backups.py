@@ -14,6 +14,7 @@ import pytest
 from tests.faults import faulty_model
 from tests.faults.callers import new_callers
 from tests.faults.promises import assert_promises_kept
+from tests.services_disk import SmallDisk
 from tests.services_system import SWEEPS
 from tests.system import System, wait_until
 
@@ -163,6 +164,14 @@ async def test_a_backup_that_is_broken_off_leaves_nothing(large: Path, tmp_path:
     (target / "backup.tar").unlink(missing_ok=True)
     _backup(large, target / "backup.tar")
     assert [path.name for path in target.iterdir()] == ["backup.tar"]
+
+
+@pytest.mark.parametrize("name", ["backup.tar", "backup.tar.gz"])
+def test_a_full_disk_leaves_nothing(large: Path, small_disk: SmallDisk, name: str) -> None:
+    """Seen before it begins, or, where nobody knows how small it will be, in the middle of the archive."""
+    with pytest.raises(making.NoRoomForBackup):
+        _backup(large, small_disk.folder / name)
+    assert list(small_disk.folder.iterdir()) == []
 
 
 async def test_a_restore_that_is_killed_leaves_the_old_or_the_new(large: Path, tmp_path: Path) -> None:
