@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.chart import Manifest, of_kind, render
+from tests.deploy.chart import Manifest, component_of, of_kind, render
+from tests.faults.slow_models import write_python_model
 
 ROOT = Path(__file__).resolve().parents[2]
 _PODMAN = """
@@ -29,6 +30,7 @@ _PASSWORD = secrets.token_hex(12)
 #: Images may be there already: FORETELL_TEST_IMAGES is their tag, and nothing is built.
 _TAG = os.environ.get("FORETELL_TEST_IMAGES", "")
 _NETWORK = "foretell"
+_MODELS = "foretell-test-models:1"
 
 
 def docker(*arguments: str, text: str | None = None, timeout_s: float = 900) -> str:
@@ -68,8 +70,9 @@ class Played:
         self.run("podman", "kube", "play", "--network", network, "-", text=text)
 
     def pod(self, component: str) -> str:
-        """The name of the main container of a component's pod."""
-        return f"foretell-{component}-pod-{component}"
+        """The name of the main container of a component's pod; `ml-worker-gpu` is a pool of workers."""
+        kind = "ml-worker" if component.startswith("ml-worker") else component
+        return f"foretell-{component}-pod-{kind}"
 
     def inside(self, component: str, *command: str) -> str:
         """What a command prints that runs in a service's container, as `kubectl exec` runs it."""
@@ -112,8 +115,8 @@ class Played:
         networks = self.inspect(known["InfraContainerID"])["NetworkSettings"]["Networks"]
         return str(networks[_NETWORK]["IPAddress"])
 
-    def until(self, component: str, path: str = "/health/ready", *, within_s: float = 120) -> None:
-        """Wait until a service answers with 200."""
+    def until(self, component: str, path: str = "/health/ready", *, within_s: float = 600) -> None:
+        """Wait until a service answers with 200. The limit is for one that never does, not for a slow machine."""
         eventually(lambda: self.ask(component, path)[0] == 200, f"{component} {path}", within_s)
 
 
@@ -163,18 +166,34 @@ def _secret(name: str, url: str) -> Manifest:
     }
 
 
+def _models(folder: Path, base: str) -> str:
+    """An image that has the package of a model for the pool `gpu`."""
+    write_python_model(folder / "models", "doubler")
+    manifest = folder / "models" / "doubler" / "model.toml"
+    manifest.write_text(f'queue = "gpu"\n{manifest.read_text()}')
+    # Its layers are there already, and it has a `cp`.
+    (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY --chmod=755 models /models\n")
+    docker("build", "-q", "-t", _MODELS, str(folder))
+    return _MODELS
+
+
 @contextmanager
-def play_the_chart() -> Iterator[Played]:
-    """Every Deployment of the chart, in production, with a database, a broker, and a user who has credits."""
+def play_the_chart(folder: Path) -> Iterator[Played]:
+    """Every Deployment of the chart, in production, and a pool `gpu` with a model of its own."""
     run = f"foretell-test-{secrets.token_hex(3)}"
     tag = _TAG or "played"
-    image = {"registry": "localhost", "tag": tag}
-    values = {"image": image, "monitoringService": {"persistence": {"enabled": True}}}
+    values = {
+        "image": {"registry": "localhost", "tag": tag},
+        "monitoringService": {"persistence": {"enabled": True}},
+        "models": {"image": {"reference": f"localhost/{_MODELS}"}},
+        "worker": {"pools": {"gpu": {}}},
+    }
     manifests = render(values)
     deployments = of_kind(manifests, "Deployment")
     components = [name.removeprefix("foretell-") for name in deployments]
     with ExitStack() as stack:
-        images = _images(components, tag)
+        images = _images(list(dict.fromkeys(component_of(each) for each in deployments.values())), tag)
+        images.append(_models(folder, next(each for each in images if "/app:" in each)))
         docker("network", "create", run)
         stack.callback(docker, "network", "rm", run)
         user = {"POSTGRES_USER": "foretell", "POSTGRES_PASSWORD": _PASSWORD, "POSTGRES_DB": "foretell"}
@@ -202,7 +221,7 @@ def play_the_chart() -> Iterator[Played]:
         )
         played.play([of_kind(manifests, "Job")["foretell-migrations"]])
         state = "foretell-migrations-pod-migrations"
-        eventually(lambda: played.inspect(state)["State"]["Status"] == "exited", "the migrations", 180)
+        eventually(lambda: played.inspect(state)["State"]["Status"] == "exited", "the migrations", 600)
         assert played.inspect(state)["State"]["ExitCode"] == 0, played.run("podman", "logs", state)
         for name, deployment in deployments.items():
             played.play([{**deployment, "spec": {**deployment["spec"], "replicas": 1}}], alias=name)

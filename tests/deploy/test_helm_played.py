@@ -3,12 +3,21 @@
 import json
 from collections.abc import Iterator
 from subprocess import PIPE, Popen
+from typing import Any
 
 import pytest
 from tests.deploy.chart import of_kind, render
 from tests.deploy.played import Played, eventually, needs_engine, play_the_chart
 
-COMPONENTS = ("app", "dispatcher", "ml-worker", "model-service", "preprocessing-service", "monitoring-service")
+COMPONENTS = (
+    "app",
+    "dispatcher",
+    "ml-worker",
+    "ml-worker-gpu",
+    "model-service",
+    "preprocessing-service",
+    "monitoring-service",
+)
 #: Sends predictions until a line comes, then waits for the end of all of them. Each has a key of its own, and whatever
 #: is not answered with 202 is sent again with the same: so what is accepted is accepted once.
 _LOAD = """
@@ -57,11 +66,26 @@ for prediction in accepted:
 print(json.dumps({"accepted": len(accepted), "again": again, "ends": ends}))
 """
 
+_FLIGHT = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
+_ADD = "echo a-long-password-of-ada | foretell users add ada --password-stdin --credits 1000000"
+#: One prediction, awaited.
+_ASK = """
+import json, sys, urllib.request
+url, model, features = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+def ask(path, data, headers):
+    with urllib.request.urlopen(urllib.request.Request(url + path, data, headers), timeout=60) as answer:
+        return json.load(answer)
+token = ask("/token", b"username=ada&password=a-long-password-of-ada", {})["access_token"]
+headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json", "Prefer": "wait=50"}
+print(json.dumps(ask("/predictions/predict", json.dumps({"model": model, "features": features}).encode(), headers)))
+"""
+
 
 @pytest.fixture(scope="module")
-def played() -> Iterator[Played]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     needs_engine()
-    with play_the_chart() as played:
+    with play_the_chart(tmp_path_factory.mktemp("models")) as played:
+        played.inside("app", "sh", "-c", _ADD)
         yield played
 
 
@@ -82,7 +106,7 @@ def test_pods_run_as_they_are_rendered(played: Played) -> None:
 
 def test_helm_test_passes(played: Played) -> None:
     played.play([of_kind(render({"image": {"registry": "localhost", "tag": _tag(played)}}), "Pod")["foretell-test"]])
-    eventually(lambda: played.inspect("foretell-test-ready")["State"]["Status"] == "exited", "helm test", 120)
+    eventually(lambda: played.inspect("foretell-test-ready")["State"]["Status"] == "exited", "helm test", 600)
     assert played.inspect("foretell-test-ready")["State"]["ExitCode"] == 0, played.run(
         "podman", "logs", "foretell-test-ready"
     )
@@ -92,9 +116,28 @@ def _tag(played: Played) -> str:
     return str(played.inspect(played.pod("app"))["ImageName"]).rpartition(":")[2]
 
 
+@pytest.mark.parametrize(
+    ("model", "features", "worker"),
+    [
+        ("doubler", {"x": 21}, "foretell-ml-worker-gpu-pod"),
+        (
+            "flight-delay",
+            {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0},
+            "foretell-ml-worker-pod",
+        ),
+    ],
+)
+def test_a_pool_runs_its_own_models_and_no_others(
+    played: Played, model: str, features: dict[str, Any], worker: str
+) -> None:
+    """The package comes from an image of models, and its manifest says queue = "gpu"."""
+    said = json.loads(played.inside("app", "python3", "-c", _ASK, "http://127.0.0.1:8000", model, json.dumps(features)))
+    assert (said["status"], said["worker_id"]) == ("succeeded", worker)
+    if model == "doubler":
+        assert said["output"] == {"y": 42.0}
+
+
 def test_whatever_is_killed_nothing_accepted_is_lost(played: Played) -> None:
-    add = "echo a-long-password-of-ada | foretell users add ada --password-stdin --credits 1000000"
-    played.inside("app", "sh", "-c", add)
     loading = [
         "docker", "exec", "-i", played.container, "python3", "-c", _LOAD, f"http://{played.address('app')}:8000",
     ]  # fmt: skip
@@ -110,7 +153,7 @@ def test_whatever_is_killed_nothing_accepted_is_lost(played: Played) -> None:
                     played.inspect(played.pod(component))["State"]["Pid"] not in (0, before)
                 ),
                 f"{component} runs again",
-                120,
+                600,
             )
             played.until(component)
             assert load.poll() is None, load.stderr.read()
