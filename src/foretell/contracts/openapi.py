@@ -16,7 +16,7 @@ _PROBLEMS = {
     404: ("There is no such thing.", "not_found", "There is nothing at this address."),
     408: ("The body did not come in time.", "request_too_slow", "The body did not come within 120 s."),
     413: ("The body is too large.", "body_too_large", "The body may have 16777216 bytes."),
-    415: ("The body is compressed.", "unknown_encoding", "The body must not be compressed."),
+    415: ("The body is compressed with something else.", "unknown_encoding", "Taken are gzip and deflate."),
     422: ("The request does not fit; `errors` points to each field.", "invalid_request", "The request does not fit."),
     500: ("The model failed.", "model_error", "The model failed."),
     503: ("A part that is needed for this is away, or busy.", "overloaded", "More work is waiting than can be taken."),

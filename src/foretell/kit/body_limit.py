@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from foretell.kit.asgi import Application, BodyTooLarge, Message, Receive, Scope, Send
+from foretell.kit.asgi import BODY_SETTING, Application, BodyTooLarge, Message, Receive, Scope, Send
 
 
 class BodyLimit:
@@ -11,8 +11,10 @@ class BodyLimit:
     So nothing is gathered beyond the limit, and whoever reads the body explains it to the client.
     """
 
-    def __init__(self, app: Application, *, max_bytes: int, larger: Mapping[str, int] | None = None) -> None:
-        """`larger` are the limits of paths that may take more."""
+    def __init__(
+        self, app: Application, *, max_bytes: int, larger: Mapping[str, tuple[int, str]] | None = None
+    ) -> None:
+        """`larger` are the limits of paths that may take more, and the settings that they are."""
         self._app = app
         self._max_bytes = max_bytes
         self._larger = larger or {}
@@ -22,7 +24,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         received = 0
-        max_bytes = self._larger.get(scope.get("path", ""), self._max_bytes)
+        max_bytes, setting = self._larger.get(scope.get("path", ""), (self._max_bytes, BODY_SETTING))
         too_large = _announced(scope) > max_bytes
 
         async def receive_within_limit() -> Message:
@@ -30,7 +32,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if too_large or received > max_bytes:
-                raise BodyTooLarge(max_bytes=max_bytes)
+                raise BodyTooLarge(max_bytes=max_bytes, setting=setting)
             return message
 
         await self._app(scope, receive_within_limit, send)

@@ -18,9 +18,9 @@ from foretell.kit.asgi import HELD, Body, BodyTooLarge
 from foretell.kit.connection_bounds import BODY, HEAD, RESTING, BoundedProtocol, Held
 from foretell.kit.routing import Answer, Header, Paths, Request
 
-#: Headers that ask for more than an answer, and the one that must not be there twice. A trace is followed, and another
-#: page's origin refused, by whoever surrounds the ASGI app.
-_LOOKED_AT = frozenset({b"expect", b"upgrade", b"traceparent", b"origin", b"host"})
+#: Headers that ask for more than an answer, and the one that must not be there twice. A trace is followed, another
+#: page's origin refused, and what is compressed unpacked, by whoever surrounds the ASGI app.
+_LOOKED_AT = frozenset({b"expect", b"upgrade", b"traceparent", b"origin", b"host", b"content-encoding"})
 
 
 class _Deaf:

@@ -18,6 +18,7 @@ from foretell.kit.asgi import BODY_SETTING, HELD, JSON, Body, ClientGone, Receiv
 from foretell.kit.batching import Batcher
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import InternalError, InvalidRequest, MethodNotAllowed, NothingHere, problem_bytes
+from foretell.kit.unpacking import ACCEPTED, UnknownEncoding, unpacked
 
 log = structlog.get_logger()
 
@@ -159,13 +160,15 @@ def bytes_answer(body: bytes, content_type: bytes, status: int = 200, headers: I
 
 
 def problem_answer(error: ForetellError, path: str) -> Answer:
-    """`error` as a problem; 405 says in `Allow` what the address does take."""
+    """`error` as a problem; 405 says in `Allow` what the address does take, 415 in `Accept-Encoding`."""
     status, headers, body = problem_bytes(error, path)
     return Answer(status, [*headers, *allowed(error)], body)
 
 
 def allowed(error: ForetellError) -> list[Header]:
-    """What a 405 must say, however the error is explained: the methods that the address does take."""
+    """What is taken in place of what was not, which must be said however the error is explained: methods, encodings."""
+    if isinstance(error, UnknownEncoding):
+        return [(b"accept-encoding", ACCEPTED)]
     return [(b"allow", error.details["allowed"].encode())] if isinstance(error, MethodNotAllowed) else []
 
 
@@ -221,7 +224,7 @@ class HotRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same route as an ASGI app."""
-        request = AsgiRequest(scope, receive, self.max_body_bytes)
+        request = AsgiRequest(scope, unpacked(scope, receive), self.max_body_bytes)
         try:
             answer = await self.answer(request)
         except ClientGone:
@@ -303,6 +306,7 @@ class Routes:
         if scope["type"] != "http":
             return
         path = scope["path"]
+        receive = unpacked(scope, receive)
         place, parameters = self._tree.find(path) or (None, _NO_PARAMETERS)
         if place is None:
             for part in self._parts:

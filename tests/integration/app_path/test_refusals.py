@@ -1,6 +1,7 @@
 """Every refusal of the hot route: as clear as those of the other routes, and nothing is charged."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -230,3 +231,21 @@ async def test_a_body_that_is_too_large_is_told_which_setting_raises_the_bound(a
         assert answer.status_code == 413
         assert "(FORETELL_MAX_BODY_BYTES)" in answer.json()["detail"]
         assert answer.json()["setting"] == "FORETELL_MAX_BODY_BYTES"
+
+
+async def test_a_compressed_body_is_unpacked_within_the_bound(app: Running) -> None:
+    _, headers = await app.open_account()
+    gzipped = headers | {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    order = await app.client.post(PATH, content=gzip.compress(json.dumps(ORDER).encode()), headers=gzipped)
+    assert order.status_code == 202, order.text
+    key = await app.client.post("/api-keys", content=gzip.compress(b'{"name": "packed"}'), headers=gzipped)
+    assert key.status_code == 201, key.text
+    assert key.json()["name"] == "packed"
+    bomb = gzip.compress(b" " * (app.settings.max_body_bytes + 1))
+    for path in (PATH, "/api-keys"):
+        assert (await app.client.post(path, content=bomb, headers=gzipped)).status_code == 413
+        broken = await app.client.post(path, content=b"{}", headers=gzipped)
+        assert (broken.status_code, broken.json()["code"]) == (422, "broken_encoding")
+        unknown = await app.client.post(path, content=b"{}", headers=gzipped | {"Content-Encoding": "br"})
+        assert (unknown.status_code, unknown.json()["code"]) == (415, "unknown_encoding")
+        assert unknown.headers["accept-encoding"] == "gzip, deflate"

@@ -59,6 +59,7 @@ def door(new_nginx: NewNginx, tmp_path_factory: pytest.TempPathFactory) -> Itera
         FORETELL_SIGNUPS_PER_ADDRESS="3",
         FORETELL_MAX_BODY_BYTES=str(_BODY_BYTES),
         FORETELL_MONITORING_MAX_BODY_BYTES=str(2 * _BODY_BYTES),
+        FORETELL_MAX_PACKAGE_BYTES=str(2 * _BODY_BYTES),
     )
     nginx = new_nginx(
         APP_UPSTREAM=f"127.0.0.1:{system.app_port}",
@@ -68,6 +69,7 @@ def door(new_nginx: NewNginx, tmp_path_factory: pytest.TempPathFactory) -> Itera
         MONITORING_TOKEN=_TOKEN,
         MAX_BODY_BYTES=str(_BODY_BYTES),
         MONITORING_MAX_BODY_BYTES=str(2 * _BODY_BYTES),
+        MAX_PACKAGE_BYTES=str(2 * _BODY_BYTES),
         # Less than the 15 s after which a stream says that there is nothing new.
         NGINX_TIMEOUT_S="5",
     )
@@ -291,6 +293,7 @@ async def test_the_stream_of_a_prediction_comes_as_it_happens(door: Door) -> Non
     ("path", "bound"),
     [
         ("/users", _BODY_BYTES),
+        ("/admin/models", 2 * _BODY_BYTES),
         ("/predictions/predict", _BODY_BYTES),
         ("/model/predict", _BODY_BYTES),
         ("/model/v2/models/flight-delay/infer", _BODY_BYTES),
@@ -314,7 +317,8 @@ def test_a_body_is_too_large_for_nginx_where_it_is_for_the_service(
 
 
 def _setting_of(path: str) -> str:
-    return "FORETELL_MONITORING_MAX_BODY_BYTES" if path.startswith("/monitoring/") else "FORETELL_MAX_BODY_BYTES"
+    others = {"/monitoring/logs": "FORETELL_MONITORING_MAX_BODY_BYTES", "/admin/models": "FORETELL_MAX_PACKAGE_BYTES"}
+    return others.get(path, "FORETELL_MAX_BODY_BYTES")
 
 
 def test_the_service_sees_the_true_address(door: Door) -> None:

@@ -1,7 +1,9 @@
 """The Open Inference Protocol as it goes over the wire; `test_tritonclient.py` has the client's view."""
 
+import gzip
 import json
 import struct
+import zlib
 from typing import Any
 
 import httpx
@@ -193,9 +195,17 @@ async def test_numbers_that_json_has_not_are_named(client: httpx.AsyncClient, wr
     assert "JSON has no NaN" in response.json()["error"]
 
 
-async def test_a_compressed_body_is_refused(client: httpx.AsyncClient) -> None:
-    response = await client.post(INFER, json=_inputs(), headers={"Content-Encoding": "gzip"})
-    assert (response.status_code, list(response.json())) == (400, ["error"])
+async def test_a_compressed_body_is_unpacked(client: httpx.AsyncClient) -> None:
+    content = json.dumps(_inputs()).encode()
+    plain = await client.post(INFER, content=content)
+    for encoding, packed in {"gzip": gzip.compress(content), "deflate": zlib.compress(content)}.items():
+        response = await client.post(INFER, content=packed, headers={"Content-Encoding": encoding})
+        assert (response.status_code, response.json()) == (200, plain.json())
+    broken = await client.post(INFER, json=_inputs(), headers={"Content-Encoding": "gzip"})
+    assert (broken.status_code, list(broken.json())) == (400, ["error"])
+    unknown = await client.post(INFER, json=_inputs(), headers={"Content-Encoding": "br"})
+    assert (unknown.status_code, list(unknown.json())) == (415, ["error"])
+    assert unknown.headers["accept-encoding"] == "gzip, deflate"
 
 
 @pytest.mark.parametrize(

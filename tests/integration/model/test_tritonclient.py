@@ -1,10 +1,13 @@
 """Triton's own client against a real process, as it comes: its synchronous and its asynchronous half."""
 
 import asyncio
+import gzip
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import numpy
 import pytest
 import tritonclient.http
@@ -14,6 +17,7 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 TOKEN = "a token that is long enough"
+_GZIPPED = {"Content-Encoding": "gzip"}
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -131,3 +135,20 @@ def test_a_model_is_reloaded_without_a_dropped_request(service: ServiceProcess) 
         for _ in range(3):
             client.load_model("flight-delay", headers=ADMIN)
         assert [caller.result() for caller in callers] == [100] * 3
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_its_compression_of_requests_works(client: Any, algorithm: str, binary: bool) -> None:
+    plain = client.infer("flight-delay", _inputs(3, binary=binary))
+    packed = client.infer("flight-delay", _inputs(3, binary=binary), request_compression_algorithm=algorithm)
+    assert packed.as_numpy("probability").tolist() == plain.as_numpy("probability").tolist()
+
+
+def test_a_compressed_row_of_the_hot_route(service: ServiceProcess) -> None:
+    """Which is answered past ASGI otherwise."""
+    row = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
+    with httpx.Client(base_url=service.url) as asking:
+        plain = asking.post("/predict", json=row).json()
+        packed = asking.post("/predict", content=gzip.compress(json.dumps(row).encode()), headers=_GZIPPED)
+    assert packed.json()["probability"] == plain["probability"]

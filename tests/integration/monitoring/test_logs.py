@@ -1,5 +1,6 @@
 """Log records come in, one, many or as lines, and are found again; on PostgreSQL and on SQLite."""
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -201,9 +202,13 @@ async def test_a_body_that_is_too_large_is_refused(service: Watching) -> None:
     assert answer.status_code in (413, 503)
 
 
-async def test_a_compressed_body_is_refused(service: Watching) -> None:
-    answer = await service.client.post("/logs", content=b"x", headers={"Content-Encoding": "gzip"})
-    assert answer.status_code == 415
+async def test_a_compressed_body_is_unpacked(service: Watching) -> None:
+    content = gzip.compress(json.dumps([record("packed"), record("too")]).encode())
+    answer = await service.client.post("/logs", content=content, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 200, answer.text
+    assert await messages(service) == ["packed", "too"]
+    answer = await service.client.post("/logs", content=b"x", headers={"Content-Encoding": "br"})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip, deflate")
 
 
 async def test_more_records_than_a_list_may_have_are_refused(service: Watching) -> None:

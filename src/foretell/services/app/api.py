@@ -11,6 +11,7 @@ from foretell.kit.body_limit import BodyLimit
 from foretell.kit.request_log import RequestLog
 from foretell.kit.routing import HotRoute
 from foretell.kit.swagger import Documentation
+from foretell.kit.unpacking import Unpacking
 from foretell.services.app import problems
 from foretell.services.app.bot_only import BotOnly
 from foretell.services.app.openapi import Api
@@ -64,8 +65,10 @@ def build_api(state: AppState) -> Api:
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.app_state = state
-    packages = {"/admin/models": state.settings.max_package_bytes}
+    packages = {"/admin/models": (state.settings.max_package_bytes, "FORETELL_MAX_PACKAGE_BYTES")}
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes, larger=packages)
+    # Around the limit, which is one of what comes out.
+    api.add_middleware(Unpacking)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     api.add_middleware(OperatorOnly, state=state)
     problems.install(api)

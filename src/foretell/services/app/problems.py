@@ -21,6 +21,7 @@ from foretell.kit.problems import (
     pointer,
     problem_bytes,
 )
+from foretell.kit.unpacking import ACCEPTED, UnknownEncoding
 
 log = structlog.get_logger()
 
@@ -39,6 +40,8 @@ def problem_response(error: ForetellError, request: Request, headers: Mapping[st
     """The same as a response, with `headers` besides."""
     reads_only = request.method in _SAFE_METHODS
     status, own_headers, content = problem_bytes(error, request.url.path, reads_only=reads_only)
+    if isinstance(error, UnknownEncoding):
+        own_headers.append((b"accept-encoding", ACCEPTED))
     response = Response(content, status)
     response.raw_headers = [*own_headers, *(_encode(name, value) for name, value in (headers or {}).items())]
     return response

@@ -1,7 +1,7 @@
 """`/v2`: the Open Inference Protocol for every model, as `tritonclient.http` and others speak it.
 
-A model's inputs are its features, each a tensor of its own (see `tensors.py`). Errors are `{"error": text}`. Nothing is
-ever compressed: the client's asynchronous half can't read it.
+A model's inputs are its features, each a tensor of its own (see `tensors.py`). Errors are `{"error": text}`. No answer
+is ever compressed: the client's asynchronous half can't read it.
 """
 
 import re
@@ -230,8 +230,6 @@ def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
 
 def _read(request: Request, body: Body) -> tuple[v2.InferRequest, dict[str, memoryview]]:
     """The request, and the bytes of those of its inputs that are binary."""
-    if request.header(b"content-encoding") not in (None, b"identity"):
-        raise InvalidInference(reason="it is compressed; send it as it is")
     raw_length = request.header(_HEADER_LENGTH)
     length = len(body)
     if raw_length is not None:

@@ -39,13 +39,6 @@ class BodyTooSlow(ForetellError):
     status = 408
 
 
-class UnknownEncoding(ForetellError):
-    """The body is compressed or encoded, which is not understood here: send it as it is."""
-
-    code = "unknown_encoding"
-    status = 415
-
-
 class _Item(NamedTuple):
     body: bytes
     read: Read
@@ -82,8 +75,6 @@ class Intake:
         announced = int(request.header(b"content-length") or 0)
         if announced > self._max_body_bytes:
             raise BodyTooLarge(max_bytes=self._max_body_bytes, setting=BODY_SETTING)
-        if (request.header(b"content-encoding") or b"identity").lower() != b"identity":
-            raise UnknownEncoding
         return announced
 
     async def _body(self, request: Request, announced: int, taken: list[int]) -> bytes:
