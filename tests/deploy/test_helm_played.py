@@ -9,6 +9,8 @@ import pytest
 from tests.deploy.chart import of_kind, render
 from tests.deploy.played import Played, eventually, needs_engine, play_the_chart
 
+#: Images are built and carried, and what is killed is started anew.
+pytestmark = pytest.mark.timeout(3600)
 COMPONENTS = (
     "app",
     "dispatcher",
@@ -89,7 +91,6 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         yield played
 
 
-@pytest.mark.timeout(3600)
 def test_pods_run_as_they_are_rendered(played: Played) -> None:
     for component in COMPONENTS:
         known = played.inspect(played.pod(component))
