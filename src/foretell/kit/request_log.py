@@ -23,6 +23,7 @@ log = structlog.get_logger()
 OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
 
 _ID_HEADER = b"x-request-id"
+_STREAM = b"text/event-stream"
 _LONGEST_ID = 128
 _TRACEPARENT_HEADER = b"traceparent"
 _TRACESTATE_HEADER = b"tracestate"
@@ -91,11 +92,15 @@ class RequestLog:
         header = (_ID_HEADER, request_id.encode())
         status = 0
         complete = False
+        #: Of a stream, until it began: how long somebody listens is no slowness of ours, and no alert's business.
+        began_after_s: float | None = None
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status, complete
+            nonlocal status, complete, began_after_s
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if _is_stream(message):
+                    began_after_s = perf_counter() - started
                 message["headers"] = [*message.get("headers", ()), header]
             elif not message.get("more_body"):
                 complete = True
@@ -114,7 +119,8 @@ class RequestLog:
             if not status:
                 await respond(send_with_id, 500, _FAILED, b"application/problem+json")
         finally:
-            self._finish(scope, status or _CLIENT_GONE, perf_counter() - started)
+            took_s = perf_counter() - started if began_after_s is None else began_after_s
+            self._finish(scope, status or _CLIENT_GONE, took_s)
             _REQUEST_ID.reset(bound)
             if span is not None and entered is not None:
                 tracing.leave(entered)
@@ -242,6 +248,11 @@ class RequestLog:
             # Who asks how we are is no user, and to say "not ready" is no failure: in no rate should they count.
             return _count_nothing, write_line
         return metrics.HTTP_REQUESTS.counting(route, method, str(status)), write_line
+
+
+def _is_stream(start: Message) -> bool:
+    """Whether this begins server-sent events, which go on for as long as somebody listens."""
+    return any(name == b"content-type" and value.startswith(_STREAM) for name, value in start.get("headers", ()))
 
 
 def _count_nothing(duration_s: float) -> None:

@@ -195,3 +195,19 @@ async def test_a_quiet_route_is_heard_only_when_something_was_wrong(lines: Any) 
         await client.get("/plain")
         await client.get("/plain?wrong")
     assert [(line["log_level"], line["http.response.status_code"]) for line in lines] == [("debug", 200), ("info", 422)]
+
+
+async def test_of_a_stream_the_time_until_it_began_counts(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("foretell.kit.request_log.perf_counter", lambda: now[0])
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        now[0] += 0.5
+        kind = (b"content-type", b"text/event-stream; charset=utf-8")
+        await send({"type": "http.response.start", "status": 200, "headers": [kind]})
+        now[0] += 3600
+        await send({"type": "http.response.body", "body": b"data: 1\n\n"})
+
+    await _get("/plain", stream)
+    (line,) = [line for line in lines if line["event"] == "request_finished"]
+    assert line["event.duration"] == 500_000_000

@@ -78,7 +78,7 @@ function Traffic({ model, changed }: { model: Model; changed: () => void }) {
   const wrong = Object.values(wrongOf(error, []))[0];
   return (
     <form class="stack tight" onSubmit={submit}>
-      <h3>{textOf("o_traffic")}</h3>
+      <h3>{textOf("o_division")}</h3>
       {model.versions.map(({ version }) => (
         <div key={version} class="field">
           <label for={`${id}${version}`}>{textOf("o_weight", { version })}</label>
