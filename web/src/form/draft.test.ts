@@ -10,7 +10,7 @@ function field(more: Partial<Field> & Pick<Field, "name" | "kind">): Field {
     nullable: false,
     unique_items: false,
     ...more,
-  } as Field;
+  };
 }
 
 const FIELDS: Field[] = [

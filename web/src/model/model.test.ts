@@ -91,7 +91,7 @@ describe("a grid of questions", () => {
   });
 
   it("has no two equal points where there are few whole numbers", () => {
-    const few = stepsOfField({ ...along, maximum: 2 } as Field, 25, undefined);
+    const few = stepsOfField({ ...along, maximum: 2 }, 25, undefined);
     expect(few.map((each) => each.value)).toEqual([0, 1, 2]);
   });
 
