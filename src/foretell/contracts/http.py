@@ -607,7 +607,7 @@ class NewWebhook(Request):
 
     url: _Url
     events: list[EventType] | None = Field(default=None, min_length=1, max_length=10, description=_TYPES)
-    description: _Description | SkipJsonSchema[None] = None
+    description: _Description | None = None
 
 
 class WebhookChange(Request):
