@@ -13,6 +13,9 @@ from tests.browser.conftest import PASSWORD, Visit
 from tests.services_database import run_aside
 from tests.system import System
 
+# Each waits patiently: a machine that does much else is slow.
+pytestmark = pytest.mark.timeout(900)
+
 
 def ask(page: Page) -> None:
     page.get_by_role("button", name="Ask", exact=True).click()

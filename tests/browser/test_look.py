@@ -7,6 +7,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from tests.browser.conftest import Visit
 
+# Each waits patiently: a machine that does much else is slow.
+pytestmark = pytest.mark.timeout(900)
+
 PAGES = (
     *("/ui/models", "/ui/models/flight-delay", "/ui/models/odd", "/ui/models/sentiment", "/ui/history", "/ui/balance"),
     *("/ui/keys", "/ui/webhooks", "/ui/telegram", "/ui/account", "/ui/nothing-here"),

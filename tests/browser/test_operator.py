@@ -1,11 +1,15 @@
 """The story of an operator."""
 
+import pytest
 from playwright.sync_api import expect
 from tests.browser.conftest import Visit
 from tests.services_database import run_aside
 from tests.system import System
 
 from foretell.kit.database import Database
+
+# Each waits patiently: a machine that does much else is slow.
+pytestmark = pytest.mark.timeout(900)
 
 
 async def _promote(product: System, name: str) -> None:

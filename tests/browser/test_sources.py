@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.browser.conftest import ROOT
 from tests.services_database import missing
 
 from foretell.local.page import Page
+
+# Each waits patiently: a machine that does much else is slow.
+pytestmark = pytest.mark.timeout(900)
 
 KIB = 1024
 BUILT = Page(ROOT, lambda _: None, {}).built
