@@ -66,11 +66,17 @@ def _needed(source: str) -> set[str]:
     if _imports(source, "asyncpg"):
         needed.add("postgresql")
     # The addresses of others: webhooks, channels of alerts, Telegram.
-    if _imports(source, "foretell.kit.outgoing", "foretell.services.bot.telegram.api", "httpx"):
+    if _imports(source, *_TO_OTHERS):
         needed.add("internet")
     return needed
 
 
+#: What connects to addresses that are not ours.
+_TO_OTHERS = (
+    "foretell.kit.outgoing",
+    "foretell.services.bot.telegram.api",
+    "foretell.services.monitoring.alerts.channels",
+)
 #: The monitoring service with its records in PostgreSQL.
 EVERYTHING_IN_DATABASE = merged(EVERYTHING, {"monitoringService": {"persistence": {"enabled": False}}})
 
