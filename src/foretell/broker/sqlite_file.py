@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foretell.broker.port import BrokerUnavailable
-from foretell.kit.disk import FOLDERS
+from foretell.kit.disk_folders import FOLDERS
 from foretell.kit.errors import Misconfigured
 from foretell.kit.randomness import RANDOM
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from foretell.kit import metrics
-from foretell.kit.disk import FOLDERS
+from foretell.kit.disk_folders import FOLDERS
 from foretell.kit.errors import ForetellError
 
 Scope = MutableMapping[str, Any]

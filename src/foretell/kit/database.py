@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from foretell.kit import connections, deadline
 from foretell.kit.clock import now
-from foretell.kit.disk import FOLDERS
+from foretell.kit.disk_folders import FOLDERS
 from foretell.kit.drivers import (
     CONNECT_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from foretell.kit import connections
-from foretell.kit.disk import FOLDERS
+from foretell.kit.disk_folders import FOLDERS
 from foretell.kit.errors import MayBeDone, Misconfigured, NoRoom, Unavailable
 from foretell.kit.postgresql_address import Connector
 

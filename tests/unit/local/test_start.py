@@ -1,6 +1,10 @@
 import argparse
+import ast
 import io
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,78 @@ def test_looking_at_nothing_installs_nothing(
     assert start.act(parse(arguments)) == 0
     assert "not set up" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+_SOURCE = Path(__file__).parents[3] / "src"
+
+
+@pytest.fixture(scope="module")
+def fresh_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout without .venv: the code alone, and docker-compose.yaml."""
+    clone = tmp_path_factory.mktemp("clone")
+    for package in ("kit", "local"):
+        shutil.copytree(
+            _SOURCE / "foretell" / package,
+            clone / "src" / "foretell" / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    shutil.copy(_SOURCE / "foretell" / "__init__.py", clone / "src" / "foretell")
+    for file in ("start.py", "docker-compose.yaml"):
+        shutil.copy(_SOURCE.parent / file, clone / file)
+    return clone
+
+
+@pytest.mark.parametrize("docker", ["", "exit 0", "echo Cannot connect to the Docker daemon >&2; exit 1"])
+@pytest.mark.parametrize("arguments", [["--stop"], ["--status"], ["--logs"], ["--logs", "app", "--follow"]])
+def test_a_fresh_clone_says_that_nothing_runs_without_any_package(
+    arguments: list[str], docker: str, fresh_clone: Path, tmp_path: Path
+) -> None:
+    if docker:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+        (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        # -I -S: no packages of this Python either.
+        [sys.executable, "-I", "-S", "-B", str(fresh_clone / "start.py"), *arguments],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.startswith("Foretell is not set up here yet, so nothing runs.")
+    assert done.returncode == 0
+
+
+def _imported(file: Path, *, everywhere: bool) -> Iterator[str]:
+    """The modules that a file imports: at its top, or in its functions, too."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from foretell.local import ports` names a module, and `from foretell.kit.disk import is_full` does not.
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in inner if _file_of(name) is not None)
+            yield node.module
+
+
+def _file_of(module: str) -> Path | None:
+    path = _SOURCE.joinpath(*module.split("."))
+    return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()), None)
+
+
+def test_what_runs_before_there_are_packages_is_standard_library_only() -> None:
+    waiting, seen, foreign = [("foretell.local.start", "start.py")], set[str](), []
+    while waiting:
+        module, importer = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        file = _file_of(module)
+        if file is None:
+            if module.partition(".")[0] not in sys.stdlib_module_names:
+                foreign.append(f"{importer} imports {module}")
+            continue
+        waiting += [(each, module) for each in _imported(file, everywhere=module == "foretell.local.start")]
+    assert "foretell.local.compose" in seen
+    assert foreign == []
 
 
 Talk = Callable[[str], list[argparse.Namespace]]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from foretell.kit.disk import FOLDERS
+from foretell.kit.disk_folders import FOLDERS
 from foretell.kit.errors import Unavailable
 from foretell.kit.private_folder import keep_private
 
