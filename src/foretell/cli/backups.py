@@ -17,12 +17,15 @@ from foretell.local.moving import moving
 
 
 def backup(file: Path, *, replace: bool) -> None:
-    """Write a backup. Raises what `making.make` raises, `NotEmbedded`, `OtherSettings`."""
+    """Write a backup. Raises what `making.make` raises, `NotEmbedded`, `OtherSettings`, `IsOfBefore`."""
     installation = Installation.from_environment()
     parts = parts_of(installation)
     record = installation.read()
     names = tuple(sorted(record.settings)) if record and record.settings else ()
-    with signals_interrupt(), _progress() as tell:
+    place = installation.moved_to(parts.database)
+    if place is not None:
+        raise making.IsOfBefore(place=place, database=parts.database, file=installation.moved_file)
+    with _broken_off("No backup was made, and nothing was left behind."), signals_interrupt(), _progress() as tell:
         made = making.make(file, parts, settings=names, replace=replace, tell=tell)
     entries = made.manifest.entries
     models = sum(entry.name.startswith(f"{MODELS}/") for entry in entries)
@@ -46,7 +49,8 @@ def restore(file: Path) -> None:
     installation = Installation.from_environment()
     parts = parts_of(installation)
     with installation.lock(_waiting):
-        with signals_interrupt(), _progress() as tell:
+        again = "Run the command again: either nothing was changed, or the rest is done then."
+        with _broken_off(again), signals_interrupt(), _progress() as tell:
             restored = restoring.restore(file, installation, parts, tell=tell)
         installation.remove_run_files()
     say(f"{installation.data_dir} is as it was at {restored.manifest.made_at}.")
@@ -65,7 +69,7 @@ def migrate(url: str, *, even_if_wrong: bool) -> None:
     started = time.monotonic()
     operating.quiet_logs()
     with installation.lock(_waiting), signals_interrupt():
-        with _progress() as tell:
+        with _broken_off("Run the command again: it goes on where it was."), _progress() as tell:
             moved = moving.move(url, installation, parts, even_if_wrong=even_if_wrong, tell=tell)
         installation.remove_run_files()
     if not moved.rows:
@@ -96,6 +100,16 @@ def _without_password(url: str) -> str:
 
 def _waiting() -> None:
     remark("Another start or stop is under way here; waiting for it to end …")
+
+
+@contextmanager
+def _broken_off(what: str) -> Iterator[None]:
+    """Say what a Ctrl-C means."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        remark(f"Broken off. {what}")
+        raise
 
 
 @contextmanager

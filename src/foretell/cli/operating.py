@@ -51,8 +51,7 @@ class RestoreUnfinished(ForetellError):
 
 
 class AuditTooLong(ForetellError):
-    """A step of the audit did not end within {minutes} minutes. Nothing was found wrong, and nothing proved: try when
-    the database is less busy, or on a copy of it."""
+    """A step of the audit did not end within {minutes} minutes. Nothing was found wrong, and nothing proved: try when the database is less busy, or on a copy of it."""  # noqa: E501
 
     code = "audit_too_long"
 

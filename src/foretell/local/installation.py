@@ -179,13 +179,20 @@ class Installation:
             # Absent, half-written before a power cut, or of another release: the processes themselves are looked for.
             return None
 
+    def moved_to(self, database: Path) -> str | None:
+        """Where the embedded database in the file `database` was moved to, HOST:PORT/DATABASE; None if it was not."""
+        if database != self.data_dir / "foretell.db" or not self.moved_file.exists():
+            return None
+        try:
+            return str(json.loads(self.moved_file.read_text(encoding="utf-8"))["to"])
+        except (ValueError, KeyError, TypeError):
+            return "another database"
+
     def check_not_moved(self, database_url: str) -> None:
         """Raises `HasMoved` where `database_url` is the embedded database of before."""
-        if database_url == f"sqlite:///{self.data_dir / 'foretell.db'}" and self.moved_file.exists():
-            try:
-                place = json.loads(self.moved_file.read_text(encoding="utf-8"))["to"]
-            except (ValueError, KeyError, TypeError):
-                place = "another database"
+        scheme, _, path = database_url.partition("sqlite:///")
+        place = None if scheme or not path else self.moved_to(Path(path))
+        if place is not None:
             raise HasMoved(place=place, file=self.moved_file)
 
     def remove_run_files(self) -> None:

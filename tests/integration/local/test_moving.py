@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from sqlalchemy import JSON, Boolean, Date, DateTime, Integer, LargeBinary, Table, Text, Uuid, cast, insert, select
+from tests.ports import free_port
 
 from foretell.domain.accounts import registration
 from foretell.domain.credits import ledger
@@ -25,11 +26,12 @@ from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.store import Ending, Submission
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
+from foretell.kit.errors import Misconfigured
 from foretell.local.backups.parts import parts_of
 from foretell.local.installation import HasMoved, Installation
 from foretell.local.moving import moving
-from foretell.local.moving.moving import MoveFailed, SourceWrong
-from foretell.local.moving.target import SCHEMA, TargetNotEmpty
+from foretell.local.moving.moving import NoTarget, SourceWrong, TargetAway
+from foretell.local.moving.target import SCHEMA, TargetNotEmpty, WrongEncoding
 
 _PRICE = 2
 
@@ -217,8 +219,60 @@ async def test_a_target_with_rows_is_refused(
     with pytest.raises(TargetNotEmpty, match="users"):
         await _move(installation, postgresql_with_tables)
     assert not installation.moved_file.exists()
-    with pytest.raises(MoveFailed):
-        await _move(installation, fresh_postgresql.replace("/foretell_test_", "/nowhere_"))
+    missing = fresh_postgresql.replace("/foretell_test_", "/nowhere_")
+    with pytest.raises(NoTarget, match="There is no database nowhere_") as caught:
+        await _move(installation, missing)
+    assert "Make it first" in caught.value.message
+
+
+async def test_a_target_that_does_not_answer_is_no_move_begun(installation: Installation) -> None:
+    with pytest.raises(TargetAway, match="Nothing was changed") as caught:
+        await _move(installation, f"postgresql://ada:secret@127.0.0.1:{free_port()}/foretell")
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "x", "sqlite:///other.db", "postgresql://a/b?nonsense=1"])
+async def test_a_target_that_is_no_address_names_the_option(installation: Installation, url: str) -> None:
+    with pytest.raises(Misconfigured, match=r"^--to ") as caught:
+        await _move(installation, url)
+    assert "sqlite" not in caught.value.message
+    assert "DATABASE_URL" not in caught.value.message
+
+
+async def test_a_target_of_another_encoding_is_refused(installation: Installation, fresh_postgresql: str) -> None:
+    name = fresh_postgresql.rpartition("/")[2] + "_ascii"
+    connection = await asyncpg.connect(fresh_postgresql)
+    try:
+        how = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        await connection.execute(f"CREATE DATABASE {name} {how}")
+        try:
+            with pytest.raises(WrongEncoding, match="SQL_ASCII"):
+                await _move(installation, fresh_postgresql.rpartition("/")[0] + f"/{name}")
+        finally:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await connection.close()
+    assert not installation.moved_file.exists()
+
+
+async def test_what_moved_moves_nowhere_else(
+    installation: Installation, fresh_postgresql: str, postgresql_with_tables: str
+) -> None:
+    await _move(installation, fresh_postgresql)
+    before = installation.moved_file.read_text()
+    with pytest.raises(HasMoved):
+        await _move(installation, postgresql_with_tables)
+    # Nor to the same place, if what was moved is not there.
+    connection = await asyncpg.connect(fresh_postgresql)
+    try:
+        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    finally:
+        await connection.close()
+    with pytest.raises(HasMoved):
+        await _move(installation, fresh_postgresql)
+    assert installation.moved_file.read_text() == before
+    installation.moved_file.unlink()
+    assert (await _move(installation, postgresql_with_tables)).rows
 
 
 async def test_empty_tables_of_a_start_are_no_matter(installation: Installation, postgresql_with_tables: str) -> None:

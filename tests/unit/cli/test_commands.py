@@ -283,6 +283,26 @@ def test_a_backup_is_restored_and_audited(foretell: CommandLine, database: str, 
     assert "A restore was broken off" in foretell("audit").error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "at", "said"),
+    [
+        (["backup", "backup.tar"], "making.make", "Broken off. No backup was made"),
+        (["restore", "backup.tar"], "restoring.restore", "Broken off. Run the command again"),
+        (["migrate", "--to", "postgresql://db/x"], "moving.move", "Broken off. Run the command again"),
+    ],
+)
+def test_ctrl_c_is_answered(
+    foretell: CommandLine, database: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str], at: str, said: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"foretell.cli.backups.{at}", interrupted)
+    answer = foretell(*arguments)
+    assert answer.code == 130
+    assert said in answer.error
+
+
 def test_an_installation_that_moved_does_not_go_on_by_mistake(
     foretell: CommandLine, database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +311,10 @@ def test_an_installation_that_moved_does_not_go_on_by_mistake(
         answer = foretell(*arguments)
         assert answer.code == 1
         assert "moved to db:5432/foretell: set FORETELL_DATABASE_URL" in answer.error
+    answer = foretell("backup", "backup.tar")
+    assert answer.code == 1
+    assert "moved to db:5432/foretell" in answer.error
+    assert not (folder / "backup.tar").exists()
     # Whoever names the old one has a reason.
     monkeypatch.setenv("FORETELL_DATABASE_URL", f"sqlite:///{folder / 'other.db'}")
     assert "There is no database at" in foretell("users", "list").error

@@ -16,6 +16,7 @@ from foretell.local.backups import archive, making, restoring
 from foretell.local.backups.archive import BackupDamaged, BackupNewer, NoBackup
 from foretell.local.backups.making import FileExists, NothingToBackUp
 from foretell.local.backups.parts import NotEmbedded, parts_of
+from foretell.local.backups.restoring import MovedAway
 from foretell.local.installation import Installation
 
 
@@ -101,6 +102,28 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_postgresql_is_not_ours_to_copy(tmp_path: Path) -> None:
     with pytest.raises(NotEmbedded):
         parts_of(Installation(tmp_path), {"FORETELL_DATABASE_URL": "postgresql://db/foretell"})
+
+
+def test_an_installation_that_moved_is_not_restored(installation: Installation, tmp_path: Path) -> None:
+    _backup(installation, tmp_path / "backup")
+    _change(installation)
+    installation.moved_file.write_text('{"to": "db:5432/foretell"}')
+    with pytest.raises(MovedAway, match="moved to db:5432/foretell"):
+        _restore(installation, tmp_path / "backup")
+    assert not _is_as_before(installation.data_dir)
+    assert not list(installation.data_dir.glob("before-restore-*"))
+    installation.moved_file.unlink()
+    _restore(installation, tmp_path / "backup")
+    assert _is_as_before(installation.data_dir)
+
+
+def test_what_is_no_file_is_said_with_its_name(installation: Installation, tmp_path: Path) -> None:
+    with pytest.raises(NoBackup, match="there is no such file") as caught:
+        _restore(installation, tmp_path / "nope.tar")
+    assert str(tmp_path / "nope.tar") in caught.value.message
+    with pytest.raises(NoBackup, match="it is a folder") as caught:
+        _restore(installation, tmp_path)
+    assert str(tmp_path) in caught.value.message
 
 
 def test_messages_in_hand_wait_again_in_the_copy(installation: Installation, tmp_path: Path) -> None:

@@ -154,9 +154,16 @@ class Backup:
     """A backup that is read from its beginning to its end."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the manifest. Raises `NoBackup`, `BackupDamaged`, `BackupNewer`, `OSError`."""
+        """Reads the manifest. Raises `NoBackup`, `BackupDamaged`, `BackupNewer`."""
         self.path = path
-        self._stream = path.open("rb")
+        try:
+            self._stream = path.open("rb")
+        except FileNotFoundError as error:
+            raise NoBackup(path=path, reason="there is no such file") from error
+        except IsADirectoryError as error:
+            raise NoBackup(path=path, reason="it is a folder") from error
+        except OSError as error:
+            raise NoBackup(path=path, reason=f"it can't be opened ({error.strerror})") from error
         try:
             self._archive = tarfile.open(fileobj=self._stream, mode="r|*", bufsize=_CHUNK_BYTES)  # noqa: SIM115
             first = self._archive.next()

@@ -38,6 +38,12 @@ class NothingToBackUp(ForetellError):
     code = "nothing_to_back_up"
 
 
+class IsOfBefore(ForetellError):
+    """This installation moved to {place}: {database} lacks everything since. Back up PostgreSQL (docs/backup.md); to back up the old file all the same, delete {file}."""  # noqa: E501
+
+    code = "is_of_before"
+
+
 class NoRoomForBackup(ForetellError):
     """Too little room in {folder}: a backup takes up to {needed} while it is made; {free} is free."""
 

@@ -39,6 +39,12 @@ class StillRunning(ForetellError):
     code = "still_running"
 
 
+class MovedAway(ForetellError):
+    """This installation moved to {place}, which no restore changes. Restore into another folder (FORETELL_DATA_DIR), or delete {file} to go back to the embedded database. Nothing was changed."""  # noqa: E501
+
+    code = "moved_away"
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """One part that takes its place: `staged` comes to `target`, and what was there goes to `aside`."""
@@ -67,9 +73,13 @@ def check_stopped(installation: Installation) -> None:
 def restore(file: Path, installation: Installation, parts: Parts, *, tell: Telling = lambda *_: None) -> Restored:
     """Put the backup `file` in place of what is there. To be called under `installation.lock`.
 
-    Raises `StillRunning`, `InUse`, `NoBackup`, `BackupDamaged`, `BackupNewer`, `OSError`; then nothing was changed.
+    Raises `StillRunning`, `MovedAway`, `InUse`, `NoBackup`, `BackupDamaged`, `BackupNewer`, `OSError`; then nothing
+    was changed.
     """
     check_stopped(installation)
+    place = installation.moved_to(parts.database)
+    if place is not None:
+        raise MovedAway(place=place, file=installation.moved_file)
     finish(installation)
     for path in _targets(parts):
         if os.path.ismount(path):

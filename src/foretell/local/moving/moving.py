@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 from sqlalchemy import Table
 
 from foretell.domain.migrations.run import REVISIONS, migrate
 from foretell.domain.predictions.audit import Finding, audit
 from foretell.kit.database import Database
-from foretell.kit.errors import ForetellError
-from foretell.kit.postgresql_address import read_postgresql_url
+from foretell.kit.errors import ForetellError, Misconfigured
+from foretell.kit.postgresql_address import PostgresqlAddress, read_postgresql_url
 from foretell.local.backups.making import NothingToBackUp, Telling
 from foretell.local.backups.parts import DATABASE, Parts, version_of
 from foretell.local.backups.restoring import check_stopped
@@ -39,8 +40,20 @@ class MoveWrong(ForetellError):
     code = "move_wrong"
 
 
+class NoTarget(ForetellError):
+    """There is no database {database} on {hosts}. Make it first (createdb, or CREATE DATABASE). Nothing was changed."""
+
+    code = "no_target"
+
+
+class TargetAway(ForetellError):
+    """PostgreSQL on {hosts} can't be reached or does not let us in ({reason}). Nothing was changed."""
+
+    code = "target_away"
+
+
 class MoveFailed(ForetellError):
-    """PostgreSQL could not be reached or refused ({reason}). Run the command again: it goes on where it ended."""
+    """PostgreSQL was lost or refused ({reason}). Run the command again: it goes on where it ended."""
 
     code = "move_failed"
 
@@ -60,11 +73,14 @@ def move(
 ) -> Moved:
     """Move the database to an empty one of PostgreSQL. To be called under `installation.lock`.
 
-    Raises `StillRunning`, `InUse`, `NothingToBackUp`, `SourceWrong`, `TargetNotEmpty`, `MovedMeanwhile`, `NotWhole`,
-    `MoveWrong`, `MoveFailed`, `Misconfigured`; the installation goes on with the embedded database then.
+    Raises `StillRunning`, `HasMoved`, `InUse`, `NothingToBackUp`, `SourceWrong`, `NoTarget`, `TargetAway`,
+    `WrongEncoding`, `TargetNotEmpty`, `MovedMeanwhile`, `NotWhole`, `MoveWrong`, `MoveFailed`, `Misconfigured`; the
+    installation goes on with the database that it had then.
     """
-    read_postgresql_url(url)
+    place = _place(_address(url))
     check_stopped(installation)
+    if installation.moved_to(parts.database) not in (None, place):
+        installation.check_not_moved(f"sqlite:///{parts.database}")
     if not parts.database.exists():
         raise NothingToBackUp(path=parts.database)
     try:
@@ -74,18 +90,22 @@ def move(
 
 
 async def _move(url: str, installation: Installation, file: Path, even_if_wrong: bool, tell: Telling) -> Moved:
-    if version_of(DATABASE, file) != REVISIONS[-1]:
+    moved_before = installation.moved_to(file) is not None
+    if not moved_before and version_of(DATABASE, file) != REVISIONS[-1]:
         database = Database(f"sqlite:///{file}")
         try:
             await migrate(database)
         finally:
             await database.close()
     with held(file) as fingerprint:
-        target = await Target.connect(url)
+        target = await _connect(url)
         try:
             if await target.was_moved(fingerprint):
                 _mark_moved(installation, url)
                 return Moved({}, 0, 0)
+            # To the same place, but what was moved is not there any more, or this was used after all.
+            installation.check_not_moved(f"sqlite:///{file}")
+            await target.check_encoding()
             await target.check_empty()
             tell("Auditing the embedded database", 0, 0)
             async with opened_for_audit(file) as connection:
@@ -103,6 +123,38 @@ async def _move(url: str, installation: Installation, file: Path, even_if_wrong:
             return Moved(rows, earlier, len(here))
         finally:
             await target.close()
+
+
+def _address(url: str) -> PostgresqlAddress:
+    """Raises `Misconfigured`, which names the option."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise Misconfigured("--to must be postgresql://USER:PASSWORD@HOST/DATABASE.")
+    try:
+        return read_postgresql_url(url)
+    except Misconfigured as error:
+        raise Misconfigured(error.message.replace("FORETELL_DATABASE_URL", "--to", 1)) from None
+
+
+def _hosts(address: PostgresqlAddress) -> str:
+    return ",".join(f"{host}:{port}" for host, port in address.hosts) or "this machine"
+
+
+def _place(address: PostgresqlAddress) -> str:
+    """What is written down of where an installation moved to."""
+    hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
+    return f"{hosts}/{address.database or ''}"
+
+
+async def _connect(url: str) -> Target:
+    """Raises `NoTarget`, `TargetAway`."""
+    address = _address(url)
+    try:
+        return await Target.connect(url)
+    except asyncpg.InvalidCatalogNameError as error:
+        raise NoTarget(database=address.database or "of that name", hosts=_hosts(address)) from error
+    except REFUSALS as error:
+        reason = str(error) or type(error).__name__
+        raise TargetAway(hosts=_hosts(address), reason=reason.rstrip(".")) from error
 
 
 async def _copy(target: Target, file: Path, tell: Telling) -> tuple[dict[str, int], int]:
@@ -160,7 +212,5 @@ def _totals(findings: Sequence[Finding]) -> Counter[str]:
 
 def _mark_moved(installation: Installation, url: str) -> None:
     """Write down that the embedded database is the past: nobody should go on with it by mistake."""
-    address = read_postgresql_url(url)
-    hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
-    content = {"to": f"{hosts}/{address.database or ''}", "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    content = {"to": _place(_address(url)), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     installation.moved_file.write_text(json.dumps(content), encoding="utf-8")

@@ -38,6 +38,12 @@ class TargetNotEmpty(ForetellError):
     code = "target_not_empty"
 
 
+class WrongEncoding(ForetellError):
+    """That database has the encoding {encoding}, and Foretell needs UTF8. Make another one: CREATE DATABASE NAME ENCODING 'UTF8' TEMPLATE template0. Nothing was changed."""  # noqa: E501
+
+    code = "wrong_encoding"
+
+
 class MovedMeanwhile(ForetellError):
     """Another foretell migrate is at work on that database. Let it end."""
 
@@ -82,6 +88,12 @@ class Target:
             "SELECT obj_description(to_regclass($1), 'pg_class')", f'"{self._schema}".{_VERSIONS}'
         )
         return bool(said == _MARK + fingerprint)
+
+    async def check_encoding(self) -> None:
+        """Raises `WrongEncoding`: in another one, not every text has its place or its length."""
+        encoding = await self._connection.fetchval("SHOW server_encoding")
+        if encoding != "UTF8":
+            raise WrongEncoding(encoding=encoding)
 
     async def check_empty(self) -> None:
         """Raises `TargetNotEmpty`. Tables without rows, of a start that nobody used, are no matter."""
