@@ -284,7 +284,8 @@ class OverseenUserDetails(OverseenUser):
 class NewGrant(Request):
     """Credits for somebody."""
 
-    credits: int = Field(ge=1, le=1_000_000_000, examples=[100])
+    # Here and below: neither true nor "7" is a number that somebody meant.
+    credits: int = Field(ge=1, le=1_000_000_000, strict=True, examples=[100])
     note: KeptText | None = Field(default=None, max_length=500, description="Why")
     reference: KeptText | None = Field(
         default=None, min_length=1, max_length=200, description="An id in your books; the same one counts once"
@@ -295,7 +296,7 @@ class NewRefund(Request):
     """Either what a prediction has cost, once; or a number of credits."""
 
     prediction_id: UUID | None = None
-    credits: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    credits: Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)] | None = None
     note: KeptText | None = Field(default=None, max_length=500, description="Why")
 
 
@@ -361,19 +362,19 @@ class JournalPage(Answer):
 class NewSilence(Request):
     """For how long to say nothing; 0 ends a silence."""
 
-    minutes: float = Field(ge=0, le=43_200, examples=[120])
+    minutes: float = Field(ge=0, le=43_200, strict=True, examples=[120])
 
 
 class NewRedrive(Request):
     """How many of the oldest to send back, at most."""
 
-    limit: int = Field(ge=1, le=100_000, examples=[100])
+    limit: int = Field(ge=1, le=100_000, strict=True, examples=[100])
 
 
 class NewDiscard(Request):
     """How many there are, as whoever throws them away knows."""
 
-    confirm: int = Field(ge=0, le=999_999_999, examples=[3])
+    confirm: int = Field(ge=0, le=999_999_999, strict=True, examples=[3])
 
 
 class MovedLetters(Answer):
@@ -441,7 +442,8 @@ class NewTraffic(Request):
 
     default: str | None = Field(default=None, max_length=64, description="null: the highest version")
     weights: dict[
-        Annotated[str, Field(max_length=64)], Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+        Annotated[str, Field(max_length=64)],
+        Annotated[float, Field(ge=0, le=1_000_000, strict=True, allow_inf_nan=False)],
     ] = Field(default_factory=dict, max_length=50, description="Parts of a canary, by version")
     shadow: list[Annotated[str, Field(max_length=64)]] = Field(
         default_factory=list, max_length=20, description="Versions that run on the same inputs and are never answered"
@@ -451,7 +453,7 @@ class NewTraffic(Request):
 class NewPrice(Request):
     """What one prediction is to cost."""
 
-    price_credits: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+    price_credits: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] | None = Field(
         description="null: what settings and manifest say"
     )
 

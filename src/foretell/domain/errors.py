@@ -208,3 +208,32 @@ class TooManyRedeliveries(ForetellError):
 
     code = "too_many_redeliveries"
     status = 409
+
+
+class LastOperator(ForetellError):
+    """This is the only operator there is: make another one first."""
+
+    code = "last_operator"
+    status = 409
+
+
+class AccountClosed(ForetellError):
+    """The owner closed this account, so nobody can use it; there is nothing to block."""
+
+    code = "account_closed"
+    status = 409
+
+
+class NotOperator(ForetellError):
+    """There is nothing at this address."""
+
+    # As to everybody else who is no operator.
+    code = "not_found"
+    status = 404
+
+
+class InvalidReference(ForetellError):
+    """A reference must not be blank or begin with {prefixes}: those are of other movements."""
+
+    code = "invalid_reference"
+    status = 422

@@ -192,6 +192,15 @@ async def test_the_history_of_a_time(client: httpx.AsyncClient, ada: Account, su
         str(before),
     ]
     assert await ids(since=(now() + timedelta(days=1)).isoformat()) == []
+    for early in ("1969-12-31T00:00:00Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"):
+        assert await ids(until=early) == []
+        assert await ids(until=early, status="queued") == []
+        assert len(await ids(since=early)) == 3
+        table = await client.get("/predictions.csv", params={"until": early}, headers=ada.headers)
+        assert (table.status_code, len(table.text.splitlines())) == (200, 1)
+    for late in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"):
+        assert await ids(since=late) == []
+        assert len(await ids(until=late)) == 3
     wrong = await client.get("/predictions", params={"since": "2026-01-01T00:00:00"}, headers=ada.headers)
     assert wrong.status_code == 422
 

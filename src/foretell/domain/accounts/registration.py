@@ -14,7 +14,7 @@ from foretell.domain.accounts.identity import USER_COLUMNS, Language, Role, Them
 from foretell.domain.accounts.tables import users
 from foretell.domain.accounts.usernames import username_key
 from foretell.domain.credits import ledger
-from foretell.domain.errors import InvalidUsername, NotFound, UsernameTaken
+from foretell.domain.errors import InvalidUsername, LastOperator, NotFound, UsernameTaken
 from foretell.kit.clock import now, uuid7
 
 #: The account that a fresh development installation has, and that production refuses to start with.
@@ -118,6 +118,21 @@ async def end_log_ins(connection: AsyncConnection, user_id: UUID, *, but_session
 async def set_role(connection: AsyncConnection, user_id: UUID, role: Role) -> None:
     """Make somebody an operator, or a user again; access tokens, which say what they were, end. Raises `NotFound`."""
     await _change(connection, user_id, role=role, tokens_from=now())
+
+
+async def lock_operators(connection: AsyncConnection) -> list[UUID]:
+    """The ids of all active operators, none of whom is one no more before the transaction ends."""
+    # Always in the same order, and before any other account is locked: two that do this wait for one another in turn.
+    # On SQLite a transaction that writes is alone anyway.
+    query = select(users.c.id).where(users.c.role == "operator", users.c.active.is_(True)).order_by(users.c.id)
+    return list((await connection.execute(query.with_for_update(key_share=True))).scalars())
+
+
+async def close(connection: AsyncConnection, user_id: UUID) -> None:
+    """Close the account for its owner, as `deactivate` does. Raises `NotFound`, `LastOperator`."""
+    if await lock_operators(connection) == [user_id]:
+        raise LastOperator
+    await deactivate(connection, user_id, by_owner=True)
 
 
 async def set_looks(connection: AsyncConnection, user_id: UUID, **looks: Language | Theme | None) -> User:

@@ -55,7 +55,7 @@ async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, star
             insert.values(**facts, created_at=now()).on_conflict_do_nothing().returning(telegram_payments.c.charge_id)
         )
         if added is not None:
-            reference, note = f"telegram:{charge_id}", f"{stars} Telegram Stars"
+            reference, note = f"{ledger.TELEGRAM}{charge_id}", f"{stars} Telegram Stars"
             await ledger.top_up(connection, link.user.id, credits, reference=reference, note=note)
         known = await find(connection, charge_id)
         assert known is not None
@@ -81,7 +81,9 @@ async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: 
         raise CreditsSpent(credits=payment.credits, available=available)
     if taken:
         note = f"refund of {payment.stars} Telegram Stars"
-        await ledger.adjust(connection, payment.user_id, -taken, reference=f"telegram-refund:{charge_id}", note=note)
+        await ledger.adjust(
+            connection, payment.user_id, -taken, reference=f"{ledger.TELEGRAM_REFUND}{charge_id}", note=note
+        )
     await connection.execute(
         update(telegram_payments)
         .where(telegram_payments.c.charge_id == charge_id)

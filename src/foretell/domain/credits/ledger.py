@@ -21,6 +21,10 @@ from foretell.kit.clock import now
 
 #: Far from where a 64-bit sum would overflow, however often it is moved.
 MAX_AMOUNT = 1_000_000_000
+#: What references of our own begin with: refunds of predictions, payments in Stars. Nobody else gives such a one, or a
+#: payment could be taken for one that was counted before.
+REFUND, TELEGRAM, TELEGRAM_REFUND = "refund:", "telegram:", "telegram-refund:"
+RESERVED_REFERENCES = (REFUND, TELEGRAM, TELEGRAM_REFUND)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.domain.accounts.tables import users
+from foretell.domain.errors import NotOperator
 from foretell.domain.operators.tables import journal
 from foretell.kit.clock import now
 
@@ -40,6 +42,18 @@ class Entry:
     after: dict[str, Any] | None
 
 
+async def prove(connection: AsyncConnection, actor: Actor) -> None:
+    """Raises `NotOperator` if the actor is none (any more); else nobody changes that before the transaction ends.
+
+    Whoever was an operator when a request began may be none when its body has arrived.
+    """
+    if actor.id is None:
+        return
+    query = select(users.c.id).where(users.c.id == actor.id, users.c.role == "operator", users.c.active.is_(True))
+    if await connection.scalar(query.with_for_update(read=True)) is None:
+        raise NotOperator
+
+
 async def write(
     connection: AsyncConnection,
     actor: Actor,
@@ -51,8 +65,23 @@ async def write(
 ) -> None:
     """Write down an act (`user.grant`, `model.traffic`, ...) on a subject (`user:ID`, `model:NAME`, ...).
 
-    Never a secret or an input's values: nobody can take them out again.
+    Never a secret or an input's values: nobody can take them out again. Raises `NotOperator`: every act comes by here,
+    in its own transaction, so this is where it is proven.
     """
+    await prove(connection, actor)
+    await write_outcome(connection, actor, act, subject, before=before, after=after)
+
+
+async def write_outcome(
+    connection: AsyncConnection,
+    actor: Actor,
+    act: str,
+    subject: str,
+    *,
+    before: State | None = None,
+    after: State | None = None,
+) -> None:
+    """Write down what came of an act that was done elsewhere, whatever the actor is by now."""
     await connection.execute(
         insert(journal).values(
             at=now(),
@@ -65,6 +94,13 @@ async def write(
             after=_text(after),
         )
     )
+
+
+async def last_reason(connection: AsyncConnection, act: str, subject: str) -> str | None:
+    """Why this was done to the subject the last time, if somebody said so."""
+    query = select(journal.c.after).where(journal.c.subject == subject, journal.c.act == act)
+    state = _value(await connection.scalar(query.order_by(journal.c.id.desc()).limit(1)))
+    return None if state is None else state.get("reason")
 
 
 async def page(

@@ -18,7 +18,7 @@ from foretell.domain.accounts.telegram_tables import telegram_chats
 from foretell.domain.credits import ledger
 from foretell.domain.credits.ledger import Balance, Movement
 from foretell.domain.credits.tables import wallets
-from foretell.domain.errors import NotFound, NotRefundable, NotYourself
+from foretell.domain.errors import AccountClosed, InvalidReference, LastOperator, NotFound, NotRefundable, NotYourself
 from foretell.domain.notifications.tables import endpoints
 from foretell.domain.operators import journal
 from foretell.domain.operators.journal import Actor
@@ -130,13 +130,17 @@ async def grant(
     reference: str | None = None,
     note: str | None = None,
 ) -> Balance:
-    """Give credits. Raises `InvalidAmount`, `NotFound`, `DuplicateReference`."""
+    """Give credits. Raises `InvalidAmount`, `NotFound`, `InvalidReference`, `DuplicateReference`."""
+    if reference is not None and (not reference.strip() or reference.strip().startswith(ledger.RESERVED_REFERENCES)):
+        raise InvalidReference(prefixes=", ".join(ledger.RESERVED_REFERENCES))
     before = await ledger.balance(connection, user_id, lock=True)
     movement = await ledger.grant(connection, user_id, credits, reference=reference, note=note)
     return await _moved(connection, actor, "user.grant", user_id, before, movement)
 
 
-async def refund_prediction(connection: AsyncConnection, actor: Actor, user_id: UUID, prediction_id: UUID) -> Balance:
+async def refund_prediction(
+    connection: AsyncConnection, actor: Actor, user_id: UUID, prediction_id: UUID, *, note: str | None = None
+) -> Balance:
     """Give back what a prediction has cost, once. Raises `NotFound`, `NotRefundable`, `DuplicateReference`."""
     view = await history.find(connection, user_id, prediction_id)
     if view.status != "succeeded" or not view.price_credits:
@@ -146,8 +150,8 @@ async def refund_prediction(connection: AsyncConnection, actor: Actor, user_id: 
         connection,
         user_id,
         view.price_credits,
-        reference=f"refund:{prediction_id}",
-        note=f"refund of prediction {prediction_id}",
+        reference=f"{ledger.REFUND}{prediction_id}",
+        note=note or f"refund of prediction {prediction_id}",
     )
     return await _moved(connection, actor, "user.refund", user_id, before, movement)
 
@@ -200,19 +204,29 @@ async def refund_stars(
 
 
 async def block(connection: AsyncConnection, actor: Actor, user_id: UUID, *, reason: str | None = None) -> User:
-    """Let nobody in to this account, at once. Raises `NotFound`, `NotYourself`."""
+    """Let nobody in to this account, at once. Blocked once more, for another reason, the journal says so.
+
+    Raises `NotFound`, `NotYourself`, `LastOperator`, `AccountClosed`, `NotOperator`.
+    """
     if user_id == actor.id:
         raise NotYourself
-    before = await registration.find_user_by_id(connection, user_id)
+    before = await _locked(connection, actor, user_id, takes_operator=True)
+    if before.closed_at is not None:
+        raise AccountClosed
     if before.active:
         await registration.deactivate(connection, user_id)
         await _changed(connection, actor, "user.block", user_id, {"active": True}, {"active": False}, reason)
+    elif reason:
+        earlier = await journal.last_reason(connection, "user.block", subject_of(user_id))
+        if reason != earlier:
+            was = {"active": False, "reason": earlier}
+            await _changed(connection, actor, "user.block", user_id, was, {"active": False}, reason)
     return await registration.find_user_by_id(connection, user_id)
 
 
 async def unblock(connection: AsyncConnection, actor: Actor, user_id: UUID, *, reason: str | None = None) -> User:
-    """Open an account again that was blocked, or that its owner closed. Raises `NotFound`."""
-    before = await registration.find_user_by_id(connection, user_id)
+    """Open an account again that was blocked, or that its owner closed. Raises `NotFound`, `NotOperator`."""
+    before = await _locked(connection, actor, user_id)
     if not before.active:
         await registration.activate(connection, user_id)
         was = {"active": False, "closed_at": before.closed_at}
@@ -221,14 +235,27 @@ async def unblock(connection: AsyncConnection, actor: Actor, user_id: UUID, *, r
 
 
 async def set_role(connection: AsyncConnection, actor: Actor, user_id: UUID, role: Role) -> User:
-    """Make somebody an operator, or a user again. Raises `NotFound`, `NotYourself`."""
-    before = await registration.find_user_by_id(connection, user_id)
+    """Make somebody an operator, or a user again.
+
+    Raises `NotFound`, `NotYourself`, `LastOperator`, `NotOperator`.
+    """
+    before = await _locked(connection, actor, user_id, takes_operator=role != "operator")
     if user_id == actor.id and role != before.role:
-        # The last operator would shut out everybody, and another one can do it.
+        # Another one can do it, and looks at it first.
         raise NotYourself
     if before.role != role:
         await registration.set_role(connection, user_id, role)
         await _changed(connection, actor, "user.role", user_id, {"role": before.role}, {"role": role}, None)
+    return await registration.find_user_by_id(connection, user_id)
+
+
+async def _locked(connection: AsyncConnection, actor: Actor, user_id: UUID, *, takes_operator: bool = False) -> User:
+    """The account as it is, while nobody else changes who is an operator."""
+    operators = await registration.lock_operators(connection)
+    # Whoever has the command line makes another one there, and may have to stop the only one.
+    if takes_operator and actor.id not in (None, user_id) and operators == [user_id]:
+        raise LastOperator
+    await journal.prove(connection, actor)
     return await registration.find_user_by_id(connection, user_id)
 
 

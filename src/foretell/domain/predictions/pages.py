@@ -41,8 +41,8 @@ class Span:
 
     def ids(self) -> tuple[UUID, UUID]:
         """Between which identifiers all of them are."""
-        lowest = uuid7_at(max(self.since, _FIRST + _APART) - _APART) if self.since else _LOWEST
-        highest = uuid7_at(min(self.until, _LAST) + _APART) if self.until else _HIGHEST
+        lowest = uuid7_at(min(max(self.since, _FIRST + _APART), _LAST) - _APART) if self.since else _LOWEST
+        highest = uuid7_at(max(min(self.until, _LAST), _FIRST) + _APART) if self.until else _HIGHEST
         return lowest, highest
 
 
@@ -105,7 +105,10 @@ async def newest_ids(
     asked: dict[str, Any] = {"owner": user_id, "before": min(before_id or _HIGHEST, highest), "limit": limit}
     within = "" if span.is_all else _WITHIN
     if within:
-        asked |= {"since": max(span.since or _FIRST, _FIRST), "until": min(span.until or _LAST, _LAST)}
+        asked |= {
+            "since": min(max(span.since or _FIRST, _FIRST), _LAST),
+            "until": max(min(span.until or _LAST, _LAST), _FIRST),
+        }
     if model is not None:
         asked["model"] = model
     ended: list[UUID] = []

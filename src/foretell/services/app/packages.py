@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -89,10 +89,18 @@ class Packages:
         """Where operators' packages are."""
         return operators_folder(self._settings.models_dir, self._settings.data_dir)
 
-    async def take(self, content: AsyncIterator[bytes], *, install: bool, replace: bool) -> Checked:
+    async def take(
+        self,
+        content: AsyncIterator[bytes],
+        *,
+        install: bool,
+        replace: bool,
+        arrived: Callable[[], Awaitable[None]],
+    ) -> Checked:
         """Check the package in this ZIP archive, and install it if it is ready and that is asked for.
 
-        Raises `NoUploads`, `NotAPackage`, `CheckTooLong`, `CannotCheck`, and what `content` raises.
+        `arrived` is awaited before anything of it runs. Raises `NoUploads`, `NotAPackage`, `CheckTooLong`,
+        `CannotCheck`, and what `content` and `arrived` raise.
         """
         if not self._settings.uploads_allowed:
             raise NoUploads
@@ -100,6 +108,7 @@ class Packages:
             with tempfile.TemporaryDirectory(prefix="foretell-package-") as place:
                 archive, unpacked = Path(place) / "package.zip", Path(place) / "package"
                 checked = await _store(content, archive)
+                await arrived()
                 most = _MOST_UNPACKED * self._settings.max_package_bytes
                 root = await asyncio.to_thread(_unpack, archive, unpacked, most)
                 await self._check(root, Path(place), checked, install=install, replace=replace)

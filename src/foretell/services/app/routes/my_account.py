@@ -74,7 +74,7 @@ async def export_me(caller: Caller, state: State) -> Response:
 
 
 @router.delete(
-    "/users/me", status_code=204, summary="Close my account", responses=problem_answers(401, 403, 413, 422, 429)
+    "/users/me", status_code=204, summary="Close my account", responses=problem_answers(401, 403, 409, 413, 422, 429)
 )
 async def close_me(
     wanted: http.AccountClosing, caller: Caller, request: Request, response: Response, state: State
@@ -82,10 +82,11 @@ async def close_me(
     """Nobody signs in to it any more: sessions, tokens and keys end, webhooks are removed, chats unlinked.
 
     Its name stays taken and its transactions stay written. What is queued ends as it ends.
+    The only operator can't: 409.
     """
     user = await _prove(state, caller.user_id, wanted.password, request)
     async with state.database.transaction() as connection:
-        await registration.deactivate(connection, user.id, by_owner=True)
+        await registration.close(connection, user.id)
         await api_keys.revoke_all(connection, user.id)
         await endpoints.remove_all(connection, user.id)
         await telegram.unlink_from(connection, user.id, None)

@@ -150,7 +150,9 @@ async def send_package(
         asked = {"install": install, "replace": replace}
         await journal.write(connection, operator, "model.send", "models", before=asked)
     try:
-        checked = await state.packages.take(_body(request), install=install, replace=replace)
+        checked = await state.packages.take(
+            _body(request), install=install, replace=replace, arrived=partial(_prove, state, operator)
+        )
     except ForetellError as error:
         await _came_of_it(state, operator, {"failed": error.code})
         raise
@@ -173,11 +175,18 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             yield chunk
 
 
+async def _prove(state: AppState, operator: Actor) -> None:
+    """Whoever sent a package slowly may be no operator any more. Raises `NotOperator`."""
+    with deadline.allowed(_JOURNAL_S):
+        async with state.database.transaction() as connection:
+            await journal.prove(connection, operator)
+
+
 async def _came_of_it(state: AppState, operator: Actor, after: Mapping[str, Any]) -> None:
     # The check took longer than a request may keep the database waiting.
     with deadline.allowed(_JOURNAL_S):
         async with state.database.transaction() as connection:
-            await journal.write(connection, operator, "model.send.done", "models", after=after)
+            await journal.write_outcome(connection, operator, "model.send.done", "models", after=after)
 
 
 def _facts(checked: Checked) -> dict[str, Any]:

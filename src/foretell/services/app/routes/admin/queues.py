@@ -89,4 +89,4 @@ async def _move(
 
 async def _came_of_it(state: AppState, operator: Actor, act: str, subject: str, after: dict[str, Any]) -> None:
     async with state.database.transaction() as connection:
-        await journal.write(connection, operator, f"{act}.done", subject, after=after)
+        await journal.write_outcome(connection, operator, f"{act}.done", subject, after=after)

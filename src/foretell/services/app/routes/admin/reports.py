@@ -97,10 +97,12 @@ async def show_alert_rules(operator: Operator, state: State) -> Response:
 )
 async def silence_alert(alert_id: str, wanted: http.NewSilence, operator: Operator, state: State) -> Response:
     """Of this rule and its subject; it is looked at and shown all the same. 0 minutes end a silence."""
+    async with state.database.transaction() as connection:
+        await journal.prove(connection, operator)
     told = await state.monitoring.tell("POST", f"/alerts/{part(alert_id)}/silence", {"minutes": wanted.minutes})
     async with state.database.transaction() as connection:
         after = {"minutes": wanted.minutes, "until": told.get("until"), "subject": told.get("subject")}
-        await journal.write(connection, operator, "alert.silence", f"alert:{told.get('rule')}", after=after)
+        await journal.write_outcome(connection, operator, "alert.silence", f"alert:{told.get('rule')}", after=after)
     return _json(_encode(told))
 
 

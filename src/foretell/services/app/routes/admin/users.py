@@ -88,7 +88,7 @@ async def refund_credits(
         raise InvalidRequest([{"detail": "Give either `prediction_id` or `credits`.", "pointer": pointer()}])
     async with state.database.transaction() as connection:
         if wanted.prediction_id is not None:
-            await users.refund_prediction(connection, operator, user_id, wanted.prediction_id)
+            await users.refund_prediction(connection, operator, user_id, wanted.prediction_id, note=wanted.note)
         else:
             assert wanted.credits is not None
             await users.refund_credits(connection, operator, user_id, wanted.credits, note=wanted.note)
@@ -99,7 +99,10 @@ async def refund_credits(
 async def block_user(
     user_id: UUID, wanted: http.NewBlock, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """Sessions, tokens, keys and chats stop at once; in other app processes within a second."""
+    """Sessions, tokens, keys and chats stop at once; in other app processes within a second.
+
+    Blocked once more, for another reason, the journal says so. One that its owner closed: 409.
+    """
     async with state.database.transaction() as connection:
         await users.block(connection, operator, user_id, reason=wanted.reason)
     return await _ended(state, user_id)
@@ -109,7 +112,7 @@ async def block_user(
 async def unblock_user(
     user_id: UUID, wanted: http.NewBlock, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """One that was blocked, or that its owner closed. Its keys work again; it signs in anew."""
+    """It signs in anew. The keys of one that was blocked work again; one that its owner closed has none any more."""
     async with state.database.transaction() as connection:
         await users.unblock(connection, operator, user_id, reason=wanted.reason)
     return await _ended(state, user_id)
@@ -119,7 +122,7 @@ async def unblock_user(
 async def change_role(
     user_id: UUID, wanted: http.NewRole, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """Access tokens of the account end. Nobody changes their own."""
+    """Access tokens of the account end. Nobody changes their own, and one operator is left: 409."""
     async with state.database.transaction() as connection:
         await users.set_role(connection, operator, user_id, wanted.role)
     return await _ended(state, user_id)
