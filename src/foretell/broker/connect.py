@@ -25,4 +25,18 @@ async def connect(url: str, *, name: str, prefix: str = "", delivery_limit: int 
         embedded = await SqliteBroker.open(url, name=name, prefix=prefix, delivery_limit=delivery_limit)
         show(embedded)
         return embedded
-    raise Misconfigured(f"FORETELL_BROKER_URL must begin with amqp:// or sqlite:///, not {url.split(':')[0]}://")
+    raise _unknown(url)
+
+
+def check_url(url: str) -> None:
+    """Raises `Misconfigured` for a URL that `connect` would refuse."""
+    if url.startswith(("amqp://", "amqps://")):
+        from foretell.broker.rabbitmq_address import addresses
+
+        addresses(url)
+    elif not url.startswith("sqlite:///"):
+        raise _unknown(url)
+
+
+def _unknown(url: str) -> Misconfigured:
+    return Misconfigured(f"FORETELL_BROKER_URL must begin with amqp:// or sqlite:///, not {url.split(':')[0]}://")

@@ -20,8 +20,8 @@ from foretell.local.installation import Installation
 from foretell.local.log_files import LogLine
 from foretell.local.log_format import readable
 from foretell.local.log_format import safe as printable
+from foretell.local.services import usual_url
 
-_DEFAULT_URL = "http://127.0.0.1:8003"
 _TIMEOUT_S = 30.0
 #: Many messages take their time.
 _MOVING_TIMEOUT_S = 1800.0
@@ -129,7 +129,7 @@ def _running_url() -> str:
     """Where the monitoring service of the engine that runs here answers, else the promised port."""
     record = Installation.from_environment().read()
     if record is None:
-        return os.environ.get("FORETELL_MONITORING_URL") or _DEFAULT_URL
+        return os.environ.get("FORETELL_MONITORING_URL") or usual_url("monitoring")
     program = next((each for each in record.programs if each.service == "monitoring"), None)
     if program is None:
         raise NoMonitoring

@@ -93,7 +93,7 @@ def _overview(content: Mapping[str, Any]) -> None:
     _rows(
         ["service", "state", "for", "healthy"],
         [
-            [each["service"], _state(each["state"]), ago(each["since"]), f"{each['healthy']} of {each['live']}"]
+            [each["service"], _state(each["state"]), ago(each["since"]), f"{each['healthy']} of {each['expected']}"]
             for each in content["services"]
         ],
         right=["for", "healthy"],

@@ -15,10 +15,10 @@ from foretell.contracts.fields import Field, fields_of
 from foretell.kit.errors import ForetellError
 from foretell.local.health import reachable_host
 from foretell.local.installation import Installation
+from foretell.local.services import usual_url
 
 #: Somebody sits in front of the terminal.
 _PATIENCE_S = 5.0
-_DEFAULT_URL = "http://127.0.0.1:8000"
 #: Exists in every installation that was started for development.
 _DEVELOPMENT_USER = "test"
 _TEXTS = ("text", "time", "date", "datetime")
@@ -97,7 +97,7 @@ def _running_url() -> str:
     record = Installation.from_environment().read()
     app = next((each for each in record.programs if each.service == "app"), None) if record else None
     if app is None:
-        return os.environ.get("FORETELL_URL") or _DEFAULT_URL
+        return os.environ.get("FORETELL_URL") or usual_url("app")
     host = reachable_host(app.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{app.port}"
 

@@ -138,12 +138,14 @@ class LocalEngine:
     def launch(self, workers: int | None = None) -> list[str]:
         """Start the supervisor with all services; returns remarks on what is left out.
 
-        Raises `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`, `HasMoved`.
+        Raises `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`, `HasMoved`, `Misconfigured`.
         """
         if workers is not None:
             check_count(workers)
         data_dir = self.installation.data_dir
         database_url = self._planning.url("FORETELL_DATABASE_URL", f"sqlite:///{data_dir / 'foretell.db'}")
+        broker_url = self._planning.url("FORETELL_BROKER_URL", f"sqlite:///{data_dir / 'broker.db'}")
+        _check_urls(database_url, broker_url)
         self.installation.check_not_moved(database_url)
         services, remarks = runnable(self._table, self._environment)
         programs = self._planning.programs(services, workers)
@@ -159,7 +161,7 @@ class LocalEngine:
             supervisor_pid=0,
             socket=str(self.installation.socket),
             database_url=database_url,
-            broker_url=self._planning.url("FORETELL_BROKER_URL", f"sqlite:///{data_dir / 'broker.db'}"),
+            broker_url=broker_url,
             environment=self._environment.get("FORETELL_ENVIRONMENT") or "development",
             programs=programs,
             settings=settings_of(self._environment),
@@ -348,3 +350,17 @@ class LocalEngine:
 
 _SET_PER_PROCESS = ("FORETELL_PORT", "FORETELL_INSTANCE", "FORETELL_STANDSTILLS")
 _ABSENT = ProcessState(name="", state="STOPPED", pid=0, started_at=0, uptime_s=0)
+
+
+def _check_urls(database_url: str, broker_url: str) -> None:
+    """Raises `Misconfigured` for what every process would refuse, one after another, before any of them is started."""
+    # What they bring along would make `foretell status` slow.
+    from foretell.broker.connect import check_url
+    from foretell.kit.engines import sqlite_path
+    from foretell.kit.postgresql_address import read_postgresql_url
+
+    if database_url.startswith("sqlite:"):
+        sqlite_path(database_url)
+    else:
+        read_postgresql_url(database_url)
+    check_url(broker_url)

@@ -91,6 +91,11 @@ SERVICES: tuple[Service, ...] = (
 )
 
 
+def usual_url(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Where a service with a promised port answers here, if nothing more is known. Raises `InvalidPort`."""
+    return f"http://127.0.0.1:{find(name).port_from(environment)}"
+
+
 def is_here(service: Service) -> bool:
     """Whether this release has the service."""
     try:

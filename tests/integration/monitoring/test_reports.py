@@ -235,13 +235,13 @@ async def test_states_of_services(watched: Watching, began: datetime) -> None:
     await processes["m-1"].say(ago(seconds=1), goodbye=True)
     report = await watched.get("/reports/health")
     assert report["status"] == "unhealthy"
-    states = {service["service"]: (service["state"], service["live"], service["healthy"])
+    states = {service["service"]: (service["state"], service["live"], service["expected"], service["healthy"])
               for service in report["services"]}  # fmt: skip
     assert states == {
-        "app": ("unhealthy", 1, 0),
-        "dispatcher": ("down", 0, 0),
-        "ml_worker": ("degraded", 1, 1),
-        "model_service": ("stopped", 0, 0),
+        "app": ("unhealthy", 1, 1, 0),
+        "dispatcher": ("down", 0, 1, 0),
+        "ml_worker": ("degraded", 1, 2, 1),
+        "model_service": ("stopped", 0, 0, 0),
     }
     found = {item["instance"]: item for service in report["services"] for item in service["instances"]}
     assert found["app-1"]["failing"] == {"broker": "It is away."}
@@ -263,7 +263,7 @@ async def test_one_in_the_place_of_another_makes_a_service_whole(watched: Watchi
     replaced = now()
     await Process(watched, "ml_worker", "pod-b", replaced).say(replaced)
     (service,) = (await watched.get("/reports/health"))["services"]
-    assert (service["state"], service["live"]) == ("healthy", 1)
+    assert (service["state"], service["live"], service["expected"]) == ("healthy", 1, 1)
     assert [item["state"] for item in service["instances"]] == ["missing", "healthy"]
 
 

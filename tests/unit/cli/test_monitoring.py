@@ -104,6 +104,29 @@ def test_nothing_runs_is_a_sentence(call: Any) -> None:
     assert call("monitor", "health", "--url", "nonsense").code == 1
 
 
+def test_a_port_of_the_environment_is_asked_when_no_engine_runs_here(
+    call: Any, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.answers["/reports/queues"] = {"anything": True}
+    port = service.url.rpartition(":")[2]
+    for name in ("MONITORING_URL", "URL"):
+        monkeypatch.delenv(f"FORETELL_{name}", raising=False)
+    monkeypatch.setenv("FORETELL_MONITORING_PORT", port)
+    assert json.loads(call("monitor", "queues", "--json").out) == {"anything": True}
+    # Who names a whole address means that one.
+    monkeypatch.setenv("FORETELL_MONITORING_URL", "http://127.0.0.1:1")
+    assert "at http://127.0.0.1:1." in call("monitor").error
+    monkeypatch.delenv("FORETELL_MONITORING_URL")
+    monkeypatch.setenv("FORETELL_MONITORING_PORT", "many")
+    assert "FORETELL_MONITORING_PORT must be a port" in call("monitor").error
+    # The app likewise.
+    monkeypatch.setenv("FORETELL_APP_PORT", port)
+    before = len(service.asked)
+    answer = call("predict", "flight-delay", "carrier=AA", "--token", "x")
+    assert answer.code == 1, answer.error
+    assert len(service.asked) > before, answer.error
+
+
 def test_the_engine_that_runs_here_is_asked(
     call: Any, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

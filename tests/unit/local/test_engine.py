@@ -12,6 +12,7 @@ import psutil
 import pytest
 from tests.ports import free_port
 
+from foretell.kit.errors import Misconfigured
 from foretell.local import leftovers
 from foretell.local.engine import LocalEngine, NotRunning, Unwatched
 from foretell.local.installation import Installation
@@ -275,6 +276,28 @@ def test_addresses_are_written_down_for_other_commands(make_engine: MakeEngine, 
     assert record is not None
     assert record.database_url == "postgresql://a@db/c"
     assert "postgresql" not in given.installation.configuration_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("FORETELL_DATABASE_URL", "postgres"),
+        ("FORETELL_DATABASE_URL", "mysql://a@db/c"),
+        ("FORETELL_DATABASE_URL", "sqlite:"),
+        ("FORETELL_BROKER_URL", "rabbit"),
+        ("FORETELL_BROKER_URL", "amqp://a:%zz@mq/"),
+    ],
+)
+def test_an_address_that_every_process_would_refuse_starts_none(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    for each in ("FORETELL_DATABASE_URL", "FORETELL_BROKER_URL"):
+        monkeypatch.delenv(each, raising=False)
+    engine = make_engine(**{name: url})
+    with pytest.raises(Misconfigured, match=f"^{name} "):
+        engine.launch()
+    assert engine.record() is None
+    assert not engine.installation.data_dir.exists()
 
 
 def variable(pid: int, name: str) -> str | None:

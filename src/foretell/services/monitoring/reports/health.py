@@ -54,13 +54,15 @@ class ServiceHealth(msgspec.Struct, frozen=True):
     """One service, by its instances.
 
     `healthy`: all that run are. `degraded`: some are, others are not, or have just fallen silent. `unhealthy`: none
-    is. `down`: none runs. `stopped`: none runs, and that was wanted.
+    is. `down`: none runs. `stopped`: none runs, and that was wanted. `live` run; `expected` are these and
+    those that fell silent and were not replaced.
     """
 
     service: str
     state: ServiceState
     since: datetime
     live: int
+    expected: int
     healthy: int
     instances: list[InstanceHealth]
 
@@ -93,30 +95,42 @@ def _overall(services: Sequence[ServiceHealth]) -> Literal["healthy", "degraded"
 
 
 def _service(name: str, instances: Sequence[Instance], at: datetime) -> ServiceHealth:
-    state, since = _state(instances, at)
+    missed = _missed(instances, at)
+    state, since = _state(instances, missed)
+    live = sum(each.live for each in instances)
     return ServiceHealth(
         service=name,
         state=state,
         since=since,
-        live=sum(each.live for each in instances),
+        live=live,
+        expected=live + len(missed),
         healthy=sum(each.state == HEALTHY for each in instances),
         instances=[_instance(each, at) for each in _shown(instances, at)],
     )
 
 
-def _state(instances: Sequence[Instance], at: datetime) -> tuple[ServiceState, datetime]:
-    in_state: dict[str, list[Instance]] = {state: [] for state in (HEALTHY, UNHEALTHY, MISSING, STOPPED)}
-    for each in instances:
-        in_state[each.state].append(each)
-    healthy, unhealthy, missing = in_state[HEALTHY], in_state[UNHEALTHY], in_state[MISSING]
+def _missed(instances: Sequence[Instance], at: datetime) -> list[Instance]:
+    """Those that fell silent and are to be seen in how their service is."""
+    missing = [each for each in instances if each.state == MISSING]
+    if not any(each.live for each in instances):
+        # None runs: those that were there last, however long ago.
+        last = max(instances, key=lambda each: each.last_seen_at)
+        if last.state == STOPPED:
+            return []
+        return [each for each in missing if last.last_seen_at - each.last_seen_at < _MISSED]
+    # Somebody else may have been started in the place of one that fell silent.
+    newest = max((each.started_at for each in instances if each.state == HEALTHY), default=None)
+    return [
+        each for each in missing if at - each.state_since < _MISSED and (newest is None or newest < each.last_seen_at)
+    ]
+
+
+def _state(instances: Sequence[Instance], missed: Sequence[Instance]) -> tuple[ServiceState, datetime]:
+    healthy = [each for each in instances if each.state == HEALTHY]
+    unhealthy = [each for each in instances if each.state == UNHEALTHY]
     if not healthy and not unhealthy:
         last = max(instances, key=lambda each: each.last_seen_at)
         return ("stopped" if last.state == STOPPED else "down"), last.state_since
-    # Somebody else may have been started in the place of one that fell silent.
-    newest = max((each.started_at for each in healthy), default=None)
-    missed = [
-        each for each in missing if at - each.state_since < _MISSED and (newest is None or newest < each.last_seen_at)
-    ]
     wrong = [*unhealthy, *missed]
     if not wrong:
         return "healthy", min(each.state_since for each in healthy)

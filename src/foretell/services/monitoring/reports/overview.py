@@ -42,6 +42,7 @@ class ServiceSummary(msgspec.Struct, frozen=True):
     state: ServiceState
     since: datetime
     live: int
+    expected: int
     healthy: int
 
 
@@ -98,7 +99,8 @@ async def overview(connection: AsyncConnection, period: Period) -> Overview:
         **period.fields,
         status=_status(now.status, firing),
         services=[
-            ServiceSummary(each.service, each.state, each.since, each.live, each.healthy) for each in now.services
+            ServiceSummary(each.service, each.state, each.since, each.live, each.expected, each.healthy)
+            for each in now.services
         ],
         requests_per_s=counts.increases(REQUESTS, "service").get((_APP,), 0.0) / counts.span_s,
         accepted_per_s=counts.increase(ACCEPTED) / counts.span_s,
