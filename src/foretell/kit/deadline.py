@@ -11,7 +11,10 @@ from contextvars import ContextVar
 
 
 class Allowance:
-    """Begins when it is first asked for: who sends a body slowly, or waits for a hash, has lost none of it."""
+    """Begins when it is first asked for: who sends a body slowly, or waits for a hash, has lost none of it.
+
+    Where something is asked before the body has arrived (who sends it, say), the wait for the body is to be `paused`.
+    """
 
     __slots__ = ("_lifted", "_seconds", "_until")
 
@@ -28,6 +31,17 @@ class Allowance:
         if self._until is None:
             self._until = asyncio.get_running_loop().time() + self._seconds
         return self._until
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, no time of it passes: whoever asks is still sending what they ask. Not two at once."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            yield
+        finally:
+            if self._until is not None:
+                self._until += clock() - began
 
     def lift(self) -> None:
         """The caller has heard: what is asked from here on, for a stream say, has no common end."""

@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.domain.migrations import run
 from foretell.domain.migrations.run import REVISIONS, migrate, upgrade
@@ -238,6 +239,7 @@ _ROWS_AT = {
     "0005": _rows_at_0001,
     "0006": _rows_at_0001,
     "0007": _rows_at_0001,
+    "0008": _rows_at_0001,
 }
 
 
@@ -283,6 +285,49 @@ async def test_the_database_itself_refuses_to_change_the_journal(database: Datab
             await connection.execute(text(change))
     async with database.snapshot() as connection:
         assert await connection.scalar(text("SELECT operator FROM journal")) == "eve"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "REPLACE INTO ledger SELECT id, user_id, kind, 1000, prediction_id, reference, note, created_at FROM ledger",
+        "INSERT OR REPLACE INTO ledger (user_id, kind, amount, prediction_id, created_at) "
+        "SELECT user_id, kind, 1000, prediction_id, created_at FROM ledger WHERE kind = 'hold'",
+        "REPLACE INTO ledger (user_id, kind, amount, prediction_id, created_at) "
+        "SELECT user_id, 'release', 1000, prediction_id, created_at FROM ledger WHERE kind = 'capture'",
+        "REPLACE INTO ledger (user_id, kind, amount, reference, created_at) "
+        "SELECT user_id, kind, 1000, reference, created_at FROM ledger WHERE reference = 'mine'",
+        "REPLACE INTO journal SELECT id, at, operator_id, 'me', address, act, subject, before, after FROM journal",
+        "INSERT OR REPLACE INTO journal (id, at, operator, address, act, subject) VALUES (1, 1, 'me', '', 'x', 'y')",
+    ],
+)
+async def test_sqlite_replaces_no_row_of_the_books(tmp_path: Path, change: str) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'foretell.db'}")
+    try:
+        await migrate(database)
+        async with database.transaction() as connection:
+            await _rows_at_0001(connection)
+            for more in (
+                "INSERT INTO ledger (user_id, kind, amount, prediction_id, created_at) "
+                "SELECT user_id, 'capture', amount, prediction_id, created_at FROM ledger WHERE kind = 'hold'",
+                "INSERT INTO ledger (user_id, kind, amount, reference, created_at) "
+                "SELECT user_id, 'grant', 7, 'mine', created_at FROM ledger WHERE id = 1",
+                "INSERT INTO journal (at, operator, address, act, subject) VALUES (1, 'eve', '', 'grant', 'user:1')",
+            ):
+                await connection.execute(text(more))
+            books = [await _rows_of(connection, table) for table in ("ledger", "journal")]
+        assert [len(rows) for rows in books] == [4, 1]
+        with pytest.raises(IntegrityError, match="never changed or removed"):
+            async with database.transaction() as connection:
+                await connection.execute(text(change))
+        async with database.snapshot() as connection:
+            assert [await _rows_of(connection, table) for table in ("ledger", "journal")] == books
+    finally:
+        await database.close()
+
+
+async def _rows_of(connection: AsyncConnection, table: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await connection.execute(text(f"SELECT * FROM {table} ORDER BY id"))]
 
 
 async def test_postgresql_refuses_to_truncate_the_ledger(fresh_postgresql: str) -> None:

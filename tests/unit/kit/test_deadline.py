@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from foretell.kit import deadline
 
 
@@ -48,3 +50,23 @@ async def test_who_has_heard_may_be_told_more_for_as_long_as_it_takes() -> None:
         allowance.lift()
         assert deadline.until() is None
         assert await stream is None
+
+
+async def test_while_a_body_arrives_no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    real, passed_s = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + passed_s)
+    with deadline.allowed(10.0) as allowance:
+        with allowance.paused():
+            passed_s += 1000.0
+        # It had not begun.
+        first = deadline.until()
+        assert first is not None
+        assert first <= loop.time() + 10.0
+        with allowance.paused():
+            passed_s += 1000.0
+        later = deadline.until()
+        assert later is not None
+        assert later >= first + 1000.0
+        passed_s += 1000.0
+        assert deadline.until() == later

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -129,6 +129,7 @@ async def by_reference(connection: AsyncConnection, user_id: UUID, reference: st
     return None if row is None else _movement_of(row)
 
 
+_BY_REFERENCE = select(ledger_table.c.id).where(ledger_table.c.reference == bindparam("reference"))
 _MOVEMENT_COLUMNS = [ledger_table.c[name] for name in Movement.__dataclass_fields__]
 
 
@@ -168,6 +169,9 @@ async def _move(
             # Raises NotFound if that is the reason.
             has = await balance(connection, user_id)
             raise NotEnoughCredits(price=-available_change, available=has.available)
+        if reference is not None and await connection.scalar(_BY_REFERENCE, {"reference": reference}):
+            # On SQLite, where nobody else writes meanwhile, a trigger that keeps rows from being replaced comes first.
+            raise DuplicateReference(reference=reference)
         insert_row: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(ledger_table)
         inserted = await connection.execute(
             insert_row.values(

@@ -1,4 +1,4 @@
-"""The journal: what operators did. Rows are added and never changed: triggers refuse it (see migration 0007)."""
+"""The journal: what operators did. Rows are added and never changed: triggers refuse it (migrations 0007, 0008)."""
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, Uuid
 

@@ -87,12 +87,29 @@ class App:
                     allowance.lift()
                     await send(message)
 
+                receive_body = _receiving(receive, allowance)
                 if scope["method"] == "HEAD":
-                    await answer_head(self._api, scope, receive, send_and_lift)
+                    await answer_head(self._api, scope, receive_body, send_and_lift)
                 else:
-                    await self._api(scope, receive, send_and_lift)
+                    await self._api(scope, receive_body, send_and_lift)
             return
         await self._api(scope, receive, send)
+
+
+def _receiving(receive: Receive, allowance: deadline.Allowance) -> Receive:
+    """Until the body has arrived no time of the allowance passes."""
+    arrived = False
+
+    async def receive_body() -> Message:
+        nonlocal arrived
+        if arrived:
+            return await receive()
+        with allowance.paused():
+            message = await receive()
+        arrived = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    return receive_body
 
 
 async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -> None:
