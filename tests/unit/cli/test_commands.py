@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from sqlalchemy import text
 
 from foretell import __version__
-from foretell.cli.main import app
+from foretell.cli.main import app, models_app, users_app
 from foretell.cli.output import exit_code
 from foretell.cli.predicting import FieldUnreadable, read_fields
 from foretell.domain.accounts.authentication import authenticate
@@ -318,3 +319,25 @@ def test_an_installation_that_moved_does_not_go_on_by_mistake(
     # Whoever names the old one has a reason.
     monkeypatch.setenv("FORETELL_DATABASE_URL", f"sqlite:///{folder / 'other.db'}")
     assert "There is no database at" in foretell("users", "list").error
+
+
+def _named(group: typer.Typer) -> set[str]:
+    """The commands of a group that are shown, as they are typed."""
+    return {
+        each.name or getattr(each.callback, "__name__", "").replace("_", "-")
+        for each in group.registered_commands
+        if not each.hidden
+    }
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.ru.md"])
+def test_the_readme_names_every_command(readme: str) -> None:
+    content = (Path(__file__).parents[3] / readme).read_text(encoding="utf-8")
+    listed = set(re.findall(r"`([a-z]+)(?: [^`]*)?`", content))
+    assert _named(app) - listed == set()
+    for name, group in (("users", users_app), ("models", models_app)):
+        found = re.search(rf"`{name} ([a-z|-]+)`", content)
+        assert found is not None
+        assert set(found[1].split("|")) == _named(group)
+    for option in ("--version", "--install-completion"):
+        assert f"foretell {option}`" in content
