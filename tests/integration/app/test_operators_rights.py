@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from foretell.domain.accounts import registration
 from foretell.domain.errors import LastOperator, NotOperator
 from foretell.domain.operators import journal, users
 from foretell.domain.operators.journal import Actor
+from foretell.services.app.routes.admin import reports
 from foretell.services.app.state import AppState
 
 from .conftest import PASSWORD, Account
@@ -219,3 +222,42 @@ async def test_the_journal_tells_of_every_block(
     assert closing.status_code == 204
     refused = await client.post(f"/admin/users/{oleg.id}/block", json={"reason": "late"}, headers=olga.headers)
     is_problem(refused, 409, "account_closed")
+
+
+async def test_a_package_of_whoever_is_no_operator_any_more_is_not_looked_at(
+    client: httpx.AsyncClient, state: AppState, olga: Account, is_problem: IsProblem
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"no "
+        async with state.database.transaction() as connection:
+            await users.set_role(connection, COMMAND_LINE, olga.id, "user")
+        yield b"package"
+
+    headers = {**olga.headers, "Content-Type": "application/zip"}
+    answer = await client.post("/admin/models", params={"install": True}, content=content(), headers=headers)
+    is_problem(answer, 404, "not_found")
+    async with state.database.snapshot() as connection:
+        entries = await journal.page(connection, limit=50, subject="models")
+    assert [(entry.act, entry.after) for entry in entries] == [
+        ("model.send.done", {"failed": "not_found"}),
+        ("model.send", None),
+    ]
+
+
+async def test_lines_end_for_whoever_is_no_operator_any_more(
+    state: AppState, olga: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(_parameters: Any) -> AsyncIterator[list[Any]]:
+        while True:
+            yield [{"message": "a line"}]
+
+    monkeypatch.setattr(state.monitoring, "follow_logs", endless)
+    token = olga.headers["Authorization"].removeprefix("Bearer ")
+    # As if by a session, which a change of the role does not end.
+    caller = await state.authenticator.identify(token)
+    async with aclosing(reports._lines(state, {}, partial(reports._still_in, state, caller, token))) as stream:
+        for _ in range(50):
+            await anext(stream)
+        async with state.database.transaction() as connection:
+            await users.set_role(connection, COMMAND_LINE, olga.id, "user")
+        assert len([part async for part in stream]) < 50

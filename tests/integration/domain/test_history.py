@@ -1,13 +1,16 @@
 """Looking at predictions: one's own, newest first, to the letter."""
 
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
 
+from foretell.contracts.messages import Status
 from foretell.domain.accounts.identity import User
 from foretell.domain.errors import NotFound
 from foretell.domain.predictions import history
-from foretell.kit.clock import uuid7
+from foretell.domain.predictions.pages import Span, newest_ids
+from foretell.kit.clock import now, uuid7, uuid7_at
 from foretell.kit.database import Database
 
 from .conftest import Predicting
@@ -136,3 +139,28 @@ async def test_a_status_that_is_none_finds_nothing_and_breaks_nothing(
 ) -> None:
     async with database.snapshot() as connection:
         assert await history.page(connection, anna.id, limit=50, status=status) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", ["queued", "succeeded"])
+@pytest.mark.parametrize("apart_s", [-240, 0, 240])
+async def test_a_time_is_that_of_the_moment_and_not_of_the_identifier(
+    database: Database, predicting: Predicting, anna: User, apart_s: int, status: Status
+) -> None:
+    moment = now() - timedelta(minutes=30)
+    made = moment + timedelta(seconds=apart_s)
+    prediction_id = await predicting.submit(anna, id=uuid7_at(made), created_at=moment)
+    if status == "succeeded":
+        await predicting.succeed(prediction_id)
+    tick = timedelta(microseconds=1)
+
+    async def shown(since: datetime | None, until: datetime | None) -> list[UUID]:
+        async with database.snapshot() as connection:
+            return await newest_ids(
+                connection, anna.id, limit=5, before_id=None, status=status, model=None, span=Span(since, until)
+            )
+
+    assert await shown(moment, moment + tick) == [prediction_id]
+    assert await shown(moment, None) == [prediction_id]
+    assert await shown(None, moment + tick) == [prediction_id]
+    assert await shown(moment + tick, None) == []
+    assert await shown(None, moment) == []

@@ -22,7 +22,8 @@ from foretell.kit.clock import uuid7_at
 from foretell.kit.database import Moment
 
 _LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
-#: An identifier and the moment written beside it are taken one after the other, and clocks are set now and then.
+#: An identifier and the moment beside it are taken one after the other by the same clock, right or wrong, of which an
+#: identifier is at most 10 s ahead (`kit/clock.py`). It only says where to look; what is shown is told by the moment.
 _APART = timedelta(minutes=5)
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 

@@ -1,7 +1,8 @@
 """What the monitoring service knows, for operators: reports, alerts and logs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,6 +10,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from foretell.contracts import http
+from foretell.domain.accounts import registration
+from foretell.domain.accounts.identity import Identity
 from foretell.domain.errors import InvalidToken
 from foretell.domain.operators import journal
 from foretell.kit.clock import now
@@ -139,36 +142,44 @@ async def search_logs(
     await state.monitoring.ask("/reports/logs", {**given, "limit": 1})
     steady = {name: value for name, value in given.items() if name not in ("since", "until", "before", "after")}
 
-    async def still_in() -> bool:
-        try:
-            await state.authenticator.check_still(caller, token)
-        except InvalidToken:
-            return False
-        except Unavailable:
-            pass
-        return True
-
     return StreamingResponse(
-        _lines(state, steady, still_in),
+        _lines(state, steady, partial(_still_in, state, caller, token)),
         media_type=_STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _lines(state: AppState, parameters: dict[str, str], still_in: Any) -> AsyncIterator[bytes]:
+async def _still_in(state: AppState, caller: Identity, token: str) -> bool:
+    """Whether whoever follows the lines may still see them. While the database is away, they may."""
+    try:
+        await state.authenticator.check_still(caller, token)
+        async with state.database.snapshot() as connection:
+            user = await registration.find_user_by_id(connection, caller.user_id)
+    except InvalidToken:
+        return False
+    except Unavailable:
+        return True
+    return user.role == "operator" and user.active
+
+
+async def _lines(
+    state: AppState, parameters: dict[str, str], still_in: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
-    quiet_s = 0
+    looks, quiet = 0, True
     async for lines in state.monitoring.follow_logs(parameters):
         if state.stopping.is_set():
             return
-        for line in lines:
-            yield b"event: log\ndata: %b\n\n" % _encode(line)
-        quiet_s = 0 if lines else quiet_s + 1
-        if quiet_s >= _COMMENT_EVERY_S:
-            quiet_s = 0
+        looks, quiet = looks + 1, quiet and not lines
+        # Also where lines never end.
+        if looks >= _COMMENT_EVERY_S:
             if not await still_in():
                 return
-            yield b": nothing new\n\n"
+            if quiet:
+                yield b": nothing new\n\n"
+            looks, quiet = 0, True
+        for line in lines:
+            yield b"event: log\ndata: %b\n\n" % _encode(line)
 
 
 def _given(request: Request, known: tuple[str, ...], also: tuple[str, ...] = ()) -> dict[str, str]:
