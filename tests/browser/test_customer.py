@@ -138,6 +138,34 @@ def test_what_the_api_finds_wrong_stands_at_its_field(visit: Visit) -> None:
     expect(result(page)).to_have_text("Much")
 
 
+def test_what_is_wrong_in_json_is_listed_below_it(visit: Visit) -> None:
+    page = visit().signed_up("/ui/models/odd")
+    page.get_by_role("button", name="Everything", exact=True).click()
+    page.get_by_role("button", name="JSON", exact=True).click()
+    text = page.get_by_label("JSON", exact=True)
+    value = json.loads(text.input_value())
+    text.fill(json.dumps({**value, "colour": "mauve", "count": 99, "bag": {"kg": "heavy"}}))
+    # The programs ask with what was typed, and with nothing while that is no JSON.
+    expect(page.locator("pre")).to_contain_text('"colour": "mauve"')
+    ask(page)
+    wrongs = page.locator("form.ask .refusals li")
+    expect(wrongs.filter(has_text="colour")).to_have_count(1)
+    expect(wrongs.filter(has_text="count")).to_contain_text("10")
+    expect(wrongs.filter(has_text="bag/kg")).to_have_count(1)
+    expect(text).to_be_focused()
+    page.get_by_label("Language").select_option("ru")
+    expect(wrongs.filter(has_text="count")).to_have_text("count: Не больше 10")
+    expect(wrongs.filter(has_text="colour")).to_have_text("colour: Такого варианта нет.")
+    expect(wrongs.filter(has_text="bag/kg")).to_have_text("bag/kg: Это не число.")
+    text.fill("{")
+    expect(wrongs).to_have_count(0)
+    expect(page.locator("pre")).to_have_count(0)
+    # What is no JSON is not thrown away by a look at the form.
+    page.get_by_role("button", name="Форма", exact=True).click()
+    expect(text).to_have_value("{")
+    expect(page.locator("form.ask [role=alert]")).to_contain_text("Это не JSON")
+
+
 def test_two_tabs_show_the_same_truth_and_share_one_stream(visit: Visit, no_worker: Any) -> None:
     visitor = visit()
     first = visitor.signed_up("/ui/history")
@@ -185,6 +213,30 @@ def test_the_app_dies_and_comes_back_while_an_answer_is_awaited(visit: Visit, pr
     expect(page.locator("form.ask input[inputmode=decimal]")).to_have_value("1234")
 
 
+def test_asking_while_the_app_is_away_happens_once_it_is_back(
+    visit: Visit, product: System, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: run_aside(product.heal()))
+    page = visit().signed_up("/ui/models/flight-delay")
+    keys: list[str] = []
+    page.on(
+        "request",
+        lambda sent: keys.append(sent.headers["idempotency-key"]) if sent.url.endswith("/predict") else None,
+    )
+    page.get_by_role("button", name="A clear morning").click()
+    run_aside(product.end(product.alive("app"), signal.SIGKILL))
+    ask(page)
+    expect(page.locator(".banner")).to_be_visible()
+    expect(page.locator("form.ask [role=status]")).to_contain_text("goes out by itself")
+    # The banner says that it is away: nothing else does.
+    expect(page.locator("[role=alert]")).to_have_count(0)
+    run_aside(product.heal())
+    expect(result(page)).to_have_text("On time")
+    expect(page.locator("header .chip")).to_have_text("99 credits")
+    assert len(keys) >= 2
+    assert len(set(keys)) == 1, "the same key, so that it is carried out once"
+
+
 def test_a_session_that_is_over_loses_nothing(visit: Visit) -> None:
     visitor = visit()
     page = visitor.signed_up("/ui/models/sentiment")
@@ -199,6 +251,75 @@ def test_a_session_that_is_over_loses_nothing(visit: Visit) -> None:
     expect(page.get_by_label("Text")).to_have_value("The crew was kind.")
     ask(page)
     expect(page.locator(".result-label")).to_be_visible()
+
+
+def sign_in(page: Page, name: str) -> None:
+    page.locator("input[name=username]").fill(name)
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.locator("form button[type=submit]").click()
+    expect(page.locator("header .chip")).to_be_visible()
+
+
+def test_who_signs_in_next_finds_nothing_of_who_signed_out(visit: Visit) -> None:
+    other = visit()
+    other.signed_up()
+    visitor = visit()
+    page = visitor.signed_up("/ui/models/sentiment")
+    elsewhere = visitor.open("/ui/models/sentiment")
+    elsewhere.get_by_label("Text").fill("A secret of mine, elsewhere.")
+    history = visitor.open("/ui/history?status=failed")
+    expect(history.locator("h1")).to_have_text("History")
+    page.get_by_label("Text").fill("A secret of mine.")
+    ask(page)
+    expect(result(page)).to_be_visible()
+    expect(page).to_have_url(re.compile("prediction="))
+    page.get_by_role("button", name="Sign out").first.click()
+    for tab in (page, elsewhere):
+        expect(tab.get_by_role("link", name="Sign in to ask")).to_be_visible()
+        expect(tab).to_have_url(visitor.url + "/ui/models/sentiment")
+        expect(tab.get_by_label("Text")).to_have_value("")
+        expect(tab.locator("main")).not_to_contain_text("secret")
+    expect(history).to_have_url(visitor.url + "/ui/sign-in")
+    page.get_by_role("link", name="Sign in to ask").click()
+    sign_in(page, other.name)
+    expect(page).to_have_url(visitor.url + "/ui/models/sentiment")
+    expect(page.locator("main")).not_to_contain_text("secret")
+    expect(page.get_by_text("There is no such prediction.")).to_have_count(0)
+
+
+def test_another_person_after_a_session_that_ran_out_finds_nothing_either(visit: Visit) -> None:
+    other = visit()
+    other.signed_up()
+    visitor = visit()
+    page = visitor.signed_up("/ui/models/sentiment")
+    page.get_by_label("Text").fill("A secret of mine.")
+    ask(page)
+    expect(result(page)).to_be_visible()
+    visitor.context.clear_cookies()
+    # In another tab, another person: this one hears of it.
+    sign_in(visitor.open("/ui/sign-in"), other.name)
+    expect(page).to_have_url(visitor.url + "/ui/models/sentiment")
+    expect(page.get_by_label("Text")).to_have_value("")
+    expect(page.locator("main")).not_to_contain_text("secret")
+    expect(page.locator("header .chip")).to_have_text("100 credits")
+
+
+def test_an_address_that_can_t_be_is_told_so_with_a_way_back(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.signed_up("/ui/history?status=foo&span=day")
+    alert = page.locator("main [role=alert]")
+    expect(alert).to_contain_text("Status: there is no “foo”.")
+    expect(alert).not_to_contain_text("errors")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    page.get_by_role("link", name="Drop this filter").click()
+    expect(page).to_have_url(visitor.url + "/ui/history?span=day")
+    expect(alert).to_have_count(0)
+    for path in ("/ui/models/%00", "/ui/models/nothing-of-that-kind"):
+        page.goto(visitor.url + path)
+        expect(alert).to_contain_text(f"There is no model “{path.removeprefix('/ui/models/')}”.")
+        expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    alert.get_by_role("link", name="To the models").click()
+    expect(page.locator("h1")).to_have_text("Models")
 
 
 def test_out_of_credits_has_a_face_of_its_own(visit: Visit) -> None:

@@ -65,6 +65,26 @@ def test_every_page_is_whole(visit: Visit, web: Path, width: int, scheme: str, l
     assert {path: found for path, found in wrong.items() if found} == {}
 
 
+@pytest.mark.parametrize("locale", ["en-US", "ru-RU"])
+def test_no_page_is_wider_than_a_phone(visit: Visit, locale: str) -> None:
+    visitor = visit(width=360, locale=locale)
+    page = visitor.signed_up("/ui/models/odd")
+    page.locator("form.ask [role=group] button").first.click()
+    page.locator("form.ask button[type=submit]").click()
+    expect(page.locator(".result-label")).to_be_visible()
+    answered = page.url.removeprefix(visitor.url)
+    its_page = page.locator("section a[href^='/ui/predictions/']").get_attribute("href")
+    wide = {}
+    for path in (*PAGES, answered, str(its_page), "/ui/history?status=foo", "/ui/models/%00"):
+        page.goto(visitor.url + path)
+        settled(page)
+        for width in (360, 320):
+            page.set_viewport_size({"width": width, "height": 800})
+            if (by := sticks_out(page)) > 0:
+                wide[path, width] = by
+    assert wide == {}
+
+
 def test_the_keyboard_alone_suffices(visit: Visit) -> None:
     visitor = visit()
     page = visitor.open("/ui/sign-up")

@@ -1,14 +1,16 @@
 import type { ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { openEvents, closeEvents, onEvent } from "./api/events";
+import { Unreachable } from "./api/problem";
 import { Frame } from "./frame";
-import { Messages, say } from "./parts/messages";
+import { forgetMessages, Messages, say } from "./parts/messages";
 import { Failure, Waiting } from "./parts/states";
 import { ModelsPage } from "./pages/models";
 import { NotFoundPage } from "./pages/not_found";
 import { SignInPage, SignInAgain } from "./pages/sign_in";
 import { followLinks, go, usePlace } from "./router";
-import { askBalance, askWho, session } from "./state/session";
+import { comebacks } from "./state/reachable";
+import { askBalance, askWho, people, session } from "./state/session";
 import { useStore } from "./state/store";
 import { t, useLanguage } from "./words";
 
@@ -49,9 +51,12 @@ export function App({ who }: { who: Promise<void> }) {
     document.addEventListener("click", followLinks);
     return () => document.removeEventListener("click", followLinks);
   }, []);
-  const signedIn = now.state === "in";
+  const whose = useStore(people);
+  useEffect(forgetMessages, [whose]);
+  // A stream belongs to one person: who comes after has another.
+  const signedIn = now.state === "in" ? now.user.id : null;
   useEffect(() => {
-    if (!signedIn) return undefined;
+    if (signedIn === null) return undefined;
     openEvents();
     const forget = onEvent((event) => {
       if (event.type === "prediction.finished") void askBalance();
@@ -68,9 +73,14 @@ export function App({ who }: { who: Promise<void> }) {
     setTrouble(undefined);
     askWho().catch(setTrouble);
   };
+  const back = useStore(comebacks);
+  useEffect(() => {
+    if (trouble instanceof Unreachable) retry();
+    // eslint-disable-next-line react-hooks/exhaustive-deps -- only when the app is back
+  }, [back]);
   return (
     <Frame>
-      {trouble ? <Failure error={trouble} retry={retry} /> : <Routes />}
+      {trouble ? <Failure error={trouble} retry={retry} /> : <Routes key={whose} />}
       {now.state === "over" && <SignInAgain username={now.user.username} />}
       <Messages />
     </Frame>

@@ -3,13 +3,14 @@ import { makeStore, useStore } from "./state/store";
 /** Everything of the page lies below this. */
 const BASE = "/ui";
 
-interface Place {
+export interface Place {
   /** Without the base: `/models/sentiment`; `/` at the root. */
   path: string;
   query: URLSearchParams;
 }
 
-function here(): Place {
+/** Where we are now. */
+export function here(): Place {
   const path = location.pathname.startsWith(BASE) ? location.pathname.slice(BASE.length) : location.pathname;
   return { path: path.replace(/\/+$/, "") || "/", query: new URLSearchParams(location.search) };
 }

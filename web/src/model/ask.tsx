@@ -1,12 +1,14 @@
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { call, type Schemas } from "../api/client";
-import { Problem, stepsOf } from "../api/problem";
+import { Problem, stepsOf, Unreachable } from "../api/problem";
 import { isObject, objectDraft, placeOf, readForm, type Draft, type Field, type Wrongs } from "../form/draft";
 import { FieldInputs } from "../form/inputs";
 import { Failure } from "../parts/states";
+import { whenReachable } from "../state/reachable";
 import { askBalance, balance, session } from "../state/session";
 import { useStore } from "../state/store";
 import { said, t } from "../words";
+import { Refusals, type Refused } from "./refusals";
 import type { Order } from "./snippets";
 
 export type Model = Schemas["Model"];
@@ -26,11 +28,21 @@ export function examplesOf(model: Model): { title: string; input: Record<string,
   });
 }
 
-/** What a form says, whether it fits or not: what the snippets show. */
-export function orderOf(model: Model, drafts: Drafts): Order {
-  const { value } = readForm(model.fields, drafts);
+/** What a form says, whether it fits or not, or else the JSON that was typed; an error where that is none. */
+export function orderOf(model: Model, drafts: Drafts, json: string | null): Order | Error {
+  const input = json === null ? readForm(model.fields, drafts).value : parsed(json);
+  if (input instanceof Error) return input;
   const asked = model.version === model.default_version ? {} : { version: model.version };
-  return { model: model.name, ...asked, input: value };
+  return { model: model.name, ...asked, input };
+}
+
+/** The value of a JSON text, or an error that says in words why it is none. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (failed) {
+    return new Error(t("noJson", { reason: failed instanceof Error ? failed.message : "" }));
+  }
 }
 
 /** The form of a model, its examples, the price, and the button. */
@@ -38,11 +50,16 @@ export function Ask({
   model,
   drafts,
   change,
+  json,
+  changeJson,
   asked,
 }: {
   model: Model;
   drafts: Drafts;
   change: (drafts: Drafts) => void;
+  /** What stands in the editor; null while the form is shown. */
+  json: string | null;
+  changeJson: (json: string | null) => void;
   /** Called with the id of a prediction that was accepted. */
   asked: (id: string) => void;
 }) {
@@ -51,7 +68,12 @@ export function Ask({
   const [wrongs, setWrongs] = useState<Wrongs>({});
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState(false);
-  const [asJson, setAsJson] = useState<string | null>(null);
+  /** What the API refused of an input that was typed as JSON. */
+  const [refused, setRefused] = useState<Refused | null>(null);
+  /** Whether a request waits for the app to be back. */
+  const [waits, setWaits] = useState(false);
+  const ending = useRef<AbortController | null>(null);
+  useEffect(() => () => ending.current?.abort(), []);
   /** One key for one request, so that pressing again after a lost answer is no second prediction. */
   const [sent, setSent] = useState({ body: "", key: "" });
 
@@ -65,38 +87,55 @@ export function Ask({
       document.querySelector<HTMLElement>("form.ask [aria-invalid], form.ask fieldset[tabindex]")?.focus(),
     );
   };
-  const press = async (): Promise<void> => {
-    const read = readForm(fields, drafts);
-    let input: unknown = read.value;
-    if (asJson !== null) {
+  const clear = (): void => {
+    setWrongs({});
+    setRefused(null);
+    setError(undefined);
+  };
+  /** With one key however often it goes out: what the app carried out before it went away is not carried out again. */
+  const send = async (body: Schemas["NewPrediction"], key: string, signal: AbortSignal): Promise<string> => {
+    for (;;) {
       try {
-        input = JSON.parse(asJson);
+        const headers = { "Idempotency-Key": key };
+        return (await call("post", "/predictions/predict", { body, headers, signal })).id;
       } catch (failed) {
-        setError(new Error(failed instanceof Error ? failed.message : ""));
-        tell({ "": t("noJson", { reason: failed instanceof Error ? failed.message : "" }) });
-        return;
+        if (!(failed instanceof Unreachable) || signal.aborted) throw failed;
+        setWaits(true);
+        await whenReachable(signal);
+      } finally {
+        setWaits(false);
       }
-    } else if (Object.keys(read.wrongs).length) {
-      setError(undefined);
-      tell(read.wrongs);
+    }
+  };
+  const press = async (): Promise<void> => {
+    const order = orderOf(model, drafts, json);
+    const found = order instanceof Error ? { "": order.message } : json === null ? readForm(fields, drafts).wrongs : {};
+    clear();
+    if (order instanceof Error || Object.keys(found).length) {
+      tell(found);
       return;
     }
-    const order = { ...orderOf(model, drafts), input: input as Record<string, unknown> };
     const body = JSON.stringify(order);
     const key = sent.body === body ? sent.key : newRequestKey();
     setSent({ body, key });
     setBusy(true);
-    setError(undefined);
-    setWrongs({});
+    const { signal } = (ending.current = new AbortController());
     try {
-      const made = await call("post", "/predictions/predict", { body: order, headers: { "Idempotency-Key": key } });
+      const id = await send(order as Schemas["NewPrediction"], key, signal);
+      // Whoever asked may have signed out meanwhile.
+      if (signal.aborted) return;
       setSent({ body: "", key: "" });
       void askBalance();
-      asked(made.id);
+      asked(id);
     } catch (failed) {
+      if (signal.aborted) return;
       const found = wrongsOf(failed, fields);
-      if (found) tell(found);
-      else setError(failed);
+      if (!found) {
+        setError(failed);
+        return;
+      }
+      if (json !== null && failed instanceof Problem) setRefused({ input: order.input, errors: failed.errors });
+      tell(found);
     } finally {
       setBusy(false);
     }
@@ -115,19 +154,20 @@ export function Ask({
         <div class="tabs">
           <button
             type="button"
-            aria-pressed={asJson === null}
+            aria-pressed={json === null}
             onClick={() => {
-              const value = jsonOf(asJson);
-              if (isObject(value)) change(draftsOf(fields, value));
-              setAsJson(null);
+              const value = json === null ? null : parsed(json);
+              // What is no JSON stays until it is one: the form can't show it.
+              if (value instanceof Error) tell({ "": value.message });
+              else changeJson(null);
             }}
           >
             {t("asForm")}
           </button>
           <button
             type="button"
-            aria-pressed={asJson !== null}
-            onClick={() => setAsJson(JSON.stringify(orderOf(model, drafts).input, null, 2))}
+            aria-pressed={json !== null}
+            onClick={() => changeJson(json ?? JSON.stringify(readForm(fields, drafts).value, null, 2))}
           >
             JSON
           </button>
@@ -136,13 +176,12 @@ export function Ask({
       <Examples
         model={model}
         take={(input) => {
-          setWrongs({});
-          setError(undefined);
+          clear();
           change(draftsOf(fields, input));
-          if (asJson !== null) setAsJson(JSON.stringify(input, null, 2));
+          if (json !== null) changeJson(JSON.stringify(input, null, 2));
         }}
       />
-      {asJson === null ? (
+      {json === null ? (
         <FieldInputs fields={fields} drafts={drafts} prefix="" wrongs={wrongs} change={take} />
       ) : (
         <textarea
@@ -150,14 +189,32 @@ export function Ask({
           aria-label="JSON"
           spellcheck={false}
           rows={12}
-          value={asJson}
-          onInput={(event) => setAsJson(event.currentTarget.value)}
+          value={json}
+          aria-invalid={refused !== null || wrongs[""] ? true : undefined}
+          aria-describedby={refused ? "refused" : undefined}
+          onInput={(event) => {
+            const text = event.currentTarget.value;
+            changeJson(text);
+            // What belongs to the text of before is true no more.
+            clear();
+            const value = parsed(text);
+            if (isObject(value)) change(draftsOf(fields, value));
+          }}
         />
       )}
-      {wrongs[""] && (
+      {json !== null && refused && <Refusals refused={refused} fields={fields} id="refused" />}
+      {wrongs[""] && !(json !== null && refused) && (
         <p class="wrong" role="alert">
           {wrongs[""]}
         </p>
+      )}
+      {waits && (
+        <div class="row small" role="status">
+          <span class="grow">{t("askedWhenBack")}</span>
+          <button class="button little" type="button" onClick={() => ending.current?.abort()}>
+            {t("cancel")}
+          </button>
+        </div>
       )}
       {error instanceof Error && !wrongs[""] && <Failure error={error} retry={() => void press()} />}
       {now.state === "out" ? (
@@ -169,14 +226,6 @@ export function Ask({
       )}
     </form>
   );
-}
-
-function jsonOf(text: string | null): unknown {
-  try {
-    return text === null ? null : JSON.parse(text);
-  } catch {
-    return null;
-  }
 }
 
 function newRequestKey(): string {

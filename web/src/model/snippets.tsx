@@ -17,11 +17,11 @@ export interface Order {
   input: unknown;
 }
 
-/** The same request for other programs, with what stands in the form now. */
-export function Snippets({ order, canMakeKey }: { order: Order; canMakeKey: boolean }) {
+/** The same request for other programs, with what stands in the form now; or why there is none. */
+export function Snippets({ order, canMakeKey }: { order: Order | Error; canMakeKey: boolean }) {
   const [tool, setTool] = useState<Tool>("curl");
   const [key, setKey] = useState<string>();
-  const text = snippet(tool, order, key, location.origin);
+  const text = order instanceof Error ? null : snippet(tool, order, key, location.origin);
   return (
     <section class="card stack" aria-labelledby="snippets">
       <div class="row apart">
@@ -35,11 +35,15 @@ export function Snippets({ order, canMakeKey }: { order: Order; canMakeKey: bool
         </div>
       </div>
       {/* Scrolls sideways: the keyboard must reach it. */}
-      <pre tabIndex={0} aria-label={t("asProgram")}>
-        {text}
-      </pre>
+      {text === null ? (
+        <p class="muted">{order instanceof Error && order.message}</p>
+      ) : (
+        <pre tabIndex={0} aria-label={t("asProgram")}>
+          {text}
+        </pre>
+      )}
       <div class="row">
-        <CopyButton text={text} />
+        {text !== null && <CopyButton text={text} />}
         {canMakeKey && !key && (
           <ActButton
             kind="little"

@@ -57,7 +57,7 @@ export function Users() {
                   },
                   { name: t("role"), cell: (each) => t(each.role === "operator" ? "operator" : "customer") },
                   { name: textOf("o_state"), cell: (each) => <Active active={each.active} /> },
-                  { name: t("since"), cell: (each) => <Moment at={each.created_at} /> },
+                  { name: t("memberSince"), cell: (each) => <Moment at={each.created_at} /> },
                   { name: t("available"), cell: (each) => formatNumber(each.available), right: true },
                   { name: t("held"), cell: (each) => formatNumber(each.held), right: true },
                 ]}

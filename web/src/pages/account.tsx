@@ -37,7 +37,7 @@ export function AccountPage() {
             </dd>
             <dt>{t("role")}</dt>
             <dd>{user.role === "operator" ? t("operator") : t("customer")}</dd>
-            <dt>{t("since")}</dt>
+            <dt>{t("memberSince")}</dt>
             <dd>
               <Moment at={user.created_at} />
             </dd>

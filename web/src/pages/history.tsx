@@ -1,10 +1,11 @@
 import { useEffect, useRef } from "preact/hooks";
 import { onEvent, onMissed } from "../api/events";
 import { ask, call, queryOf, type Schemas } from "../api/client";
+import { Problem } from "../api/problem";
 import { readAnswer } from "../model/answer";
 import { CancelButton } from "../model/cancel";
 import { Pick } from "../parts/pick";
-import { Empty, Show } from "../parts/states";
+import { Empty, Failure, Show } from "../parts/states";
 import { Credits, Moment, Status } from "../parts/status";
 import { Title } from "../parts/title";
 import { go, usePlace } from "../router";
@@ -73,7 +74,11 @@ export function HistoryPage() {
           pick={(value) => set({ span: value })}
         />
       </div>
-      <Show loaded={page} rows={10}>
+      <Show
+        loaded={page}
+        rows={10}
+        fail={(error, retry) => <UnfitFilter error={error} retry={retry} given={{ model, status, span, cursor }} />}
+      >
         {(data) =>
           data.items.length === 0 ? (
             <Empty
@@ -113,6 +118,44 @@ export function HistoryPage() {
         }
       </Show>
     </>
+  );
+}
+
+/** A filter that an address brought and that there is not: which one, and the way back without it. */
+function UnfitFilter({
+  error,
+  retry,
+  given,
+}: {
+  error: unknown;
+  retry: () => void;
+  given: Readonly<Record<"model" | "status" | "span" | "cursor", string>>;
+}) {
+  const unfit = unfitOf(error);
+  if (unfit.length === 0) return <Failure error={error} retry={retry} />;
+  const names = { model: t("model"), status: t("status"), span: t("time"), cursor: t("pages") };
+  const kept = Object.fromEntries(Object.entries(given).filter(([name]) => !(unfit as string[]).includes(name)));
+  return (
+    <Failure
+      error={error}
+      says={unfit.map((name) => t("noSuchValue", { name: names[name], value: given[name] })).join(" ")}
+      wayOut={
+        <a class="button" href={`/ui/history${queryOf(kept)}`}>
+          {t("dropFilter")}
+        </a>
+      }
+    />
+  );
+}
+
+function unfitOf(error: unknown): ("model" | "status" | "span" | "cursor")[] {
+  if (!(error instanceof Problem) || error.status !== 422) return [];
+  return error.errors.flatMap(({ parameter }) =>
+    parameter === "model" || parameter === "status" || parameter === "cursor"
+      ? [parameter]
+      : parameter === "since"
+        ? ["span" as const]
+        : [],
   );
 }
 

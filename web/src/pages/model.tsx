@@ -1,11 +1,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { PageProps } from "../app";
 import { call, type Schemas } from "../api/client";
+import { Problem } from "../api/problem";
 import { Ask, draftsOf, orderOf, type Drafts, type Model } from "../model/ask";
 import { useFollowed } from "../model/follow";
 import { Result, spoken } from "../model/result";
 import { Snippets } from "../model/snippets";
-import { Show } from "../parts/states";
+import { Failure, Show } from "../parts/states";
 import { Title } from "../parts/title";
 import { go, usePlace } from "../router";
 import { useLoad } from "../state/load";
@@ -27,11 +28,34 @@ export function ModelPage({ params }: { params: PageProps }) {
   return (
     <>
       <Title text={model.data ? said(model.data.title) : name} />
-      <Show loaded={model} rows={8}>
+      <Show loaded={model} rows={8} fail={(error, retry) => <NoModel name={name} error={error} retry={retry} />}>
         {(data) => <Try key={`${data.name} ${data.version}`} model={data} />}
       </Show>
     </>
   );
+}
+
+function NoModel({ name, error, retry }: { name: string; error: unknown; retry: () => void }) {
+  // What can't be a name is refused as one (422), what could be is not found: the same for who looks for it.
+  const absent = error instanceof Problem && (error.status === 404 || error.status === 422);
+  const toModels = (
+    <a class="button" href="/ui/models">
+      {t("toModels")}
+    </a>
+  );
+  return (
+    <Failure
+      error={error}
+      retry={retry}
+      says={absent ? t("noSuchModel", { name: readable(name) }) : undefined}
+      wayOut={toModels}
+    />
+  );
+}
+
+/** A name from an address, with what can't be seen as it stands there. */
+function readable(name: string): string {
+  return name.replace(/\p{C}/gu, (character) => encodeURIComponent(character));
 }
 
 function Try({ model }: { model: Model }) {
@@ -40,6 +64,8 @@ function Try({ model }: { model: Model }) {
   const shown = query.get("prediction");
   const again = query.get("again") ?? shown;
   const [drafts, setDrafts] = useState<Drafts>(() => draftsOf(model.fields, {}));
+  /** What stands in the editor of JSON while that is open. */
+  const [json, setJson] = useState<string | null>(null);
   const filled = useRef<string | null>(null);
   // What was asked before stands in the form again, once, and may be changed then.
   useEffect(() => {
@@ -48,7 +74,9 @@ function Try({ model }: { model: Model }) {
     void call("get", "/predictions/{prediction_id}", { path: { prediction_id: again } })
       .then((prediction) => {
         const input: unknown = prediction.input ?? prediction.features;
-        if (prediction.model === model.name) setDrafts(draftsOf(model.fields, input));
+        if (prediction.model !== model.name) return;
+        setDrafts(draftsOf(model.fields, input));
+        setJson((now) => (now === null ? now : JSON.stringify(input, null, 2)));
       })
       .catch(() => undefined);
   }, [again, now.state, model]);
@@ -63,10 +91,10 @@ function Try({ model }: { model: Model }) {
     <>
       <About model={model} />
       <div class="two">
-        <Ask model={model} drafts={drafts} change={setDrafts} asked={asked} />
+        <Ask model={model} drafts={drafts} change={setDrafts} json={json} changeJson={setJson} asked={asked} />
         <div class="stack">
           {shown && now.state !== "out" ? <Answered id={shown} model={model} /> : <NothingYet />}
-          <Snippets order={orderOf(model, drafts)} canMakeKey={now.state === "in"} />
+          <Snippets order={orderOf(model, drafts, json)} canMakeKey={now.state === "in"} />
         </div>
       </div>
       {now.state !== "out" && <WhatIf model={model} drafts={drafts} />}

@@ -1,11 +1,12 @@
 import type { PageProps } from "../app";
 import { call } from "../api/client";
+import { Problem } from "../api/problem";
 import { CancelButton } from "../model/cancel";
 import { useFollowed, type Details } from "../model/follow";
 import { Result, spoken } from "../model/result";
 import { Snippets } from "../model/snippets";
 import { CopyButton } from "../parts/copy";
-import { Show } from "../parts/states";
+import { Failure, Show } from "../parts/states";
 import { Title } from "../parts/title";
 import { useLoad } from "../state/load";
 import { said, t } from "../words";
@@ -22,7 +23,22 @@ export function PredictionPage({ params }: { params: PageProps }) {
           <CopyButton text={location.href} label={t("copyAddress")} />
         </span>
       </Title>
-      <Show loaded={followed} rows={8}>
+      <Show
+        loaded={followed}
+        rows={8}
+        fail={(error, retry) => (
+          <Failure
+            error={error}
+            retry={retry}
+            says={error instanceof Problem && error.status === 422 ? t("nothingHere") : undefined}
+            wayOut={
+              <a class="button" href="/ui/history">
+                {t("toHistory")}
+              </a>
+            }
+          />
+        )}
+      >
         {(prediction) => <Shown prediction={prediction} reload={followed.reload} />}
       </Show>
     </>

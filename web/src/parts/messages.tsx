@@ -11,6 +11,11 @@ const STAYS_MS = 8000;
 const messages = makeStore<readonly Message[]>([]);
 let count = 0;
 
+/** Nothing of what was told stays. */
+export function forgetMessages(): void {
+  messages.set([]);
+}
+
 /** Tell of something that happened elsewhere than where somebody looks. */
 export function say(text: string, kind: Message["kind"] = "good"): void {
   count += 1;

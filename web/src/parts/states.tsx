@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { Problem, Unreachable } from "../api/problem";
+import { Problem, stepsOf, Unreachable } from "../api/problem";
 import type { Loaded } from "../state/load";
 import { hasText, language, t, textOf } from "../words";
 
@@ -20,12 +20,36 @@ export function explain(error: unknown): string {
 }
 
 /** What happened, and the way on. */
-export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
+export function Failure({
+  error,
+  retry,
+  says,
+  wayOut,
+}: {
+  error: unknown;
+  retry?: () => void;
+  /** In place of what the error says. */
+  says?: ComponentChildren;
+  /** A link or button that leads on where asking again can't help. */
+  wayOut?: ComponentChildren;
+}) {
   const noCredits = error instanceof Problem && error.code === "not_enough_credits";
+  const unfit = error instanceof Problem && (error.status === 404 || error.status === 422);
+  const errors = error instanceof Problem && says === undefined ? error.errors : [];
   return (
     <div class={`notice ${noCredits ? "warn" : "bad"}`} role="alert">
       <strong>{noCredits ? t("outOfCredits") : t("didNotWork")}</strong>
-      <p>{explain(error)}</p>
+      {errors.length === 0 ? (
+        <p>{says ?? explain(error)}</p>
+      ) : (
+        <ul class="stack tight">
+          {errors.map((each, index) => (
+            <li key={index}>
+              <code>{each.parameter ?? each.header ?? stepsOf(each.pointer ?? "").join("/")}</code>: {each.detail}
+            </li>
+          ))}
+        </ul>
+      )}
       {error instanceof Problem && error.outcome === "unknown" && <p class="small muted">{t("mayHaveHappened")}</p>}
       <div class="row">
         {noCredits ? (
@@ -33,12 +57,14 @@ export function Failure({ error, retry }: { error: unknown; retry?: () => void }
             {t("toBalance")}
           </a>
         ) : (
-          retry && (
+          retry &&
+          !unfit && (
             <button class="button" type="button" onClick={retry}>
               {t("retry")}
             </button>
           )
         )}
+        {wayOut}
       </div>
     </div>
   );
@@ -59,17 +85,23 @@ export function Waiting({ rows = 3 }: { rows?: number }) {
 export function Show<T>({
   loaded,
   rows,
+  fail,
   children,
 }: {
   loaded: Loaded<T>;
   rows?: number;
+  /** What to draw of an error in place of the usual. */
+  fail?: (error: unknown, retry: () => void) => ComponentChildren;
   children: (data: T) => ComponentChildren;
 }) {
-  const { data, error, reload } = loaded;
-  if (data === undefined) return error ? <Failure error={error} retry={reload} /> : <Waiting rows={rows} />;
+  const { data, reload } = loaded;
+  // The banner says it for the whole page, and `useLoad` asks again by itself.
+  const error = loaded.error instanceof Unreachable ? undefined : loaded.error;
+  const failed = error === undefined ? null : fail ? fail(error, reload) : <Failure error={error} retry={reload} />;
+  if (data === undefined) return failed ? <>{failed}</> : <Waiting rows={rows} />;
   return (
     <div class="stack" aria-busy={loaded.busy}>
-      {error !== undefined && <Failure error={error} retry={reload} />}
+      {failed}
       {children(data)}
     </div>
   );

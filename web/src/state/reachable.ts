@@ -5,6 +5,25 @@ export const isReachable = makeStore(true);
 /** Counts how often it came back: whoever shows something then asks anew. */
 export const comebacks = makeStore(0);
 
+/** Until the app answers again; at once when it does. Rejects with the reason of `signal`. */
+export function whenReachable(signal: AbortSignal): Promise<void> {
+  return new Promise((done, fail) => {
+    const finish = (): void => {
+      unsubscribe();
+      signal.removeEventListener("abort", look);
+    };
+    const look = (): void => {
+      if (!signal.aborted && !isReachable.get()) return;
+      finish();
+      if (signal.aborted) fail(signal.reason instanceof Error ? signal.reason : new Error("aborted"));
+      else done();
+    };
+    const unsubscribe = isReachable.subscribe(look);
+    signal.addEventListener("abort", look);
+    look();
+  });
+}
+
 const LOOK_EVERY_MS = 2000;
 let looking: ReturnType<typeof setInterval> | undefined;
 
