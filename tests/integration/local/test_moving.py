@@ -30,8 +30,8 @@ from foretell.kit.errors import Misconfigured
 from foretell.local.backups.parts import parts_of
 from foretell.local.installation import HasMoved, Installation
 from foretell.local.moving import moving
-from foretell.local.moving.moving import NoTarget, SourceWrong, TargetAway
-from foretell.local.moving.target import SCHEMA, TargetNotEmpty, WrongEncoding
+from foretell.local.moving.moving import MoveFailed, NoTarget, SourceWrong, TargetAway
+from foretell.local.moving.target import SCHEMA, Target, TargetNotEmpty, WrongEncoding
 
 _PRICE = 2
 
@@ -229,6 +229,22 @@ async def test_a_target_that_does_not_answer_is_no_move_begun(installation: Inst
     with pytest.raises(TargetAway, match="Nothing was changed") as caught:
         await _move(installation, f"postgresql://ada:secret@127.0.0.1:{free_port()}/foretell")
     assert "secret" not in caught.value.message
+
+
+async def test_a_target_that_is_lost_on_the_way_is_gone_on_with(
+    installation: Installation, fresh_postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _predict(installation, 3, settled=True)
+
+    async def lost(*_: object) -> None:
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Target, "switch", lost)
+        with pytest.raises(MoveFailed, match="Run the command again"):
+            await _move(installation, fresh_postgresql)
+    assert not installation.moved_file.exists()
+    assert (await _move(installation, fresh_postgresql)).earlier > 0
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "x", "sqlite:///other.db", "postgresql://a/b?nonsense=1"])

@@ -7,7 +7,7 @@ interface Overview {
   overview: {
     status: string;
     firing: { rule: string; severity: string; summary: string }[];
-    services: { service: string; state: string; healthy: number; live: number }[];
+    services: { service: string; state: string; healthy: number; expected: number }[];
     requests_per_s: number;
     settled_per_s: number;
     errors_per_minute: number;
@@ -89,7 +89,7 @@ function Known({ overview }: { overview: NonNullable<Overview["overview"]> }) {
           { name: textOf("o_state"), cell: (each) => <State state={each.state} /> },
           {
             name: textOf("o_instance"),
-            cell: (each) => textOf("o_healthyOf", { healthy: each.healthy, live: each.live }),
+            cell: (each) => textOf("o_healthyOf", { healthy: each.healthy, live: each.expected }),
             right: true,
           },
         ]}
