@@ -27,7 +27,7 @@ export function ModelPage({ params }: { params: PageProps }) {
   );
   return (
     <>
-      <Title text={model.data ? said(model.data.title) : name} />
+      <Title text={model.data ? said(model.data.title) : readable(name)} />
       <Show loaded={model} rows={8} fail={(error, retry) => <NoModel name={name} error={error} retry={retry} />}>
         {(data) => <Try key={`${data.name} ${data.version}`} model={data} />}
       </Show>
