@@ -576,19 +576,23 @@ class NewPrediction(Request):
     """What is to be predicted: `input` as a person has it, or `features` as the model takes them."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["input"]}, {"required": ["features"]}]},
+        # Null is the same as left out.
+        json_schema_extra={
+            "oneOf": [
+                {"required": [given], "properties": {given: {"type": "object"}, other: {"type": "null"}}}
+                for given, other in (("input", "features"), ("features", "input"))
+            ]
+        },
     )
 
     model: str = Field(examples=["flight-delay"])
     version: str | None = Field(default=None, description="Without one, the default version", examples=["1.0.0"])
-    input: dict[str, Any] | SkipJsonSchema[None] = Field(
+    input: dict[str, Any] | None = Field(
         default=None,
         description="Raw fields, to be preprocessed",
         examples=[{"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 1}],
     )
-    features: dict[str, Any] | SkipJsonSchema[None] = Field(
-        default=None, description="In place of `input`: skips preprocessing"
-    )
+    features: dict[str, Any] | None = Field(default=None, description="In place of `input`: skips preprocessing")
     notify: NewNotify | None = Field(
         default=None,
         description="Tells this address of its end, signed with the secret of POST /webhooks/once/rotate",
