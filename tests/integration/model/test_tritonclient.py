@@ -96,8 +96,6 @@ def test_errors_reach_the_caller_in_words(client: Any) -> None:
         client.infer("nobody", _inputs())
     with pytest.raises(InferenceServerException, match=r"\[401\] This needs the admin token"):
         client.unload_model("flight-delay")
-    with pytest.raises(InferenceServerException, match=r"\[400\] .* it is compressed"):
-        client.infer("flight-delay", _inputs(), request_compression_algorithm="gzip")
 
 
 def test_the_repository(client: Any) -> None:
