@@ -59,6 +59,9 @@ def test_an_error_of_ours_says_nothing_about_itself() -> None:
 def test_every_error_of_the_domain_has_its_own_code_and_a_status_for_callers() -> None:
     found = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, ForetellError)]
     found.remove(ForetellError)
+    # Whoever is no operator must not see that there is something.
+    assert errors.NotOperator.code == errors.NotFound.code
+    found.remove(errors.NotOperator)
     assert len({error.code for error in found}) == len(found)
     assert all(400 <= error.status < 500 for error in found)
 
