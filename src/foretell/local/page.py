@@ -212,8 +212,12 @@ class Page:
         node = str(package / "bin" / "node")
         return Tools(node, (node, str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")))
 
+    def _is_broken_off(self) -> bool:
+        """Whether somebody gave up; another thread may, at any moment."""
+        return self._stopped
+
     def _run(self, tools: Tools, command: list[str], trouble: str, more: Mapping[str, str]) -> None:
-        if self._stopped:
+        if self._is_broken_off():
             raise PageNotBuilt(reason="It was broken off.")
         with self._log.open("ab") as log:
             start = log.tell()
@@ -225,6 +229,9 @@ class Page:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+            if self._is_broken_off():
+                # Told so while it was started: nobody else knows of it.
+                self._child.terminate()
             try:
                 status = self._child.wait(timeout=_PATIENCE_S)
             except subprocess.TimeoutExpired:
@@ -233,6 +240,8 @@ class Page:
                 raise PageNotBuilt(reason=f"{trouble} within {_PATIENCE_S:.0f} s.") from None
             finally:
                 self._child = None
+        if self._is_broken_off():
+            raise PageNotBuilt(reason="It was broken off.")
         if status:
             said = self._log.read_bytes()[start:].decode(errors="replace")
             raise PageNotBuilt(reason=f"{trouble}{_why(said)}. All that it said: {self._log}.")

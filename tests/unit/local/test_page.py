@@ -180,4 +180,4 @@ def test_giving_up_ends_what_is_under_way(checkout: Checkout, tmp_path: Path) ->
     assert calls == ["began"]
     page.give_up()
     page.end()
-    assert "npm could not install its packages" in checkout.said[-1]
+    assert "It was broken off." in checkout.said[-1]

@@ -158,7 +158,7 @@ def _read(folder: Path) -> dict[str, _File]:
                     bodies[coding] = beside.read_bytes()
         except OSError as error:
             # A build may be under way: its document comes last, and with it we look again.
-            log.warning("page_file_not_read", file=path.name, reason=str(error))
+            log.warning("page_file_not_read", name=path.name, reason=str(error))
             continue
         tag = hashlib.sha256(bodies[b""]).hexdigest()[:24].encode()
         files[path.relative_to(folder).as_posix()] = _File(kind, tag, bodies)
