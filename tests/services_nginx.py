@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
 from tests.ports import free_ports
 from tests.services_database import missing
+from tests.waiting import wait_until_it_answers
 
 START = Path(__file__).resolve().parents[1] / "deploy" / "nginx" / "start.sh"
 _PATIENCE_S = 60.0
@@ -80,16 +80,8 @@ class PrivateNginx:
                 stderr=output,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                if httpx.get(f"{self.url}/nginx-health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise TimeoutError(f"nginx did not start:\n{self.said()}")
-            time.sleep(0.02)
+        url = f"{self.url}/nginx-health"
+        wait_until_it_answers(url, self._process, self.said, patience_s=_PATIENCE_S, look_every_s=0.02)
 
     def said(self) -> str:
         """What it wrote that is no access log."""

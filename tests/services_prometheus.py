@@ -2,14 +2,13 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.services_database import missing
+from tests.waiting import wait_until_it_answers
 
 _PATIENCE_S = 60.0
 
@@ -36,16 +35,13 @@ class PrivatePrometheus:
 
     def wait_ready(self) -> None:
         """Wait until it answers questions."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                if httpx.get(f"{self.url}/-/ready").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise TimeoutError(f"Prometheus did not start:\n{self._output.read_text(errors='replace')[-3000:]}")
-            time.sleep(0.1)
+        wait_until_it_answers(
+            f"{self.url}/-/ready",
+            self._process,
+            lambda: self._output.read_text(errors="replace")[-3000:],
+            patience_s=_PATIENCE_S,
+            look_every_s=0.1,
+        )
 
     def remove(self) -> None:
         """End it."""
