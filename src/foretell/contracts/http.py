@@ -579,7 +579,10 @@ class NewPrediction(Request):
         # Null is the same as left out.
         json_schema_extra={
             "oneOf": [
-                {"required": [given], "properties": {given: {"type": "object"}, other: {"type": "null"}}}
+                {
+                    "required": [given],
+                    "properties": {given: {"type": "object", "additionalProperties": True}, other: {"type": "null"}},
+                }
                 for given, other in (("input", "features"), ("features", "input"))
             ]
         },

@@ -34,6 +34,7 @@ from foretell.services.dispatcher.measures import (
     NOTIFICATIONS_OVERDUE_S,
     NOTIFICATIONS_PENDING,
 )
+from foretell.services.dispatcher.notifying import patience
 from foretell.services.dispatcher.notifying.delivering import Bot
 from foretell.services.dispatcher.notifying.sender import Sender
 from foretell.services.dispatcher.settings import DispatcherSettings
@@ -122,6 +123,12 @@ async def pretend(database: Database, endpoint_id: UUID, **values: Any) -> None:
     mine = endpoints_table.c.id == endpoint_id
     async with database.transaction() as connection:
         await connection.execute(update(endpoints_table).where(mine).values(**values))
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again when a test says so: the first pause of 5 s may be over between two steps on a slow machine."""
+    monkeypatch.setattr(patience, "_PAUSES_S", tuple(max(pause_s, 600.0) for pause_s in patience._PAUSES_S))
 
 
 def statuses(*answers: int | str | bytes) -> Callable[[Received], int | str | bytes]:
