@@ -16,7 +16,7 @@ from foretell.cli.output import remark, say
 from foretell.contracts.messages import Stage
 from foretell.inference import checking, installing, live
 from foretell.inference.measuring import MOST_ROWS, MOST_ROWS_OF_DAYS, bins_of, measure
-from foretell.inference.package import MANIFEST, ModelPackage, load_package
+from foretell.inference.package import ModelPackage, load_package
 from foretell.inference.reference import FILE, write_reference
 from foretell.inference.registry import ModelNotFound, Registry, shipped_folder
 from foretell.inference.row_files import day_of, drawn, read_rows
@@ -55,14 +55,15 @@ class NoReference(ForetellError):
 def new(source: Path, *, name: str | None, version: str, output: Path | None, trusted: list[str]) -> None:
     """Make a package of a trained model, and say what to look at. Raises `CannotScaffold`."""
     _hush()
-    permissions = Permissions(allowed_pickles=_settings().permissions.allowed_pickles, trusted_types=frozenset(trusted))
+    settings = _settings()
+    permissions = Permissions(allowed_pickles=settings.permissions.allowed_pickles, trusted_types=frozenset(trusted))
     remark(f"Reading {source} …")
     target = output or Path(name or source.stem)
-    made = scaffold(source, target, name=name, version=version, permissions=permissions)
+    known = live.LiveRegistry.installed(settings.models_dir, settings.data_dir)
+    made = scaffold(source, target, name=name, version=version, permissions=permissions, known=known)
     say(f"{target} is made.")
     for line in made.remarks:
         say(f"  {line}")
-    say(f"  Title, description and price are yours to write: {target / MANIFEST}")
     say(f"Next: foretell models check {target}")
 
 

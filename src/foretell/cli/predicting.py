@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from foretell.cli.output import count, print_json, remark, say
-from foretell.client import ApiError, Client
+from foretell.client import ApiError, Client, PredictionFailed
 from foretell.client.types import Model, Prediction
 from foretell.contracts.fields import Field, fields_of
 from foretell.kit.errors import ForetellError
@@ -43,12 +43,6 @@ class NotLoggedIn(ForetellError):
     code = "not_logged_in"
 
 
-class PredictionFailed(ForetellError):
-    """The prediction {status}: {reason}. It costs nothing."""
-
-    code = "prediction_failed"
-
-
 @dataclass(frozen=True, slots=True)
 class Access:
     """Where to ask, and as whom. What is missing is found out."""
@@ -76,20 +70,23 @@ def predict(
             _log_in(client, access)
         about = client.model(model, version)
         payload = read_fields(fields, about["features_schema" if features else "input_schema"])
-        prediction = client.predict(
-            model,
-            None if features else payload,
-            features=payload if features else None,
-            version=version,
-            timeout_s=timeout_s,
-        )
+        try:
+            prediction = client.predict(
+                model,
+                None if features else payload,
+                features=payload if features else None,
+                version=version,
+                timeout_s=timeout_s,
+            )
+        except PredictionFailed as error:
+            if not as_json:
+                raise
+            print_json(error.prediction)
+            sys.exit(1)
     if as_json:
         print_json(prediction)
-        sys.exit(0 if prediction["status"] == "succeeded" else 1)
-    if prediction["status"] != "succeeded":
-        error = prediction["error"]
-        raise PredictionFailed(status=prediction["status"], reason=error["message"].rstrip(".") if error else "")
-    _show(prediction, about)
+    else:
+        _show(prediction, about)
 
 
 def _running_url() -> str:

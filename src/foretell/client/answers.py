@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 
 from foretell.client.calls import Call
+from foretell.client.types import Prediction
 from foretell.kit.errors import ForetellError, Outcome
 from foretell.kit.randomness import RANDOM
 
@@ -18,6 +19,8 @@ _LONGEST_PAUSE_S = 8.0
 _NOT_TAKEN = (429, 503)
 #: A proxy says these, and does not know whether something was done.
 _UNKNOWN = (502, 504)
+#: Why a good answer is none of the API's.
+SOMETHING_ELSE = "something else answers there"
 
 
 class Unreachable(ForetellError):
@@ -28,7 +31,11 @@ class Unreachable(ForetellError):
 
 
 class ApiError(ForetellError):
-    """A problem that the API told us. `status_code` and `problem_code` are for programs, `message` is for people."""
+    """A problem that the API told us. `status_code` and `problem_code` are for programs, `message` is for people.
+
+    `errors` say what is wrong with each field. `outcome` is "not_done", or "unknown" when it may have been done all
+    the same. `retry_after_s` is after how many seconds it may be tried again, if the API says so.
+    """
 
     def __init__(self, status_code: int, problem: dict[str, Any], *, retry_after_s: float | None = None) -> None:
         self.status_code = status_code
@@ -50,7 +57,7 @@ def _outcome(status_code: int, problem: dict[str, Any]) -> Outcome:
 
 
 def _sentence(error: dict[str, Any]) -> str:
-    detail = str(error.get("detail", ""))
+    detail = str(error.get("detail", "")).rstrip(".")
     place = str(error.get("pointer") or error.get("parameter") or error.get("header") or "").removeprefix("#/")
     return detail if place.rpartition("/")[2] in detail else f"{place} {detail}"
 
@@ -62,19 +69,54 @@ class NotEnded(ForetellError):
     status = 504
 
 
+class PredictionFailed(ForetellError):
+    """The prediction failed: {reason}. It costs nothing.
+
+    `failure_code` is for programs: "invalid_input", "model_error", "timeout", "expired", "undeliverable",
+    "input_too_large", "output_too_large", or "canceled". `prediction` is the whole prediction.
+    """
+
+    code = "prediction_failed"
+
+    def __init__(self, prediction: Prediction) -> None:
+        self.prediction = prediction
+        failure = prediction.get("error")
+        self.failure_code = failure["code"] if failure else prediction["status"]
+        if prediction["status"] == "canceled":
+            super().__init__("The prediction was canceled. It costs nothing.")
+        else:
+            super().__init__(reason=failure["message"].rstrip(".") if failure else "nobody says why")
+
+
+Ended = TypeVar("Ended", bound=Prediction)
+
+
+def succeeded(prediction: Ended) -> Ended:
+    """The same prediction, if it succeeded. Raises `PredictionFailed`."""
+    if prediction["status"] != "succeeded":
+        raise PredictionFailed(prediction)
+    return prediction
+
+
 Reply = httpx.Response | httpx.TransportError
+
+
+def response_of(outcome: Reply, url: str) -> httpx.Response:
+    """A good answer. Raises `ApiError`, `Unreachable`."""
+    if isinstance(outcome, httpx.TransportError):
+        raise Unreachable(url=url, reason=str(outcome) or type(outcome).__name__) from outcome
+    if outcome.is_success:
+        return outcome
+    raise ApiError(outcome.status_code, _problem(outcome), retry_after_s=retry_after_s(outcome))
 
 
 def value_of(outcome: Reply, url: str) -> Any:
     """The body of a good answer, None without one. Raises `ApiError`, `Unreachable`."""
-    if isinstance(outcome, httpx.TransportError):
-        raise Unreachable(url=url, reason=str(outcome) or type(outcome).__name__) from outcome
-    if outcome.is_success:
-        try:
-            return outcome.json() if outcome.content else None
-        except ValueError as error:
-            raise Unreachable(url=url, reason="something else answers there") from error
-    raise ApiError(outcome.status_code, _problem(outcome), retry_after_s=retry_after_s(outcome))
+    response = response_of(outcome, url)
+    try:
+        return response.json() if response.content else None
+    except ValueError as error:
+        raise Unreachable(url=url, reason=SOMETHING_ELSE) from error
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:
@@ -100,7 +142,7 @@ def retry_after_s(response: httpx.Response) -> float | None:
 class Attempts:
     """Decides, for one call, whether and when it is tried again."""
 
-    def __init__(self, call: Call, retry_for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, call: Call[Any], retry_for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Tries for `retry_for_s` seconds; 0 is one attempt."""
         self._call = call
         self._clock = clock

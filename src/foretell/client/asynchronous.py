@@ -1,196 +1,72 @@
 """The client for programs that run an event loop: the bot, say. The same as `blocking`, awaited."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from copy import copy
-from types import TracebackType
-from typing import Any, Self
-
-import httpx
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from foretell.client import calls
-from foretell.client.answers import Attempts, NotEnded, Reply, value_of
-from foretell.client.calls import Call
-from foretell.client.connection import looking_pauses_s, request_of, settings_of
-from foretell.client.tokens import AsyncToken, AsyncTokenSource, is_refused
+from foretell.client.answers import NotEnded, succeeded
+from foretell.client.asynchronous_connection import AsyncConnection
+from foretell.client.calls import Moment
+from foretell.client.connection import looking_pauses_s
 from foretell.client.types import (
+    About,
     ApiKey,
     Balance,
     CreatedApiKey,
     CreatedWebhook,
+    Delivery,
     DeliveryPage,
+    Event,
     EventPage,
     Model,
     Prediction,
     PredictionDetails,
     PredictionPage,
-    Tokens,
+    Transaction,
     TransactionPage,
+    UsageOfDay,
     User,
     Webhook,
 )
 
+#: How many items an iterator asks for at once: the most that the API gives.
+_PAGE = 200
 
-class AsyncClient:
-    """The API of one Foretell, for one user. For one event loop.
 
-    Answers are the API's JSON as mappings; `client/types.py` says what is in them. Every method raises `ApiError`
-    for a problem and `Unreachable`. What the API turns away with 429 or 503, and what got no answer or an unknown
-    outcome and may be repeated, is tried again for `retry_for_s` seconds, a prediction always with the same
-    Idempotency-Key. `ApiError.outcome` says of a call that failed whether it may have been done.
+class AsyncClient(AsyncConnection):
+    """One Foretell, asked as one user. For one event loop.
+
+        async with AsyncClient("http://localhost:8000", token="ftl_…") as client:
+            prediction = await client.predict("sentiment", {"text": "Lovely"})
+            print(prediction["output"], prediction["price"])
+
+    An answer is the API's JSON as a typed mapping (`foretell.client.types`). Times are texts in ISO 8601 (UTC), credits
+    are whole numbers, and names that end with `_s` are seconds.
+
+    Every method may raise `ApiError` (the API refuses: `status_code`, `problem_code`, `message`, `errors`) and
+    `Unreachable` (nobody answers). What the API turns away with 429 or 503, and what got no answer and may be
+    repeated, is tried again for `retry_for_s` seconds, a prediction always with the same Idempotency-Key.
+    `ApiError.outcome` says of a call that failed whether it may have been done.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | AsyncTokenSource | None = None,
-        retry_for_s: float = 30.0,
-        transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        """`token` is an access token or an API key, or fetches one whenever the API refuses the last; else `log_in`."""
-        self._url = url
-        self._retry_for_s = retry_for_s
-        self._sleep = sleep
-        self._http = httpx.AsyncClient(transport=transport, **settings_of(url, None))
-        self._token = AsyncToken(token)
-        self._is_whole = True
+    # What there is
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections, unless they are another client's (`with_token`)."""
-        if self._is_whole:
-            await self._http.aclose()
-
-    def with_token(self, token: str | AsyncTokenSource) -> Self:
-        """The same API as somebody else, over the connections of this client, which closes them."""
-        other = copy(self)
-        other._token = AsyncToken(token)
-        other._is_whole = False
-        return other
-
-    async def _send(self, call: Call) -> Any:
-        token = await self._token.current()
-        outcome = await self._exchange(call, token)
-        if is_refused(outcome) and self._token.renews:
-            outcome = await self._exchange(call, await self._token.renewed(token))
-        return value_of(outcome, self._url)
-
-    async def _ask(self, call: Call) -> Any:
-        """The same without a token, for what opens an account or a log-in."""
-        return value_of(await self._exchange(call, None), self._url)
-
-    async def _exchange(self, call: Call, token: str | None) -> Reply:
-        """The outcome that counts, after as many attempts as are due."""
-        attempts = Attempts(call, self._retry_for_s)
-        while True:
-            outcome: Reply
-            try:
-                outcome = await self._http.request(**request_of(call, token))
-            except httpx.TransportError as error:
-                outcome = error
-            pause_s = attempts.pause_after(outcome)
-            if pause_s is None:
-                return outcome
-            await self._sleep(pause_s)
-
-    async def register(self, username: str, password: str) -> User:
-        """Create an account."""
-        answer: User = await self._ask(calls.register(username, password))
-        return answer
-
-    async def log_in(self, username: str, password: str) -> Tokens:
-        """Take tokens, and use the access token from now on; when it ends, the refresh token takes the next pair."""
-        return self._use(await self._ask(calls.log_in(username, password)))
-
-    async def refresh(self, refresh_token: str) -> Tokens:
-        """Take new tokens for a refresh token, and use the access token from now on."""
-        return self._use(await self._ask(calls.refresh(refresh_token)))
-
-    def _use(self, tokens: Tokens) -> Tokens:
-        refresh_token = tokens.get("refresh_token")
-        self._token = AsyncToken(tokens["access_token"], self._refreshing(refresh_token) if refresh_token else None)
-        return tokens
-
-    def _refreshing(self, refresh_token: str) -> AsyncTokenSource:
-        """Takes the next access token of a log-in each time it is called."""
-
-        async def fetch() -> str:
-            nonlocal refresh_token
-            tokens = await self._ask(calls.refresh(refresh_token))
-            refresh_token = tokens["refresh_token"]
-            return str(tokens["access_token"])
-
-        return fetch
-
-    async def me(self) -> User:
-        """Whose account it is."""
-        answer: User = await self._send(calls.me())
-        return answer
-
-    async def balance(self) -> Balance:
-        """Credits: `available` and `held`."""
-        answer: Balance = await self._send(calls.balance())
-        return answer
-
-    async def set_low_balance(self, threshold: int | None) -> Balance:
-        """Below how many credits the event `balance.low` is told; None: never."""
-        answer: Balance = await self._send(calls.set_low_balance(threshold))
-        return answer
-
-    async def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> TransactionPage:
-        """A page of movements, newest first."""
-        answer: TransactionPage = await self._send(calls.transactions(limit, cursor))
-        return answer
+    async def about(self) -> About:
+        """What this installation is: version, environment, whether one can register."""
+        return await self._send(calls.about())
 
     async def models(self) -> list[Model]:
-        """Every model."""
+        """Every model, with price, schemas and examples."""
         models: list[Model] = (await self._send(calls.models()))["items"]
         return models
 
     async def model(self, name: str, version: str | None = None) -> Model:
-        """One model with its schemas."""
-        answer: Model = await self._send(calls.model(name, version))
-        return answer
+        """One model; without `version`, the default one. Raises `ApiError` with status 404."""
+        return await self._send(calls.model(name, version))
 
-    async def submit(
-        self,
-        model: str,
-        input: Mapping[str, Any] | None = None,
-        *,
-        features: Mapping[str, Any] | None = None,
-        version: str | None = None,
-        idempotency_key: str | None = None,
-        wait_s: float = 0,
-        webhook: str | None = None,
-        traceparent: str | None = None,
-    ) -> Prediction:
-        """Ask for a prediction; returns it queued, or ended if that happens within `wait_s`.
-
-        `webhook` is told of its end. `traceparent` (W3C) makes it part of a trace.
-        """
-        answer: Prediction = await self._send(
-            calls.submit(
-                model,
-                input=input,
-                features=features,
-                version=version,
-                idempotency_key=idempotency_key,
-                wait_s=wait_s,
-                webhook=webhook,
-                traceparent=traceparent,
-            )
-        )
-        return answer
+    # Predictions
 
     async def predict(
         self,
@@ -204,7 +80,17 @@ class AsyncClient:
         webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
-        """Ask for a prediction and wait for its end. Raises `NotEnded`."""
+        """Ask for a prediction, wait for its end, and return it once it succeeded.
+
+            prediction = await client.predict("sentiment", {"text": "Lovely"})
+            prediction["output"]                        # {"label": "positive", …}
+
+        `input` is what a form would take, `features` in its place what the model takes. Raises `PredictionFailed`,
+        which says why and costs nothing; `NotEnded` after `timeout_s` seconds, while it goes on (`wait`); `ApiError`
+        with status 402 without enough credits, 404 for an unknown model, 422 for an input that does not fit.
+        With the same `idempotency_key` a request that is sent again, by another
+        process even, is the same prediction. `webhook` and `traceparent` are as in `submit`.
+        """
         deadline = time.monotonic() + timeout_s
         prediction = await self.submit(
             model,
@@ -216,26 +102,61 @@ class AsyncClient:
             webhook=webhook,
             traceparent=traceparent,
         )
-        if prediction["status"] != "queued":
-            return prediction
-        return await self.wait(prediction["id"], timeout_s=max(0.0, deadline - time.monotonic()))
+        if prediction["status"] == "queued":
+            return await self._wait(prediction["id"], deadline, timeout_s)
+        return succeeded(prediction)
+
+    async def submit(
+        self,
+        model: str,
+        input: Mapping[str, Any] | None = None,
+        *,
+        features: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float = 0,
+        webhook: str | None = None,
+        traceparent: str | None = None,
+    ) -> Prediction:
+        """Ask for a prediction and return it as it stands: queued, or ended if that happens within `wait_s` seconds.
+
+        `wait_s` is 60 at most. `webhook` is an address that is told of the end. `traceparent` (W3C) makes it part of a
+        trace. The rest is as in `predict`, but one that failed is returned, too.
+        """
+        return await self._send(
+            calls.submit(
+                model,
+                input=input,
+                features=features,
+                version=version,
+                idempotency_key=idempotency_key,
+                wait_s=wait_s,
+                webhook=webhook,
+                traceparent=traceparent,
+            )
+        )
 
     async def wait(self, prediction_id: str, *, timeout_s: float = 60.0) -> PredictionDetails:
-        """The prediction once it has ended. Raises `NotEnded`."""
-        deadline = time.monotonic() + timeout_s
+        """The prediction once it succeeded. Raises `PredictionFailed`; `NotEnded` after `timeout_s` seconds."""
+        return await self._wait(prediction_id, time.monotonic() + timeout_s, timeout_s)
+
+    async def _wait(self, prediction_id: str, deadline: float, timeout_s: float) -> PredictionDetails:
         for pause_s in looking_pauses_s():
             prediction = await self.prediction(prediction_id)
             if prediction["status"] != "queued":
-                return prediction
+                return succeeded(prediction)
             if time.monotonic() + pause_s > deadline:
                 break
             await self._sleep(pause_s)
         raise NotEnded(id=prediction_id, timeout_s=timeout_s)
 
     async def prediction(self, prediction_id: str) -> PredictionDetails:
-        """One prediction as it stands."""
-        answer: PredictionDetails = await self._send(calls.prediction(prediction_id))
-        return answer
+        """One prediction as it stands, however it ended. Raises `ApiError` with status 404."""
+        return await self._send(calls.prediction(prediction_id))
+
+    async def cancel(self, prediction_id: str) -> Prediction:
+        """Take a queued prediction back; its credits come back. Raises `ApiError` with status 409 once it has ended."""
+        return await self._send(calls.cancel(prediction_id))
 
     async def predictions(
         self,
@@ -244,20 +165,63 @@ class AsyncClient:
         cursor: str | None = None,
         status: str | None = None,
         model: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> PredictionPage:
-        """A page of the history, newest first."""
-        answer: PredictionPage = await self._send(calls.predictions(limit, cursor, status, model))
-        return answer
+        """A page of the history, newest first: `limit` predictions (20; 200 at most) behind `cursor`."""
+        return await self._send(calls.predictions(limit, cursor, status, model, since, until))
 
-    async def cancel(self, prediction_id: str) -> Prediction:
-        """Take a queued prediction back."""
-        answer: Prediction = await self._send(calls.cancel(prediction_id))
-        return answer
+    def iter_predictions(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> AsyncIterator[Prediction]:
+        """The whole history, newest first; pages are asked for as they are needed.
+
+            async for prediction in client.iter_predictions(model="sentiment", status="failed"):
+                print(prediction["id"], prediction["error"])
+
+        `since` (or later) and `until` (before) are of their making: aware datetimes, or texts in ISO 8601.
+        """
+        return self._pages(
+            lambda cursor: calls.predictions(_PAGE, cursor, status=status, model=model, since=since, until=until)
+        )
+
+    # Credits
+
+    async def me(self) -> User:
+        """Whose account it is."""
+        return await self._send(calls.me())
+
+    async def balance(self) -> Balance:
+        """Credits: `available`, and `held` by predictions that have not ended."""
+        return await self._send(calls.balance())
+
+    async def set_low_balance(self, threshold: int | None) -> Balance:
+        """Have the event `balance.low` told when fewer credits than `threshold` are left; None: never."""
+        return await self._send(calls.set_low_balance(threshold))
+
+    async def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> TransactionPage:
+        """A page of movements of credits, newest first: `limit` of them (50; 200 at most) behind `cursor`."""
+        return await self._send(calls.transactions(limit, cursor))
+
+    def iter_transactions(self) -> AsyncIterator[Transaction]:
+        """Every movement of credits, newest first; pages are asked for as they are needed."""
+        return self._pages(partial(calls.transactions, _PAGE))
+
+    async def usage(self, days: int = 30) -> list[UsageOfDay]:
+        """What was used on each of the last `days` days (UTC) by each model. Some seconds behind."""
+        usage: list[UsageOfDay] = (await self._send(calls.usage(days)))["items"]
+        return usage
+
+    # API keys
 
     async def create_api_key(self, name: str) -> CreatedApiKey:
-        """A new key; its `key` is shown this once."""
-        answer: CreatedApiKey = await self._send(calls.create_api_key(name))
-        return answer
+        """A new key; its `key` is shown this once. Raises `ApiError` with status 409 for an account that has 50."""
+        return await self._send(calls.create_api_key(name))
 
     async def api_keys(self) -> list[ApiKey]:
         """The keys, without what is secret of them."""
@@ -265,35 +229,60 @@ class AsyncClient:
         return keys
 
     async def revoke_api_key(self, key_id: str) -> None:
-        """End a key."""
+        """End a key. Raises `ApiError` with status 404 if there is none with that id."""
         await self._send(calls.revoke_api_key(key_id))
 
-    async def set_threshold(self, threshold: int | None) -> Balance:
-        """Be told `balance.low` when fewer credits than that are left; None: never."""
-        answer: Balance = await self._send(calls.set_threshold(threshold))
-        return answer
+    # Events
 
     async def events(self, after: str | int | None = None, *, limit: int | None = None) -> EventPage:
-        """What happened since the `next_cursor` of the page before; without one, as far back as it is kept."""
-        answer: EventPage = await self._send(calls.events(after, limit))
-        return answer
+        """A page of events, oldest first: `limit` of them (200 at most) behind the cursor or sequence `after`."""
+        return await self._send(calls.events(after, limit))
+
+    def iter_events(self, after: str | int | None = None) -> AsyncIterator[Event]:
+        """Everything that happened since the event with the sequence `after`, until now; without it, for 7 days.
+
+        async for event in client.iter_events(after=last):
+            last = event["sequence"]
+        """
+        return self._pages(lambda cursor: calls.events(cursor, _PAGE), None if after is None else str(after))
+
+    def follow_events(self, after: str | int | None = None) -> AsyncIterator[Event]:
+        """Events as they happen, for as long as one likes; without `after`, from now on.
+
+            async for event in client.follow_events(after=last):
+                last = event["sequence"]
+                print(event["type"], event["data"])
+
+        A connection that breaks is made anew and goes on behind the last event, so that nothing is missed. Raises
+        `Unreachable` once nobody answers for `retry_for_s` seconds: begin again with `after`, the `sequence` of the
+        last event; and `ApiError` with status 401 when the account may not be asked any more.
+        """
+        return self._follow(after)
+
+    # Webhooks
 
     async def webhooks(self) -> list[Webhook]:
         """The webhooks of the account."""
         webhooks: list[Webhook] = (await self._send(calls.webhooks()))["items"]
         return webhooks
 
+    async def webhook(self, webhook_id: str) -> Webhook:
+        """One webhook. Raises `ApiError` with status 404, as all that take an id do."""
+        return await self._send(calls.webhook(webhook_id))
+
     async def create_webhook(
         self, url: str, *, events: Sequence[str] | None = None, description: str = ""
     ) -> CreatedWebhook:
-        """A new webhook; its `secret`, which the package standardwebhooks verifies with, is shown this once."""
-        answer: CreatedWebhook = await self._send(calls.create_webhook(url, events, description))
-        return answer
+        """A new webhook, told the types in `events`, or all; its `secret` is shown this once.
+
+        The package `standardwebhooks` verifies with it what is sent. Raises `ApiError` with status 422 for an
+        address that is not allowed.
+        """
+        return await self._send(calls.create_webhook(url, events, description))
 
     async def change_webhook(self, webhook_id: str, **changes: Any) -> Webhook:
         """Change `url`, `events`, `description` or `state` ("enabled", "paused")."""
-        answer: Webhook = await self._send(calls.change_webhook(webhook_id, changes))
-        return answer
+        return await self._send(calls.change_webhook(webhook_id, changes))
 
     async def remove_webhook(self, webhook_id: str) -> None:
         """Tell this one nothing any more."""
@@ -311,9 +300,12 @@ class AsyncClient:
         self, webhook_id: str, *, url: str | None = None, limit: int | None = None, cursor: str | None = None
     ) -> DeliveryPage:
         """A page of attempts, newest first; with `once` as the id, those at the `url` that single predictions named."""
-        answer: DeliveryPage = await self._send(calls.deliveries(webhook_id, url, limit, cursor))
-        return answer
+        return await self._send(calls.deliveries(webhook_id, url, limit, cursor))
 
-    async def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: str | None = None) -> int:
-        """Send an event once more, or everything `since` a moment (ISO 8601); returns how many events."""
+    def iter_deliveries(self, webhook_id: str, *, url: str | None = None) -> AsyncIterator[Delivery]:
+        """Every attempt of the last 7 days, newest first; arguments as for `deliveries`."""
+        return self._pages(partial(calls.deliveries, webhook_id, url, _PAGE))
+
+    async def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: Moment | None = None) -> int:
+        """Send the event `sequence` once more, or everything `since` a moment; returns how many events."""
         return int((await self._send(calls.redeliver(webhook_id, sequence, since)))["events"])

@@ -2,17 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
+
+from foretell.client.types import (
+    About,
+    Balance,
+    CreatedApiKey,
+    CreatedWebhook,
+    DeliveryPage,
+    EventPage,
+    Model,
+    Prediction,
+    PredictionDetails,
+    PredictionPage,
+    Tokens,
+    TransactionPage,
+    User,
+    Webhook,
+)
+
+Answer = TypeVar("Answer")
 
 #: The longest that the app waits for `Prefer: wait`.
 LONGEST_PREFERRED_WAIT_S = 60
 
 
+#: A moment: aware, or a text in ISO 8601.
+Moment = datetime | str
+
+#: How long a stream may be silent: the app sends a comment every 15 s.
+_LONGEST_SILENCE_S = 45.0
+
+
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request. `repeatable`: sending it twice does no more than sending it once."""
+class Call(Generic[Answer]):
+    """One request, and what its answer is. `repeatable`: sending it twice does no more than sending it once."""
 
     method: str
     path: str
@@ -23,55 +50,72 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: How much longer than usual the answer may take.
     extra_wait_s: float = 0.0
+    #: The answer comes bit by bit, and is not read as a whole.
+    is_stream: bool = False
 
 
-def _get(path: str, **query: str | int | None) -> Call:
+def _get(path: str, **query: str | int | None) -> Call[Any]:
     given = {name: value for name, value in query.items() if value is not None}
     return Call("GET", path, repeatable=True, query=given)
 
 
-def register(username: str, password: str) -> Call:
+def register(username: str, password: str) -> Call[User]:
     """201 with the user."""
     return Call("POST", "/users", repeatable=False, json={"username": username, "password": password})
 
 
-def log_in(username: str, password: str) -> Call:
+def log_in(username: str, password: str) -> Call[Tokens]:
     """200 with tokens. Repeatable: a log-in more is only a refresh token more."""
     return Call("POST", "/token", repeatable=True, form={"username": username, "password": password})
 
 
-def refresh(refresh_token: str) -> Call:
+def refresh(refresh_token: str) -> Call[Tokens]:
     """200 with new tokens. Not repeatable: a refresh token that comes twice counts as stolen."""
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
     return Call("POST", "/token", repeatable=False, form=form)
 
 
-def me() -> Call:
+def revoke(refresh_token: str) -> Call[Any]:
+    """200: the log-in of the refresh token has ended. Repeatable: one that has ended is no error."""
+    return Call("POST", "/token/revoke", repeatable=True, form={"token": refresh_token})
+
+
+def about() -> Call[About]:
+    """200 with what the installation is."""
+    return _get("/about")
+
+
+def me() -> Call[User]:
     """200 with the user."""
     return _get("/users/me")
 
 
-def balance() -> Call:
+def balance() -> Call[Balance]:
     """200 with available and held credits."""
     return _get("/balance")
 
 
-def set_low_balance(threshold: int | None) -> Call:
+def set_low_balance(threshold: int | None) -> Call[Balance]:
     """200 with the credits and the threshold."""
     return Call("PATCH", "/balance", repeatable=True, json={"threshold": threshold})
 
 
-def transactions(limit: int | None, cursor: str | None) -> Call:
+def transactions(limit: int | None, cursor: str | None) -> Call[TransactionPage]:
     """200 with a page of movements."""
     return _get("/transactions", limit=limit, cursor=cursor)
 
 
-def models() -> Call:
+def usage(days: int) -> Call[Any]:
+    """200 with sums by day and model."""
+    return _get("/usage", days=days)
+
+
+def models() -> Call[Any]:
     """200 with every model."""
     return _get("/models")
 
 
-def model(name: str, version: str | None) -> Call:
+def model(name: str, version: str | None) -> Call[Model]:
     """200 with one model."""
     return _get(f"/models/{quote(name, safe='')}", version=version)
 
@@ -86,7 +130,7 @@ def submit(
     wait_s: float,
     webhook: str | None,
     traceparent: str | None,
-) -> Call:
+) -> Call[Prediction]:
     """202 with the queued prediction, or 200 with the ended one. Repeatable, because it carries a key."""
     notify = None if webhook is None else {"webhook": webhook}
     body = {"model": model, "version": version, "input": input, "features": features, "notify": notify}
@@ -106,87 +150,105 @@ def submit(
     )
 
 
-def prediction(prediction_id: str) -> Call:
+def prediction(prediction_id: str) -> Call[PredictionDetails]:
     """200 with one prediction."""
     return _get(f"/predictions/{quote(prediction_id, safe='')}")
 
 
-def predictions(limit: int | None, cursor: str | None, status: str | None, model: str | None) -> Call:
+def predictions(
+    limit: int | None,
+    cursor: str | None,
+    status: str | None,
+    model: str | None,
+    since: Moment | None,
+    until: Moment | None,
+) -> Call[PredictionPage]:
     """200 with a page of predictions."""
-    return _get("/predictions", limit=limit, cursor=cursor, status=status, model=model)
+    span = {"since": _text(since), "until": _text(until)}
+    return _get("/predictions", limit=limit, cursor=cursor, status=status, model=model, **span)
 
 
-def cancel(prediction_id: str) -> Call:
+def cancel(prediction_id: str) -> Call[Prediction]:
     """200 with the canceled prediction."""
     return Call("DELETE", f"/predictions/{quote(prediction_id, safe='')}", repeatable=False)
 
 
-def create_api_key(name: str) -> Call:
+def create_api_key(name: str) -> Call[CreatedApiKey]:
     """201 with the key, this once."""
     return Call("POST", "/api-keys", repeatable=False, json={"name": name})
 
 
-def api_keys() -> Call:
+def api_keys() -> Call[Any]:
     """200 with the keys, without the keys themselves."""
     return _get("/api-keys")
 
 
-def revoke_api_key(key_id: str) -> Call:
+def revoke_api_key(key_id: str) -> Call[None]:
     """204."""
     return Call("DELETE", f"/api-keys/{quote(key_id, safe='')}", repeatable=False)
 
 
-def set_threshold(threshold: int | None) -> Call:
-    """200 with the credits."""
-    return Call("PATCH", "/balance", repeatable=True, json={"threshold": threshold})
-
-
-def events(after: str | int | None, limit: int | None) -> Call:
+def events(after: str | int | None, limit: int | None) -> Call[EventPage]:
     """200 with events."""
     return _get("/events", after=after, limit=limit)
 
 
-def webhooks() -> Call:
+def event_stream(after: str | int | None) -> Call[Any]:
+    """200 with server-sent events, those after the one with that id first."""
+    headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": str(after)})
+    return Call("GET", "/events", repeatable=True, headers=headers, extra_wait_s=_LONGEST_SILENCE_S, is_stream=True)
+
+
+def webhooks() -> Call[Any]:
     """200 with the webhooks."""
     return _get("/webhooks")
 
 
-def create_webhook(url: str, events: Sequence[str] | None, description: str) -> Call:
+def webhook(webhook_id: str) -> Call[Webhook]:
+    """200 with one webhook."""
+    return _get(_webhook(webhook_id))
+
+
+def create_webhook(url: str, events: Sequence[str] | None, description: str) -> Call[CreatedWebhook]:
     """201 with the webhook and its secret, this once."""
     json = {"url": url, "events": None if events is None else list(events), "description": description}
     return Call("POST", "/webhooks", repeatable=False, json=json)
 
 
-def change_webhook(webhook_id: str, changes: Mapping[str, Any]) -> Call:
+def change_webhook(webhook_id: str, changes: Mapping[str, Any]) -> Call[Webhook]:
     """200 with the webhook."""
     return Call("PATCH", _webhook(webhook_id), repeatable=True, json=dict(changes))
 
 
-def remove_webhook(webhook_id: str) -> Call:
+def remove_webhook(webhook_id: str) -> Call[None]:
     """204."""
     return Call("DELETE", _webhook(webhook_id), repeatable=False)
 
 
-def rotate_webhook(webhook_id: str) -> Call:
+def rotate_webhook(webhook_id: str) -> Call[Any]:
     """200 with the new secret, this once. `once`: that of single predictions."""
     return Call("POST", _webhook(webhook_id) + "/rotate", repeatable=False)
 
 
-def test_webhook(webhook_id: str) -> Call:
+def test_webhook(webhook_id: str) -> Call[Any]:
     """202 with the sequence of the test."""
     return Call("POST", _webhook(webhook_id) + "/test", repeatable=False)
 
 
-def deliveries(webhook_id: str, url: str | None, limit: int | None, cursor: str | None) -> Call:
+def deliveries(webhook_id: str, url: str | None, limit: int | None, cursor: str | None) -> Call[DeliveryPage]:
     """200 with a page of attempts."""
     return _get(_webhook(webhook_id) + "/deliveries", url=url, limit=limit, cursor=cursor)
 
 
-def redeliver(webhook_id: str, sequence: int | None, since: str | None) -> Call:
+def redeliver(webhook_id: str, sequence: int | None, since: Moment | None) -> Call[Any]:
     """202 with how many events are sent once more."""
-    json = {"sequence": sequence} if since is None else {"since": since}
+    json = {"sequence": sequence} if since is None else {"since": _text(since)}
     return Call("POST", _webhook(webhook_id) + "/redeliver", repeatable=False, json=json)
 
 
 def _webhook(webhook_id: str) -> str:
     return f"/webhooks/{quote(webhook_id, safe='')}"
+
+
+def _text(moment: Moment | None) -> str | None:
+    return moment.isoformat() if isinstance(moment, datetime) else moment

@@ -30,7 +30,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def request_of(call: Call, token: str | None = None) -> dict[str, Any]:
+def request_of(call: Call[Any], token: str | None = None) -> dict[str, Any]:
     """Arguments for one request of httpx, with `token` in place of that of the connection."""
     proof = {} if token is None else {"Authorization": f"Bearer {token}"}
     return {

@@ -1,4 +1,7 @@
-"""What the API answers, as types of mappings: for type checkers and editors. Times are texts in ISO 8601.
+"""What the API answers, as types of mappings: for type checkers, editors and `help()`.
+
+Times are texts in ISO 8601 (UTC), credits are whole numbers, names that end with `_s` are seconds and with `_ms`
+milliseconds.
 
 The same as the schemas of `contracts/http.py`, of which a later release may have more fields.
 """
@@ -57,6 +60,31 @@ class TransactionPage(TypedDict):
 
     items: list[Transaction]
     next_cursor: str | None
+
+
+class UsageOfDay(TypedDict):
+    """What one model did for the account on one day (UTC, YYYY-MM-DD): ended predictions, and what they cost."""
+
+    day: str
+    model: str
+    predictions: int
+    succeeded: int
+    failed: int
+    canceled: int
+    credits: int
+
+
+class About(TypedDict):
+    """What an installation is."""
+
+    product: str
+    version: str
+    environment: Literal["development", "production"]
+    languages: list[str]
+    registration_open: bool
+    signup_credits: int
+    telegram: bool
+    telegram_bot: str | None
 
 
 class Words(TypedDict):

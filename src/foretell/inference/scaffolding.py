@@ -5,16 +5,19 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from foretell.contracts.fields import titled
 from foretell.contracts.messages import Failure, Stage
 from foretell.inference.engine import Engine
 from foretell.inference.guessing import CannotGuess, Guess, settled, with_nulls
+from foretell.inference.inheriting import inherit_words, version_before
 from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, RuntimeName, load_package
 from foretell.inference.registry import Registry
 from foretell.inference.runtimes import Permissions, Runtime, load_runtime, remedy_for_missing
@@ -45,12 +48,23 @@ class CannotScaffold(ForetellError):
     code = "cannot_scaffold"
 
 
-def scaffold(source: Path, output: Path, *, name: str | None, version: str, permissions: Permissions) -> Guess:
+def scaffold(
+    source: Path,
+    output: Path,
+    *,
+    name: str | None,
+    version: str,
+    permissions: Permissions,
+    known: Iterable[ModelPackage] = (),
+) -> Guess:
     """Write the package of the model in `source` into the new folder `output`; whole, or not at all.
 
-    `name` defaults to that of the file. Raises `CannotScaffold`.
+    `name` defaults to that of the file. Price and words are those of the version before, where one is among `known`.
+    Raises `CannotScaffold`.
     """
     runtime = _runtime_of(source)
+    name = name or _name_of(source)
+    before = version_before(known, name, version)
     if output.exists() and any(output.iterdir()):
         raise CannotScaffold(reason=f"{output} is there already. Remove it, or name another folder with --output.")
     try:
@@ -66,16 +80,24 @@ def scaffold(source: Path, output: Path, *, name: str | None, version: str, perm
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".new-") as draft:
         folder = Path(draft) / output.name
         folder.mkdir()
-        _write(folder, made, runtime, name or _name_of(source), version)
+        _write(folder, made, runtime, name, version, before)
         try:
             made = _try(folder, made, permissions)
+            # A class says by itself what its fields are called.
+            if before is not None and runtime != "python":
+                inherit_words(folder, before)
+                load_package(folder)
         except PackageBroken as error:
             reason = error.message.replace(str(folder), str(output))
             raise CannotScaffold(reason=f"The package that was made of {source} is broken: {reason}") from error
         if output.exists():
             output.rmdir()
         folder.rename(output)
-    return made
+    theirs = f"yours to write: {output / MANIFEST}"
+    remark = f"Title, description and price are {theirs}"
+    if before is not None:
+        remark = f"Price and words are those of {name} {before.version}; what is new is {theirs}"
+    return replace(made, remarks=(*made.remarks, remark))
 
 
 def _runtime_of(source: Path) -> RuntimeName:
@@ -97,7 +119,9 @@ def _name_of(source: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-") or "model"
 
 
-def _write(folder: Path, made: Guess, runtime: RuntimeName, name: str, version: str) -> None:
+def _write(
+    folder: Path, made: Guess, runtime: RuntimeName, name: str, version: str, before: ModelPackage | None
+) -> None:
     for target, file in made.files.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / target)
@@ -113,19 +137,15 @@ def _write(folder: Path, made: Guess, runtime: RuntimeName, name: str, version: 
     others = [name for name in made.files if name != made.artifact and not name.endswith(".py")]
     files = "\n".join(f"{_key(name)} = {_toml(_sha256(folder / name))}" for name in others)
     preprocessing = f"preprocessing = {_toml(made.preprocessing)}\n" if made.preprocessing else ""
-    title = titled(name.replace("-", " "))
+    words = _words_for_a_first_version(name) if before is None else _words_of(before)
     options = "\n".join(f"{key} = {_toml(value)}" for key, value in made.options.items())
     (folder / MANIFEST).write_text(
         f"""\
 # What this package is; foretell/inference/package.py explains each field, its runtimes/{runtime}.py the options.
 name = {_toml(name)}
 version = {_toml(version)}
-title = {{ en = {_toml(title)}, ru = {_toml(title)} }}
-description = {{ en = {_toml(f"{title}: say what it predicts, and from what.")}, ru = {_toml(title)} }}
-runtime = {_toml(runtime)}
-{artifact}price_credits = 1
-timeout_s = 10
-max_batch = {made.max_batch}
+{words}runtime = {_toml(runtime)}
+{artifact}max_batch = {made.max_batch}
 {preprocessing}
 [options]
 {options}
@@ -135,6 +155,29 @@ max_batch = {made.max_batch}
 """,
         encoding="utf-8",
     )
+
+
+def _words_for_a_first_version(name: str) -> str:
+    title = titled(name.replace("-", " "))
+    return f"""\
+title = {{ en = {_toml(title)}, ru = {_toml(title)} }}
+description = {{ en = {_toml(f"{title}: say what it predicts, and from what.")}, ru = {_toml(title)} }}
+price_credits = 1
+timeout_s = 10
+"""
+
+
+def _words_of(before: ModelPackage) -> str:
+    """What a new version takes over, as lines of its manifest."""
+    manifest = before.manifest
+    taken = {
+        **{name: msgspec.to_builtins(getattr(manifest, name)) for name in ("title", "description")},
+        "price_credits": manifest.price_credits,
+        "timeout_s": manifest.timeout_s,
+        **({"queue": manifest.queue} if manifest.queue else {}),
+        **({"labels": msgspec.to_builtins(manifest.labels)} if manifest.labels else {}),
+    }
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in taken.items())
 
 
 def _sha256(file: Path) -> str:

@@ -115,6 +115,8 @@ class _Stream:
 
     def __init__(self, chunks: AsyncIterator[Any]) -> None:
         self._chunks = chunks
+        #: The id that a browser has before the first event.
+        self.began_after = ""
 
     async def next(self) -> dict[str, str]:
         chunk = await asyncio.wait_for(anext(self._chunks), 30)
@@ -137,10 +139,26 @@ async def _streaming(state: AppState, account: Account, **position: Any) -> Asyn
     chunks = response.body_iterator
     try:
         stream = _Stream(chunks)
-        assert await stream.next() == {"retry": "2000"}
+        begin = await stream.next()
+        assert begin["retry"] == "2000"
+        stream.began_after = begin["id"]
         yield stream
     finally:
         await chunks.aclose()
+
+
+async def test_a_stream_that_breaks_before_its_first_event_misses_nothing(
+    client: httpx.AsyncClient, state: AppState, ada: Account, submit: Submit, finish: Finish
+) -> None:
+    await client.get("/events", headers=ada.headers)
+    await finish(await submit(ada))
+    async with _streaming(state, ada) as stream:
+        last = stream.began_after
+    identifier = await submit(ada)
+    await finish(identifier)
+    async with _streaming(state, ada, last_event_id=last) as stream:
+        assert await stream.ids(1) == [str(identifier)]
+        assert stream.began_after == last
 
 
 async def test_one_stream_shows_all_that_happens(

@@ -2,72 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import httpx
 import pytest
+from tests.unit.client.scripted import InOneWay, Script, problem
 
 from foretell.client import ApiError, AsyncClient, Client, NotEnded, Unreachable
 
 QUEUED = {"id": "p1", "status": "queued"}
 SUCCEEDED = {"id": "p1", "status": "succeeded", "output": {"prediction": 1}}
-
-
-class Script:
-    """Answers requests one after the other, and keeps them; an exception stands for a connection that fails."""
-
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        self._answers = list(answers)
-        self.requests: list[httpx.Request] = []
-        self.pauses_s: list[float] = []
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-class InOneWay:
-    """Calls a method of `Client`, or of `AsyncClient`, so that each test runs with both."""
-
-    def __init__(self, asynchronous: bool) -> None:
-        self._asynchronous = asynchronous
-
-    async def __call__(
-        self, script: Script, method: str, *arguments: Any, retry_for_s: float = 30.0, **more: Any
-    ) -> Any:
-        transport = httpx.MockTransport(script.answer)
-        if self._asynchronous:
-
-            async def sleep(pause_s: float) -> None:
-                script.pauses_s.append(pause_s)
-
-            async with AsyncClient(
-                "http://foretell.example", token="t", retry_for_s=retry_for_s, transport=transport, sleep=sleep
-            ) as client:
-                call: Callable[..., Awaitable[Any]] = getattr(client, method)
-                return await call(*arguments, **more)
-        with Client(
-            "http://foretell.example",
-            token="t",
-            retry_for_s=retry_for_s,
-            transport=transport,
-            sleep=script.pauses_s.append,
-        ) as blocking:
-            return getattr(blocking, method)(*arguments, **more)
-
-
-@pytest.fixture(params=[False, True], ids=["blocking", "async"])
-def call(request: pytest.FixtureRequest) -> InOneWay:
-    return InOneWay(request.param)
-
-
-def problem(status: int, code: str, detail: str = "", **more: Any) -> httpx.Response:
-    headers = more.pop("headers", {})
-    return httpx.Response(status, json={"status": status, "code": code, "detail": detail, **more}, headers=headers)
 
 
 async def test_a_prediction_carries_a_key_and_waits(call: InOneWay) -> None:
@@ -188,7 +131,7 @@ async def test_somebody_else_there_is_one_sentence(call: InOneWay) -> None:
 async def test_a_problem_names_each_field(call: InOneWay) -> None:
     errors = [
         {"detail": "must be at least 0", "pointer": "#/input/distance"},
-        {"detail": "is unknown", "header": "Prefer"},
+        {"detail": "is unknown.", "header": "Prefer"},
     ]
     with pytest.raises(ApiError) as caught:
         await call(Script(problem(422, "invalid_request", "It does not fit.", errors=errors)), "submit", "m", {})
@@ -231,6 +174,7 @@ class Api:
         self.taken = "token-1"
         self.seen: list[tuple[str, str]] = []
         self.refreshed: list[str] = []
+        self.revoked: list[str] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -242,6 +186,9 @@ class Api:
             if form.get("password") == "wrong" or form.get("refresh_token") == "ended":
                 return problem(401, "invalid_credentials")
             return httpx.Response(200, json={"access_token": self.taken, "refresh_token": f"after-{self.taken}"})
+        if request.url.path == "/token/revoke":
+            self.revoked.append(request.content.decode().removeprefix("token="))
+            return httpx.Response(200, json={"revoked": True})
         if token != self.taken:
             return problem(401, "invalid_token")
         return httpx.Response(200, json={"available": 5, "held": 0})
@@ -352,3 +299,32 @@ async def test_many_act_over_the_connections_of_one() -> None:
         with blocking.with_token("other") as another, pytest.raises(ApiError):
             another.balance()
         assert blocking.balance()["available"] == 5
+
+
+async def test_a_log_out_ends_the_log_in_and_forgets_it(call: InOneWay) -> None:
+    tokens = {"access_token": "a", "refresh_token": "r 1"}
+    script = Script(*(httpx.Response(200, json=each) for each in (tokens, {"revoked": True}, {})))
+    transport = httpx.MockTransport(script.answer)
+    async with AsyncClient("http://foretell", transport=transport) as client:
+        await client.log_in("ada", "p")
+        await client.log_out()
+        await client.balance()
+    assert [each.url.path for each in script.requests] == ["/token", "/token/revoke", "/balance"]
+    assert script.requests[1].content == b"token=r+1"
+    assert all("authorization" not in each.headers for each in script.requests)
+    # A token that was given is nobody's to end.
+    given = Script()
+    assert await call(given, "log_out") is None
+    assert given.requests == []
+
+
+async def test_the_refresh_token_that_is_ended_is_the_last_one() -> None:
+    api = Api()
+    with Client("http://foretell", transport=httpx.MockTransport(api.answer)) as client:
+        client.log_in("ada", "p")
+        api.taken = "token-2"
+        client.balance()
+        client.log_out()
+        with pytest.raises(ApiError, match="401"):
+            client.balance()
+    assert api.revoked == ["after-token-2"]

@@ -18,6 +18,8 @@ PAIRS: dict[str, Any] = {
         "Balance",
         "Transaction",
         "TransactionPage",
+        "UsageOfDay",
+        "About",
         "Words",
         "ModelExample",
         "Model",

@@ -46,7 +46,7 @@ class Accounts:
 
     async def _ask(self, method: str, path: str, **body: Any) -> Any:
         # Every one of them may be told twice.
-        call = Call(method, path, repeatable=True, json=body or None)
+        call: Call[Any] = Call(method, path, repeatable=True, json=body or None)
         attempts = Attempts(call, self._patience_s)
         while True:
             outcome: httpx.Response | httpx.TransportError

@@ -117,7 +117,8 @@ async def _events(state: AppState, caller: Identity, token: str, after: int) -> 
     try:
         async with state.following.follow(user_id) as written:
             # The first byte at once: whoever stands between lets it through, and the browser knows that it is there.
-            yield b"retry: 2000\n\n"
+            # With it the place at which the stream begins: one that breaks before its first event goes on there.
+            yield b"retry: 2000\nid: %d\n\n" % after
             while not stopping.done():
                 written.clear()
                 try:
