@@ -1,0 +1,136 @@
+"""For operators: versions, traffic, prices and uploads of models."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from foretell.contracts.http.bodies import Answer, Request, Words
+
+
+class NewTraffic(Request):
+    """How the requests that name no version are divided."""
+
+    default: str | None = Field(default=None, max_length=64, description="null: the highest version")
+    weights: dict[
+        Annotated[str, Field(max_length=64)],
+        Annotated[float, Field(ge=0, le=1_000_000, strict=True, allow_inf_nan=False)],
+    ] = Field(default_factory=dict, max_length=50, description="Parts of a canary, by version")
+    shadow: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list, max_length=20, description="Versions that run on the same inputs and are never answered"
+    )
+
+
+class NewPrice(Request):
+    """What one prediction is to cost."""
+
+    price_credits: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] | None = Field(
+        description="null: what settings and manifest say"
+    )
+
+
+class TrafficRule(Answer):
+    """What traffic.toml says of a model."""
+
+    default: str | None
+    weights: dict[str, float]
+    shadow: list[str]
+    price_credits: int | None
+
+
+class OverseenVersion(Answer):
+    """One version of a model."""
+
+    version: str
+    runtime: str
+    pool: str | None
+    timeout_s: float
+    max_batch: int
+    manifest_price: int
+    weight: float | None = Field(description="Its part of what names no version; null: none")
+    shadow: bool
+
+
+class OverseenModel(Answer):
+    """A model with its versions."""
+
+    name: str
+    title: Words
+    default_version: str
+    price: int = Field(description="What one prediction costs now")
+    manifest_price: int
+    rule: TrafficRule
+    versions: list[OverseenVersion]
+    models_stamp: str = Field(description="`/health` of each service says which one it has followed")
+
+
+class UnavailableModel(Answer):
+    """What is installed and can't be used."""
+
+    name: str
+    reason: str
+
+
+class OverseenModels(Answer):
+    """Every model."""
+
+    items: list[OverseenModel]
+    unavailable: list[UnavailableModel]
+
+
+class ModelsStamp(Answer):
+    """What `/health` of every service says once it has read everything anew."""
+
+    models_stamp: str
+
+
+class VersionDid(Answer):
+    """What became of the predictions of one version."""
+
+    version: str
+    succeeded: int
+    failed: int
+    queued: int
+    canceled: int
+    mean_running_s: float | None
+
+
+class ShadowDid(Answer):
+    """How often a shadow said what was answered."""
+
+    version: str
+    shadow: str
+    same: int
+    different: int
+    failed: int
+
+
+class ModelComparison(Answer):
+    """Versions side by side."""
+
+    versions: list[VersionDid]
+    shadows: list[ShadowDid] | None = Field(description="null: the monitoring service can't be asked")
+
+
+class CheckFinding(Answer):
+    """One step of the check of a package."""
+
+    step: str
+    outcome: Literal["ok", "warning", "wrong"]
+    detail: str
+
+
+class PackageName(Answer):
+    """Which package that is."""
+
+    name: str
+    version: str
+
+
+class PackageChecked(Answer):
+    """What the check of a package found, and what became of it."""
+
+    ready: bool
+    installed: bool
+    reason: str | None = Field(description="Why it was not installed though it could be read")
+    package: PackageName | None
+    findings: list[CheckFinding]

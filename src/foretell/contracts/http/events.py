@@ -1,0 +1,35 @@
+"""What happened to an account, as `GET /events` and webhooks say it."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to an account, as `GET /events` shows it."""
+
+    id: Annotated[UUID, Meta(description="The same over all attempts at all receivers")]
+    type: Annotated[str, Meta(examples=["prediction.finished"])]
+    timestamp: datetime
+    sequence: Annotated[int, Meta(description="Counted per account, without gaps", ge=1, examples=[1])]
+    data: Annotated[msgspec.Raw, Meta(description="Of prediction.finished: as GET /predictions/{id} shows it")]
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events, oldest first. `more`: there are more already."""
+
+    items: list[Event]
+    next_cursor: Annotated[str, Meta(description="Send it as `after` for what comes next")]
+    more: bool
+
+
+class EventBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook is sent. Its id is in the header `webhook-id`."""
+
+    type: str
+    timestamp: datetime
+    data: msgspec.Raw
+    sequence: int

@@ -1,0 +1,120 @@
+"""Webhooks and what was sent to them."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from foretell.contracts.http.bodies import PRINTABLE, Answer, KeptText, Request
+
+EventType = Literal["prediction.finished", "balance.low", "endpoint.disabled"]
+_TYPES = "Which events it is told; null for all, those to come included"
+_Description = Annotated[KeptText, Field(max_length=200, examples=["order system"])]
+_Url = Annotated[
+    str,
+    Field(min_length=1, max_length=2048, examples=["https://example.com/hooks/foretell"], json_schema_extra=PRINTABLE),
+]
+
+
+class NewWebhook(Request):
+    """Where an account is told what happens."""
+
+    url: _Url
+    events: list[EventType] | None = Field(default=None, min_length=1, max_length=10, description=_TYPES)
+    description: _Description | None = None
+
+
+class WebhookChange(Request):
+    """What is to be different; what is not given stays."""
+
+    url: _Url | SkipJsonSchema[None] = None
+    events: list[EventType] | None = Field(default=None, min_length=1, max_length=10, description=_TYPES)
+    description: _Description | SkipJsonSchema[None] = None
+    state: Literal["enabled", "paused"] | SkipJsonSchema[None] = Field(
+        default=None, description="`paused`: nothing is sent, and nothing forgotten for 7 days"
+    )
+
+
+class Webhook(Answer):
+    """A webhook of an account."""
+
+    id: UUID
+    url: str
+    events: list[str] | None = Field(description=_TYPES)
+    description: str
+    state: Literal["enabled", "paused", "disabled"] = Field(
+        description="`disabled`: we turned it off, see `disabled_reason`"
+    )
+    disabled_reason: Literal["gone", "failing"] | None = Field(
+        description="`gone`: it answered 410. `failing`: nothing succeeded for five days"
+    )
+    failing_since: datetime | None
+    waiting: int = Field(description="Events that it has not had")
+    next_attempt_at: datetime | None
+    created_at: datetime
+
+
+class CreatedWebhook(Webhook):
+    """A new webhook, with its secret, shown this once."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+
+
+class Webhooks(Answer):
+    """The webhooks of an account, oldest first."""
+
+    items: list[Webhook]
+
+
+class WebhookSecret(Answer):
+    """A new secret, shown this once. For 24 hours everything is signed with the one that it replaces, too."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+
+
+class WebhookTest(Answer):
+    """A test that is on its way; what became of it stands in the deliveries."""
+
+    sequence: int
+
+
+class Redelivery(Request):
+    """What is to be sent once more: one event by its sequence, or all since a moment, in order."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["sequence"]}, {"required": ["since"]}]})
+
+    # The bounds are the number's: those of the whole field, null would have to keep, too, and that is an error of ours.
+    sequence: Annotated[int, Field(ge=1, le=2**63 - 1)] | SkipJsonSchema[None] = None
+    since: AwareDatetime | SkipJsonSchema[None] = Field(default=None, examples=["2026-01-31T12:00:00Z"])
+
+
+class Redelivered(Answer):
+    """How many events are going to be sent."""
+
+    events: int
+
+
+class Delivery(Answer):
+    """One attempt to tell a webhook. Of its answer only the status is known."""
+
+    id: int
+    event_id: UUID = Field(description="`webhook-id`: the same over all attempts")
+    sequence: int
+    type: str
+    attempt: int = Field(description="Counted since one succeeded")
+    outcome: Literal["delivered", "failed", "given_up"]
+    status_code: int | None
+    error: str | None = Field(
+        description="Why there was no answer: timeout, refused, unreachable, reset, tls, malformed or address"
+    )
+    duration_ms: int
+    at: datetime
+
+
+class DeliveryPage(Answer):
+    """A part of the attempts, newest first; `next_cursor` is null on the last page."""
+
+    items: list[Delivery]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the page after this one")
