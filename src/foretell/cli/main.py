@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 import foretell
+from foretell.cli.model_commands import models_app
 from foretell.cli.monitor_commands import monitor_app, redrive
+from foretell.cli.user_commands import users_app
 from foretell.kit.errors import ForetellError
 from foretell.kit.setting_files import take_from_files
 
@@ -22,8 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-users_app = typer.Typer(help="Accounts and credits, directly in the database.", no_args_is_help=True)
-models_app = typer.Typer(help="The model packages that are installed here.", no_args_is_help=True)
 app.add_typer(users_app, name="users")
 app.add_typer(models_app, name="models")
 app.add_typer(monitor_app, name="monitor")
@@ -50,13 +50,6 @@ class EngineName(StrEnum):
 
     local = "local"
     docker = "docker"
-
-
-class RoleName(StrEnum):
-    """What an account may do."""
-
-    user = "user"
-    operator = "operator"
 
 
 Engine = Annotated[EngineName | None, typer.Option("--engine", help="Default: whichever runs, else local.")]
@@ -146,97 +139,6 @@ def write_secrets(folder: Annotated[Path, typer.Argument(help="Where a folder of
     preparing.write_secrets(folder)
 
 
-@users_app.command("add")
-def users_add(
-    name: str,
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from the input.")] = False,
-    credits: Annotated[int, typer.Option("--credits", min=0, help="What to grant at once.")] = 0,
-    operator: Annotated[bool, typer.Option("--operator", help="May do what operators may.")] = False,
-) -> None:
-    """Create an account."""
-    from foretell.cli import operating
-
-    operating.add_user(name, password_stdin=password_stdin, credits=credits, operator=operator)
-
-
-@users_app.command("list")
-def users_list(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show every account with its credits."""
-    from foretell.cli import operating
-
-    operating.list_users(as_json=as_json)
-
-
-@users_app.command("grant")
-def users_grant(
-    name: str,
-    credits: int,
-    reference: Annotated[str | None, typer.Option(help="An id in your books; the same one counts once.")] = None,
-    note: Annotated[str | None, typer.Option(help="Why.")] = None,
-) -> None:
-    """Give credits to somebody."""
-    from foretell.cli import operating
-
-    operating.grant(name, credits, reference=reference, note=note)
-
-
-@users_app.command("refund-stars")
-def users_refund_stars(
-    charge_id: Annotated[str, typer.Argument(help="Telegram's id of the charge: telegram:ID in the transactions.")],
-    even_if_spent: Annotated[bool, typer.Option("--even-if-spent", help="Take only what is still there.")] = False,
-) -> None:
-    """Refund a payment in Telegram Stars: its credits are taken back, and Telegram (TELEGRAM_TOKEN) returns the Stars.
-
-    Again after a failure, it does what is left to do.
-    """
-    from foretell.cli import operating
-
-    operating.refund_stars(charge_id, even_if_spent=even_if_spent)
-
-
-@users_app.command("password")
-def users_password(
-    name: str,
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from the input.")] = False,
-) -> None:
-    """Give somebody a new password. Their sessions end."""
-    from foretell.cli import operating
-
-    operating.set_password(name, password_stdin=password_stdin)
-
-
-@users_app.command("close")
-def users_close(name: str) -> None:
-    """Close an account: no log-in and no API key works any more. What it owns stays."""
-    from foretell.cli import operating
-
-    operating.close_account(name)
-
-
-@users_app.command("block")
-def users_block(name: str, reason: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
-    """Let nobody in to an account: sessions, tokens, keys and chats stop within a second. What it owns stays."""
-    from foretell.cli import operating
-
-    operating.block(name, reason=reason)
-
-
-@users_app.command("unblock")
-def users_unblock(name: str, reason: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
-    """Let an account in again that was blocked or closed."""
-    from foretell.cli import operating
-
-    operating.unblock(name, reason=reason)
-
-
-@users_app.command("role")
-def users_role(name: str, role: Annotated[RoleName, typer.Argument(help="user or operator")]) -> None:
-    """Make somebody an operator, who sees and steers everything on the page, or a user again."""
-    from foretell.cli import operating
-
-    operating.set_role(name, "operator" if role == RoleName.operator else "user")
-
-
 @app.command()
 def bench(
     clients: Annotated[int, typer.Option("--clients", "-c", min=1, help="How many submit at once.")] = 64,
@@ -284,103 +186,6 @@ def migrate_(
     from foretell.cli import backups
 
     backups.migrate(to, even_if_wrong=even_if_wrong)
-
-
-@models_app.command("list")
-def models_list(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show every model package."""
-    from foretell.cli import packages
-
-    packages.list_models(as_json=as_json)
-
-
-@models_app.command("show")
-def models_show(name: str, version: Annotated[str | None, typer.Option(help="Default: the newest.")] = None) -> None:
-    """Show what one model takes, answers and costs."""
-    from foretell.cli import packages
-
-    packages.show_model(name, version)
-
-
-@models_app.command("new")
-def models_new(
-    source: Annotated[Path, typer.Argument(help="An .onnx, .skops, .joblib or .py file, or a folder of MLflow.")],
-    name: Annotated[str | None, typer.Option("--name", help="Default: as the file.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The new folder; default: the name.")] = None,
-    model_version: Annotated[str, typer.Option("--model-version", help="Which version of the model.")] = "1.0.0",
-    trust: Annotated[list[str] | None, typer.Option("--trust", help="A type that a skops file may contain.")] = None,
-) -> None:
-    """Make a package of a trained model. What can be read off the model is; nothing is asked."""
-    from foretell.cli import modelling
-
-    modelling.new(source, name=name, version=model_version, output=output, trusted=trust or [])
-
-
-@models_app.command("check")
-def models_check(
-    package: Annotated[str, typer.Argument(help="A package's folder, or the name of an installed model.")],
-    update: Annotated[bool, typer.Option("--update", help="First write hash and a class's schemas anew.")] = False,
-) -> None:
-    """Load a package, run its examples, compare rows alone with rows together, measure. Ends with 1 if it is wrong."""
-    from foretell.cli import modelling
-
-    modelling.check(package, update=update)
-
-
-@models_app.command("reference")
-def models_reference(
-    package: Annotated[str, typer.Argument(help="A package's folder, or the name of an installed model.")],
-    data: Annotated[Path, typer.Argument(help="What it was trained on: .csv, .jsonl or .ndjson, one row each.")],
-    as_input: Annotated[bool, typer.Option("--input", help="The rows are raw input, not features.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Write an existing reference anew.")] = False,
-    day: Annotated[str | None, typer.Option("--day", help="Column with the date: how do days usually differ?")] = None,
-) -> None:
-    """Count how features and answers are distributed in data: what drift is measured against. Writes reference.json."""
-    from foretell.cli import modelling
-
-    modelling.reference(package, data, as_input=as_input, replace=replace, day=day)
-
-
-@models_app.command("add")
-def models_add(
-    package: Annotated[Path, typer.Argument(help="A package's folder.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of the same version.")] = False,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not check it first.")] = False,
-) -> None:
-    """Check a package and install it: services that run offer it within seconds."""
-    from foretell.cli import modelling
-
-    modelling.add(package, replace=replace, unchecked=unchecked)
-
-
-@models_app.command("remove")
-def models_remove(
-    name: str, version: Annotated[str | None, typer.Option("--version", help="If there are several.")] = None
-) -> None:
-    """Take an installed package out. What was accepted for it is still answered."""
-    from foretell.cli import modelling
-
-    modelling.remove(name, version)
-
-
-@models_app.command("reload")
-def models_reload() -> None:
-    """Have services that run read packages and traffic.toml anew, after a change by hand."""
-    from foretell.cli import modelling
-
-    modelling.reload()
-
-
-@models_app.command("serve")
-def models_serve(
-    package: Annotated[Path, typer.Argument(help="A package's folder.")],
-    host: Annotated[str, typer.Option("--host", help="Where to answer.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to answer.")] = 8001,
-) -> None:
-    """Answer for one package at once, without accounts or credits, until Ctrl-C: to try it by HTTP."""
-    from foretell.cli import modelling
-
-    modelling.serve(package, host=host, port=port)
 
 
 @app.command()

@@ -13,9 +13,11 @@ import typer
 from sqlalchemy import text
 
 from foretell import __version__
-from foretell.cli.main import app, models_app, users_app
+from foretell.cli.main import app
+from foretell.cli.model_commands import models_app
 from foretell.cli.output import exit_code
 from foretell.cli.predicting import FieldUnreadable, read_fields
+from foretell.cli.user_commands import users_app
 from foretell.domain.accounts.authentication import authenticate
 from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.errors import InvalidCredentials
