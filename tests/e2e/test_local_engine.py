@@ -28,7 +28,7 @@ class Installation:
         self.folder = folder
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORETELL_")}
         ports = {service.port_variable: str(free_port()) for service in SERVICES if service.port}
-        self.environment = {**inherited, **ports}
+        self.environment = {**inherited, **ports, "FORETELL_DATA_DIR": str(folder / "data")}
 
     def __call__(self, *arguments: str, code: int | None = 0, **environment: str) -> str:
         """Call `foretell`; returns what it said, complaints too when it is to fail. `code` None: however it ends."""

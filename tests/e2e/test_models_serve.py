@@ -18,9 +18,15 @@ FORETELL = (sys.executable, "-m", "foretell.cli")
 async def test_one_package_is_served_alone_and_leaves_nothing_behind(tmp_path: Path) -> None:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORETELL_")}
+    environment["FORETELL_DATA_DIR"] = str(tmp_path / "data")
     serving = subprocess.Popen(
         [*FORETELL, "models", "serve", str(shipped_folder() / "flight_delay"), "--port", str(port)],
-        env={**environment, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        env={
+            **environment,
+            "TMPDIR": str(tmp_path),
+            "HOME": str(tmp_path),
+            "FORETELL_DATA_DIR": str(tmp_path / "data"),
+        },
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

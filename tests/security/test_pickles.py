@@ -102,6 +102,7 @@ def test_no_package_is_made_of_it(
     tmp_path: Path, trojan: bytes, trace: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORETELL_DATA_DIR", str(tmp_path / "data"))
     source = tmp_path / name
     if name == "mlflow":
         source.mkdir()

@@ -41,8 +41,16 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show which release this is.")
     ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data folder of the installation; default: FORETELL_DATA_DIR.")
+    ] = None,
 ) -> None:
     """Foretell: put a trained model behind a metered API."""
+    from foretell.local.installation import usual_data_dir
+
+    # Settings and services read it there, too, and all commands mean the same installation.
+    folder = data or os.environ.get("FORETELL_DATA_DIR") or usual_data_dir()
+    os.environ["FORETELL_DATA_DIR"] = os.path.abspath(folder)
 
 
 class EngineName(StrEnum):

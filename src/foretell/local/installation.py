@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,28 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+#: Every installation has one of these in its data folder, whichever database it uses.
+_FILES_OF_ANY = ("bot_secret", "secret_key", "foretell.db", "run", "moved.json", "restore.json")
+_VENV = Path(sys.prefix) if sys.prefix != sys.base_prefix else None
+
+
+def usual_data_dir(venv: Path | None = _VENV) -> Path:
+    """The data folder where none is named: `./data`, unless only the folder of the virtual environment has one.
+
+    An environment in FOLDER/.venv belongs to the installation in FOLDER/data: its commands find that one from any
+    folder that is no installation itself.
+    """
+    here = Path("data")
+    if venv is None or _is_data_dir(here):
+        return here
+    own = venv.parent / "data"
+    return own if _is_data_dir(own) else here
+
+
+def _is_data_dir(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _FILES_OF_ANY)
+
+
 class Installation:
     """The files of one installation."""
 
@@ -100,8 +123,8 @@ class Installation:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Installation":
-        """The one that `FORETELL_DATA_DIR` names, else the one in `./data`."""
-        return cls(Path(environment.get("FORETELL_DATA_DIR") or "data"))
+        """The one that `FORETELL_DATA_DIR` names, else the one in `usual_data_dir`."""
+        return cls(Path(environment.get("FORETELL_DATA_DIR") or usual_data_dir()))
 
     @property
     def socket(self) -> Path:

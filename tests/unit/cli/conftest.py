@@ -40,7 +40,9 @@ class CommandLine:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("DATA_DIR", "DATABASE_URL", "BROKER_URL", "APP_PORT", "URL", "API_KEY", "MODELS_DIR", "PORT"):
+    # The checkout that these tests run in may be somebody's installation.
+    monkeypatch.setenv("FORETELL_DATA_DIR", str(tmp_path / "data"))
+    for name in ("DATABASE_URL", "BROKER_URL", "APP_PORT", "URL", "API_KEY", "MODELS_DIR", "PORT"):
         monkeypatch.delenv(f"FORETELL_{name}", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -354,3 +354,9 @@ def test_the_readme_names_every_command(readme: str) -> None:
         assert set(found[1].split("|")) == _named(group)
     for option in ("--version", "--install-completion"):
         assert f"foretell {option}`" in content
+
+
+def test_the_installation_can_be_named(foretell: CommandLine, folder: Path, database: str) -> None:
+    other = foretell("--data", "elsewhere", "users", "list")
+    assert other.error.startswith(f"There is no database at {folder / 'elsewhere' / 'foretell.db'} yet.")
+    assert foretell("--data", "data", "users", "list").code == 0

@@ -9,7 +9,14 @@ import pytest
 
 from foretell.contracts.bot_secret import bot_secret_key
 from foretell.kit.errors import Misconfigured
-from foretell.local.installation import EngineRecord, FolderUnusable, Installation, Program, settings_of
+from foretell.local.installation import (
+    EngineRecord,
+    FolderUnusable,
+    Installation,
+    Program,
+    settings_of,
+    usual_data_dir,
+)
 
 RECORD = EngineRecord(
     supervisor_pid=12,
@@ -129,3 +136,34 @@ def test_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
     descriptor = os.open(installation.run_dir / "lock", os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(descriptor)
+
+
+def test_commands_find_the_installation_of_their_environment_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
+    for folder in (own, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(elsewhere)
+    # Where nothing was ever started, a command begins in the current folder.
+    assert usual_data_dir(own / ".venv") == Path("data")
+    Installation(own / "data").prepare()
+    assert usual_data_dir(own / ".venv") == own / "data"
+    # Without an environment of its own, the current folder is all there is.
+    assert usual_data_dir(None) == Path("data")
+    # A folder of that name that holds something else is no installation.
+    (elsewhere / "data" / "logs").mkdir(parents=True)
+    assert usual_data_dir(own / ".venv") == own / "data"
+    # An installation in the current folder comes first.
+    Installation(elsewhere / "data").prepare()
+    assert usual_data_dir(own / ".venv") == Path("data")
+
+
+@pytest.mark.parametrize("file", ["foretell.db", "bot_secret", "moved.json", "restore.json"])
+def test_an_installation_that_is_stopped_is_found_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    (tmp_path / "own" / "data" / file).touch()
+    assert usual_data_dir(tmp_path / "own" / ".venv") == tmp_path / "own" / "data"
