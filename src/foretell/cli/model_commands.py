@@ -87,7 +87,7 @@ def models_remove(
 
 @models_app.command("reload")
 def models_reload() -> None:
-    """Have services that run read packages and traffic.toml anew, after a change by hand."""
+    """Check packages and traffic.toml after a change by hand, and have services that run read them anew."""
     from foretell.cli import modelling
 
     modelling.reload()

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import chdir, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from foretell.cli.output import remark, say
 from foretell.contracts.messages import Stage
 from foretell.inference import checking, installing, live
+from foretell.inference.changes import problems_of_changes
+from foretell.inference.engine import Engine
 from foretell.inference.measuring import MOST_ROWS, MOST_ROWS_OF_DAYS, bins_of, measure
 from foretell.inference.package import ModelPackage, load_package
 from foretell.inference.reference import FILE, write_reference
@@ -157,10 +159,18 @@ def remove(name: str, version: str | None) -> None:
 
 
 def reload() -> None:
-    """Have every service that runs read the packages anew. Raises `NoFolder`, `NotServed`, `NotFollowed`."""
+    """Check what was changed by hand, and have every service that runs read it.
+
+    Raises `NoFolder`; `NotServed`, with nothing changed, when something is wrong with it; `NotFollowed`.
+    """
     folder = _operators_folder()
     if not folder.is_dir():
         raise NoFolder(folder=folder)
+    _hush()
+    with _in_an_empty_folder():
+        problems = problems_of_changes(folder.absolute(), load=_load_once)
+    if problems:
+        raise installing.NotServed(reasons=" ".join(problems), outcome="No service was told: all serve what they did.")
     live.touch_stamp(folder)
     # What ships may lack something on this machine; that is nothing that a change by hand would have done.
     shipped = {f"{package.name} {package.version}" for package in Registry.discover(shipped_folder())}
@@ -200,9 +210,21 @@ def _checked(folder: Path) -> ModelPackage | None:
         say(f"{_MARKS[finding.outcome]}  {finding.step:<9} {finding.detail}")
 
     load, place = partial(load_runtime, permissions=_settings().permissions), folder.absolute()
-    # In a folder of its own: what a model finds in the current one only, no service will find.
-    with tempfile.TemporaryDirectory() as nowhere, chdir(nowhere):
+    with _in_an_empty_folder():
         return checking.check(place, load, report)
+
+
+@contextmanager
+def _in_an_empty_folder() -> Iterator[None]:
+    """What a model finds in the current folder only, no service will find."""
+    with tempfile.TemporaryDirectory() as nowhere, chdir(nowhere):
+        yield
+
+
+def _load_once(package: ModelPackage) -> None:
+    """Load a model and make a first prediction, as each service does. Raises `PackageBroken`."""
+    load = partial(load_runtime, permissions=_settings().permissions)
+    Engine(Registry([package]), load=load).warm_package(package)
 
 
 def _folder_of(path_or_name: str) -> Path:

@@ -1,8 +1,12 @@
 """A registry that changes while requests go on.
 
 `foretell models add`, `remove` and `reload` touch a stamp in the operator's folder; every running service looks at it
-once a second and reads the folders anew when it changed. Who holds a package keeps it: a request is answered by the
-package with which it began. A task that was accepted for a version that is gone since finds it for an hour.
+once a second and reads the folders anew when it changed. A request is answered by the package with which it began. A
+task that was accepted for a version that was removed since still finds it for an hour.
+
+A change that can't be used replaces nothing: a package that can't be read or loaded any more is served as it was
+before, and a rule of traffic.toml that does not fit the packages leaves the rule before it in force. `unavailable` says
+so.
 """
 
 import asyncio
@@ -16,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from foretell.inference.package import ModelPackage, load_package
+from foretell.inference.package import MANIFEST, ModelPackage, PackageBroken, load_package
 from foretell.inference.registry import (
     ModelNotFound,
     Registry,
@@ -25,12 +29,14 @@ from foretell.inference.registry import (
     shipped_folder,
 )
 from foretell.inference.traffic import FILE as TRAFFIC
-from foretell.inference.traffic import Split, TrafficBroken, read_traffic
+from foretell.inference.traffic import Split, TrafficBroken, problem_of, read_traffic, without_misfits
 from foretell.kit.clock import uuid7
 
 log = structlog.get_logger(__name__)
 
 STAMP = ".reload"
+#: Said where a package has changed and can't be used as it is now.
+SERVED_AS_BEFORE = "Until that is mended it is served as it was before."
 _LOOK_EVERY_S = 1.0
 #: As long as a prediction may wait for a worker.
 _RETIRED_FOR_S = 3600.0
@@ -73,7 +79,9 @@ class LiveRegistry(Registry):
         self._lock = threading.Lock()
         self._known: dict[Path, tuple[_Signature, ModelPackage]] = {}
         self._retired: dict[tuple[str, str], tuple[float, ModelPackage]] = {}
-        self.traffic: Mapping[str, Split] = {}
+        self._stand_ins: dict[tuple[str, str], ModelPackage] = {}
+        #: The rules that hold, by model; None before the first look.
+        self._traffic: Mapping[str, Split] | None = None
         #: Grows with each `refresh`: whoever makes something of the packages sees that it has to make it anew.
         self.generation = 0
         self._seen = ""
@@ -88,18 +96,37 @@ class LiveRegistry(Registry):
         """Of a service with these settings; the default folder may be missing."""
         return cls(operators_folder(models_dir, data_dir), must_exist=models_dir is not None)
 
-    def resolve(self, name: str, version: str) -> ModelPackage:
-        """A version that is there, came this moment, or went within the last hour.
+    @property
+    def traffic(self) -> Mapping[str, Split]:
+        """The rules that hold, by model. What they name is installed, and takes what the default version takes."""
+        return self._traffic or {}
 
+    def resolve(self, name: str, version: str) -> ModelPackage:
+        """A version that is installed, was installed this moment, or was removed within the last hour.
+
+        One whose files changed is what it was before, while what it is now is not loaded (`serve_before`).
         Raises `ModelNotFound`, `VersionNotFound`.
         """
         with suppress(ModelNotFound):
-            return self.get(name, version)
+            package = self.get(name, version)
+            return self._stand_ins.get((name, version), package)
         self.refresh_if_told()
         with suppress(ModelNotFound):
             return self.get(name, version)
         retired = self._retired.get((name, version))
         return retired[1] if retired is not None else self.get(name, version)
+
+    def serve_before(self, before: ModelPackage) -> None:
+        """Let `resolve` find this version as it was before its files changed, until `serve` is called."""
+        self._stand_ins[before.name, before.version] = before
+
+    def serve(self, package: ModelPackage) -> None:
+        """Let `resolve` find this version as it is installed now."""
+        self._stand_ins.pop((package.name, package.version), None)
+
+    def stand_in(self, package: ModelPackage) -> ModelPackage | None:
+        """What is served in place of an installed package."""
+        return self._stand_ins.get((package.name, package.version))
 
     def refresh_if_told(self) -> bool:
         """Read the folders anew if the stamp was touched since; whether it was."""
@@ -121,13 +148,11 @@ class LiveRegistry(Registry):
         folders = [self._shipped]
         if self._must_exist or self.folder.exists():
             folders.append(self.folder)
-        packages, unavailable = read_packages(folders, self._read)
-        try:
-            self.traffic = read_traffic(self.folder)
-        except TrafficBroken as error:
-            # What held until now goes on to hold.
-            unavailable.append(UnavailablePackage(TRAFFIC, str(error)))
-        defaults = {name: split.default for name, split in self.traffic.items() if split.default}
+        problems: list[UnavailablePackage] = []
+        packages, unavailable = read_packages(folders, partial(self._read, problems))
+        unavailable += problems
+        self._traffic = self._rules(Registry(packages), unavailable)
+        defaults = {name: split.default for name, split in self._traffic.items() if split.default}
         before = {(package.name, package.version): package for package in self}
         self._found = Registry(packages, unavailable, defaults=defaults)._found
         self.generation += 1
@@ -135,24 +160,55 @@ class LiveRegistry(Registry):
         there = {package.path for package in self}
         self._known = {place: known for place, known in self._known.items() if place in there}
 
+    def _rules(self, packages: Registry, unavailable: list[UnavailablePackage]) -> dict[str, Split]:
+        """The rules that hold with these packages. What is wrong with those in the file is added to `unavailable`."""
+        before = self.traffic
+        try:
+            rules = read_traffic(self.folder)
+        except TrafficBroken as error:
+            unavailable.append(UnavailablePackage(TRAFFIC, str(error)))
+            rules = dict(before)
+        holding: dict[str, Split] = {}
+        for model, split in rules.items():
+            problem = problem_of(model, split, packages)
+            if problem:
+                unavailable.append(UnavailablePackage(f"{TRAFFIC} [{model}]", problem))
+                earlier = split if self._traffic is None else before.get(model, Split())
+                # A version that was removed is in the rule before, too.
+                holding[model] = without_misfits(model, earlier, packages)
+            else:
+                holding[model] = split
+        return holding
+
     def _retire(self, before: dict[tuple[str, str], ModelPackage]) -> None:
         now = time.monotonic()
         there = {(package.name, package.version) for package in self}
         retired = {key: (now, package) for key, package in before.items() if key not in there}
         earlier = {key: each for key, each in self._retired.items() if now - each[0] < _RETIRED_FOR_S}
         self._retired = {**earlier, **retired}
+        self._stand_ins = {key: package for key, package in self._stand_ins.items() if key in there}
 
     @property
     def kept(self) -> list[ModelPackage]:
-        """Every package that a task may still need: those that are there, and those that went a short time ago."""
-        return [*self, *(package for _, package in self._retired.values())]
+        """Every package that a task may still need: those installed, stand-ins, and those removed a short time ago."""
+        return [*self, *self._stand_ins.values(), *(package for _, package in self._retired.values())]
 
-    def _read(self, place: Path) -> ModelPackage:
+    def _read(self, problems: list[UnavailablePackage], place: Path) -> ModelPackage:
         signature = _signature(place)
         known = self._known.get(place)
-        if known is None or known[0] != signature:
-            known = self._known[place] = (signature, load_package(place))
-        return known[1]
+        if known is not None and known[0] == signature:
+            return known[1]
+        try:
+            package = load_package(place)
+        except (PackageBroken, OSError) as error:
+            if known is None or not (place / MANIFEST).is_file():
+                raise
+            # Broken by a change: it is read again the next time, since its signature is not the known one.
+            reason = error.message if isinstance(error, PackageBroken) else f"The package cannot be read: {error}."
+            problems.append(UnavailablePackage(str(place), f"{reason} {SERVED_AS_BEFORE}"))
+            return known[1]
+        self._known[place] = (signature, package)
+        return package
 
     def _stamp(self) -> str:
         return read_stamp(self.folder)

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from foretell.inference.engine import Engine
-from foretell.inference.live import LiveRegistry
+from foretell.inference.live import SERVED_AS_BEFORE, LiveRegistry
 from foretell.inference.package import ModelPackage, PackageBroken
 from foretell.inference.registry import ModelNotFound
 from foretell.kit.offloading import in_thread
@@ -120,6 +120,8 @@ class Loading:
         """
         self._failed = {}
         missing = [package for package in self._registry if id(package) not in self._ready]
+        for package in missing:
+            self._serve_before(package)
         self._waiting |= {id(package): package for package in missing if id(package) not in self._under_way}
         await side_by_side(
             [partial(self._begin, package) for package in missing],
@@ -134,13 +136,16 @@ class Loading:
     def state(self, model: str, version: str) -> State:
         """How a version is. One that is not installed is ready: the engine says at once that it is not there.
 
-        A version that came a moment ago, and that nobody has begun to load, begins to load.
+        A version that was installed a moment ago, and that is not being loaded yet, begins to load. One whose files
+        changed is ready as it was before.
         """
         try:
             package = self._registry.resolve(model, version)
         except ModelNotFound:
             return State.READY
         if id(package) in self._ready:
+            return State.READY
+        if self._serve_before(package):
             return State.READY
         if id(package) in self._failed:
             return State.FAILED
@@ -160,8 +165,9 @@ class Loading:
 
     @property
     def ready(self) -> list[ModelPackage]:
-        """What is loaded and installed, by name, oldest version first."""
-        return [package for package in self._registry if id(package) in self._ready]
+        """What is loaded and served, by name, oldest version first."""
+        served = [self._registry.stand_in(package) or package for package in self._registry]
+        return [package for package in served if id(package) in self._ready]
 
     def details(self) -> dict[str, Any]:
         """What `/health` says of the models; `loading` says for how many seconds each has been loading."""
@@ -171,8 +177,19 @@ class Loading:
             "loading": {_title(each.package): round(now - each.since, 1) for each in self._under_way.values()}
             | {_title(package): 0.0 for package in self._waiting.values()},
             "unavailable": {package.name: package.reason for package in self._registry.unavailable}
-            | {_title(package): why.reason for package, why in self._failed.values()},
+            | {_title(package): self._reason_of(package, why) for package, why in self._failed.values()},
         }
+
+    def _reason_of(self, package: ModelPackage, why: Unloadable) -> str:
+        return f"{why.reason} {SERVED_AS_BEFORE}" if self._registry.stand_in(package) else why.reason
+
+    def _serve_before(self, package: ModelPackage) -> bool:
+        """Serve a version that is not loaded as it was before its files changed; whether it was loaded then."""
+        for before in self._ready.values():
+            if (before.name, before.version) == (package.name, package.version) and before is not package:
+                self._registry.serve_before(before)
+                return True
+        return False
 
     def _begin(self, package: ModelPackage) -> asyncio.Task[None]:
         self._waiting.pop(id(package), None)
@@ -184,12 +201,15 @@ class Loading:
         return under_way.task
 
     async def _load(self, package: ModelPackage) -> None:
+        key = package.name, package.version
         try:
             why = await try_to_load(partial(self._engine.warm_package, package))
         finally:
             del self._under_way[id(package)]
         if why is None:
-            self._ready[id(package)] = package
+            others = [each for each in self._ready.values() if (each.name, each.version) != key]
+            self._ready = {id(each): each for each in (*others, package)}
+            self._registry.serve(package)
         else:
             log.error("model_not_loaded", model=package.name, version=package.version, reason=why.reason)
             self._failed[id(package)] = package, why

@@ -159,7 +159,7 @@ def _arrange(packages: list[ModelPackage], problems: list[UnavailablePackage], d
         name: dict(sorted(versions.items(), key=lambda each: version_key(each[0])))
         for name, versions in sorted(models.items())
     }
-    chosen = {name: _highest(list(versions)) for name, versions in models.items()}
+    chosen = {name: highest(list(versions)) for name, versions in models.items()}
     for name, version in defaults.items():
         if version in models.get(name, {}):
             chosen[name] = version
@@ -169,7 +169,8 @@ def _arrange(packages: list[ModelPackage], problems: list[UnavailablePackage], d
     return _Found(by_age, chosen, tuple(problems))
 
 
-def _highest(versions: list[str]) -> str:
+def highest(versions: list[str]) -> str:
+    """The version that is the default unless a rule names another: a pre-release only if there is nothing else."""
     released = [version for version in versions if "-" not in version]
     return max(released or versions, key=version_key)
 

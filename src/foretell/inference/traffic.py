@@ -13,10 +13,11 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from foretell.inference.registry import ModelNotFound, Registry, VersionNotFound, highest
 from foretell.inference.small_files import Unfit, read_small
 
 FILE = "traffic.toml"
@@ -56,6 +57,63 @@ def read_traffic(folder: Path) -> dict[str, Split]:
         if split.weights and not any(split.weights.values()):
             raise TrafficBroken(f"All weights of {name} are 0 ({file}). Give one of them more.")
     return rules
+
+
+class Misfit(msgspec.Struct, frozen=True):
+    """A version that a rule names and that it can't be about."""
+
+    field: Literal["default", "weights", "shadow"]
+    version: str
+    #: A sentence.
+    reason: str
+
+
+def misfits(model: str, split: Split, registry: Registry) -> list[Misfit]:
+    """What keeps a rule from being followed with the packages in `registry`. Raises `ModelNotFound`."""
+    try:
+        default = registry.get(model, split.default or highest(registry.versions(model)))
+    except VersionNotFound as error:
+        return [Misfit("default", str(split.default), error.message)]
+    found: list[Misfit] = []
+    for field, versions in (("weights", list(split.weights)), ("shadow", split.shadow)):
+        for version in versions:
+            try:
+                package = registry.get(model, version)
+            except VersionNotFound as error:
+                found.append(Misfit(field, version, error.message))
+                continue
+            if (package.input_schema, package.features_schema) != (default.input_schema, default.features_schema):
+                reason = f"{model} {version} takes another input than {default.version}."
+                found.append(Misfit(field, version, reason))
+    return found
+
+
+def problem_of(model: str, split: Split, registry: Registry) -> str:
+    """The same as one text, with what to do; empty where the rule can be followed."""
+    try:
+        found = misfits(model, split, registry)
+    except ModelNotFound as error:
+        return f"{error.message} Install it, or correct the name."
+    if not found:
+        return ""
+    return f"{found[0].field}: {found[0].reason} Install that version, or name another."
+
+
+def without_misfits(model: str, split: Split, registry: Registry) -> Split:
+    """The part of a rule that can be followed."""
+    try:
+        found = misfits(model, split, registry)
+        if any(each.field == "default" for each in found):
+            split = msgspec.structs.replace(split, default=None)
+            found = misfits(model, split, registry)
+    except ModelNotFound:
+        return Split()
+    wrong = {(each.field, each.version) for each in found}
+    return msgspec.structs.replace(
+        split,
+        weights={version: weight for version, weight in split.weights.items() if ("weights", version) not in wrong},
+        shadow=[version for version in split.shadow if ("shadow", version) not in wrong],
+    )
 
 
 def write_traffic(folder: Path, rules: Mapping[str, Split]) -> None:

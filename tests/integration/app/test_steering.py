@@ -236,6 +236,23 @@ async def test_rules_that_are_broken_are_not_written_over(
     assert file.read_text() == "by hand, and wrong"
 
 
+@pytest.mark.parametrize(
+    "rule", ["by hand, and wrong", '[flight-delay]\ndefault = "9.9.9"', '[typo]\ndefault = "1.0.0"']
+)
+async def test_a_change_by_hand_is_checked_before_any_service_reads_it(
+    operator: httpx.AsyncClient, state: AppState, is_problem: IsProblem, rule: str
+) -> None:
+    folder = state.packages.folder
+    folder.mkdir(parents=True)
+    (folder / "traffic.toml").write_text(rule)
+    answer = await operator.post("/admin/models/reload")
+    is_problem(answer, 409, "changes_broken")
+    assert "traffic.toml" in answer.json()["detail"]
+    assert not (folder / ".reload").exists()
+    (folder / "traffic.toml").write_text("")
+    assert (await operator.post("/admin/models/reload")).status_code == 202
+
+
 async def test_versions_stand_side_by_side(operator: httpx.AsyncClient, ada: Account, submit: Any, finish: Any) -> None:
     await finish(await submit(ada))
     await submit(ada)

@@ -105,6 +105,46 @@ def test_services_that_run_are_told(models: Models, package: Path, folder: Path)
     assert live.refresh_if_told()
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('default = "9.9.9"', "There is no version 9.9.9 of the model triple-doubler-v2"),
+        ('weights = "many"', "The rules do not fit"),
+    ],
+)
+def test_a_reload_checks_rules_before_any_service_is_told(
+    models: Models, package: Path, folder: Path, rule: str, said: str
+) -> None:
+    assert models("add", str(package)).code == 0
+    live = LiveRegistry.installed(None, folder / "data")
+    rules = folder / "data" / "models" / "traffic.toml"
+    rules.write_text(f"[triple-doubler-v2]\n{rule}\n")
+    refused = models("reload")
+    assert refused.code == 1
+    assert said in refused.error
+    assert "all serve what they did" in refused.error
+    assert not live.refresh_if_told()
+    rules.write_text('[triple-doubler-v2]\ndefault = "1.0.0"\n')
+    assert models("reload").code == 0
+    assert live.refresh_if_told()
+
+
+def test_a_reload_loads_what_changed_before_any_service_is_told(models: Models, package: Path, folder: Path) -> None:
+    assert models("add", str(package)).code == 0
+    live = LiveRegistry.installed(None, folder / "data")
+    artifact = folder / "data" / "models" / "triple-doubler-v2" / "1.0.0" / "model.onnx"
+    good = artifact.read_bytes()
+    artifact.write_bytes(b"no model")
+    refused = models("reload")
+    assert refused.code == 1
+    assert "triple-doubler-v2 1.0.0: " in refused.error
+    assert "sha256" in refused.error
+    assert not live.refresh_if_told()
+    artifact.write_bytes(good)
+    assert models("reload").code == 0
+    assert live.refresh_if_told()
+
+
 def test_a_wrong_package_is_neither_ready_nor_installed(models: Models, package: Path, folder: Path) -> None:
     manifest = package / "model.toml"
     manifest.write_text(re.sub(r"output = { twice = \[[-0-9.]+", "output = { twice = [-7.5", manifest.read_text()))

@@ -129,6 +129,81 @@ def test_rules_choose_the_default_and_broken_rules_change_nothing(
     assert (live.traffic, live.unavailable, live.get("doubler").version) == ({}, (), "2.0.0")
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('default = "9.9.9"', "default: There is no version 9.9.9 of the model doubler."),
+        ('weights = { "9.9.9" = 1 }', "weights: There is no version 9.9.9 of the model doubler."),
+        ('shadow = ["9.9.9"]', "shadow: There is no version 9.9.9 of the model doubler."),
+        ('weights = { "3.0.0" = 1 }', "weights: doubler 3.0.0 takes another input than 2.0.0."),
+    ],
+)
+def test_a_rule_that_does_not_fit_the_packages_leaves_the_one_before_in_force(
+    live: LiveRegistry, make_package: MakePackage, rule: str, said: str
+) -> None:
+    make_package("second", version="2.0.0")
+    make_package("third", version="3.0.0-rc.1")
+    other = make_package("other", version="3.0.0")
+    (other / "features.schema.json").write_text('{"type": "object"}')
+    rules = live.folder / "traffic.toml"
+    good = '[doubler]\ndefault = "1.0.0"\nshadow = ["2.0.0"]\nprice_credits = 7\n'
+    rules.write_text(good)
+    live.refresh()
+    held = live.traffic
+    default = "" if rule.startswith("default") else 'default = "2.0.0"\n'
+    rules.write_text(f"[doubler]\n{default}{rule}\nprice_credits = 9\n")
+    live.refresh()
+    ((name, reason),) = [(each.name, each.reason) for each in live.unavailable]
+    assert name == "traffic.toml [doubler]"
+    assert reason.startswith(said)
+    assert live.traffic == held
+    assert live.get("doubler").version == "1.0.0"
+    # A process that starts now knows no rule from before: it follows what of this one can be followed.
+    fresh = LiveRegistry(live.folder, shipped=live.folder.parent / "shipped")
+    assert fresh.traffic["doubler"].price_credits == 9
+    assert "9.9.9" not in (*fresh.traffic["doubler"].weights, *fresh.traffic["doubler"].shadow)
+    rules.write_text(good)
+    live.refresh()
+    assert live.unavailable == ()
+
+
+def test_rules_for_a_model_that_is_not_installed_are_remarked_upon(live: LiveRegistry) -> None:
+    (live.folder / "traffic.toml").write_text('[tripler]\ndefault = "1.0.0"\n')
+    live.refresh()
+    assert [(each.name, each.reason.split(".")[0]) for each in live.unavailable] == [
+        ("traffic.toml [tripler]", "There is no model tripler")
+    ]
+    assert live.get("doubler").version == "1.0.0"
+
+
+def test_a_version_that_is_removed_is_in_no_rule_any_more(live: LiveRegistry, make_package: MakePackage) -> None:
+    second = make_package("second", version="2.0.0")
+    (live.folder / "traffic.toml").write_text('[doubler]\ndefault = "1.0.0"\nshadow = ["2.0.0"]\nprice_credits = 7\n')
+    live.refresh()
+    shutil.rmtree(second)
+    live.refresh()
+    assert live.traffic["doubler"].shadow == []
+    assert (live.traffic["doubler"].default, live.traffic["doubler"].price_credits) == ("1.0.0", 7)
+
+
+@pytest.mark.parametrize("broken", ["", "name = 3", "version ="])
+def test_a_package_that_a_change_broke_is_served_as_it_was(live: LiveRegistry, broken: str) -> None:
+    first = live.get("doubler")
+    manifest = first.path / "model.toml"
+    good = manifest.read_text()
+    manifest.write_text(broken)
+    for _ in range(2):
+        live.refresh()
+        assert live.get("doubler") is first
+        ((name, reason),) = [(each.name, each.reason) for each in live.unavailable]
+        assert name == str(first.path)
+        assert "served as it was before" in reason
+    manifest.write_text(good.replace("price_credits = 1", "price_credits = 7"))
+    live.refresh()
+    assert live.get("doubler").price_credits == 7
+    assert live.unavailable == ()
+
+
 async def test_the_watch_outlives_what_goes_wrong(live: LiveRegistry, make_package: MakePackage) -> None:
     seen: list[list[str]] = []
     noticed = asyncio.Event()

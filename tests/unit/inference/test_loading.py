@@ -184,3 +184,41 @@ async def test_a_call_of_a_loaded_model_does_not_wait_for_a_load(tmp_path: Path,
         assert bench.engine.predict(package, [{"x": 2}], "features") == [{"y": 4}]
         bench.engine.keep_only(bench.registry.kept)
         loads.gate.set()
+
+
+async def test_a_version_whose_files_changed_is_served_as_it_was_until_it_is_loaded(
+    tmp_path: Path, loads: Loads
+) -> None:
+    bench = Bench(tmp_path, loads, "a")
+    await bench.loading.follow()
+    before = bench.registry.get("a")
+    place = tmp_path / "models" / "a-1.0.0"
+
+    def change(text: str) -> None:
+        (place / "notes.txt").write_text(text)
+        bench.registry.refresh()
+        assert bench.registry.get("a") is not before
+
+    def served() -> ModelPackage:
+        return bench.registry.resolve("a", "1.0.0")
+
+    loads.errors = {"a": PackageBroken("It is bent", "some/place", "Straighten it.")}
+    change("wrong")
+    # Before the change is noticed here, and after.
+    assert (bench.loading.state("a", "1.0.0"), served()) == (State.READY, before)
+    await bench.loading.follow()
+    assert (bench.loading.state("a", "1.0.0"), served()) == (State.READY, before)
+    assert bench.engine.is_loaded("a", "1.0.0")
+    details = bench.loading.details()
+    assert details["models"] == ["a 1.0.0"]
+    assert "It is bent (some/place). Straighten it. Until that is mended" in details["unavailable"]["a 1.0.0"]
+    loads.errors, loads.slow = {}, {"a"}
+    change("right again")
+    async with _following(bench):
+        await _until(lambda: bench.loading.under_way)
+        assert (bench.loading.state("a", "1.0.0"), served()) == (State.READY, before)
+        loads.gate.set()
+    assert served() is bench.registry.get("a")
+    assert bench.loading.state("a", "1.0.0") is State.READY
+    assert bench.loading.details()["unavailable"] == {}
+    assert before not in bench.registry.kept

@@ -4,14 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
-import structlog
-
 from foretell.inference.live import LiveRegistry
 from foretell.inference.package import ModelPackage
-from foretell.inference.registry import ModelNotFound
 from foretell.kit.randomness import RANDOM
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +66,7 @@ class Offers:
         self._offers, self._canaries = offers, canaries
 
     def _divide(self, default: Offer, weights: dict[str, float]) -> _Canaries | None:
-        """The versions that share what names none. All must take what the default takes, and cost what it costs."""
-        offers: list[Offer] = []
-        parts: list[float] = []
-        for version, weight in weights.items():
-            try:
-                package = self._registry.get(default.package.name, version)
-            except ModelNotFound:
-                _ignored(default.package.name, version, "It is not installed.")
-                continue
-            if (package.input_schema, package.features_schema) != (
-                default.package.input_schema,
-                default.package.features_schema,
-            ):
-                _ignored(package.name, version, "It takes another input than the default version.")
-                continue
-            # Whoever names no version pays the default's price, whichever is drawn.
-            offers.append(Offer(package, default.price_credits))
-            parts.append(weight)
-        return _Canaries(offers, list(accumulate(parts))) if any(parts) else None
-
-
-def _ignored(model: str, version: str, reason: str) -> None:
-    log.warning("traffic_rule_ignored", model=model, version=version, reason=reason)
+        """The versions that share what names none; the price is the default's, whichever is drawn."""
+        name = default.package.name
+        offers = [Offer(self._registry.get(name, version), default.price_credits) for version in weights]
+        return _Canaries(offers, list(accumulate(weights.values()))) if any(weights.values()) else None

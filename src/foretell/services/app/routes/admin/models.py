@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query, Request
 from foretell.contracts import http
 from foretell.domain.operators import journal, predictions
 from foretell.domain.operators.journal import Actor
+from foretell.inference.changes import problems_of_changes
 from foretell.inference.live import read_stamp, touch_stamp
 from foretell.inference.package import ModelPackage
-from foretell.inference.registry import ModelNotFound
-from foretell.inference.traffic import Split, TrafficBroken, read_traffic, write_traffic
+from foretell.inference.traffic import Split, TrafficBroken, misfits, read_traffic, write_traffic
 from foretell.kit import deadline
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import InvalidRequest, pointer
@@ -47,6 +47,13 @@ class RulesBroken(ForetellError):
     status = 409
 
 
+class ChangesBroken(ForetellError):
+    """{reasons} No service was told: all serve what they did."""
+
+    code = "changes_broken"
+    status = 409
+
+
 @router.get("/models", summary="Models with their versions", responses=answers())
 async def oversee_models(operator: Operator, state: State) -> http.OverseenModels:
     """What is installed, how requests are divided among versions, what they cost, and what can't be used."""
@@ -62,10 +69,11 @@ async def divide_traffic(
     name: ModelName, wanted: http.NewTraffic, operator: Operator, state: State
 ) -> http.OverseenModel:
     """The default version, weights of a canary, shadows. Every service follows within seconds."""
-    default = state.registry.get(name, wanted.default)
-    for place, versions in (("weights", list(wanted.weights)), ("shadow", wanted.shadow)):
-        for version in versions:
-            _check_version(state, default, version, place)
+    state.registry.get(name, wanted.default)
+    rule = Split(wanted.default, dict(wanted.weights), list(wanted.shadow))
+    wrong = misfits(name, rule, state.registry)
+    if wrong:
+        raise InvalidRequest([{"detail": each.reason, "pointer": pointer(each.field, each.version)} for each in wrong])
     if wanted.weights and not any(wanted.weights.values()):
         raise InvalidRequest([{"detail": "All weights are 0: give one of them more.", "pointer": pointer("weights")}])
 
@@ -88,10 +96,16 @@ async def set_price(name: ModelName, wanted: http.NewPrice, operator: Operator, 
     return await _change(state, operator, "model.price", name, changed)
 
 
-@router.post("/models/reload", status_code=202, summary="Read everything anew", responses=answers(403))
+@router.post("/models/reload", status_code=202, summary="Read everything anew", responses=answers(403, 409))
 async def reload_models(operator: Operator, state: State) -> http.ModelsStamp:
-    """Packages and traffic.toml, after a change by hand: every service does it within seconds (`models_stamp`)."""
+    """Packages and traffic.toml, after a change by hand: every service does it within seconds (`models_stamp`).
+
+    Not if something is wrong with what was changed. That a model can be loaded, only `foretell models reload` tries.
+    """
     folder = state.packages.folder
+    problems = await asyncio.to_thread(problems_of_changes, folder) if folder.is_dir() else []
+    if problems:
+        raise ChangesBroken(reasons=" ".join(problems))
     async with state.database.transaction() as connection:
         await journal.write(connection, operator, "model.reload", "models")
         await _written(partial(folder.mkdir, parents=True, exist_ok=True))
@@ -214,17 +228,6 @@ async def _written(write: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(write, *arguments)
     except OSError as error:
         raise FolderNotWritable(reason=error.strerror or type(error).__name__) from error
-
-
-def _check_version(state: AppState, default: ModelPackage, version: str, place: str) -> None:
-    try:
-        package = state.registry.get(default.name, version)
-    except ModelNotFound:
-        detail = f"{default.name} {version} is not installed."
-        raise InvalidRequest([{"detail": detail, "pointer": pointer(place, version)}]) from None
-    if (package.input_schema, package.features_schema) != (default.input_schema, default.features_schema):
-        detail = f"{default.name} {version} takes another input than {default.version}."
-        raise InvalidRequest([{"detail": detail, "pointer": pointer(place, version)}])
 
 
 async def _change(state: AppState, operator: Actor, act: str, name: str, change: Any) -> http.OverseenModel:
