@@ -138,7 +138,8 @@ class LocalEngine:
     def launch(self, workers: int | None = None) -> list[str]:
         """Start the supervisor with all services; returns remarks on what is left out.
 
-        Raises `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`, `HasMoved`, `Misconfigured`.
+        Raises `PortTwice`, `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`, `HasMoved`,
+        `Misconfigured`.
         """
         if workers is not None:
             check_count(workers)

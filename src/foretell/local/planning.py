@@ -19,6 +19,12 @@ class InvalidWorkerCount(ForetellError):
     code = "invalid_worker_count"
 
 
+class PortTwice(ForetellError):
+    """{first} and {second} would both listen on port {port}. Set {variable} to another."""
+
+    code = "port_twice"
+
+
 def check_count(workers: int) -> None:
     """Raises `InvalidWorkerCount`."""
     if not 1 <= workers <= MAX_WORKERS:
@@ -41,8 +47,12 @@ class Planning:
         return url
 
     def programs(self, services: list[Service], workers: int | None) -> list[Program]:
-        """A process for each service, and as many as are wanted of those that scale. Raises `PortTaken`."""
+        """A process for each service, and as many as are wanted of those that scale.
+
+        Raises `PortTwice`, `PortTaken`, `PortForbidden`.
+        """
         host = self._environment.get("FORETELL_HOST") or _LOOPBACK
+        self._check_ports_differ(services)
         programs: list[Program] = []
         for service in services:
             port = service.port_from(self._environment)
@@ -55,6 +65,18 @@ class Planning:
                 names = [f"{service.name}-{number}" for number in range(1, count + 1)]
                 programs += self.more(service.name, names if service.scales else [service.name], programs)
         return programs
+
+    def _check_ports_differ(self, services: list[Service]) -> None:
+        owners: dict[int, Service] = {}
+        for service in services:
+            port = service.port_from(self._environment)
+            if not port:
+                continue
+            first = owners.setdefault(port, service)
+            if first is not service:
+                # The one whose port was set is the one to set again.
+                moved = first if self._environment.get(first.port_variable) else service
+                raise PortTwice(first=first.name, second=service.name, port=port, variable=moved.port_variable)
 
     def more(self, service: str, names: list[str], others: list[Program]) -> list[Program]:
         """Processes for `names`, each on a free loopback port."""
