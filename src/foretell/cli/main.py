@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -36,8 +38,24 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@contextmanager
+def _data_dir(named: Path | None) -> Iterator[None]:
+    """The data folder of this command, where its settings, and services that it runs, look for it."""
+    from foretell.local.installation import usual_data_dir
+
+    before = os.environ.get("FORETELL_DATA_DIR")
+    os.environ["FORETELL_DATA_DIR"] = os.path.abspath(named or before or usual_data_dir())
+    try:
+        yield
+    finally:
+        del os.environ["FORETELL_DATA_DIR"]
+        if before is not None:
+            os.environ["FORETELL_DATA_DIR"] = before
+
+
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show which release this is.")
     ] = False,
@@ -46,11 +64,7 @@ def _main(
     ] = None,
 ) -> None:
     """Foretell: put a trained model behind a metered API."""
-    from foretell.local.installation import usual_data_dir
-
-    # Settings and services read it there, too, and all commands mean the same installation.
-    folder = data or os.environ.get("FORETELL_DATA_DIR") or usual_data_dir()
-    os.environ["FORETELL_DATA_DIR"] = os.path.abspath(folder)
+    context.with_resource(_data_dir(data))
 
 
 class EngineName(StrEnum):

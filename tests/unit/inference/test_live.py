@@ -16,7 +16,7 @@ from foretell.contracts.messages import Failure, Task, TaskEnvelope
 from foretell.inference.engine import Engine
 from foretell.inference.live import LiveRegistry, operators_folder, touch_stamp
 from foretell.inference.package import ModelPackage
-from foretell.inference.registry import ModelNotFound, VersionNotFound
+from foretell.inference.registry import ModelNotFound, UnavailablePackage, VersionNotFound
 from foretell.kit.clock import now, uuid7
 
 from .conftest import MakePackage
@@ -313,10 +313,10 @@ class Slow(LiveRegistry):
     gate = threading.Event()
     reading = threading.Event()
 
-    def _read(self, place: Path) -> ModelPackage:
+    def _read(self, problems: list[UnavailablePackage], place: Path) -> ModelPackage:
         self.reading.set()
         assert self.gate.wait(60)
-        return super()._read(place)
+        return super()._read(problems, place)
 
 
 def test_a_version_that_another_thread_is_reading_is_waited_for(
