@@ -59,10 +59,13 @@ def read_traffic(folder: Path) -> dict[str, Split]:
     return rules
 
 
+Field = Literal["default", "weights", "shadow"]
+
+
 class Misfit(msgspec.Struct, frozen=True):
     """A version that a rule names and that it can't be about."""
 
-    field: Literal["default", "weights", "shadow"]
+    field: Field
     version: str
     #: A sentence.
     reason: str
@@ -75,7 +78,8 @@ def misfits(model: str, split: Split, registry: Registry) -> list[Misfit]:
     except VersionNotFound as error:
         return [Misfit("default", str(split.default), error.message)]
     found: list[Misfit] = []
-    for field, versions in (("weights", list(split.weights)), ("shadow", split.shadow)):
+    named: tuple[tuple[Field, list[str]], ...] = (("weights", list(split.weights)), ("shadow", split.shadow))
+    for field, versions in named:
         for version in versions:
             try:
                 package = registry.get(model, version)
