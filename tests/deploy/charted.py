@@ -74,6 +74,7 @@ PICKY: Values = {
     "secrets": {"existingSecret": "given-secrets"},
     "tests": {"enabled": False},
 }
+UPLOADS: Values = {"models": {"existingClaim": "models", "uploads": True}}
 
 
 def merged(*parts: Values) -> Values:
@@ -99,5 +100,6 @@ COMBINATIONS: dict[str, Values] = {
     "outside": OUTSIDE,
     "picky": PICKY,
     "claim": {"models": {"existingClaim": "models"}, "networkPolicy": {"enabled": False}},
+    "uploads": UPLOADS,
     "everything": EVERYTHING,
 }

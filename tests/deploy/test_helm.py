@@ -25,7 +25,7 @@ from tests.deploy.chart import (
     render,
     schema_of,
 )
-from tests.deploy.charted import BOT, COMBINATIONS, EVERYTHING, OPERATORS, PICKY, SCALING, merged
+from tests.deploy.charted import BOT, COMBINATIONS, EVERYTHING, OPERATORS, PICKY, SCALING, UPLOADS, merged
 from typer.main import get_command
 
 from foretell.cli.main import app as command_line
@@ -142,6 +142,8 @@ def test_values_that_mean_nothing_are_refused(values: dict[str, Any], named: str
 def test_what_is_missing_is_said() -> None:
     assert "bot.token.existingSecret" in refusal({"bot": {"enabled": True}})
     assert "autoscaling.prometheusUrl" in refusal({"worker": {"autoscaling": {"enabled": True}}})
+    assert "models.existingClaim" in refusal({"models": {"uploads": True}})
+    assert "modelService.enabled" in refusal(merged(UPLOADS, {"modelService": {"enabled": False}}))
 
 
 # What every pod may do.

@@ -8,7 +8,7 @@ from functools import cache
 import grimp
 import pytest
 from tests.deploy.chart import environment, of_kind, pod_template, render
-from tests.deploy.charted import EVERYTHING, OPERATORS, WATCHED, merged
+from tests.deploy.charted import EVERYTHING, OPERATORS, UPLOADS, WATCHED, merged
 from tests.deploy.flows import Place, allowed
 
 from foretell.local.services import SERVICES
@@ -119,6 +119,26 @@ def test_who_may_ask_a_service(component: str) -> None:
     assert allowed(policies, STRANGER, there, port) == (component in ("model-service", "preprocessing-service"))
     assert not allowed(policies, ELSEWHERE, there, port)
     assert not allowed(policies, PROMETHEUS, there, port + 1)
+
+
+def test_with_uploads_app_and_model_service_write_models_and_the_app_sends_them_there() -> None:
+    values = merged(EVERYTHING_IN_DATABASE, UPLOADS)
+    deployments = of_kind(render(values), "Deployment")
+    for name, deployment in deployments.items():
+        (container,) = pod_template(deployment)["spec"]["containers"]
+        mounts = {each["name"]: each.get("readOnly", False) for each in container["volumeMounts"]}
+        writes = name in ("foretell-app", "foretell-model-service")
+        assert mounts.get("models", True) is not writes, name
+    app, model = (environment(deployments[f"foretell-{name}"]) for name in ("app", "model-service"))
+    assert app["FORETELL_PACKAGE_SERVICE_URL"] == "http://foretell-model-service:8001"
+    assert app["FORETELL_ADMIN_TOKEN"] == model["FORETELL_ADMIN_TOKEN"]
+    assert app["FORETELL_MODEL_UPLOADS"] == model["FORETELL_MODEL_UPLOADS"] == "true"
+    # The pods of the namespace aside, who are let in as a rule.
+    narrow = merged(values, {"modelService": {"clients": [{"podSelector": {"matchLabels": {"may": "ask"}}}]}})
+    policies = [each for each in render(narrow) if each["kind"] == "NetworkPolicy"]
+    there = _place("model-service", narrow)
+    assert allowed(policies, _place("app", narrow), there, 8001)
+    assert not allowed(policies, _place("dispatcher", narrow), there, 8001)
 
 
 def test_without_values_the_app_is_open_and_the_rest_is_not() -> None:

@@ -120,7 +120,14 @@ def _files(found: Mapping[str, str], environment: Mapping[str, str], *, producti
 
     passwords = {name: found[f"rabbitmq_{name}"] for name in (*RIGHTS, OPERATOR)}
     return {
-        "app": {**token, **bot, **product, **broker_url("app"), "FORETELL_SECRET_KEY": found["secret_key"]},
+        "app": {
+            **token,
+            **bot,
+            **product,
+            **broker_url("app"),
+            "FORETELL_SECRET_KEY": found["secret_key"],
+            "FORETELL_ADMIN_TOKEN": found["admin_token"],
+        },
         "dispatcher": {**token, **bot, **product, **broker_url("dispatcher")},
         "ml-worker": {**token, **broker_url("worker")},
         "model-service": {**token, "FORETELL_ADMIN_TOKEN": found["admin_token"]},

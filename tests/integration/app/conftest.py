@@ -14,6 +14,8 @@ from foretell.domain.accounts import registration
 from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
+from foretell.domain.operators import users
+from foretell.domain.operators.journal import Actor
 from foretell.domain.predictions.intake import Receipt, accept
 from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
@@ -168,3 +170,22 @@ def is_problem() -> Callable[[httpx.Response, int, str], None]:
             assert int(response.headers["retry-after"]) >= 1
 
     return is_problem
+
+
+@pytest.fixture
+async def olga(state: AppState) -> Account:
+    """An operator."""
+    async with state.database.transaction() as connection:
+        user = await users.add(
+            connection, Actor(None, "test"), username="olga", password_hash="x", credits=0, role="operator"
+        )
+    token, _ = state.access_tokens.issue(user)
+    return Account(user.id, {"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture
+async def operator(client: httpx.AsyncClient, olga: Account, state: AppState) -> AsyncIterator[httpx.AsyncClient]:
+    """The client, as olga."""
+    client.headers.update(olga.headers)
+    yield client
+    await state.monitoring.close()

@@ -1,9 +1,7 @@
 """What operators see of the monitoring service through the app, and what they steer: alerts, queues, models."""
 
-import io
 import json
-import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ from tests.service_process import ServiceProcess, running_service
 
 from foretell.broker.connect import connect
 from foretell.contracts import queues
-from foretell.domain.operators import users
-from foretell.domain.operators.journal import Actor
 from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.services.app.offers import Offers
@@ -45,24 +41,6 @@ def monitoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProc
 @pytest.fixture
 def settings(tmp_path: Path, monitoring: ServiceProcess) -> AppSettings:
     return AppSettings(data_dir=tmp_path / "data", monitoring_url=monitoring.url, monitoring_token=TOKEN)
-
-
-@pytest.fixture
-async def olga(state: AppState) -> Account:
-    """An operator."""
-    async with state.database.transaction() as connection:
-        user = await users.add(
-            connection, Actor(None, "test"), username="olga", password_hash="x", credits=0, role="operator"
-        )
-    token, _ = state.access_tokens.issue(user)
-    return Account(user.id, {"Authorization": f"Bearer {token}"})
-
-
-@pytest.fixture
-async def operator(client: httpx.AsyncClient, olga: Account, state: AppState) -> AsyncIterator[httpx.AsyncClient]:
-    client.headers.update(olga.headers)
-    yield client
-    await state.monitoring.close()
 
 
 async def _acts(operator: httpx.AsyncClient) -> list[tuple[str, str]]:
@@ -261,140 +239,3 @@ async def test_versions_stand_side_by_side(operator: httpx.AsyncClient, ada: Acc
     assert (version["version"], version["succeeded"], version["queued"], version["failed"]) == ("1.0.0", 1, 1, 0)
     assert version["mean_running_s"] >= 0
     assert compared["shadows"] == []
-
-
-MANIFEST = """
-name = "doubler"
-version = "1.0.0"
-title = { en = "Doubler", ru = "Удвоитель" }
-description = { en = "Doubles a number", ru = "Удваивает число" }
-runtime = "python"
-max_batch = 8
-price_credits = 1
-timeout_s = 5
-
-[options]
-class = "model:Doubler"
-
-[[examples]]
-features = { x = 1.0 }
-output = { y = 2.0 }
-"""
-CODE = """
-from pydantic import BaseModel
-
-
-class Features(BaseModel):
-    x: float
-
-
-class Answer(BaseModel):
-    y: float
-
-
-class Doubler:
-    def predict(self, batch: list[Features]) -> list[Answer]:
-        print("a model that talks")
-        return [Answer(y=2 * each.x) for each in batch]
-"""
-
-
-def _archive(files: dict[str, str]) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return content.getvalue()
-
-
-def _package(**changes: str) -> dict[str, str]:
-    # As the types of the class give them.
-    features = {"properties": {"x": {"title": "X", "type": "number"}}, "required": ["x"]}
-    output = {"properties": {"y": {"title": "Y", "type": "number"}}, "required": ["y"]}
-    features |= {"title": "Features", "type": "object"}
-    output |= {"title": "Answer", "type": "object"}
-    return {
-        "doubler/model.toml": MANIFEST,
-        "doubler/model.py": CODE,
-        "doubler/features.schema.json": json.dumps(features),
-        "doubler/output.schema.json": json.dumps(output),
-    } | changes
-
-
-async def _send(operator: httpx.AsyncClient, content: bytes, **parameters: Any) -> httpx.Response:
-    return await operator.post(
-        "/admin/models", content=content, params=parameters, headers={"Content-Type": "application/zip"}
-    )
-
-
-async def test_a_package_is_checked_and_installed(operator: httpx.AsyncClient, state: AppState) -> None:
-    checked = await _send(operator, _archive(_package()))
-    assert checked.status_code == 200, checked.text
-    found = checked.json()
-    assert (found["ready"], found["installed"]) == (True, False), found
-    assert {each["outcome"] for each in found["findings"]} <= {"ok", "warning"}
-    assert not (state.packages.folder / "doubler").exists()
-
-    installed = (await _send(operator, _archive(_package()), install=True)).json()
-    assert (installed["installed"], installed["package"]) == (True, {"name": "doubler", "version": "1.0.0"})
-    state.registry.refresh_if_told()
-    assert (await operator.get("/models/doubler")).json()["price"] == 1
-    again = (await _send(operator, _archive(_package()), install=True)).json()
-    assert (again["installed"], "installed already" in again["reason"]) == (False, True)
-    entries = (await operator.get("/admin/journal", params={"subject": "models"})).json()["items"]
-    assert [entry["act"] for entry in entries] == ["model.send.done", "model.send"] * 3
-    assert entries[2]["after"]["installed"] is True
-    assert len(entries[2]["after"]["sha256"]) == 64
-
-
-async def test_a_package_that_is_wrong_is_not_installed(operator: httpx.AsyncClient, state: AppState) -> None:
-    wrong = CODE.replace("2 * each.x", "3 * each.x")
-    found = (await _send(operator, _archive(_package(**{"doubler/model.py": wrong})), install=True)).json()
-    assert (found["ready"], found["installed"]) == (False, False)
-    assert "wrong" in {each["outcome"] for each in found["findings"]}
-    assert not (state.packages.folder / "doubler").exists()
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"../outside.txt": "x"},
-        {"/absolute.txt": "x"},
-        {"a\\b.txt": "x"},
-        {"readme.txt": "no manifest"},
-        {"a/model.toml": "x", "b/model.toml": "x"},
-    ],
-)
-async def test_what_is_no_package_is_refused(
-    operator: httpx.AsyncClient, files: dict[str, str], is_problem: IsProblem
-) -> None:
-    is_problem(await _send(operator, _archive(files)), 422, "not_a_package")
-
-
-async def test_a_link_and_a_bomb_and_garbage_are_refused(
-    operator: httpx.AsyncClient, state: AppState, is_problem: IsProblem
-) -> None:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        link = zipfile.ZipInfo("doubler/passwd")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc/passwd")
-    is_problem(await _send(operator, content.getvalue()), 422, "not_a_package")
-    is_problem(await _send(operator, b"garbage"), 422, "not_a_package")
-    small = make_state(state.settings.model_copy(update={"max_package_bytes": 100_000}), state.database)
-    async with client_of(small) as client:
-        client.headers.update(operator.headers)
-        bomb = _archive({"doubler/model.toml": "0" * 10_000_000})
-        is_problem(await _send(client, bomb), 422, "not_a_package")
-        is_problem(await _send(client, b"0" * 100_001), 413, "body_too_large")
-    small.passwords.close()
-
-
-async def test_where_packages_may_not_be_sent_they_are_not(
-    operator: httpx.AsyncClient, state: AppState, is_problem: IsProblem
-) -> None:
-    closed = make_state(state.settings.model_copy(update={"model_uploads": False}), state.database)
-    async with client_of(closed) as client:
-        client.headers.update(operator.headers)
-        is_problem(await _send(client, _archive(_package())), 403, "no_uploads")
-    closed.passwords.close()

@@ -1,3 +1,14 @@
+{{/* "true" where operators may change models: that needs a volume, and a model service that checks packages. */}}
+{{- define "foretell.uploads" -}}
+{{- if .Values.models.uploads -}}
+{{- $_ := required "models.uploads: name the volume that is written, models.existingClaim." .Values.models.existingClaim -}}
+{{- if not .Values.modelService.enabled -}}
+{{- fail "models.uploads: the model service checks packages, and modelService.enabled is false." -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* The name of the application. */}}
 {{- define "foretell.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 36 | trimSuffix "-" -}}

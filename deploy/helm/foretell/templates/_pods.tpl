@@ -1,7 +1,7 @@
 {{/*
 One service as a Deployment. Takes a dict:
   root, component, config (its values), serve (as in `foretell serve NAME`), port; pool (of workers);
-  plain (more settings), secret (more of the environment, as YAML); models (whether it reads packages of models);
+  plain (more settings), secret (more of the environment, as YAML); models (whether it reads packages of models), writes (whether it writes them);
   startupSeconds; claim (of its data; else what it writes goes with the pod); single (there is never a second one)
 */}}
 {{- define "foretell.deployment" -}}
@@ -155,7 +155,7 @@ containers:
       - {name: data, mountPath: /data}
       - {name: tmp, mountPath: /tmp}
 {{- if and .models (or $root.Values.models.existingClaim $root.Values.models.image.reference) }}
-      - {name: models, mountPath: /models, readOnly: true}
+      - {name: models, mountPath: /models, readOnly: {{ not .writes }}}
 {{- end }}
 volumes:
   - name: data
@@ -168,7 +168,7 @@ volumes:
     emptyDir: {sizeLimit: 256Mi}
 {{- if and .models $root.Values.models.existingClaim }}
   - name: models
-    persistentVolumeClaim: {claimName: {{ $root.Values.models.existingClaim }}, readOnly: true}
+    persistentVolumeClaim: {claimName: {{ $root.Values.models.existingClaim }}, readOnly: {{ not .writes }}}
 {{- else if and .models $root.Values.models.image.reference }}
   - name: models
     emptyDir: {sizeLimit: {{ $root.Values.models.image.sizeLimit }}}

@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 
 from foretell.contracts.bot_secret import check_bot_secret
 from foretell.domain.accounts.sessions import Lifetime
+from foretell.inference.arriving import UploadSettings
 from foretell.inference.package import ModelPackage
 from foretell.kit.errors import Misconfigured
 from foretell.kit.outgoing_settings import OutgoingSettings
@@ -40,7 +41,7 @@ def _without_at(value: Any) -> Any:
     return value.removeprefix("@") if isinstance(value, str) else value
 
 
-class AppSettings(OutgoingSettings):
+class AppSettings(OutgoingSettings, UploadSettings):
     """What the app knows. Lists are written with commas: `FORETELL_PRICES=sentiment=2,flight-delay=1`."""
 
     port: int = Field(default=8000, ge=0, le=65535)
@@ -72,9 +73,10 @@ class AppSettings(OutgoingSettings):
     #: How long a session of a browser lasts without use, and in any case.
     session_idle_s: int = Field(default=14 * 86_400, ge=60, le=366 * 86_400)
     session_lifetime_s: int = Field(default=90 * 86_400, ge=60, le=366 * 86_400)
-    #: Whether operators may send model packages, whose code then runs here; without a word, in development only.
-    model_uploads: bool | None = None
-    max_package_bytes: int = Field(default=24 * 1024 * 1024, ge=1024)
+    #: A model service that checks and installs the packages that operators send, where this process can't.
+    package_service_url: str = Field(default="", pattern=r"^(https?://.+)?$")
+    #: What that model service wants to see.
+    admin_token: SecretStr = SecretStr("")
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     #: A prediction that nobody took within this time fails with `expired`, and its credits come back.
     prediction_expires_s: float = Field(default=3600.0, gt=0)
@@ -109,11 +111,6 @@ class AppSettings(OutgoingSettings):
     def session_lifetime(self) -> Lifetime:
         """How long sessions last."""
         return Lifetime(self.session_idle_s, self.session_lifetime_s)
-
-    @property
-    def uploads_allowed(self) -> bool:
-        """Whether operators may send model packages."""
-        return not self.production if self.model_uploads is None else self.model_uploads
 
     def price_credits_of(self, package: ModelPackage) -> int:
         """What one prediction of this model costs: the operator's price, else the manifest's."""

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 import foretell
-from foretell.inference.live import LiveRegistry
+from foretell.inference.live import LiveRegistry, operators_folder
 from foretell.inference.observing import observe
 from foretell.inference.runtimes import load_runtime
 from foretell.kit.asgi import Operations
@@ -14,11 +14,13 @@ from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer, problem_answer
 from foretell.kit.swagger import Documentation, with_prefix
+from foretell.services.model.admin import AdminToken
 from foretell.services.model.models import Models
 from foretell.services.model.openapi import openapi
 from foretell.services.model.routes import open_inference
 from foretell.services.model.routes.models import ModelList
 from foretell.services.model.routes.open_inference import OpenInference
+from foretell.services.model.routes.packages import Packages
 from foretell.services.model.routes.predictions import Predictions
 from foretell.services.model.routes.repository import Repository
 from foretell.services.model.settings import ModelSettings
@@ -63,12 +65,14 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
             "unavailable": models.unavailable,
         },
     )
+    admin = AdminToken(settings.admin_token.get_secret_value())
     routes = Routes(
         [
             *Predictions(models, max_rows=settings.max_rows).routes,
             *ModelList(models).routes,
             *OpenInference(models, max_rows=settings.max_rows, max_answer_bytes=settings.max_answer_bytes).routes,
-            *Repository(models, admin_token=settings.admin_token.get_secret_value()).routes,
+            *Repository(models, admin).routes,
+            *Packages(settings, admin, operators_folder(settings.models_dir, settings.data_dir)).routes,
             Route("GET", "/openapi.json", show_openapi),
         ],
         max_body_bytes=settings.max_body_bytes,

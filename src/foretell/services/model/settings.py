@@ -2,16 +2,17 @@
 
 from pydantic import Field, SecretStr, model_validator
 
+from foretell.inference.arriving import UploadSettings
 from foretell.inference.settings import InferenceSettings
 
 _SHORTEST_TOKEN = 16
 
 
-class ModelSettings(InferenceSettings):
+class ModelSettings(InferenceSettings, UploadSettings):
     """What the model service can be told."""
 
     port: int = Field(default=8001, ge=0, le=65535)
-    #: Whoever has this token may load and unload models. Without one, nobody may.
+    #: Whoever has this token may load, unload and send models. Without one, nobody may.
     admin_token: SecretStr = SecretStr("")
     #: Bounds of one request: tensors are large, and so are batches.
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)

@@ -3,29 +3,13 @@
 Without an admin token in the settings the index may be read, and nothing can be changed.
 """
 
-from hmac import compare_digest
-
 import msgspec
 
 from foretell.contracts import open_inference as v2
-from foretell.kit.errors import ForetellError
 from foretell.kit.routing import Answer, Request, Route, json_answer
+from foretell.services.model.admin import AdminToken
 from foretell.services.model.models import Models
 from foretell.services.model.routes.open_inference import InvalidInference, read_struct
-
-
-class AdminTokenNeeded(ForetellError):
-    """This needs the admin token of this service: Authorization: Bearer TOKEN."""
-
-    code = "admin_token_needed"
-    status = 401
-
-
-class AdminTokenNotSet(ForetellError):
-    """Models can be loaded and unloaded only where FORETELL_ADMIN_TOKEN is set."""
-
-    code = "admin_token_not_set"
-    status = 403
 
 
 class _LoadRequest(msgspec.Struct, frozen=True):
@@ -40,9 +24,9 @@ class _UnloadRequest(msgspec.Struct, frozen=True):
 class Repository:
     """The routes."""
 
-    def __init__(self, models: Models, *, admin_token: str) -> None:
+    def __init__(self, models: Models, admin: AdminToken) -> None:
         self._models = models
-        self._expected = f"bearer {admin_token}".encode() if admin_token else b""
+        self._admin = admin
 
     @property
     def routes(self) -> list[Route]:
@@ -54,8 +38,8 @@ class Repository:
 
     async def index(self, request: Request) -> Answer:
         """Every version of every model and how it is."""
-        if self._expected:
-            self._check_token(request)
+        if self._admin.is_set:
+            self._admin.check(request)
         asked = read_struct(request, await request.body() or b"{}", v2.RepositoryIndexRequest)
         return json_answer(
             [
@@ -67,7 +51,7 @@ class Repository:
 
     async def load(self, request: Request) -> Answer:
         """Load a model as it is on the disk now; if it is served, requests under way are finished by the old one."""
-        self._check_token(request)
+        self._admin.check(request)
         asked = read_struct(request, await request.body() or b"{}", _LoadRequest)
         if asked.parameters:
             raise InvalidInference(reason="a model is loaded from its package; a config or files can't be sent along")
@@ -76,14 +60,7 @@ class Repository:
 
     async def unload(self, request: Request) -> Answer:
         """Serve a model no more; requests under way are finished."""
-        self._check_token(request)
+        self._admin.check(request)
         read_struct(request, await request.body() or b"{}", _UnloadRequest)
         await self._models.unload(request.parameters["name"])
         return json_answer({})
-
-    def _check_token(self, request: Request) -> None:
-        if not self._expected:
-            raise AdminTokenNotSet
-        scheme, _, token = (request.header(b"authorization") or b"").partition(b" ")
-        if not compare_digest(scheme.lower() + b" " + token.strip(), self._expected):
-            raise AdminTokenNeeded

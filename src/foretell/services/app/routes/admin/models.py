@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from foretell.contracts import http
 from foretell.domain.operators import journal, predictions
 from foretell.domain.operators.journal import Actor
+from foretell.inference.arriving import Archive, Checked
 from foretell.inference.changes import problems_of_changes
 from foretell.inference.live import read_stamp, touch_stamp
 from foretell.inference.package import ModelPackage
@@ -20,7 +21,6 @@ from foretell.kit.errors import ForetellError
 from foretell.kit.problems import InvalidRequest, pointer
 from foretell.services.app.dependencies import ModelName, PlainNumber, State
 from foretell.services.app.monitoring import MonitoringAway, MonitoringNotSet
-from foretell.services.app.packages import Checked
 from foretell.services.app.presentation import price_of
 from foretell.services.app.routes.admin.acting import Operator, answers
 from foretell.services.app.state import AppState
@@ -156,7 +156,7 @@ async def send_package(
 ) -> http.PackageChecked:
     """A package as a ZIP archive (`application/zip`) is checked as `foretell models check` does, and installed.
 
-    It runs on the machine of the app: FORETELL_MODEL_UPLOADS says whether that may be.
+    Its code runs where the app does, or its model service: FORETELL_MODEL_UPLOADS says whether that may be.
     """
     if operator.id is not None:
         state.exports.attempt(operator.id)
@@ -164,13 +164,13 @@ async def send_package(
         asked = {"install": install, "replace": replace}
         await journal.write(connection, operator, "model.send", "models", before=asked)
     try:
-        checked = await state.packages.take(
+        archive, checked = await state.packages.take(
             _body(request), install=install, replace=replace, arrived=partial(_prove, state, operator)
         )
     except ForetellError as error:
         await _came_of_it(state, operator, {"failed": error.code})
         raise
-    await _came_of_it(state, operator, _facts(checked))
+    await _came_of_it(state, operator, _facts(archive, checked))
     package = None
     if checked.name is not None and checked.version is not None:
         package = http.PackageName(name=checked.name, version=checked.version)
@@ -203,11 +203,11 @@ async def _came_of_it(state: AppState, operator: Actor, after: Mapping[str, Any]
             await journal.write_outcome(connection, operator, "model.send.done", "models", after=after)
 
 
-def _facts(checked: Checked) -> dict[str, Any]:
+def _facts(archive: Archive, checked: Checked) -> dict[str, Any]:
     wrong = [each["step"] for each in checked.findings if each["outcome"] == "wrong"]
     return {
-        "sha256": checked.digest,
-        "size_bytes": checked.size_bytes,
+        "sha256": archive.digest,
+        "size_bytes": archive.size_bytes,
         "ready": checked.ready,
         "installed": checked.installed,
         "model": checked.name,
