@@ -11,7 +11,7 @@ of the lock.
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).resolve().parent / "locks"
 PROJECT = "foretell"
 
-#: The extras of each image. `cli` has the command that each of them starts.
+#: The dependency groups of each image. `cli` has the command that each of them starts.
 IMAGES = {
     "app": ("app", "cli"),
     "bot": ("bot", "cli"),
@@ -75,14 +75,20 @@ def _wanted(requirement: Requirement, extras: Iterable[str]) -> bool:
     )
 
 
+def _grouped(groups: Mapping[str, list[str | dict[str, str]]], name: str) -> Iterator[str]:
+    """The requirements of a dependency group of pyproject.toml, and of those that it includes."""
+    for entry in groups[name]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from _grouped(groups, entry["include-group"])
+
+
 def _requirements_of(name: str, extras: Iterable[str]) -> Iterator[Requirement]:
-    """What a package needs with these extras."""
+    """What a package needs with these extras; what Foretell needs with these dependency groups."""
     if name == PROJECT:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        texts = [
-            *project["dependencies"],
-            *(text for extra in extras for text in project["optional-dependencies"][extra]),
-        ]
+        groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+        texts = [text for group in extras for text in _grouped(groups, group)]
     else:
         try:
             texts = distribution(name).requires or []
@@ -97,7 +103,7 @@ def _requirements_of(name: str, extras: Iterable[str]) -> Iterator[Requirement]:
 
 
 def needed(extras: Iterable[str], *, root: str = PROJECT) -> set[str]:
-    """The packages that foretell (or another `root`) needs with these extras, without foretell itself."""
+    """The packages that foretell needs with these groups (or another `root` with these extras), without foretell."""
     waiting = [(root, frozenset(extras))]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:

