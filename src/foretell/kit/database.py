@@ -136,7 +136,7 @@ class Database:
             FOLDERS.watch(path.parent)
             pragmas = sqlite_pragmas(durable)
             self.engine = sqlite_engine(path, pragmas, statement_timeout_s)
-            self.driver = SqliteDriver(path, pragmas=pragmas)
+            self.driver = SqliteDriver(path, pragmas=pragmas, statement_timeout_s=statement_timeout_s)
         else:
             self.dialect = "postgresql"
             session = postgresql_session(application, schema, durable, statement_timeout_s)

@@ -34,7 +34,6 @@ STATEMENT_TIMEOUT_S = 4.0
 ANSWER_MARGIN_S = 0.5
 CONNECT_TIMEOUT_S = 4.0
 _CLOSE_TIMEOUT_S = 0.5
-_SQLITE_BUSY_S = 4.0
 
 
 # What the drivers raise when the database is away, restarting, full, too slow, or drops us.
@@ -310,10 +309,11 @@ async def _work(pool: asyncpg.Pool, connection: Any, work: Callable[[Any], Await
 class SqliteDriver:
     """One connection in one thread for the hot statements; every call is one `BEGIN IMMEDIATE` transaction."""
 
-    def __init__(self, path: Path, *, pragmas: Iterable[str]) -> None:
-        """`pragmas` prepare the connection."""
+    def __init__(self, path: Path, *, pragmas: Iterable[str], statement_timeout_s: float) -> None:
+        """`pragmas` prepare the connection. So long it waits for a lock that another process has on the file."""
         self._path = path
         self._pragmas = tuple(pragmas)
+        self._busy_s = min(statement_timeout_s, STATEMENT_TIMEOUT_S)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._working = False
@@ -348,7 +348,7 @@ class SqliteDriver:
         return returned
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=_SQLITE_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         try:
             for pragma in self._pragmas:
                 connection.execute(pragma)

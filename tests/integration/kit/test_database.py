@@ -327,6 +327,8 @@ async def test_sqlite_that_somebody_else_writes_is_waited_for_and_then_unavailab
     with pytest.raises(Unavailable):
         async with database.transaction():
             raise AssertionError("two can't write at once")
+    with pytest.raises(Unavailable):
+        await database.driver.run(lambda _: None)
     # Reading is no writing.
     await database.ping()
     patient = database.with_statement_timeout(30)
