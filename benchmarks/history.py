@@ -35,6 +35,7 @@ if not __package__:  # Started as a script: the siblings are found from the repo
 from benchmarks import surroundings  # noqa: E402
 from benchmarks.way import running_way  # noqa: E402
 from foretell.domain.migrations.run import migrate  # noqa: E402
+from foretell.domain.predictions.usage import DAY_OF  # noqa: E402
 from foretell.kit.clock import unix_s  # noqa: E402
 from foretell.kit.database import Database  # noqa: E402
 from foretell.local.measuring import Throughput  # noqa: E402
@@ -53,6 +54,12 @@ _GRANTS = """
 INSERT INTO ledger (user_id, kind, amount, created_at)
 SELECT user_id, 'grant', sum(price_credits), min(created_at) FROM predictions GROUP BY user_id
 """
+# What the dispatcher has added up by then (domain/predictions/usage.py): it would read the whole history first.
+_USED = """
+INSERT INTO usage_days (user_id, day, model, succeeded, failed, canceled, credits)
+SELECT user_id, {day}, model, count(*), 0, 0, sum(price_credits) FROM predictions GROUP BY 1, 2, 3
+"""
+_USED_UP_TO = "INSERT INTO usage_progress (id, ledger_id) SELECT 1, max(id) FROM ledger"
 # One prediction a second up to now, which succeeded, and the two movements of its credit.
 _POSTGRESQL_FILL = """
 WITH made AS (
@@ -98,6 +105,10 @@ FROM made
 console = Console(stderr=True)
 
 
+def _used(dialect: str) -> str:
+    return _USED.format(day=DAY_OF[dialect].format(created_at="created_at"))
+
+
 def check_room(folder: Path, rows: int) -> None:
     """Raise `SystemExit` if `rows` would not fit into `folder`, if that is on this machine."""
     if not folder.is_dir():
@@ -140,7 +151,8 @@ async def fill_postgresql(url: str, rows: int) -> float:
         begins_at = int(unix_s()) - rows - 60
         for first, last in _chunks(rows, "PostgreSQL: predictions"):
             await connection.execute(_POSTGRESQL_FILL, begins_at, users, first, last, _INPUT, _OUTPUT)
-        await connection.execute(_GRANTS)
+        for statement in (_GRANTS, _used("postgresql"), _USED_UP_TO):
+            await connection.execute(statement)
         for name, definition in made_later:
             console.print(f"PostgreSQL: {name}")
             await connection.execute(definition)
@@ -181,7 +193,8 @@ def fill_sqlite(file: Path, rows: int) -> float:
             for statement in _SQLITE_COPY:
                 connection.execute(statement)
             connection.execute("COMMIT")
-        connection.execute(_GRANTS)
+        for statement in (_GRANTS, _used("sqlite"), _USED_UP_TO):
+            connection.execute(statement)
         for name, definition in made_later:
             console.print(f"SQLite: {name}")
             connection.execute(definition)

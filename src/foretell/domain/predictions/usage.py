@@ -41,9 +41,10 @@ class Frontier:
     next_to_begin: int
 
 
-_DAY = {
-    "postgresql": "CAST(l.created_at AT TIME ZONE 'UTC' AS DATE)",
-    "sqlite": "date(l.created_at / 1000000, 'unixepoch')",
+#: The day of `created_at`, UTC, as SQL.
+DAY_OF = {
+    "postgresql": "CAST({created_at} AT TIME ZONE 'UTC' AS DATE)",
+    "sqlite": "date({created_at} / 1000000, 'unixepoch')",
 }
 _ADD = """
 INSERT INTO usage_days (user_id, day, model, succeeded, failed, canceled, credits)
@@ -92,7 +93,9 @@ async def add_up(connection: AsyncConnection, upto: int, *, most: int) -> int:
     if after >= upto:
         return 0
     last = min(upto, after + most)
-    await connection.execute(text(_ADD.format(day=_DAY[dialect])), {"after": after, "upto": last})
+    await connection.execute(
+        text(_ADD.format(day=DAY_OF[dialect].format(created_at="l.created_at"))), {"after": after, "upto": last}
+    )
     await connection.execute(update(usage_progress).values(ledger_id=last))
     return upto - last
 
