@@ -113,6 +113,12 @@ def test_from_up_to_down(foretell: Installation) -> None:
     assert "test" in foretell("users", "list")
     assert "All is right" in foretell("audit")
     assert "service_listening" in foretell("logs", "ml-worker")
+    for _ in range(2):
+        assert "They are no revenue" in foretell("bench", "--seconds", "1", "--clients", "2")
+    # However often it is measured, by one account, which is closed and keeps no credits.
+    (measuring,) = [user for user in json.loads(foretell("users", "list", "--json")) if "bench" in user["username"]]
+    assert (measuring["active"], measuring["available"], measuring["held"]) == (False, 0, 0)
+    assert "All is right" in foretell("audit")
 
     assert foretell("down") == "Foretell is down.\n"
     assert foretell.processes() == []

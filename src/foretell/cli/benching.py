@@ -4,16 +4,16 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import httpx
 
 from foretell.cli.operating import database_pooler
-from foretell.cli.output import remark, say, show, table
+from foretell.cli.output import count, remark, say, show, table
 from foretell.domain.accounts import registration
+from foretell.domain.accounts.identity import User
+from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.credits import ledger
 from foretell.domain.predictions import history
-from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError
 from foretell.local.engine import LocalEngine
@@ -29,14 +29,14 @@ _ORDER = {
 }
 
 
-class RegistrationClosed(ForetellError):
-    """The app did not register a user to measure with: {reason}."""
+class LogInRefused(ForetellError):
+    """The app did not let the account of the measurement log in: {reason}."""
 
-    code = "registration_closed"
+    code = "log_in_refused"
 
 
 def bench(*, clients: int, seconds: float) -> None:
-    """Measure and print. Raises `NotRunning`, `RegistrationClosed`, `Unavailable`."""
+    """Measure and print. Raises `NotRunning`, `LogInRefused`, `Unavailable`."""
     asyncio.run(_bench(clients=clients, seconds=seconds))
 
 
@@ -48,11 +48,11 @@ async def _bench(*, clients: int, seconds: float) -> None:
     url = f"http://{reachable_host(app.host)}:{app.port}"
     database = Database(record.database_url, application="foretell-bench", pooler=database_pooler())
     try:
-        async with _temporary_user(url, database) as (user_id, token):
+        async with _measuring_account(url, database) as (user, token):
 
             async def count_queued() -> int:
                 async with database.snapshot() as connection:
-                    return await history.count_queued(connection, user_id)
+                    return await history.count_queued(connection, user.id)
 
             measured = Measured(url, token, _ORDER, count_queued, processes)
             remark("Warming up …")
@@ -67,23 +67,44 @@ async def _bench(*, clients: int, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def _temporary_user(url: str, database: Database) -> AsyncIterator[tuple[UUID, str]]:
-    """A user with credits that is closed afterwards; its predictions stay, as everybody's do."""
-    username, password = f"bench-{uuid7().hex[-12:]}", secrets.token_urlsafe(16)
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        answer = await client.post("/users", json={"username": username, "password": password})
-        if answer.status_code != 201:
-            raise RegistrationClosed(reason=answer.json().get("detail", answer.status_code))
-        answer = await client.post("/token", data={"username": username, "password": password})
-        token = answer.json()["access_token"]
-    async with database.transaction() as connection:
-        user = await registration.find_user(connection, username)
-        await ledger.grant(connection, user.id, _CREDITS, note="foretell bench")
+async def _measuring_account(url: str, database: Database) -> AsyncIterator[tuple[User, str]]:
+    """The account that measures, with credits and an access token. Closed afterwards; says what it leaves."""
+    password = secrets.token_urlsafe(16)
+    passwords = Passwords()
     try:
-        yield user.id, token
+        password_hash = await passwords.hash(password)
+    finally:
+        passwords.close()
+    async with database.transaction() as connection:
+        user = await registration.open_measuring_account(connection, password_hash=password_hash)
+        await ledger.grant(connection, user.id, _CREDITS, note="foretell bench")
+    before = await _count(database, user)
+    try:
+        yield user, await _log_in(url, user.username, password)
     finally:
         async with database.transaction() as connection:
+            left = (await ledger.balance(connection, user.id, lock=True)).available
+            if left:
+                await ledger.adjust(connection, user.id, -left, note="foretell bench: not spent")
             await registration.deactivate(connection, user.id)
+        made = await _count(database, user) - before
+        say(
+            f"What stays: {count(made, 'prediction')} of the account {user.username}, which is closed. "
+            "They are no revenue, and are left out of comparisons of versions."
+        )
+
+
+async def _log_in(url: str, username: str, password: str) -> str:
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        answer = await client.post("/token", data={"username": username, "password": password})
+        if answer.status_code != 200:
+            raise LogInRefused(reason=answer.json().get("detail", answer.status_code))
+        return str(answer.json()["access_token"])
+
+
+async def _count(database: Database, user: User) -> int:
+    async with database.snapshot() as connection:
+        return await history.count_all(connection, user.id)
 
 
 def _print(lone: Latency, throughput: Throughput) -> None:

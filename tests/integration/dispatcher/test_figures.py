@@ -10,6 +10,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy import func, select, update
 from tests.predictions import accepted, failed, id_of, open_account, submission, succeeded
 
+from foretell.domain.accounts import registration
+from foretell.domain.credits.ledger import grant
 from foretell.domain.credits.tables import ledger, wallets
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.settlement import settle
@@ -172,6 +174,16 @@ async def test_revenue_of_those_whose_clock_is_wrong_is_shown(database: Database
         takings = await revenue.add_up(start + (12 + each) * _MINUTE)
     assert takings == {("flight-delay", _TODAY): Takings(43, 7)}
     assert await revenue.add_up(start + 200 * _MINUTE) == takings
+
+
+async def test_what_the_measuring_account_spends_is_no_revenue(database: Database, store: Store, ada: UUID) -> None:
+    async with database.transaction() as connection:
+        measuring = await registration.open_measuring_account(connection, password_hash="no hash")
+        await grant(connection, measuring.id, 100)
+    start = _MIDNIGHT + timedelta(hours=1)
+    mine, hers = await accepted(store, _at(measuring.id, start, price_credits=10), _at(ada, start, price_credits=3))
+    await _ended(store, [succeeded(mine), succeeded(hers)], start + _MINUTE)
+    assert await Revenue(database).add_up(start + 30 * _MINUTE) == {("flight-delay", _TODAY): Takings(3, 1)}
 
 
 async def test_revenue_of_days_that_are_over_is_shown_no_longer(

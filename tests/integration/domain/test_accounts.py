@@ -189,3 +189,18 @@ async def test_production_may_have_a_user_test_with_another_password(database: D
     async with database.transaction() as connection:
         await registration.register(connection, username="test", password_hash=password_hash, grant_credits=0)
     assert not await has_development_user(database, passwords)
+
+
+async def test_an_installation_has_one_account_that_measures_it(
+    database: Database, passwords: Passwords, clara: User
+) -> None:
+    hashes = [await passwords.hash(password) for password in ("first password", "second password")]
+    async with database.transaction() as connection:
+        first = await registration.open_measuring_account(connection, password_hash=hashes[0])
+        await registration.deactivate(connection, first.id)
+    async with database.transaction() as connection:
+        again = await registration.open_measuring_account(connection, password_hash=hashes[1])
+    assert (again.id, again.username, again.active) == (first.id, first.username, True)
+    with pytest.raises(InvalidCredentials):
+        await authenticate(database, passwords, first.username, "first password")
+    assert (await authenticate(database, passwords, first.username, "second password")).id == first.id

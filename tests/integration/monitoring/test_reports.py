@@ -267,6 +267,21 @@ async def test_one_in_the_place_of_another_makes_a_service_whole(watched: Watchi
     assert [item["state"] for item in service["instances"]] == ["missing", "healthy"]
 
 
+@pytest.mark.parametrize(("gap_s", "goes_on"), [(5, True), (120, False)])
+async def test_a_restart_does_not_begin_the_time_of_a_service_anew(
+    watched: Watching, began: datetime, gap_s: float, goes_on: bool
+) -> None:
+    await Process(watched, "app", "app-1", began).say(ago(seconds=1), goodbye=True)
+    async with watched.database.transaction() as connection:
+        await connection.execute(instances.update().values(last_seen_at=ago(seconds=gap_s)))
+    restarted = now()
+    await Process(watched, "app", "app-2", restarted).say(restarted)
+    (service,) = (await watched.get("/reports/health"))["services"]
+    assert service["state"] == "healthy"
+    since = datetime.fromisoformat(service["since"])
+    assert since == began if goes_on else since >= restarted
+
+
 async def test_what_was_not_seen_for_a_day_is_forgotten(watched: Watching, began: datetime) -> None:
     await Process(watched, "bot", "bot-1", began).say(ago(seconds=1))
     async with watched.database.transaction() as connection:
@@ -413,6 +428,18 @@ async def test_what_was_earned_is_not_taken_back(watched: Watching, began: datet
             await connection.execute(delete(snapshots))
     await book.write_down()
     assert (await watched.get("/reports/revenue"))["credits"] == 100
+
+
+async def test_revenue_is_as_old_as_the_dispatchers_last_look(watched: Watching, began: datetime) -> None:
+    dispatcher = Process(watched, "dispatcher", "d-1", began)
+    dispatcher.set("foretell_revenue_credits", 5, day=now().date().isoformat(), model="sentiment")
+    added_up_at = ago(minutes=7)
+    dispatcher.set("foretell_revenue_timestamp_seconds", added_up_at.timestamp())
+    # It goes on telling while its database is away.
+    await dispatcher.say(ago(seconds=1))
+    report = await watched.get("/reports/revenue")
+    assert report["credits"] == 5
+    assert datetime.fromisoformat(report["as_of"]) == pytest.approx(added_up_at, abs=timedelta(milliseconds=1))
 
 
 async def test_a_day_that_is_none_is_passed_over(watched: Watching, began: datetime) -> None:

@@ -23,12 +23,18 @@ DEVELOPMENT_PASSWORD = "test"  # noqa: S105 - promised to users, and refused in 
 
 
 async def register(
-    connection: AsyncConnection, *, username: str, password_hash: str, grant_credits: int, role: Role = "user"
+    connection: AsyncConnection,
+    *,
+    username: str,
+    password_hash: str,
+    grant_credits: int,
+    role: Role = "user",
+    measuring: bool = False,
 ) -> User:
     """Create an account with its wallet and, unless it is 0, a `grant` of `grant_credits`.
 
-    `password_hash` comes from `Passwords.hash`, made before the transaction. Raises `InvalidUsername`,
-    `UsernameTaken`, `InvalidAmount`.
+    `password_hash` comes from `Passwords.hash`, made before the transaction. `measuring`: see `open_measuring_account`.
+    Raises `InvalidUsername`, `UsernameTaken`, `InvalidAmount`.
     """
     user = User(id=uuid7(), username=username, role=role, active=True, created_at=now())
     insert: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(users)
@@ -41,6 +47,7 @@ async def register(
             role=role,
             active=True,
             created_at=user.created_at,
+            measuring=measuring,
         )
         .on_conflict_do_nothing(index_elements=[users.c.username_key])
         .returning(users.c.id)
@@ -67,6 +74,24 @@ async def ensure_development_user(connection: AsyncConnection, *, password_hash:
         )
     except UsernameTaken:
         return await find_user(connection, DEVELOPMENT_USERNAME)
+
+
+async def open_measuring_account(connection: AsyncConnection, *, password_hash: str) -> User:
+    """The one account that measures this installation: made at the first call, opened again by each later one.
+
+    Its log-ins of before end. Its predictions are charged as anybody's, but are no revenue.
+    """
+    query = select(*USER_COLUMNS).where(users.c.measuring).order_by(users.c.id).limit(1)
+    row = (await connection.execute(query)).mappings().first()
+    if row is None:
+        username = f"foretell-bench-{uuid7().hex[-8:]}"
+        return await register(
+            connection, username=username, password_hash=password_hash, grant_credits=0, measuring=True
+        )
+    user = user_of(row)
+    await activate(connection, user.id)
+    await set_password(connection, user.id, password_hash)
+    return await find_user_by_id(connection, user.id)
 
 
 async def find_user(connection: AsyncConnection, username: str) -> User:

@@ -24,6 +24,8 @@ users = Table(
     Column("tokens_from", Moment),
     #: When its owner closed it; an account that is not active and has none was blocked.
     Column("closed_at", Moment),
+    #: Whether it is the account of `foretell bench`, whose predictions are no revenue and are left out of comparisons.
+    Column("measuring", Boolean, nullable=False, server_default="0"),
     CheckConstraint("role IN ('user', 'operator')", name="role"),
     # Every app process asks for the newest of them, again and again.
     Index(
@@ -32,6 +34,7 @@ users = Table(
         postgresql_where=text("tokens_from IS NOT NULL"),
         sqlite_where=text("tokens_from IS NOT NULL"),
     ),
+    Index("ix_users_measuring", "id", postgresql_where=text("measuring"), sqlite_where=text("measuring = 1")),
 )
 
 #: One row per refresh token ever given out; those made from one log-in are one family.

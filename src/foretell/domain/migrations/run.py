@@ -5,7 +5,7 @@ from pathlib import Path
 from foretell.kit.migrations import Migrations
 
 #: Every revision in `versions/`, oldest first; the last is what the code needs.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 
 #: The lock is "foretell" in ASCII.
 _migrations = Migrations(Path(__file__).parent, REVISIONS, lock=int.from_bytes(b"foretell"))

@@ -94,11 +94,15 @@ class VersionDid:
 
 
 async def compare(connection: AsyncConnection, model: str, *, hours: int) -> Sequence[VersionDid]:
-    """How the versions of a model did of late. Looks at the newest `MOST_COMPARED` predictions of everybody."""
+    """How the versions of a model did of late. Reads the newest `MOST_COMPARED` predictions of all users.
+
+    Those of the account that measures the installation are left out.
+    """
     columns = predictions.c
+    measuring = select(users.c.id).where(users.c.measuring)
     newest = (
         select(columns.model, columns.version, columns.status, columns.started_at, columns.finished_at)
-        .where(columns.id >= uuid7_at(now() - timedelta(hours=hours)))
+        .where(columns.id >= uuid7_at(now() - timedelta(hours=hours)), columns.user_id.not_in(measuring))
         .order_by(columns.id.desc())
         .limit(MOST_COMPARED)
         .subquery()

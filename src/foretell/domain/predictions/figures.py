@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, Integer, Text, case, cast, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.domain.accounts.tables import users
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import made_at, uuid7_at
 
@@ -94,14 +95,15 @@ async def next_accepted_at(connection: AsyncConnection, since: datetime) -> date
 async def earned(connection: AsyncConnection, since: datetime, until: datetime) -> tuple[Sequence[Earned], bool]:
     """What those accepted from `since` until before `until` have brought; and whether any of them has yet to end.
 
-    The sum of their captures: a prediction brings its price in the moment in which it succeeds. Reads the predictions
-    of that time by their ids, which begin with it.
+    The sum of their captures: a prediction brings its price in the moment in which it succeeds. Those of the account
+    that measures the installation are left out. Reads the predictions of that time by their ids, which begin with it.
     """
     columns = predictions.c
+    measuring = select(users.c.id).where(users.c.measuring)
     day = case((columns.status == "succeeded", _day_of(connection))).label("day")
     accepted = (
         select(columns.model, columns.status, columns.price_credits, day)
-        .where(columns.id >= uuid7_at(since), columns.id < uuid7_at(until))
+        .where(columns.id >= uuid7_at(since), columns.id < uuid7_at(until), columns.user_id.not_in(measuring))
         .subquery()
     )
     succeeded = accepted.c.status == "succeeded"

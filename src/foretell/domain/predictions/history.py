@@ -78,6 +78,12 @@ async def page(
     return sorted(await find_many(connection, ids, with_input=with_input), key=lambda view: view.id, reverse=True)
 
 
+async def count_all(connection: AsyncConnection, user_id: UUID) -> int:
+    """How many predictions a user has made. Reads the index entry of each."""
+    query = select(func.count()).where(predictions.c.user_id == user_id)
+    return int((await connection.execute(query)).scalar_one())
+
+
 async def count_queued(connection: AsyncConnection, user_id: UUID) -> int:
     """How many of a user's predictions are queued. Reads each of them, and none that has ended."""
     query = select(func.count()).where(predictions.c.user_id == user_id, text("coalesce(status, '') = 'queued'"))

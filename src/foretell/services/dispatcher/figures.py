@@ -29,6 +29,7 @@ from foretell.services.dispatcher.measures import (
     OLDEST_TASK_AGE_S,
     QUEUE_PREDICTIONS,
     QUEUED_PREDICTIONS,
+    REVENUE_AT,
     REVENUE_CREDITS,
     REVENUE_PREDICTIONS,
 )
@@ -102,9 +103,11 @@ class Figures:
 
     async def add_up_revenue(self) -> None:
         """What each model earned today and yesterday."""
-        takings = await self._revenue.add_up(now())
+        at = now()
+        takings = await self._revenue.add_up(at)
         REVENUE_CREDITS.show({(model, day.isoformat()): each.credits for (model, day), each in takings.items()})
         REVENUE_PREDICTIONS.show({(model, day.isoformat()): each.predictions for (model, day), each in takings.items()})
+        REVENUE_AT.set(at.timestamp())
 
     async def count_notifications(self) -> None:
         """What waits to be sent, and for how long."""

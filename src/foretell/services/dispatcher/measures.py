@@ -96,6 +96,7 @@ REVENUE_PREDICTIONS = GaugeTable(
         ["model", "day"],
     )
 )
+REVENUE_AT = Gauge("foretell_revenue_timestamp_seconds", "When revenue was last added up, in Unix time; NaN: not yet.")
 
 LEDGER_FINDINGS = Gauge(
     "foretell_ledger_findings",
@@ -108,6 +109,7 @@ LEDGER_AUDITED_AT = Gauge(
 # Nothing is right or wrong before somebody has looked.
 LEDGER_FINDINGS.set(nan)
 LEDGER_AUDITED_AT.set(nan)
+REVENUE_AT.set(nan)
 
 
 class Durations:

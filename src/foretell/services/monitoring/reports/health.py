@@ -22,6 +22,8 @@ REMEMBERED = timedelta(days=1)
 #: How long those that said goodbye are shown, and how long those that fell silent make their service look bad.
 _STOPPED_SHOWN = timedelta(hours=1)
 _MISSED = timedelta(minutes=10)
+#: A gap without any instance that is no longer than this, as a restart makes, is none.
+_RESTART = timedelta(seconds=30)
 
 ServiceState = Literal["healthy", "degraded", "unhealthy", "down", "stopped"]
 InstanceState = Literal["healthy", "unhealthy", "missing", "stopped"]
@@ -133,8 +135,18 @@ def _state(instances: Sequence[Instance], missed: Sequence[Instance]) -> tuple[S
         return ("stopped" if last.state == STOPPED else "down"), last.state_since
     wrong = [*unhealthy, *missed]
     if not wrong:
-        return "healthy", min(each.state_since for each in healthy)
+        return "healthy", _healthy_since(healthy, instances)
     return ("degraded" if healthy else "unhealthy"), min(each.state_since for each in wrong)
+
+
+def _healthy_since(healthy: Sequence[Instance], instances: Sequence[Instance]) -> datetime:
+    """Since when some instance was there without a gap longer than a restart takes."""
+    since = min(each.state_since for each in healthy)
+    earlier = sorted((each for each in instances if not each.live), key=lambda each: each.last_seen_at, reverse=True)
+    for each in earlier:
+        if since - each.last_seen_at < _RESTART:
+            since = min(since, each.started_at)
+    return since
 
 
 def _shown(instances: Sequence[Instance], at: datetime) -> list[Instance]:

@@ -8,7 +8,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from math import isfinite
 
 import msgspec
 from sqlalchemy import case, select
@@ -28,6 +29,7 @@ MOST_DAYS = 400
 _DISPATCHER = "dispatcher"
 _CREDITS = "foretell_revenue_credits"
 _PREDICTIONS = "foretell_revenue_predictions"
+_ADDED_UP_AT = "foretell_revenue_timestamp_seconds"
 _WRITE_DOWN_EVERY_S = 10.0
 #: A dispatcher tells of yesterday, too: what it said last may count for so long.
 _TOLD_WITHIN = timedelta(days=2)
@@ -131,13 +133,18 @@ async def _told(connection: AsyncConnection, *, seen_since: datetime) -> list[Ea
 
 
 def _read(body: bytes, at: datetime) -> list[Earned]:
+    """What a snapshot of `at` says. Its figures are as old as the dispatcher's last look at its database."""
     values: dict[str, Mapping[tuple[str, str], float]] = {
         family.name: {
             (series.labels.get("day", ""), series.labels.get("model", "")): series.value for series in family.series
         }
         for family in families_of(body)
-        if family.name in (_CREDITS, _PREDICTIONS)
+        if family.name in (_CREDITS, _PREDICTIONS, _ADDED_UP_AT)
     }
+    for added_up_at in values.get(_ADDED_UP_AT, {}).values():
+        if isfinite(added_up_at):
+            # A dispatcher's clock may be ahead.
+            at = min(at, datetime.fromtimestamp(added_up_at, UTC))
     predictions = values.get(_PREDICTIONS, {})
     return [
         Earned(day, model, round(credits), round(predictions.get((day, model), 0)), at)
