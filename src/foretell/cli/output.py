@@ -59,13 +59,42 @@ def table(columns: Iterable[str], *, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def show(made: Table) -> None:
-    """Print a table: as wide as the terminal, or as it needs when nobody looks."""
-    if console.is_terminal:
-        console.print(made)
+def show(made: Table, on: Console = console) -> None:
+    """Print a table as wide as the terminal, or as wide as it needs where the output is no terminal.
+
+    On a terminal that is too narrow for it, each row is a paragraph with a line for each column.
+    """
+    if on.is_terminal:
+        if _least_width(made) <= on.width:
+            on.print(made)
+        else:
+            _show_as_paragraphs(made, on)
         return
     widest = Console(width=10_000).measure(made).maximum
     Console(width=widest, highlight=False).print(made)
+
+
+def _least_width(made: Table) -> int:
+    """How wide a table must be so that no word is broken, in characters."""
+    words = [
+        max((len(word) for cell in (column.header, *column.cells) for word in str(cell).split()), default=0)
+        for column in made.columns
+    ]
+    return sum(words) + 2 * len(words)
+
+
+def _show_as_paragraphs(made: Table, on: Console) -> None:
+    names = [str(column.header) for column in made.columns]
+    width = max(map(len, names))
+    for row in zip(*(column.cells for column in made.columns), strict=True):
+        for name, cell in zip(names, row, strict=True):
+            value = on.render_str(cell) if isinstance(cell, str) else cell
+            line = Table.grid(padding=(0, 2))
+            line.add_column(width=width)
+            line.add_column(overflow="fold")
+            line.add_row(name, value)
+            on.print(line)
+        on.print()
 
 
 def duration(seconds: float) -> str:

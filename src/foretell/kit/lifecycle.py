@@ -70,6 +70,7 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     shipper = shipping.start(settings)
     writer = logs.configure(service, instance, settings.log_level, ship=None if shipper is None else shipper.take_lines)
     trace_export.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
+    threading.excepthook = _log_failed_thread
     in_order = False
     # Our objects are many and short-lived, and cycles are rare: collect less often, and never what start-up left.
     gc.freeze()
@@ -89,6 +90,11 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
         if shipper is not None:
             # One that fails says no goodbye: it is missing, unless it is started again.
             shipper.close(goodbye=in_order)
+
+
+def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """One line for an exception that ended a thread, where Python would print a traceback of many."""
+    log.error("thread_failed", thread=failed.thread.name if failed.thread else "", exc_info=failed.exc_value)
 
 
 def exit_at_once(status: int) -> None:

@@ -51,7 +51,8 @@ class Service:
             str(uuid7()), rule, subject, "warning", state, 75.0, at,
             fired_at=at, resolved_at=at if over else None, reason="cleared" if over else None,
         )  # fmt: skip
-        texts = store.texts_of(read_rule("r", {"metric": "m", "above": 1}), {"rule": rule, "value": "75 s"})
+        values = {"rule": rule, "value": "75 s"}
+        texts = store.texts_of(read_rule("r", {"metric": "m", "above": 1}), {"en": values, "ru": values})
         async with self.database.transaction() as connection:
             await store.save(connection, StoredAlert(alert, texts))
         return alert.id

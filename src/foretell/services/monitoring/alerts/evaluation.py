@@ -29,7 +29,7 @@ from foretell.services.monitoring.alerts.channels import Channel
 from foretell.services.monitoring.alerts.measures import ALERTS, EVALUATION_S, RULE_FAILURES
 from foretell.services.monitoring.alerts.notification_text import Message
 from foretell.services.monitoring.alerts.rule_files import RuleFile, RuleSet
-from foretell.services.monitoring.alerts.rules import Rule, written
+from foretell.services.monitoring.alerts.rules import LANGUAGES, Rule, written
 from foretell.services.monitoring.alerts.snapshot import Snapshot, take_snapshot
 from foretell.services.monitoring.alerts.store import AlertTexts, Key, Notification, NotifiedSubject, StoredAlert
 from foretell.services.monitoring.alerts.throttle import Change, Throttle, damped_since, due, may_send
@@ -238,12 +238,16 @@ def _with_texts(alert: Alert, rule: Rule, measurement: Measurement | None, texts
         or (texts is not None and not rule.is_alarming(measurement.value))
     ):
         return StoredAlert(alert, texts or AlertTexts({}, {}))
-    values = {name: shown(value) for name, value in {**measurement.facts, **measurement.subject}.items()}
-    values |= {
-        "rule": rule.name,
-        "value": written(measurement.value, rule.unit),
-        "threshold": written(rule.threshold, rule.unit),
-        "window": written(rule.window_s, "seconds"),
+    facts = {name: shown(value) for name, value in {**measurement.facts, **measurement.subject}.items()}
+    values = {
+        language: {
+            **facts,
+            "rule": rule.name,
+            "value": written(measurement.value, rule.unit, language),
+            "threshold": written(rule.threshold, rule.unit, language),
+            "window": written(rule.window_s, "seconds", language),
+        }
+        for language in LANGUAGES
     }
     return StoredAlert(alert, store.texts_of(rule, values))
 

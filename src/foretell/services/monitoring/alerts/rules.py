@@ -228,18 +228,38 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def written(value: float, unit: Unit) -> str:
-    """A number as people read it: `75 s`, `2.5 h`, `12.5%`, `3.1 MiB`, `1,204`."""
+def written(value: float, unit: Unit, language: str = "en") -> str:
+    """A number as people read it: `75 s`, `2.5 h`, `12.5%`, `3.1 MiB`, `1,204`.
+
+    In Russian with a decimal comma, a narrow space between groups of digits and before the unit, and Russian units.
+    """
+    number, name = value, ""
     if unit == "share":
-        return f"{value * 100:.3g}%"
-    for begins, size, name in _SCALES.get(unit, ()):
+        number, name = value * 100, "%"
+    for begins, size, scale in _SCALES.get(unit, ()):
         if abs(value) >= begins:
-            return f"{value / size:.3g} {name}"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+            number, name = value / size, scale
+            break
+    digits = f"{number:,.0f}" if number == int(number) or abs(number) >= 1000 else f"{number:.3g}"
+    if language == "ru":
+        digits = digits.replace(",", _NARROW_SPACE).replace(".", ",")
+        return f"{digits}{_NARROW_SPACE}{_RUSSIAN_UNITS.get(name, name)}" if name else digits
+    return f"{digits}{'' if name in ('', '%') else ' '}{name}"
 
 
 #: From which number on which unit is used, and its size.
 _SCALES: Mapping[str, tuple[tuple[float, float, str], ...]] = {
-    "seconds": ((86_400, 86_400, "d"), (3600, 3600, "h"), (120, 60, "min"), (0, 1, "s")),
+    "seconds": (
+        (86_400, 86_400, "d"),
+        (3600, 3600, "h"),
+        (120, 60, "min"),
+        (1, 1, "s"),
+        (1e-9, 0.001, "ms"),
+        (0, 1, "s"),
+    ),
     "bytes": ((1024**3, 1024**3, "GiB"), (1024**2, 1024**2, "MiB"), (1024, 1024, "KiB"), (0, 1, "B")),
 }
+_NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_RUSSIAN_UNITS = {
+    "d": "дн.", "h": "ч", "min": "мин", "s": "с", "ms": "мс", "GiB": "ГиБ", "MiB": "МиБ", "KiB": "КиБ", "B": "Б",
+}  # fmt: skip

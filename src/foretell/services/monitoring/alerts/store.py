@@ -1,6 +1,6 @@
 """Alerts, what people were notified of, silences and notifications, in the database."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
@@ -61,11 +61,11 @@ class NotifiedSubject:
         return self.rule, self.subject
 
 
-def texts_of(rule: Rule, values: dict[str, str]) -> AlertTexts:
-    """The texts of an alert of `rule`."""
+def texts_of(rule: Rule, values: Mapping[str, dict[str, str]]) -> AlertTexts:
+    """The texts of an alert of `rule`; `values` by language."""
     return AlertTexts(
-        summary={language: filled(rule.summary.of(language), values) for language in LANGUAGES},
-        action={language: filled(rule.action.of(language), values) for language in LANGUAGES},
+        summary={language: filled(rule.summary.of(language), values[language]) for language in LANGUAGES},
+        action={language: filled(rule.action.of(language), values[language]) for language in LANGUAGES},
     )
 
 

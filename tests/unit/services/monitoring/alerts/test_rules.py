@@ -176,7 +176,8 @@ def test_texts_are_filled_and_nothing_else_happens_in_them() -> None:
     [
         (0.125, "share", "12.5%"),
         (75, "seconds", "75 s"),
-        (0.0123, "seconds", "0.0123 s"),
+        (0.0123, "seconds", "12.3 ms"),
+        (0, "seconds", "0 s"),
         (300, "seconds", "5 min"),
         (9000, "seconds", "2.5 h"),
         (172_800, "seconds", "2 d"),
@@ -188,6 +189,24 @@ def test_texts_are_filled_and_nothing_else_happens_in_them() -> None:
 )
 def test_numbers_are_written_for_people(value: float, unit: Any, expected: str) -> None:
     assert written(value, unit) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0.125, "share", "12,5\u202f%"),
+        (0.0123, "seconds", "12,3\u202fмс"),
+        (75, "seconds", "75\u202fс"),
+        (300, "seconds", "5\u202fмин"),
+        (9000, "seconds", "2,5\u202fч"),
+        (172_800, "seconds", "2\u202fдн."),
+        (1_204_567, "count", "1\u202f204\u202f567"),
+        (0.3333, "count", "0,333"),
+        (3.5 * 1024**2, "bytes", "3,5\u202fМиБ"),
+    ],
+)
+def test_numbers_are_written_for_russians(value: float, unit: Any, expected: str) -> None:
+    assert written(value, unit, "ru") == expected
 
 
 def test_the_file_is_read_anew_when_it_changes(tmp_path: Path) -> None:
