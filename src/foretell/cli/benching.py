@@ -23,6 +23,8 @@ from foretell.local.measuring import Latency, Measured, Throughput
 
 #: Enough for an hour at more than the fastest rate ever measured.
 _CREDITS = 100_000_000
+_TRIES = 100
+_RETRY_S = 0.1
 _ORDER = {
     "model": "flight-delay",
     "input": {"carrier": "AA", "departure_time": "17:45", "distance_miles": 1389, "weather_code": 3},
@@ -99,7 +101,14 @@ async def _log_in(url: str, username: str, password: str) -> str:
         answer = await client.post("/token", data={"username": username, "password": password})
         if answer.status_code != 200:
             raise LogInRefused(reason=answer.json().get("detail", answer.status_code))
-        return str(answer.json()["access_token"])
+        token = str(answer.json()["access_token"])
+        # Each process of the app learns within about a second that the account was opened again.
+        for _ in range(_TRIES):
+            answer = await client.get("/balance", headers={"Authorization": f"Bearer {token}"})
+            if answer.status_code == 200:
+                return token
+            await asyncio.sleep(_RETRY_S)
+        raise LogInRefused(reason=answer.json().get("detail", answer.status_code))
 
 
 async def _count(database: Database, user: User) -> int:

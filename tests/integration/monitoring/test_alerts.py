@@ -464,7 +464,7 @@ async def test_errors_from_before_monitoring_heard_of_a_process_are_no_news(make
         (alert,) = (await house.open()).values()
         assert (alert.alert.state, alert.subject) == ("firing", {"service": "app"})
         assert alert.alert.value == pytest.approx(10 / 30)
-        assert "33.3%" in alert.texts.summary["ru"]
+        assert "33,3\u202f%" in alert.texts.summary["ru"]
 
 
 async def test_drift_is_told_of(make: Make) -> None:
