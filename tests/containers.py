@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -108,7 +108,8 @@ class Stack:
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """The containers of services, of all without a name, as `docker inspect` shows them."""
         ids = self.compose("ps", "--all", "--quiet", *services).split()
-        found: list[dict[str, Any]] = json.loads(self.run("docker", "inspect", *ids)) if ids else []
+        # One that is replaced meanwhile is left out.
+        found: list[dict[str, Any]] = json.loads(self.run("docker", "inspect", *ids, check=False)) if ids else []
         return found
 
     def healthy(self, *services: str) -> bool:
@@ -157,8 +158,11 @@ class Stack:
         return str(answer.json()["access_token"])
 
 
-def running_stack(settings: Mapping[str, str]) -> Iterator[Stack]:
-    """Build the images, start everything by `docker compose up -d`, and remove it with its data at the end."""
+def running_stack(settings: Mapping[str, str], services: Sequence[str] = SERVICES) -> Iterator[Stack]:
+    """Build the images, start everything by `docker compose up -d`, and remove it with its data at the end.
+
+    `services` are those that are healthy before the tests begin.
+    """
     engine = engine_environment()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FORETELL_", "TELEGRAM_"))}
     ports = free_ports(len(_PORTS))
@@ -188,7 +192,7 @@ def running_stack(settings: Mapping[str, str]) -> Iterator[Stack]:
             check=True,
             timeout=_UP_S,
         )
-        stack.wait_until_healthy()
+        stack.wait_until_healthy(*services)
         yield stack
     finally:
         with suppress(subprocess.TimeoutExpired):

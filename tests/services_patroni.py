@@ -1,4 +1,4 @@
-"""A PostgreSQL that looks after itself: two servers under Patroni, which agree by etcd who leads."""
+"""A PostgreSQL that looks after itself: two servers under Patroni, which agree by three nodes of etcd who leads."""
 
 import contextlib
 import json
@@ -34,6 +34,7 @@ bootstrap:
     retry_timeout: 3
     primary_start_timeout: 0
     synchronous_mode: true
+    failsafe_mode: true
     postgresql: {{use_pg_rewind: true}}
   initdb: [{{encoding: UTF8}}, data-checksums, {{auth-host: trust}}, {{auth-local: trust}}]
 postgresql:
@@ -54,7 +55,7 @@ postgresql:
 class PatroniNode:
     """One server and the Patroni that looks after it."""
 
-    def __init__(self, folder: Path, name: str, etcd_port: int) -> None:
+    def __init__(self, folder: Path, name: str, etcd: str) -> None:
         self.name = name
         self.port, self._api_port = free_ports(2)
         self._folder = folder / name
@@ -65,7 +66,7 @@ class PatroniNode:
             name=name,
             port=self.port,
             api_port=self._api_port,
-            etcd=f"127.0.0.1:{etcd_port}",
+            etcd=etcd,
             folder=self._folder,
             programs=postgresql_programs(),
         )
@@ -137,26 +138,51 @@ def _works(member: dict[str, object]) -> bool:
     return member["state"] in ("running", "streaming")
 
 
+class EtcdNode:
+    """One of the nodes by which servers agree."""
+
+    def __init__(self, folder: Path, name: str, ports: dict[str, tuple[int, int]]) -> None:
+        """`ports`: of every node, by name: where it answers clients, and where the other nodes."""
+        client, peer = (f"http://127.0.0.1:{port}" for port in ports[name])
+        everybody = ",".join(f"{each}=http://127.0.0.1:{port}" for each, (_, port) in ports.items())
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / f"{name}.log"
+        self._command = [
+            _program("etcd", "etcd-server"), "--name", name, "--data-dir", folder / name,
+            "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+            "--initial-advertise-peer-urls", peer, "--initial-cluster", everybody,
+            # A machine that is busy is no partition.
+            "--heartbeat-interval", "500", "--election-timeout", "5000", "--unsafe-no-fsync",
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, with what it knew."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder
+            )
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_PATIENCE_S)
+            self._process = None
+
+
 class PatroniCluster:
     """Two servers, one of which leads; the other has what was committed."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="foretell-patroni-"))
         self._folder.chmod(0o755)
-        client, peer = free_ports(2)
-        here, beside = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-        with (self._folder / "etcd.log").open("ab") as log:
-            self._etcd = subprocess.Popen(
-                [
-                    _program("etcd", "etcd-server"), "--name", "one", "--data-dir", self._folder / "etcd",
-                    "--listen-client-urls", here, "--advertise-client-urls", here, "--listen-peer-urls", beside,
-                    "--initial-advertise-peer-urls", beside, "--initial-cluster", f"one={beside}",
-                    # A machine that is busy is no partition.
-                    "--heartbeat-interval", "500", "--election-timeout", "5000", "--unsafe-no-fsync",
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
-            )  # fmt: skip
-        self.nodes = [PatroniNode(self._folder, name, client) for name in ("one", "two")]
+        names, free = ("one", "two", "three"), free_ports(6)
+        ports = {name: (free[2 * index], free[2 * index + 1]) for index, name in enumerate(names)}
+        self.etcd = [EtcdNode(self._folder / "etcd", name, ports) for name in names]
+        (self._folder / "etcd").mkdir()
+        hosts = ", ".join(f"'127.0.0.1:{client}'" for client, _ in ports.values())
+        self.nodes = [PatroniNode(self._folder, name, hosts) for name in ("one", "two")]
 
     @property
     def url(self) -> str:
@@ -166,6 +192,8 @@ class PatroniCluster:
 
     def start(self) -> None:
         """Start both, and wait until one leads and the other has what it has."""
+        for node in self.etcd:
+            node.start()
         self.nodes[0].start()
         self.wait_for(lambda: self.nodes[0].leads, "a leader")
         self.nodes[1].start()
@@ -173,7 +201,8 @@ class PatroniCluster:
 
     @property
     def leader(self) -> PatroniNode:
-        """The one that leads."""
+        """The one that leads, as soon as there is one."""
+        self.wait_for(lambda: any(node.leads for node in self.nodes), "a leader")
         return next(node for node in self.nodes if node.leads)
 
     def wait_for_standby(self) -> None:
@@ -193,8 +222,8 @@ class PatroniCluster:
         """End all of it and remove its files."""
         for node in self.nodes:
             node.kill()
-        self._etcd.kill()
-        self._etcd.wait()
+        for agreeing in self.etcd:
+            agreeing.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -31,7 +31,7 @@ from foretell.contracts import queues
 from tests.ports import free_ports
 
 _USUAL_URL = "amqp://guest:guest@127.0.0.1:5672/"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 #: What `strict_rabbitmq` takes at most.
 STRICT_BYTES = 64 * 1024
 

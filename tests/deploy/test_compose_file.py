@@ -153,6 +153,29 @@ def test_nobody_starts_before_what_it_needs() -> None:
         assert ALL[name]["depends_on"]["secrets"]["condition"] == "service_completed_successfully"
 
 
+@pytest.mark.parametrize("file", ["docker-compose.ha.yaml", "docker-compose.caddy.yaml"])
+def test_what_other_files_add_is_limited_and_its_files_are_here(file: str) -> None:
+    added = yaml.load((ROOT / file).read_text(encoding="utf-8"), _Lenient)
+    for name, service in added["services"].items():
+        for volume in service.get("volumes", []):
+            if volume.startswith("./"):
+                assert (ROOT / volume.split(":")[0]).exists(), volume
+            elif volume.split(":")[0] not in COMPOSE["volumes"]:
+                assert volume.split(":")[0] in added["volumes"]
+        if name not in ALL and "extends" not in service:
+            assert service["deploy"]["resources"]["limits"]["memory"]
+            assert service["restart"] == "unless-stopped"
+            assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+class _Lenient(yaml.SafeLoader):
+    """Reads Compose's own tags, too."""
+
+
+_Lenient.add_constructor("!reset", lambda loader, node: None)
+
+
 def has_compose() -> bool:
     """Whether there is a client with Compose; it needs no engine to read a file."""
     if shutil.which("docker") is None:
@@ -160,20 +183,63 @@ def has_compose() -> bool:
     return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not has_compose(), reason="there is no docker compose here")
-@pytest.mark.parametrize(("token", "bots"), [("", 0), ("123456:AAbbCC", 1)])
-def test_compose_reads_it_as_meant(token: str, bots: int) -> None:
+def read_by_compose(*files: str, **settings: str) -> dict[str, Any]:
+    """The services as Compose reads them from these files."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FORETELL_", "TELEGRAM_"))}
     done = subprocess.run(
         ["docker", "compose", "--profile", "*", "config", "--format", "json"],
         cwd=ROOT,
-        env={**environment, "TELEGRAM_TOKEN": token, "FORETELL_HTTP_PORT": "8080"},
+        env={**environment, "COMPOSE_FILE": os.pathsep.join(files), **settings},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    read = json.loads(done.stdout)["services"]
+    services: dict[str, Any] = json.loads(done.stdout)["services"]
+    return services
+
+
+@pytest.mark.skipif(not has_compose(), reason="there is no docker compose here")
+def test_two_of_everything_are_told_of_each_other() -> None:
+    read = read_by_compose("docker-compose.yaml", "docker-compose.ha.yaml")
+    assert [read[name]["deploy"]["replicas"] for name in ("app", "dispatcher")] == [2, 2]
+    hosts = read["secrets"]["environment"]
+    assert {each.split(":")[0] for each in hosts["FORETELL_POSTGRES_HOSTS"].split(",")} == {"postgres", "postgres-2"}
+    nodes = {each.split(":")[0] for each in hosts["FORETELL_RABBITMQ_HOSTS"].split(",")}
+    assert nodes == {name for name in read if name.startswith("rabbitmq")}
+    # Each has data of its own, and only the first node's page is published.
+    for kind, path in (
+        ("rabbitmq", "/var/lib/rabbitmq"),
+        ("postgres", "/var/lib/postgresql/data"),
+        ("etcd", "/var/lib/etcd"),
+    ):
+        volumes = [
+            volume["source"]
+            for name, service in read.items()
+            if name.startswith(kind)
+            for volume in service["volumes"]
+            if volume["target"] == path
+        ]
+        assert len(set(volumes)) == len(volumes) >= 2
+    assert [name for name in nodes if read[name].get("ports")] == ["rabbitmq"]
+    # Whoever serves can't tell the servers who leads.
+    assert set(read["etcd-1"]["networks"]) == {"agreement"}
+    assert {name for name, service in read.items() if "agreement" in service.get("networks", {})} == {
+        "postgres", "postgres-2", "etcd-1", "etcd-2", "etcd-3",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not has_compose(), reason="there is no docker compose here")
+def test_caddy_takes_the_place_of_nginx() -> None:
+    read = read_by_compose("docker-compose.yaml", "docker-compose.caddy.yaml", FORETELL_DOMAIN="foretell.example.org")
+    assert read["nginx"]["profiles"] == ["replaced-by-caddy"]
+    assert [port["published"] for port in read["caddy"]["ports"]] == ["80", "443"]
+
+
+@pytest.mark.skipif(not has_compose(), reason="there is no docker compose here")
+@pytest.mark.parametrize(("token", "bots"), [("", 0), ("123456:AAbbCC", 1)])
+def test_compose_reads_it_as_meant(token: str, bots: int) -> None:
+    read = read_by_compose("docker-compose.yaml", TELEGRAM_TOKEN=token, FORETELL_HTTP_PORT="8080")
     assert read["bot"]["deploy"]["replicas"] == bots
     # The app hears that there is a bot, and not its token.
     assert read["app"]["environment"]["TELEGRAM_TOKEN"] == ("set" if token else "")

@@ -5,24 +5,22 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import cast
-from uuid import UUID
+from functools import partial
 
 import httpx
 import pytest
-from tests.containers import SERVICES, Stack, running_stack, wait_until
-from tests.faults.callers import Callers
-from tests.system import System
+from tests.containers import SERVICES, Stack, running_stack
+from tests.deploy.loaded import callers, settled
+from tests.e2e.test_bot import ENGLISH, converse
+from tests.telegram.people import Person
+from tests.telegram.server import telegram_server
 
 pytestmark = pytest.mark.timeout(1800)
 
 FLIGHT = {"carrier": "AA", "departure_time": "17:45", "distance_miles": 1389, "weather_code": 4}
 ASKED = {"model": "flight-delay", "input": FLIGHT}
 #: What is restarted while somebody asks.
-ROLLING = (
-    "app", "dispatcher", "ml-worker", "monitoring-service", "model-service", "preprocessing-service",
-)  # fmt: skip
+ROLLING = ("app", "dispatcher", "ml-worker", "monitoring-service", "model-service", "preprocessing-service")
 GIB = 1024**3
 
 
@@ -35,32 +33,6 @@ def stack() -> Iterator[Stack]:
 def client(stack: Stack) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=stack.url, timeout=60) as client:
         yield client
-
-
-def callers(stack: Stack, name: str) -> Callers:
-    """Clients of a new user who can pay everything, through nginx."""
-    token = stack.add_user(name, 1_000_000)
-    return Callers(cast(System, SimpleNamespace(url=stack.url)), UUID(int=0), token, body=None)
-
-
-def settled(stack: Stack, asked: Callers) -> Counter[str]:
-    """Wait until every prediction that was promised has ended; how they did."""
-    ended: dict[UUID, str] = {}
-    with httpx.Client(base_url=stack.url, timeout=60, headers=dict(asked._client.headers)) as client:
-
-        def all_ended() -> bool:
-            for each in set(asked.accepted.values()) - ended.keys():
-                answer = client.get(f"/predictions/{each}")
-                if answer.status_code == 503:
-                    return False
-                assert answer.status_code == 200, answer.text
-                if answer.json()["status"] == "queued":
-                    return False
-                ended[each] = answer.json()["status"]
-            return True
-
-        wait_until(all_ended, "predictions that were promised have ended", 300.0)
-    return Counter(ended.values())
 
 
 def test_the_first_day_of_a_user(stack: Stack, client: httpx.Client) -> None:
@@ -144,6 +116,29 @@ def _bytes(text: str) -> float:
     return float(number.rstrip("KMG")) * factor
 
 
+async def test_the_bot_talks_from_its_container(stack: Stack) -> None:
+    """Telegram is the tests' server, at this machine's address in the network of the containers."""
+    (app,) = stack.containers("app")
+    (gateway,) = {each["Gateway"] for each in app["NetworkSettings"]["Networks"].values() if each["Gateway"]}
+    async with telegram_server(host=gateway) as telegram:
+        settings = {"TELEGRAM_TOKEN": telegram.token, "TELEGRAM_API_URL": telegram.url}
+        try:
+            await asyncio.to_thread(partial(stack.compose, "up", "--detach", **settings))
+            await asyncio.to_thread(stack.wait_until_healthy, "app", "bot", "nginx")
+            person = Person(telegram, 1)
+            await converse(person, ENGLISH)
+            # What it knows is on its volume.
+            await asyncio.to_thread(stack.kill, "bot")
+            await asyncio.to_thread(stack.wait_until_healthy, "bot")
+            last = telegram.posts_in(person.id)[-1]
+            await person.types("/balance")
+            await person.sees_new(ENGLISH["left"], after=last)
+        finally:
+            await asyncio.to_thread(stack.compose, "up", "--detach", "--remove-orphans")
+    stack.wait_until_healthy()
+    assert stack.audit() == []
+
+
 async def test_five_workers_all_work(stack: Stack) -> None:
     done = stack.run(sys.executable, "-m", "foretell.cli", "scale", "5", "--engine", "docker")
     assert "Foretell runs with 5 workers now." in done
@@ -193,14 +188,7 @@ async def test_a_rolling_restart_drops_no_request(stack: Stack) -> None:
     asked = callers(stack, "roller")
     async with asked.calling(4, think_s=0.05):
         await asked.progress(5)
-        for service in (
-            "app",
-            "dispatcher",
-            "ml-worker",
-            "monitoring-service",
-            "model-service",
-            "preprocessing-service",
-        ):
+        for service in ROLLING:
             for container in stack.containers(service):
                 await asyncio.to_thread(stack.run, "docker", "restart", container["Id"])
                 await asyncio.to_thread(stack.wait_until_healthy, service)

@@ -26,6 +26,27 @@ async def _results_come_again(system: System) -> None:
             await asyncio.sleep(0.1)
 
 
+async def test_every_node_dies_in_turn_whoever_is_connected_to_it(
+    fresh_postgresql: str, rabbitmq_cluster: list[PrivateRabbitMQ], private_prefix: str, tmp_path: Path
+) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in rabbitmq_cluster)
+    system = Backends("servers", fresh_postgresql, f"amqp://guest:guest@{hosts}/", private_prefix).system(tmp_path)
+    async with system.running(workers=2):
+        callers = await new_callers(system)
+        async with callers.calling():
+            for node in rabbitmq_cluster:
+                await callers.progress(20)
+                await asyncio.to_thread(node.kill)
+                await callers.progress(20)
+                await _results_come_again(system)
+                await asyncio.to_thread(node.start)
+                await _results_come_again(system)
+        ended = await assert_promises_kept(system, callers)
+        assert not any("queue_rebuilt" in system.log_of(running) for running in system.processes)
+    assert set(callers.answers) == {202}
+    assert set(ended) == {("succeeded", None)}
+
+
 async def test_a_cluster_loses_its_leader_and_then_its_quorum(
     fresh_postgresql: str, rabbitmq_cluster: list[PrivateRabbitMQ], private_prefix: str, tmp_path: Path
 ) -> None:

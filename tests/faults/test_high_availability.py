@@ -51,6 +51,10 @@ async def test_any_one_of_them_dies(
                 # Whoever asks the other app notices nothing.
                 await _results_come_again(system, others, f"a {service} was killed")
                 await _results_come_again(system, callers, f"a {service} was killed, its own clients")
+            for number, node in enumerate(patroni_cluster.etcd):
+                await asyncio.to_thread(node.kill)
+                await _results_come_again(system, callers, f"node {number} of etcd was killed")
+                node.start()
             leader = await asyncio.to_thread(lambda: patroni_cluster.leader)
             await asyncio.to_thread(leader.kill)
             await _results_come_again(system, callers, "the primary was killed, with its Patroni")

@@ -11,17 +11,18 @@ Handler = Callable[[str, dict[str, str], bytes], Awaitable[tuple[int, Any]]]
 
 
 class HttpServer:
-    """Listens on a loopback port of its own."""
+    """Listens on a port of its own, on the loopback unless told otherwise."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, host: str = "127.0.0.1") -> None:
         self._handler = handler
+        self.host = host
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.port = 0
 
     async def start(self) -> None:
         """Listen; again on the same port after a `stop`."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -51,11 +51,11 @@ class Post:
 class TelegramServer:
     """One bot's Telegram."""
 
-    def __init__(self, limits: Limits | None = None, *, pre_checkout_s: float = 10.0) -> None:
+    def __init__(self, limits: Limits | None = None, *, pre_checkout_s: float = 10.0, host: str = "127.0.0.1") -> None:
         self.limits = limits or Limits()
         self.token = TOKEN
         self.username = "foretell_test_bot"
-        self._http = HttpServer(self._handle)
+        self._http = HttpServer(self._handle, host)
         self._changed = asyncio.Condition()
         self._updates: deque[dict[str, Any]] = deque()
         self._next_update = 1000
@@ -84,7 +84,7 @@ class TelegramServer:
     @property
     def url(self) -> str:
         """For `TELEGRAM_API_URL`."""
-        return f"http://127.0.0.1:{self._http.port}"
+        return f"http://{self._http.host}:{self._http.port}"
 
     async def start(self) -> None:
         """Be there (again, at the same address)."""

@@ -19,6 +19,7 @@ from foretell.local.services import SERVICES
 COMPOSE_FILE = "docker-compose.yaml"
 WORKERS = "ml-worker"
 _ASK_TIMEOUT_S = 20.0
+_TRIES = 5
 #: Services of a profile that nobody names now are ours all the same.
 _EVERY_PROFILE = ("--profile", "*")
 
@@ -65,6 +66,12 @@ class NoSuchService(ForetellError):
     code = "no_such_service"
 
 
+class ContainerGone(ForetellError):
+    """A container was replaced while it was asked about. Ask again."""
+
+    code = "container_gone"
+
+
 #: What Docker says, in small letters, and what we say of it.
 _KNOWN: tuple[tuple[str, type[ForetellError]], ...] = (
     ("permission denied while trying to connect", DockerForbidden),
@@ -72,6 +79,8 @@ _KNOWN: tuple[tuple[str, type[ForetellError]], ...] = (
     ("is the docker daemon running", EngineAway),
     ("error during connect", EngineAway),
     ("unknown command: docker compose", ComposeAbsent),
+    ("no such object", ContainerGone),
+    ("no such container", ContainerGone),
     ("'compose' is not a docker command", ComposeAbsent),
 )
 
@@ -92,13 +101,13 @@ class Compose:
     """The Docker Compose project of this checkout."""
 
     def __init__(self, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> None:
-        self._folder = folder or _folder()
+        self.folder = folder or _folder()
         self._environment = environment
 
     def check(self) -> None:
         """Raises `DockerAbsent` or `ComposeFileAbsent`."""
-        if not (self._folder / COMPOSE_FILE).is_file():
-            raise ComposeFileAbsent(folder=self._folder)
+        if not (self.folder / COMPOSE_FILE).is_file():
+            raise ComposeFileAbsent(folder=self.folder)
         if shutil.which("docker") is None:
             raise DockerAbsent
 
@@ -111,14 +120,25 @@ class Compose:
 
     def containers(self) -> list[Container]:
         """All of them but those that do something once and have done it. Raises `DockerFailed` and its kind."""
-        ids = self.ask("ps", "--all", "--quiet").split()
-        if not ids:
-            return []
-        found = [container_of(each) for each in json.loads(self._docker("inspect", *ids))]
+        found = [container_of(each) for each in self._inspected()]
         return sorted(
             (each for each in found if each.service not in ONCE or each.exit_code),
             key=lambda each: (each.service, len(each.name), each.name),
         )
+
+    def _inspected(self) -> list[dict[str, Any]]:
+        for tries_left in reversed(range(_TRIES)):
+            ids = self.ask("ps", "--all", "--quiet").split()
+            if not ids:
+                break
+            try:
+                inspected: list[dict[str, Any]] = json.loads(self._docker("inspect", *ids))
+                return inspected
+            except ContainerGone:
+                # Compose replaces containers while we look.
+                if not tries_left:
+                    raise
+        return []
 
     def services(self) -> list[str]:
         """What docker-compose.yaml names, those of profiles included."""
@@ -155,7 +175,9 @@ class Compose:
     def build(self) -> None:
         """Build our images, with Docker's own words on the terminal, since it takes minutes. Raises `DockerFailed`."""
         self.check()
-        status = subprocess.run(self.command("build"), check=False, env=self._docker_environment()).returncode  # noqa: S603
+        status = subprocess.run(  # noqa: S603 - our own arguments
+            self.command("build"), check=False, cwd=self.folder, env=self._docker_environment()
+        ).returncode
         if status:
             self._raise_if_full()
             raise DockerFailed(action="build", reason=f"exit code {status}; what it said stands above")
@@ -186,6 +208,7 @@ class Compose:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=self.folder,
             env=self._docker_environment(),
         )
 
@@ -200,9 +223,12 @@ class Compose:
     # What Docker says
 
     def command(self, *arguments: str, every_profile: bool = True) -> list[str]:
-        """The command line of Docker Compose for this project."""
+        """The command line of Docker Compose for this project, to be run in its folder.
+
+        It names no file: so COMPOSE_FILE, in the environment or in `.env`, adds others, as it does without us.
+        """
         profiles = _EVERY_PROFILE if every_profile else ()
-        return ["docker", "compose", "--file", str(self._folder / COMPOSE_FILE), *profiles, *arguments]
+        return ["docker", "compose", *profiles, *arguments]
 
     def _docker_environment(self) -> dict[str, str]:
         return {**self._environment, "COMPOSE_ANSI": "never", "COMPOSE_MENU": "false"}
@@ -234,6 +260,7 @@ class Compose:
                 capture_output=True,
                 text=True,
                 timeout=_ASK_TIMEOUT_S,
+                cwd=self.folder,
                 env=self._docker_environment(),
             )
         except subprocess.TimeoutExpired as error:

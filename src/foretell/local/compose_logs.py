@@ -41,7 +41,13 @@ class ComposeLogs:
         """What is written from now on, until Docker ends or nobody asks any more."""
         command = self._compose.command("logs", "--no-color", "--follow", "--tail", "0", *self._chosen)
         process = subprocess.Popen(  # noqa: S603 - our own arguments
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace", bufsize=1
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            cwd=self._compose.folder,
         )
         try:
             assert process.stdout is not None

@@ -46,6 +46,7 @@ _SECRETS = {
     "admin_token": _Secret("FORETELL_ADMIN_TOKEN"),
     "grafana_password": _Secret("FORETELL_GRAFANA_PASSWORD"),
     # Nobody types these: PostgreSQL and RabbitMQ of the installation know them from their first start on.
+    "erlang_cookie": _Secret(),
     "postgres_password": _Secret(),
     "database_password": _Secret(),
     "monitoring_database_password": _Secret(),
@@ -99,11 +100,16 @@ def _check(secret: _Secret, name: str, given: str, *, production: bool) -> None:
 def _files(found: Mapping[str, str], environment: Mapping[str, str], *, production: bool) -> dict[str, dict[str, str]]:
     """What stands in each service's folder: settings by their names, and what PostgreSQL and others read."""
 
+    servers = environment.get("FORETELL_POSTGRES_HOSTS") or "postgres:5432"
+    # Of several, whichever takes writes.
+    which = "?target_session_attrs=read-write" if "," in servers else ""
+    nodes = environment.get("FORETELL_RABBITMQ_HOSTS") or "rabbitmq:5672"
+
     def database(user: str, password: str) -> str:
-        return f"postgresql://{user}:{found[password]}@postgres:5432/{user}"
+        return f"postgresql://{user}:{found[password]}@{servers}/{user}{which}"
 
     def broker(user: str) -> str:
-        return f"amqp://{user}:{found[f'rabbitmq_{user}']}@rabbitmq:5672/"
+        return f"amqp://{user}:{found[f'rabbitmq_{user}']}@{nodes}/"
 
     token = {"FORETELL_MONITORING_TOKEN": found["monitoring_token"]} if "monitoring_token" in found else {}
     bot = {"FORETELL_BOT_SECRET": found["bot_secret"]}
@@ -143,6 +149,7 @@ def _files(found: Mapping[str, str], environment: Mapping[str, str], *, producti
         "rabbitmq": {
             "definitions.json": json.dumps(definitions(passwords, guest_looks=not production), indent=1),
             "operator_password": passwords[OPERATOR],
+            "erlang_cookie": found["erlang_cookie"],
         },
         "prometheus": {"monitoring-token": found.get("monitoring_token", "")},
         "grafana": {"admin_password": found["grafana_password"]},

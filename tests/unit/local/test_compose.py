@@ -18,6 +18,7 @@ from foretell.local.compose import (
     Compose,
     ComposeAbsent,
     ComposeFileAbsent,
+    ContainerGone,
     DockerAbsent,
     DockerFailed,
     DockerForbidden,
@@ -41,6 +42,7 @@ from pathlib import Path
 here = Path({here!r})
 with (here / "asked").open("a") as asked:
     asked.write(json.dumps(sys.argv[1:]) + "\\n")
+(here / "asked_in").write_text(str(Path.cwd()))
 for words, answer, error, status in json.loads((here / "answers").read_text()):
     if set(words) <= set(sys.argv[1:]):
         sys.stdout.write(answer)
@@ -94,9 +96,9 @@ class Docker:
         self.answer(*others, ("ps", ids, "", 0), ("inspect", json.dumps(containers), "", 0))
 
     def asked(self) -> list[str]:
-        """What it was asked, without the file and the profiles, which stand in every call."""
+        """What it was asked, without the profiles, which stand in every call."""
         calls = [json.loads(line) for line in (self.folder / "asked").read_text().splitlines()]
-        return [" ".join(call[3:] if call[0] == "compose" else call).removeprefix("--profile * ") for call in calls]
+        return [" ".join(call[1:] if call[0] == "compose" else call).removeprefix("--profile * ") for call in calls]
 
 
 @pytest.fixture
@@ -152,6 +154,13 @@ def test_what_it_is_asked(folder: Path, docker: Docker) -> None:
         "up --detach --no-deps --no-recreate --scale ml-worker=7 ml-worker",
         "down --remove-orphans",
     ]
+
+
+def test_it_is_asked_in_the_folder_and_of_no_file_in_particular(folder: Path, docker: Docker) -> None:
+    """So that COMPOSE_FILE, in the environment or in `.env` there, adds others."""
+    Compose(folder).services()
+    assert docker.asked() == ["config --services"]
+    assert (docker.folder / "asked_in").read_text() == str(folder)
 
 
 def test_the_first_start_has_as_many_workers_as_the_file_says(folder: Path, docker: Docker) -> None:
@@ -215,6 +224,15 @@ def test_what_docker_refuses_is_said_in_our_words(
         assert "something new" in refused.value.message
     if error is DiskFull:
         assert "/somewhere" in refused.value.message
+
+
+def test_a_container_that_is_replaced_while_it_is_looked_at_is_looked_at_again(folder: Path, docker: Docker) -> None:
+    docker.answer(("ps", "0123456789ab\n", "", 0), ("inspect", "[]", "Error: No such object: 0123456789ab", 1))
+    with pytest.raises(ContainerGone):
+        Compose(folder).containers()
+    asked = [call.split()[0] for call in docker.asked()]
+    assert asked == ["ps", "inspect"] * (len(asked) // 2)
+    assert len(asked) > 2
 
 
 def test_running_means_that_there_is_a_container(folder: Path, docker: Docker) -> None:

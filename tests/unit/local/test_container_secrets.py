@@ -67,6 +67,18 @@ def test_a_service_sees_its_own_and_nothing_else(folder: Path) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o400
 
 
+def test_several_servers_stand_in_the_addresses(folder: Path) -> None:
+    several = {"FORETELL_POSTGRES_HOSTS": "one:5432,two:5432", "FORETELL_RABBITMQ_HOSTS": "a:5672,b:5672"}
+    write_secrets(folder, several)
+    url = (folder / "app" / "FORETELL_DATABASE_URL").read_text().strip()
+    assert url.endswith("@one:5432,two:5432/foretell?target_session_attrs=read-write")
+    assert (folder / "ml-worker" / "FORETELL_BROKER_URL").read_text().strip().endswith("@a:5672,b:5672/")
+    write_secrets(folder, {})
+    assert (folder / "app" / "FORETELL_DATABASE_URL").read_text().strip() == (
+        url.replace("one:5432,two:5432", "postgres:5432").partition("?")[0]
+    )
+
+
 def test_the_app_can_start_with_them_in_production(folder: Path) -> None:
     write_secrets(folder, {"FORETELL_ENVIRONMENT": "production"})
     environment = {"FORETELL_SECRETS_DIR": str(folder / "app")}
