@@ -7,26 +7,25 @@ a test may stop and kill.
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import asyncpg
 import psutil
 import pytest
-from sqlalchemy.engine import make_url
 
 from foretell.domain.migrations.run import migrate
 from foretell.kit.database import Database
+from tests.asides import run_aside
 from tests.ports import free_port
+from tests.postgresql_databases import DatabasePool, new_postgresql, postgresql_template
 
 _USUAL_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
 _PATIENCE_S = 60.0
@@ -212,26 +211,27 @@ def postgresql_url() -> Iterator[str]:
 @pytest.fixture
 def fresh_postgresql(postgresql_url: str) -> Iterator[str]:
     """The URL of an empty database that is the test's own."""
-    with _new_postgresql(postgresql_url) as url:
+    with new_postgresql(postgresql_url) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def _migrated_postgresql(postgresql_url: str) -> Iterator[str]:
-    """The name of a migrated database that others are copied from, which takes no longer than making empty ones."""
-    with _new_postgresql(postgresql_url) as url:
-        run_aside(_migrate(url))
-        name = make_url(url).database
-        assert name is not None
-        # Whoever is connected, be it PostgreSQL's own housekeeping, would be in the way of a copy.
-        run_aside(_execute(postgresql_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+    with postgresql_template(postgresql_url, _migrate) as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def _postgresql_pool(postgresql_url: str, _migrated_postgresql: str) -> Iterator[DatabasePool]:
+    pool = DatabasePool(postgresql_url, _migrated_postgresql)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
 def postgresql_with_tables(postgresql_url: str, _migrated_postgresql: str) -> Iterator[str]:
-    """The URL of a migrated database without rows that is the test's own."""
-    with _new_postgresql(postgresql_url, _migrated_postgresql) as url:
+    """The URL of a migrated database without rows that is the test's own, and was nobody's before."""
+    with new_postgresql(postgresql_url, _migrated_postgresql) as url:
         yield url
 
 
@@ -256,8 +256,11 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
             shutil.copy(request.getfixturevalue("_migrated_sqlite"), file)
         yield f"sqlite:///{file}"
         return
-    template = request.getfixturevalue("_migrated_postgresql") if migrated else None
-    with _new_postgresql(request.getfixturevalue("postgresql_url"), template) as url:
+    if migrated:
+        with request.getfixturevalue("_postgresql_pool").database() as url:
+            yield url
+        return
+    with new_postgresql(request.getfixturevalue("postgresql_url")) as url:
         yield url
 
 
@@ -301,28 +304,11 @@ async def without_standby(url: str) -> AsyncIterator[None]:
         await operator.close()
 
 
-def run_aside(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end in another thread, so that it can be done inside and outside of an event loop."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
 def missing(what: str) -> NoReturn:
     """Skip the test for want of `what`; on the build server, where nothing may be missing, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
-
-
-@contextlib.contextmanager
-def _new_postgresql(server_url: str, template: str | None = None) -> Iterator[str]:
-    """The URL of a new database, empty or a copy of `template`, that is gone afterwards."""
-    name = f"foretell_test_{secrets.token_hex(6)}"
-    run_aside(_execute(server_url, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))
-    try:
-        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
-    finally:
-        run_aside(_execute(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
 async def _migrate(url: str) -> None:

@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from foretell.contracts import queues
+from tests.asides import run_aside
 from tests.faults.faulty_model import write_faulty_model
 from tests.fork_server import ForkServer
-from tests.services_database import run_aside
 from tests.system import System
 
 #: Sweeps that look often, so that tests need not wait long; but a message that was lost stays lost for the length of a

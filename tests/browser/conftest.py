@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from tests.asides import run_aside
 from tests.browser.odd_model import write_odd_model
-from tests.services_database import missing, run_aside
+from tests.services_database import missing
 from tests.services_system import Backends
 from tests.system import System
 

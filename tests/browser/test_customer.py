@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.asides import run_aside
 from tests.browser.conftest import PASSWORD, Visit
-from tests.services_database import run_aside
 from tests.system import System
 
 # Each waits patiently: a machine that does much else is slow.

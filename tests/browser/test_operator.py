@@ -2,8 +2,8 @@
 
 import pytest
 from playwright.sync_api import expect
+from tests.asides import run_aside
 from tests.browser.conftest import Visit
-from tests.services_database import run_aside
 from tests.system import System
 
 from foretell.kit.database import Database

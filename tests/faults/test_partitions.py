@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+from tests.asides import run_aside
 from tests.faults.callers import FAULT_SECONDS, Callers, new_callers
 from tests.faults.partitioned import MONITORING, HealthWatch, PartitionedSystem
 from tests.faults.promises import assert_promises_kept
 from tests.network import HUB_ADDRESS, Direction, Network
 from tests.ports import free_port
-from tests.services_database import PrivatePostgresql, postgresql_programs, run_aside
+from tests.services_database import PrivatePostgresql, postgresql_programs
 from tests.services_rabbitmq import PrivateRabbitMQ, rabbitmq_programs
 
 from foretell.kit.clock import now

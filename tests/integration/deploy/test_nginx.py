@@ -14,8 +14,8 @@ import httpx
 import numpy
 import pytest
 import tritonclient.http
+from tests.asides import run_aside
 from tests.ports import free_port
-from tests.services_database import run_aside
 from tests.services_nginx import NewNginx, PrivateNginx, running
 from tests.system import FLIGHT, System
 

@@ -9,7 +9,8 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 from sqlalchemy import text
-from tests.services_database import PrivatePostgresql, run_aside, without_standby
+from tests.asides import run_aside
+from tests.services_database import PrivatePostgresql, without_standby
 from tests.services_pgbouncer import PrivatePgbouncer
 
 from foretell.domain.migrations.run import migrate

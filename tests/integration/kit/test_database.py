@@ -18,7 +18,8 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text, inser
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog.testing import capture_logs
-from tests.services_database import PrivatePostgresql, run_aside
+from tests.asides import run_aside
+from tests.services_database import PrivatePostgresql
 
 from foretell.kit import deadline
 from foretell.kit.database import (

@@ -21,6 +21,9 @@ from foretell.services.monitoring.alerts.channels import channels_of
 from foretell.services.monitoring.alerts.settings import AlertSettings
 from foretell.services.monitoring.alerts.throttle import Throttle
 
+#: In which `house_of` has its tables.
+pytestmark = pytest.mark.usefixtures("monitoring_file_url")
+
 AT_ONCE = {"metric": "backlog", "by": ["queue"], "above": 10, "resolve_for_s": 0}
 KEY = b"a key of thirty-two bytes, or so"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -82,7 +85,7 @@ async def test_a_webhook_is_signed_as_standard_webhooks_says(tmp_path: Path, rec
 async def test_without_a_secret_it_is_not_signed(tmp_path: Path, receiver: Receiver) -> None:
     settings = AlertSettings(alert_webhook_urls=(SecretStr(receiver.url),))
     async with alerting(
-        f"sqlite:///{tmp_path / 'm.db'}", tmp_path, only(backlog=AT_ONCE), channels_of(settings)
+        f"sqlite:///{tmp_path / 'monitoring.db'}", tmp_path, only(backlog=AT_ONCE), channels_of(settings)
     ) as house:
         await fire(house)
         await house.sender.send_due()

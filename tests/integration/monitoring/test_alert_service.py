@@ -75,8 +75,8 @@ async def service_of(url: str, folder: Path, **settings: Any) -> AsyncIterator[S
 
 
 @pytest.fixture
-async def service(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with service_of(empty_database_url, tmp_path) as service:
+async def service(monitoring_database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with service_of(monitoring_database_url, tmp_path) as service:
         yield service
 
 

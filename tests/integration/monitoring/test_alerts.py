@@ -35,12 +35,12 @@ class Make(Protocol):
 
 
 @pytest.fixture
-def make(empty_database_url: str, tmp_path: Path) -> Make:
+def make(monitoring_database_url: str, tmp_path: Path) -> Make:
     """Alerting that writes for one webhook, and sends nothing by itself."""
     channel = Webhook("http://127.0.0.1:9/hook", None, "en", 1.0)
 
     def made(rules: str, throttle: Throttle = Throttle()) -> AbstractAsyncContextManager[Alerting]:  # noqa: B008
-        return alerting(empty_database_url, tmp_path, rules, {channel.name: channel}, throttle)
+        return alerting(monitoring_database_url, tmp_path, rules, {channel.name: channel}, throttle)
 
     return made
 

@@ -86,13 +86,13 @@ class World:
 
 
 @pytest.fixture
-async def world(empty_database_url: str, tmp_path: Path) -> AsyncIterator[World]:
+async def world(monitoring_database_url: str, tmp_path: Path) -> AsyncIterator[World]:
     folder = tmp_path / "models"
     (folder / "none").mkdir(parents=True)
     shutil.copytree(
         shipped_folder() / "flight_delay", folder / "flights", ignore=shutil.ignore_patterns("__pycache__", "report*")
     )
-    settings = MonitoringSettings(monitoring_database_url=empty_database_url, data_dir=tmp_path, models_dir=folder)
+    settings = MonitoringSettings(monitoring_database_url=monitoring_database_url, data_dir=tmp_path, models_dir=folder)
     database = MonitoringDatabase(settings)
     try:
         await migrate(database)

@@ -16,8 +16,8 @@ from foretell.services.monitoring.storage.instances import Instance
 
 
 @pytest.fixture
-async def service(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Watching]:
-    async with watching(empty_database_url, tmp_path) as service:
+async def service(monitoring_database_url: str, tmp_path: Path) -> AsyncIterator[Watching]:
+    async with watching(monitoring_database_url, tmp_path) as service:
         yield service
 
 

@@ -19,8 +19,8 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-async def service(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Watching]:
-    async with watching(empty_database_url, tmp_path) as service:
+async def service(monitoring_database_url: str, tmp_path: Path) -> AsyncIterator[Watching]:
+    async with watching(monitoring_database_url, tmp_path) as service:
         yield service
 
 

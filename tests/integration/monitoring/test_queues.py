@@ -86,15 +86,14 @@ class Post:
 
 
 @pytest.fixture(params=["rabbitmq", "sqlite"])
-async def post(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Post]:
+async def post(request: pytest.FixtureRequest, monitoring_file_url: str, tmp_path: Path) -> AsyncIterator[Post]:
     url, prefix = f"sqlite:///{tmp_path / 'broker.db'}", ""
     if request.param == "rabbitmq":
         url, prefix = request.getfixturevalue("rabbitmq_url"), request.getfixturevalue("broker_prefix")
     broker = await connect(url, name="test", prefix=prefix)
     try:
         await until(lambda: broker.connected)
-        database = f"sqlite:///{tmp_path / 'monitoring.db'}"
-        async with watching(database, tmp_path, broker_url=url, broker_prefix=prefix) as watched:
+        async with watching(monitoring_file_url, tmp_path, broker_url=url, broker_prefix=prefix) as watched:
             yield Post(watched.client, broker, url)
     finally:
         await broker.close()

@@ -21,8 +21,8 @@ FLIGHTS = {"model": "flight-delay", "version": "1.0.0"}
 
 
 @pytest.fixture
-async def watched(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Watching]:
-    async with watching(empty_database_url, tmp_path) as service:
+async def watched(monitoring_database_url: str, tmp_path: Path) -> AsyncIterator[Watching]:
+    async with watching(monitoring_database_url, tmp_path) as service:
         yield service
 
 
