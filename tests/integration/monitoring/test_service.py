@@ -154,11 +154,11 @@ def stored(service: ServiceProcess) -> list[str]:
     return [each["message"] for each in answer.json()]
 
 
-def test_it_comes_up_goes_down_and_remembers(monitoring_database_url: str, tmp_path: Path) -> None:
-    with started(tmp_path, monitoring_database_url) as service:
+def test_it_comes_up_goes_down_and_remembers(empty_database_url: str, tmp_path: Path) -> None:
+    with started(tmp_path, empty_database_url) as service:
         assert httpx.post(f"{service.url}/logs", json=record("one")).status_code == 200
         assert service.stop() == 0
-    with started(tmp_path, monitoring_database_url) as service:
+    with started(tmp_path, empty_database_url) as service:
         assert stored(service) == ["one"]
         # What a start does not need is not loaded.
         maps = Path(f"/proc/{service.process.pid}/maps")
@@ -167,9 +167,9 @@ def test_it_comes_up_goes_down_and_remembers(monitoring_database_url: str, tmp_p
         assert [each for each in service.lines("request_finished") if each.get("route") == "/logs"] == []
 
 
-def test_what_was_answered_is_there_after_a_kill(monitoring_database_url: str, tmp_path: Path) -> None:
+def test_what_was_answered_is_there_after_a_kill(empty_database_url: str, tmp_path: Path) -> None:
     answered: list[str] = []
-    with started(tmp_path, monitoring_database_url) as service:
+    with started(tmp_path, empty_database_url) as service:
 
         def send(sender: int) -> None:
             with httpx.Client(base_url=service.url) as client:
@@ -192,7 +192,7 @@ def test_what_was_answered_is_there_after_a_kill(monitoring_database_url: str, t
         for each in senders:
             each.join()
     assert len(answered) >= 1_000
-    with started(tmp_path, monitoring_database_url) as service:
+    with started(tmp_path, empty_database_url) as service:
         found: set[str] = set()
         url = "/reports/logs?limit=10000"
         while url:
