@@ -82,11 +82,11 @@ class Odd:
 """
 
 
-def write_odd_model(models: Path) -> None:
+def write_odd_model(models: Path, version: str = "2.0.0") -> None:
     """Put the package into the folder `models`."""
-    package = models / NAME
+    package = models / f"{NAME}-{version}"
     package.mkdir(parents=True, exist_ok=True)
-    (package / "model.toml").write_text(_MANIFEST, encoding="utf-8")
+    (package / "model.toml").write_text(_MANIFEST.replace("2.0.0", version), encoding="utf-8")
     code = package / "model.py"
     code.write_text(_MODEL, encoding="utf-8")
     scope: dict[str, Any] = {"__name__": "odd_model"}

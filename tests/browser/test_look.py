@@ -1,11 +1,11 @@
 """Every page, at every width, in both themes and languages: nothing sticks out, and axe-core finds nothing."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 from tests.browser.conftest import Visit
+from tests.browser.looks import LOOKS, axe_core, findings, settled, sticks_out, wrong_with
 
 # Each waits patiently: a machine that does much else is slow.
 pytestmark = pytest.mark.timeout(900)
@@ -14,41 +14,18 @@ PAGES = (
     *("/ui/models", "/ui/models/flight-delay", "/ui/models/odd", "/ui/models/sentiment", "/ui/history", "/ui/balance"),
     *("/ui/keys", "/ui/webhooks", "/ui/telegram", "/ui/account", "/ui/nothing-here"),
 )
-LOOKS = [(1280, "light", "en-US"), (360, "dark", "ru-RU"), (320, "light", "ru-RU")]
-
-
-def findings(page: Page, axe: str) -> list[str]:
-    """What axe-core finds on the page as it is: WCAG 2.2, A and AA, and its best practices."""
-    # Not as a script of the page, which its policy would refuse.
-    page.evaluate(axe)
-    found: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [
-        f"{violation['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
-        for violation in found["violations"]
-        for node in violation["nodes"]
-    ]
-
-
-def sticks_out(page: Page) -> int:
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
-
-
-def settled(page: Page) -> None:
-    """Everything that was asked for is there."""
-    expect(page.locator("h1")).to_be_visible()
-    expect(page.locator(".waiting")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("width", "scheme", "locale"), LOOKS)
 def test_every_page_is_whole(visit: Visit, web: Path, width: int, scheme: str, locale: str) -> None:
-    axe = (web / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    axe = axe_core(web)
     visitor = visit(width=width, scheme=scheme, locale=locale)
     page = visitor.open("/")
     wrong = {}
     for path in ("/", "/ui/sign-in", "/ui/sign-up"):
         page.goto(visitor.url + path)
         settled(page)
-        wrong[path] = [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+        wrong[path] = wrong_with(page, axe)
     page.close()
     page = visitor.signed_up("/ui/models/flight-delay")
     page.locator("form.ask [role=group] button").first.click()
@@ -57,11 +34,11 @@ def test_every_page_is_whole(visit: Visit, web: Path, width: int, scheme: str, l
     wrong["an answer"] = findings(page, axe)
     page.goto(visitor.url + page.locator("section a[href^='/ui/predictions/']").get_attribute("href"))
     settled(page)
-    wrong["a prediction"] = [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+    wrong["a prediction"] = wrong_with(page, axe)
     for path in PAGES:
         page.goto(visitor.url + path)
         settled(page)
-        wrong[path] = [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+        wrong[path] = wrong_with(page, axe)
     assert {path: found for path, found in wrong.items() if found} == {}
 
 

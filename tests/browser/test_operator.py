@@ -12,7 +12,8 @@ from foretell.kit.database import Database
 pytestmark = pytest.mark.timeout(900)
 
 
-async def _promote(product: System, name: str) -> None:
+async def promote(product: System, name: str) -> None:
+    """Make somebody an operator, as the command line does."""
     database = Database(product.database_url)
     try:
         async with database.transaction() as connection:
@@ -26,7 +27,7 @@ def test_an_operator_finds_a_customer_and_grants_and_it_stands_in_the_journal(vi
     customer.signed_up()
     operator = visit()
     page = operator.signed_up()
-    run_aside(_promote(product, operator.name))
+    run_aside(promote(product, operator.name))
     page.reload()
     page.get_by_role("link", name="Operator").click()
     # There is no monitoring service in this system: the page says so, and the rest works.

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from foretell.contracts.reports.drift import NotCompared as NotCompared
 from foretell.inference.small_files import Unfit, read_small
 from foretell.kit.errors import ForetellError
 
@@ -110,14 +111,6 @@ def write_reference(folder: Path, reference: Reference) -> None:
     draft = folder / f".{FILE}"
     draft.write_bytes(text + b"\n")
     draft.replace(folder / FILE)
-
-
-class NotCompared(msgspec.Struct, frozen=True):
-    """A feature or output that the look for drift passes over, and why."""
-
-    name: str
-    part: Literal["feature", "output"]
-    reason: str
 
 
 def not_compared(

@@ -60,6 +60,7 @@ async def test_one_glance_says_whether_it_is_all_right(operator: httpx.AsyncClie
     [
         *(f"/admin/reports/{name}" for name in ("overview", "health", "throughput", "latency", "errors", "workers")),
         *("/admin/reports/queues", "/admin/reports/revenue", "/admin/reports/drift", "/admin/reports/metrics"),
+        "/admin/reports/shadows",
         *("/admin/workers", "/admin/queues", "/admin/alerts", "/admin/alerts/rules", "/admin/logs"),
     ],
 )
@@ -77,7 +78,7 @@ async def test_what_it_does_not_know_is_refused_by_name(operator: httpx.AsyncCli
     assert wrong.json()["errors"][0]["parameter"] == "window"
     other = await operator.get("/admin/reports/latency", params={"colour": "red"})
     is_problem(other, 422, "invalid_request")
-    assert (await operator.get("/admin/reports/secrets")).status_code == 422
+    assert (await operator.get("/admin/reports/secrets")).status_code == 404
 
 
 async def test_without_a_monitoring_service_it_says_so(
@@ -237,5 +238,13 @@ async def test_versions_stand_side_by_side(operator: httpx.AsyncClient, ada: Acc
     compared = (await operator.get("/admin/models/flight-delay/comparison")).json()
     (version,) = compared["versions"]
     assert (version["version"], version["succeeded"], version["queued"], version["failed"]) == ("1.0.0", 1, 1, 0)
+    assert 0 <= version["p50_running_s"] <= version["p95_running_s"]
     assert version["mean_running_s"] >= 0
     assert compared["shadows"] == []
+    label, probability = compared["answers"]
+    assert (label["field"], label["title"]["en"], label["versions"][0]["mean"]) == ("prediction", "Prediction", None)
+    (share,) = label["versions"][0]["shares"]
+    assert share["share"] == 1.0
+    assert share["label"]["en"] in ("On time", "Delayed")
+    assert (probability["field"], probability["versions"][0]["shares"]) == ("probability", [])
+    assert 0 <= probability["versions"][0]["mean"] <= 1

@@ -44,7 +44,7 @@ def by(items: list[dict[str, Any]], *names: str) -> dict[Any, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["health", "latency", "throughput", "errors", "workers", "queues", "revenue", "overview"]
+    "name", ["health", "latency", "throughput", "errors", "workers", "queues", "shadows", "revenue", "overview"]
 )
 async def test_nothing_was_heard_of_yet(watched: Watching, name: str) -> None:
     report = await watched.get(f"/reports/{name}")
@@ -120,6 +120,43 @@ async def test_a_process_that_starts_again_counts_from_zero(watched: Watching, b
     health = await watched.get("/reports/health")
     # One name is one instance: the process before it is history.
     assert [len(service["instances"]) for service in health["services"]] == [1]
+
+
+async def test_latency_goes_on_over_time(watched: Watching, began: datetime) -> None:
+    dispatcher = Process(watched, "dispatcher", "dispatcher-1", began)
+    await dispatcher.say(ago(minutes=5, seconds=1))
+    dispatcher.observe("foretell_prediction_duration_seconds", [0.2] * 10, **FLIGHTS)
+    await dispatcher.say(ago(minutes=4))
+    await dispatcher.say(ago(minutes=1))
+    dispatcher.observe("foretell_prediction_duration_seconds", [30.0] * 20, **FLIGHTS)
+    await dispatcher.say(ago(seconds=1))
+    assert (await watched.get("/reports/latency"))["points"] == []
+    report = await watched.get("/reports/latency", points=5)
+    points = report["points"]
+    assert len(points) == 5
+    assert points[-1]["at"] == report["until"]
+    assert sum(point["count"] for point in points) == pytest.approx(report["all_predictions"]["count"], abs=3)
+    assert points[0]["p95_s"] < 1 < 20 < points[-1]["p50_s"]
+    # Nothing was settled meanwhile.
+    assert points[2] == {"at": points[2]["at"], "count": 0, "mean_s": None, "p50_s": None, "p95_s": None, "p99_s": None}
+
+
+async def test_what_shadows_said_is_counted(watched: Watching, began: datetime) -> None:
+    beside = {**FLIGHTS, "shadow": "2.0.0"}
+    worker = Process(watched, "ml_worker", "worker-1", began)
+    worker.count("foretell_shadow_tasks_total", 1000, **beside, outcome="failed")
+    await worker.say(ago(minutes=6))
+    worker.count("foretell_shadow_tasks_total", 90, **beside, outcome="same")
+    worker.count("foretell_shadow_tasks_total", 10, **beside, outcome="different")
+    worker.observe("foretell_shadow_difference", [0.0] * 90 + [0.2] * 10, **beside, field="probability")
+    await worker.say(ago(seconds=1))
+    (found,) = (await watched.get("/reports/shadows"))["items"]
+    assert (found["model"], found["version"], found["shadow"]) == ("flight-delay", "1.0.0", "2.0.0")
+    assert (found["same"], found["different"], found["failed"]) == (90, 10, 0)
+    (number,) = found["differences"]
+    assert (number["field"], number["count"]) == ("probability", 100)
+    assert number["mean"] == pytest.approx(0.02)
+    assert number["p50"] < 0.01 < number["p95"]
 
 
 async def test_what_a_killed_worker_did_still_counts(watched: Watching, began: datetime) -> None:

@@ -1,24 +1,20 @@
-import { ask } from "../api/client";
+import { useState } from "preact/hooks";
+import { call, type Schemas } from "../api/client";
+import { Pick } from "../parts/pick";
 import { ActButton, Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { Table } from "../parts/table";
 import { said, t, textOf, type Words } from "../words";
 import { useLive } from "./live";
-import { State, Table } from "./table";
+import { State } from "./state";
 
-interface Alert {
-  id: string;
-  rule: string;
-  severity: string;
-  state: string;
-  pending_since: string;
-  fired_at: string | null;
-  resolved_at: string | null;
-  silenced_until?: string | null;
-  summary: Words;
-}
+type Alert = Schemas["ShownAlert"];
+
+/** For how many minutes an alert may be silenced. */
+const SILENCES = ["60", "480", "1440", "10080"];
 
 export function Alerts() {
-  const alerts = useLive<{ open: Alert[]; resolved: Alert[] }>("/admin/alerts", 3000);
+  const alerts = useLive("alerts", (signal) => call("get", "/admin/alerts", { signal }));
   return (
     <Show loaded={alerts} rows={5}>
       {({ open, resolved }) => (
@@ -30,29 +26,7 @@ export function Alerts() {
           ) : (
             <ul class="stack">
               {open.map((alert) => (
-                <li key={alert.id} class="card row apart">
-                  <span class="grow">
-                    <strong>{alert.rule}</strong> <State state={alert.severity} /> <State state={alert.state} />
-                    <p>{said(alert.summary)}</p>
-                    <p class="small muted">
-                      {t("since")} <Moment at={alert.fired_at ?? alert.pending_since} ago />
-                      {alert.silenced_until && (
-                        <>
-                          {" "}
-                          · {textOf("o_silenced")} <Moment at={alert.silenced_until} />
-                        </>
-                      )}
-                    </p>
-                  </span>
-                  <ActButton
-                    act={async () => {
-                      await ask("post", `/admin/alerts/${encodeURIComponent(alert.id)}/silence`, { minutes: 60 });
-                      alerts.reload();
-                    }}
-                  >
-                    {textOf("o_silence")}
-                  </ActButton>
-                </li>
+                <Open key={alert.id} alert={alert} changed={alerts.reload} />
               ))}
             </ul>
           )}
@@ -60,13 +34,14 @@ export function Alerts() {
             <>
               <h2>{textOf("o_resolved")}</h2>
               <Table
+                labelled
                 label={textOf("o_resolved")}
                 rows={resolved}
                 id={(each) => each.id}
                 columns={[
                   { name: textOf("o_alerts"), cell: (each) => each.rule },
                   { name: textOf("o_state"), cell: (each) => <State state={each.severity} /> },
-                  { name: textOf("o_why"), cell: (each) => said(each.summary) },
+                  { name: textOf("o_why"), cell: (each) => textOfAlert(each.summary) },
                   {
                     name: t("when"),
                     cell: (each) => each.resolved_at && <Moment at={each.resolved_at} ago />,
@@ -80,4 +55,49 @@ export function Alerts() {
       )}
     </Show>
   );
+}
+
+function Open({ alert, changed }: { alert: Alert; changed: () => void }) {
+  const [minutes, setMinutes] = useState(SILENCES[0] ?? "60");
+  const silence = async (length: number): Promise<void> => {
+    const path = { alert_id: alert.id };
+    await call("post", "/admin/alerts/{alert_id}/silence", { path, body: { minutes: length } });
+    changed();
+  };
+  const action = textOfAlert(alert.action);
+  return (
+    <li class="card stack tight">
+      <div class="row">
+        <strong>{alert.rule}</strong> <State state={alert.severity} /> <State state={alert.state} />
+        {alert.silenced_until && (
+          <span class="chip">
+            {textOf("o_silenced")} <Moment at={alert.silenced_until} />
+          </span>
+        )}
+      </div>
+      <p>{textOfAlert(alert.summary)}</p>
+      {action && (
+        <p>
+          <strong>{textOf("o_whatToDo")}</strong> {action}
+        </p>
+      )}
+      <p class="small muted">
+        {t("since")} <Moment at={alert.fired_at ?? alert.pending_since} ago />
+      </p>
+      <div class="row end">
+        {alert.silenced_until && <ActButton act={() => silence(0)}>{textOf("o_endSilence")}</ActButton>}
+        <Pick
+          label={textOf("o_silenceFor")}
+          value={minutes}
+          options={SILENCES.map((each) => [each, textOf(`o_m${each}`)])}
+          pick={setMinutes}
+        />
+        <ActButton act={() => silence(Number(minutes))}>{textOf("o_silence")}</ActButton>
+      </div>
+    </li>
+  );
+}
+
+function textOfAlert(texts: Readonly<Record<string, string>>): string {
+  return said(texts as unknown as Words);
 }

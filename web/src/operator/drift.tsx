@@ -1,21 +1,17 @@
+import { useState } from "preact/hooks";
+import { call, type Schemas } from "../api/client";
+import { Pick } from "../parts/pick";
 import { Empty, Show } from "../parts/states";
-import { formatNumber, textOf } from "../words";
+import { Moment } from "../parts/status";
+import { formatNumber, formatPercent, formatSeconds, textOf } from "../words";
+import { Distribution } from "./distribution";
 import { useLive } from "./live";
-import { State, Table } from "./table";
+import { State } from "./state";
 
-interface Finding {
-  part: string;
-  name: string;
-  status: string;
-  psi?: number | null;
-  reasons: string[];
-}
-interface DriftAnswer {
-  versions: { model: string; version: string; status: string; reason?: string | null; findings?: Finding[] }[];
-}
+type Version = Schemas["VersionFinding"];
 
 export function Drift() {
-  const drift = useLive<DriftAnswer>("/admin/reports/drift", 15_000);
+  const drift = useLive("drift", (signal) => call("get", "/admin/reports/drift", { signal }), 15_000);
   return (
     <Show loaded={drift} rows={6}>
       {({ versions }) =>
@@ -24,36 +20,73 @@ export function Drift() {
         ) : (
           <>
             {versions.map((each) => (
-              <section key={`${each.model} ${each.version}`} class="card stack">
-                <div class="row apart">
-                  <h2>
-                    {each.model} {each.version}
-                  </h2>
-                  <State state={each.status} />
-                </div>
-                {each.reason && <p class="muted">{each.reason}</p>}
-                {(each.findings ?? []).length > 0 && (
-                  <Table
-                    label={`${each.model} ${each.version}`}
-                    rows={each.findings ?? []}
-                    id={(finding) => `${finding.part} ${finding.name}`}
-                    columns={[
-                      { name: textOf("o_route"), cell: (finding) => `${finding.part}: ${finding.name}` },
-                      { name: textOf("o_state"), cell: (finding) => <State state={finding.status} /> },
-                      {
-                        name: "PSI",
-                        cell: (finding) => (finding.psi == null ? "–" : formatNumber(finding.psi, 3)),
-                        right: true,
-                      },
-                      { name: textOf("o_why"), cell: (finding) => finding.reasons.join("; ") },
-                    ]}
-                  />
-                )}
-              </section>
+              <VersionCard key={`${each.model} ${each.version}`} found={each} />
             ))}
           </>
         )
       }
     </Show>
+  );
+}
+
+function VersionCard({ found }: { found: Version }) {
+  const windows = found.windows ?? [];
+  const [chosen, setChosen] = useState<string | null>(null);
+  // The longest window that has enough rows tells how the version is.
+  const telling = windows.findLast((each) => each.status !== "not_enough_data") ?? windows.at(-1);
+  const shown = windows.find((each) => String(each.window_s) === chosen) ?? telling;
+  return (
+    <section class="card stack">
+      <div class="row apart">
+        <h2>
+          {found.model} {found.version}
+        </h2>
+        <State state={found.status} />
+      </div>
+      {found.reason && <p class="muted">{found.reason}</p>}
+      {shown && (
+        <>
+          <div class="row apart">
+            <Pick
+              label={textOf("o_span")}
+              value={String(shown.window_s)}
+              options={windows.map((each) => [String(each.window_s), formatSeconds(each.window_s)])}
+              pick={setChosen}
+            />
+            <span class="small muted">
+              {textOf("o_rowsOf", { rows: shown.rows, passed: shown.passed })} · <Moment at={found.computed_at} ago />
+            </span>
+          </div>
+          <div class="distributions">
+            {shown.fields.map((field) => (
+              <FieldShown key={`${field.part} ${field.name}`} field={field} />
+            ))}
+          </div>
+        </>
+      )}
+    </section>
+  );
+}
+
+function FieldShown({ field }: { field: Schemas["FieldFinding"] }) {
+  const name = `${textOf(`o_part_${field.part}`)}: ${field.name}`;
+  const shares = (["missing_share", "out_of_range_share", "unseen_share"] as const).filter((each) => field[each]);
+  return (
+    <section class="stack tight" aria-label={name}>
+      <div class="row apart">
+        <h3>{name}</h3>
+        <State state={field.status} />
+      </div>
+      {field.distribution && <Distribution name={name} shares={field.distribution} />}
+      <p class="small muted">
+        {field.psi == null ? textOf("o_rowsNeeded", { n: field.rows_needed }) : `PSI ${formatNumber(field.psi, 3)}`}
+        {shares.map((each) => ` · ${textOf(`o_${each}`)} ${formatPercent(field[each] ?? 0)}`)}
+      </p>
+      {field.reasons.map((reason) => (
+        <p key={reason} class="small">
+          {reason}
+        </p>
+      ))}
+    </section>
   );
 }

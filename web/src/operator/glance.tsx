@@ -1,29 +1,15 @@
+import { call, type Schemas } from "../api/client";
 import { Show } from "../parts/states";
+import { Table } from "../parts/table";
 import { formatNumber, formatSeconds, textOf } from "../words";
 import { useLive } from "./live";
-import { State, Table } from "./table";
+import { State } from "./state";
 
-interface Overview {
-  overview: {
-    status: string;
-    firing: { rule: string; severity: string; summary: string }[];
-    services: { service: string; state: string; healthy: number; expected: number }[];
-    requests_per_s: number;
-    settled_per_s: number;
-    errors_per_minute: number;
-    workers: number;
-    workers_busy: number;
-    queues: { queue: string; ready: number; oldest_task_age_s?: number | null }[];
-    dead_letters: number;
-    alerts_firing: number;
-    revenue_credits: number;
-  } | null;
-  problems: Record<string, string>;
-}
+type Overview = Schemas["Overview"];
 
 /** One look that answers: is it all right? */
 export function Glance() {
-  const loaded = useLive<Overview>("/admin/overview");
+  const loaded = useLive("overview", (signal) => call("get", "/admin/overview", { signal }));
   return (
     <Show loaded={loaded} rows={8}>
       {({ overview, problems }) => (
@@ -40,7 +26,7 @@ export function Glance() {
   );
 }
 
-function Known({ overview }: { overview: NonNullable<Overview["overview"]> }) {
+function Known({ overview }: { overview: Overview }) {
   const good = overview.status === "healthy" && overview.alerts_firing === 0;
   const ready = overview.queues.reduce((sum, queue) => sum + queue.ready, 0);
   const oldest = Math.max(0, ...overview.queues.map((queue) => queue.oldest_task_age_s ?? 0));
@@ -81,6 +67,7 @@ function Known({ overview }: { overview: NonNullable<Overview["overview"]> }) {
       </dl>
       <h2>{textOf("o_services")}</h2>
       <Table
+        labelled
         label={textOf("o_services")}
         rows={overview.services}
         id={(each) => each.service}

@@ -2,10 +2,10 @@ import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import { Empty, Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { Table } from "../parts/table";
 import { useLoad } from "../state/load";
 import { t, textOf } from "../words";
 import { Pager } from "./pager";
-import { Table } from "./table";
 
 /** Who did what, and what it changed. Nobody can change it. */
 export function Journal({ subject }: { subject?: string }) {
@@ -24,6 +24,7 @@ export function Journal({ subject }: { subject?: string }) {
         ) : (
           <>
             <Table
+              labelled
               label={textOf("o_journal")}
               rows={items}
               id={(each) => each.id}

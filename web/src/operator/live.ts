@@ -1,16 +1,15 @@
 import { useEffect, useRef } from "preact/hooks";
-import { ask } from "../api/client";
 import { useLoad, type Loaded } from "../state/load";
 
-/** Something of `/admin` that is asked for again and again while somebody looks. The answer is believed to be a `T`. */
-export function useLive<T>(url: string, everyMs = 3000): Loaded<T> {
-  const loaded = useLoad(url, (signal) => ask<T>("get", url, undefined, { signal }));
+/** Something that is asked for again and again while somebody looks. `key`: as `useLoad` has it. */
+export function useLive<T>(key: string, load: (signal: AbortSignal) => Promise<T>, everyMs = 3000): Loaded<T> {
+  const loaded = useLoad(key, load);
   const { busy } = loaded;
   const latest = useRef(loaded);
   latest.current = loaded;
   useEffect(() => {
     // The next look begins when the last has ended: a slow answer never makes a second one wait.
-    if (busy || everyMs <= 0) return undefined;
+    if (busy) return undefined;
     const timer = setTimeout(() => {
       if (!document.hidden) latest.current.reload();
     }, everyMs);

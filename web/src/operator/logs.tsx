@@ -1,36 +1,43 @@
+import { Component, type ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ask, queryOf } from "../api/client";
+import { call, queryOf, type Schemas } from "../api/client";
 import { Pick } from "../parts/pick";
 import { Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { usePlace } from "../router";
 import { useLoad } from "../state/load";
-import { t, textOf } from "../words";
-import { State } from "./table";
+import { t, textOf, useLanguage } from "../words";
+import { State } from "./state";
 
-interface LogLine {
-  timestamp: string;
-  service: string;
-  instance?: string | null;
-  level: string;
-  message: string;
+type LogLine = Schemas["ShownRecord"];
+/** A line with a number of its own, by which it is known while others come. */
+interface Numbered {
+  number: number;
+  line: LogLine;
 }
 
-const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
+const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"] as const;
+const SERVICES = [
+  ...["app", "dispatcher", "ml_worker", "model_service", "preprocessing_service", "monitoring_service"],
+  ...["telegram_bot"],
+];
 /** More lines are on no screen, and memory is not for ever. */
 const MOST = 500;
 /** Lines come in hundreds: they are drawn together. */
 const GATHER_MS = 250;
 
 export function Logs() {
+  const { query: place } = usePlace();
   const [typed, setTyped] = useState("");
   const [text, setText] = useState("");
-  const [level, setLevel] = useState("INFO");
+  const [level, setLevel] = useState<string>("INFO");
+  const [service, setService] = useState(place.get("service") ?? "");
   const [follow, setFollow] = useState(false);
-  const query = queryOf({ text, min_level: level, limit: 200 });
-  const found = useLoad(`logs ${query}`, (signal) =>
-    ask<LogLine[]>("get", `/admin/logs${query}`, undefined, { signal }),
+  const wanted = { text: text || undefined, min_level: level, service: service || undefined };
+  const found = useLoad(`logs ${queryOf(wanted)}`, async (signal) =>
+    numbered(await call("get", "/admin/logs", { query: { ...wanted, limit: 200 }, signal })),
   );
-  const fresh = useFollowed(follow, queryOf({ text, min_level: level, follow: true }));
+  const { lines: fresh, broken } = useFollowed(follow, queryOf({ ...wanted, follow: true }));
   return (
     <>
       <form
@@ -38,6 +45,7 @@ export function Logs() {
         onSubmit={(event) => {
           event.preventDefault();
           setText(typed);
+          found.reload();
         }}
       >
         <span class="pick">
@@ -46,6 +54,12 @@ export function Logs() {
           </label>
           <input id="log-text" type="search" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} />
         </span>
+        <Pick
+          label={textOf("o_service")}
+          value={service}
+          options={[["", t("all")], ...SERVICES.map((each) => [each, each] as const)]}
+          pick={setService}
+        />
         <Pick label={textOf("o_level")} value={level} options={LEVELS.map((each) => [each, each])} pick={setLevel} />
         <button class="button" type="submit">
           {textOf("o_search")}
@@ -55,6 +69,11 @@ export function Logs() {
           {textOf("o_follow")}
         </label>
       </form>
+      {broken && (
+        <p class="notice warn" role="status">
+          {textOf("o_followBroken")}
+        </p>
+      )}
       <Show loaded={found} rows={10}>
         {(lines) => <Lines lines={[...lines, ...fresh].slice(-MOST)} />}
       </Show>
@@ -62,20 +81,31 @@ export function Logs() {
   );
 }
 
-/** What comes while somebody follows, in the order in which it came. */
-function useFollowed(on: boolean, query: string): readonly LogLine[] {
-  const [lines, setLines] = useState<readonly LogLine[]>([]);
+let count = 0;
+
+function numbered(lines: readonly LogLine[]): readonly Numbered[] {
+  return lines.map((line) => ({ number: (count += 1), line }));
+}
+
+/** What comes while somebody follows, in the order in which it came; and whether nothing comes any more. */
+function useFollowed(on: boolean, query: string): { lines: readonly Numbered[]; broken: boolean } {
+  const [lines, setLines] = useState<readonly Numbered[]>([]);
+  const [broken, setBroken] = useState(false);
   const gathered = useRef<LogLine[]>([]);
   useEffect(() => {
     setLines([]);
+    setBroken(false);
     if (!on) return undefined;
     const source = new EventSource(`/admin/logs${query}`);
     let timer: ReturnType<typeof setTimeout> | undefined;
+    source.addEventListener("open", () => setBroken(false));
+    // The browser tries again by itself, and says nothing of it.
+    source.addEventListener("error", () => setBroken(true));
     source.addEventListener("log", (event: MessageEvent<string>) => {
       gathered.current.push(JSON.parse(event.data) as LogLine);
       timer ??= setTimeout(() => {
         timer = undefined;
-        const news = gathered.current;
+        const news = numbered(gathered.current.slice(-MOST));
         gathered.current = [];
         setLines((now) => [...now, ...news].slice(-MOST));
       }, GATHER_MS);
@@ -86,14 +116,15 @@ function useFollowed(on: boolean, query: string): readonly LogLine[] {
       source.close();
     };
   }, [on, query]);
-  return lines;
+  return { lines, broken };
 }
 
-function Lines({ lines }: { lines: readonly LogLine[] }) {
+function Lines({ lines }: { lines: readonly Numbered[] }) {
+  const language = useLanguage();
   if (lines.length === 0) return <p class="muted">{textOf("o_noLogs")}</p>;
   return (
     <div class="table-frame" tabIndex={0} role="log" aria-live="off" aria-label={textOf("o_logs")}>
-      <table>
+      <table class="rows">
         <thead>
           <tr>
             <th scope="col">{t("when")}</th>
@@ -103,24 +134,47 @@ function Lines({ lines }: { lines: readonly LogLine[] }) {
           </tr>
         </thead>
         <tbody>
-          {lines
-            .map((line, index) => (
-              <tr key={`${line.timestamp} ${index}`}>
-                <td>
-                  <Moment at={line.timestamp} />
-                </td>
-                <td>
-                  <State state={line.level.toLowerCase()} />
-                </td>
-                <td>{line.instance ?? line.service}</td>
-                <td>
-                  <code>{line.message}</code>
-                </td>
-              </tr>
-            ))
-            .reverse()}
+          {lines.map(({ number, line }) => <Line key={number} line={line} language={language} />).reverse()}
         </tbody>
       </table>
     </div>
+  );
+}
+
+/** One line. It never changes, so it is drawn once, however many come after it. */
+class Line extends Component<{ line: LogLine; language: string }> {
+  override shouldComponentUpdate(next: { line: LogLine; language: string }): boolean {
+    return next.line !== this.props.line || next.language !== this.props.language;
+  }
+
+  override render(): ComponentChildren {
+    const { line } = this.props;
+    return (
+      <tr>
+        <td>
+          <Moment at={String(line.timestamp)} />
+        </td>
+        <td>
+          <State state={line.level.toLowerCase()} />
+        </td>
+        <td>{line.instance ?? line.service}</td>
+        <td class="whole">
+          <code>{line.message}</code>
+          <Fields fields={line.fields} />
+        </td>
+      </tr>
+    );
+  }
+}
+
+/** What a line says besides its message, for whoever wants it. */
+function Fields({ fields }: { fields: LogLine["fields"] }) {
+  const given = Object.entries(fields ?? {});
+  if (given.length === 0) return null;
+  return (
+    <span class="small muted">
+      {" "}
+      {given.map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ")}
+    </span>
   );
 }

@@ -5,6 +5,7 @@ import { say } from "../parts/messages";
 import { ActButton, Show } from "../parts/states";
 import { useLoad } from "../state/load";
 import { formatPercent, said, textOf } from "../words";
+import { Comparison } from "./comparison";
 import { Upload } from "./upload";
 
 type Model = Schemas["OverseenModel"];
@@ -51,6 +52,7 @@ function ModelCard({ model, changed }: { model: Model; changed: () => void }) {
         <Traffic model={model} changed={changed} />
         <Price model={model} changed={changed} />
       </div>
+      <Comparison model={model} />
     </section>
   );
 }

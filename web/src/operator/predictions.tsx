@@ -3,10 +3,10 @@ import { call } from "../api/client";
 import { Pick } from "../parts/pick";
 import { Empty, Show } from "../parts/states";
 import { Moment, Status } from "../parts/status";
+import { Table } from "../parts/table";
 import { useLoad } from "../state/load";
 import { t, textOf } from "../words";
 import { Pager } from "./pager";
-import { Table } from "./table";
 
 type Which = "queued" | "succeeded" | "failed" | "canceled";
 const STATUSES: readonly Which[] = ["queued", "succeeded", "failed", "canceled"];
@@ -41,6 +41,7 @@ export function Predictions() {
               <Empty>{t("nothingFits")}</Empty>
             ) : (
               <Table
+                labelled
                 label={textOf("o_predictions")}
                 rows={items}
                 id={(each) => each.id}

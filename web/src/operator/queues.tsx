@@ -1,43 +1,24 @@
 import { useState } from "preact/hooks";
-import { ask } from "../api/client";
+import { call, type Schemas } from "../api/client";
 import { Confirm } from "../parts/dialog";
 import { say } from "../parts/messages";
 import { ActButton, Show } from "../parts/states";
+import { Table } from "../parts/table";
 import { useLoad } from "../state/load";
 import { formatNumber, formatSeconds, textOf } from "../words";
 import { useLive } from "./live";
-import { Table } from "./table";
-
-interface QueueRow {
-  queue: string;
-  ready: number;
-  oldest_task_age_s: number | null;
-  dead_letters: number;
-}
-interface Letter {
-  message_id: string;
-  kind: string;
-  model: string | null;
-  version: string | null;
-  tasks: number | null;
-  size_bytes: number;
-  redriven: number;
-  reason: string | null;
-}
-interface Moved {
-  moved: number;
-}
 
 const MOST = 1000;
 
 export function Queues() {
-  const queues = useLive<{ items: QueueRow[] }>("/admin/queues", 2000);
+  const queues = useLive("queues", (signal) => call("get", "/admin/queues", { signal }), 2000);
   const [open, setOpen] = useState("");
   return (
     <>
       <Show loaded={queues} rows={4}>
         {({ items }) => (
           <Table
+            labelled
             label={textOf("o_queues")}
             rows={items}
             id={(each) => each.queue}
@@ -69,12 +50,12 @@ export function Queues() {
 }
 
 function Dead({ queue, changed }: { queue: string; changed: () => void }) {
-  const path = `/admin/queues/${encodeURIComponent(queue)}`;
-  const dead = useLoad(path, (signal) =>
-    ask<{ count: number; items: Letter[] }>("get", `${path}/dead?limit=100`, undefined, { signal }),
+  const path = { queue };
+  const dead = useLoad(`dead ${queue}`, (signal) =>
+    call("get", "/admin/queues/{queue}/dead", { path, query: { limit: 100 }, signal }),
   );
   const [discarding, setDiscarding] = useState(false);
-  const done = ({ moved }: Moved): void => {
+  const done = ({ moved }: Schemas["MovedLetters"]): void => {
     say(textOf("o_moved", { n: moved }));
     dead.reload();
     changed();
@@ -91,7 +72,11 @@ function Dead({ queue, changed }: { queue: string; changed: () => void }) {
           ) : (
             <>
               <div class="row">
-                <ActButton act={async () => done(await ask<Moved>("post", `${path}/redrive`, { limit: MOST }))}>
+                <ActButton
+                  act={async () =>
+                    done(await call("post", "/admin/queues/{queue}/redrive", { path, body: { limit: MOST } }))
+                  }
+                >
                   {textOf("o_redrive")}
                 </ActButton>
                 <button class="button danger" type="button" onClick={() => setDiscarding(true)}>
@@ -99,13 +84,14 @@ function Dead({ queue, changed }: { queue: string; changed: () => void }) {
                 </button>
               </div>
               <Table
+                labelled
                 label={textOf("o_deadLetters")}
                 rows={items}
                 id={(each) => each.message_id}
                 columns={[
                   { name: "id", cell: (each) => <code>{each.message_id.slice(0, 13)}</code> },
                   { name: textOf("o_route"), cell: (each) => `${each.kind} ${each.model ?? ""} ${each.version ?? ""}` },
-                  { name: "n", cell: (each) => each.tasks ?? "–", right: true },
+                  { name: "n", cell: (each) => formatNumber(each.tasks), right: true },
                   { name: textOf("o_size"), cell: (each) => `${formatNumber(each.size_bytes)} B`, right: true },
                   { name: textOf("o_redriven"), cell: (each) => formatNumber(each.redriven), right: true },
                   { name: textOf("o_why"), cell: (each) => each.reason ?? "–" },
@@ -115,7 +101,9 @@ function Dead({ queue, changed }: { queue: string; changed: () => void }) {
                 <Confirm
                   title={textOf("o_discardAsk", { queue })}
                   action={textOf("o_discard")}
-                  act={async () => done(await ask<Moved>("post", `${path}/discard`, { confirm: count }))}
+                  act={async () =>
+                    done(await call("post", "/admin/queues/{queue}/discard", { path, body: { confirm: count } }))
+                  }
                   close={() => setDiscarding(false)}
                 >
                   <p>{textOf("o_discardSays", { n: count })}</p>

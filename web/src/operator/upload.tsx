@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { upload, type Schemas } from "../api/client";
 import { Failure } from "../parts/states";
 import { textOf } from "../words";
-import { State } from "./table";
+import { State } from "./state";
 
 /** A package that comes from this computer: checked, and installed if it is ready. */
 export function Upload({ installed }: { installed: () => void }) {

@@ -5,11 +5,12 @@ import { Field, useSending, wrongOf } from "../parts/form";
 import { say } from "../parts/messages";
 import { Empty, Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { Table } from "../parts/table";
 import { useLoad } from "../state/load";
 import { formatNumber, t, textOf } from "../words";
 import { Journal } from "./journal";
 import { Pager } from "./pager";
-import { State, Table } from "./table";
+import { State } from "./state";
 
 type Details = Schemas["OverseenUserDetails"];
 
@@ -47,6 +48,7 @@ export function Users() {
           ) : (
             <>
               <Table
+                labelled
                 label={textOf("o_users")}
                 rows={items}
                 id={(each) => each.id}

@@ -5,6 +5,7 @@ import { LazyPlot } from "../parts/lazy_plot";
 import { say } from "../parts/messages";
 import { Empty, Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { Table } from "../parts/table";
 import { Title } from "../parts/title";
 import { usePlace } from "../router";
 import { balance, type User, session } from "../state/session";
@@ -207,41 +208,33 @@ function Statement({ mark }: { mark: string }) {
 
 function Movements({ items }: { items: readonly Schemas["Transaction"][] }) {
   return (
-    <div class="table-frame">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">{t("what")}</th>
-            <th scope="col">{t("when")}</th>
-            <th scope="col" class="to-right">
-              {t("available")}
-            </th>
-            <th scope="col" class="to-right">
-              {t("held")}
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {items.map((item) => (
-            <tr key={item.id}>
-              <td>
-                {item.prediction_id ? (
-                  <a href={`/ui/predictions/${item.prediction_id}`}>{t(`movement_${item.kind}` as Key)}</a>
-                ) : (
-                  <span>{t(`movement_${item.kind}` as Key)}</span>
-                )}
-                {(item.note ?? item.reference) && <p class="small muted">{item.note ?? item.reference}</p>}
-              </td>
-              <td>
-                <Moment at={item.created_at} />
-              </td>
-              <td class="number to-right">{signed(item.available_change)}</td>
-              <td class="number to-right muted">{signed(item.held_change)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table
+      label={t("statement")}
+      rows={items}
+      id={(item) => item.id}
+      columns={[
+        {
+          name: t("what"),
+          cell: (item) => (
+            <>
+              {item.prediction_id ? (
+                <a href={`/ui/predictions/${item.prediction_id}`}>{t(`movement_${item.kind}` as Key)}</a>
+              ) : (
+                <span>{t(`movement_${item.kind}` as Key)}</span>
+              )}
+              {(item.note ?? item.reference) && <p class="small muted">{item.note ?? item.reference}</p>}
+            </>
+          ),
+        },
+        { name: t("when"), cell: (item) => <Moment at={item.created_at} /> },
+        { name: t("available"), cell: (item) => signed(item.available_change), right: true },
+        {
+          name: t("held"),
+          cell: (item) => <span class="muted">{signed(item.held_change)}</span>,
+          right: true,
+        },
+      ]}
+    />
   );
 }
 

@@ -7,6 +7,7 @@ import { CancelButton } from "../model/cancel";
 import { Pick } from "../parts/pick";
 import { Empty, Failure, Show } from "../parts/states";
 import { Credits, Moment, Status } from "../parts/status";
+import { Table } from "../parts/table";
 import { Title } from "../parts/title";
 import { go, usePlace } from "../router";
 import { useLoad } from "../state/load";
@@ -187,63 +188,55 @@ function useLive(reload: () => void): void {
 
 function Rows({ items, models, reload }: { items: readonly Prediction[]; models: Models; reload: () => void }) {
   return (
-    <div class="table-frame">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">{t("model")}</th>
-            <th scope="col">{t("result")}</th>
-            <th scope="col">{t("status")}</th>
-            <th scope="col">{t("asked")}</th>
-            <th scope="col" class="to-right">
-              {t("took")}
-            </th>
-            <th scope="col" class="to-right">
-              {t("cost")}
-            </th>
-            <th scope="col">
-              <span class="unseen">{t("actions")}</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {items.map((item) => (
-            <Row key={item.id} item={item} model={models.get(item.model)} reload={reload} />
-          ))}
-        </tbody>
-      </table>
-    </div>
-  );
-}
-
-function Row({ item, model, reload }: { item: Prediction; model: Schemas["Model"] | undefined; reload: () => void }) {
-  const total = item.timings?.total_s;
-  return (
-    <tr>
-      <td>
-        <a href={`/ui/predictions/${item.id}`}>{model ? said(model.title) : item.model}</a>
-      </td>
-      <td>{item.status === "succeeded" ? <strong>{shortly(model, item.output)}</strong> : item.error?.message}</td>
-      <td>
-        <Status status={item.status} />
-      </td>
-      <td>
-        <Moment at={item.created_at} />
-      </td>
-      <td class="number to-right">{total == null ? "" : formatSeconds(total)}</td>
-      <td class="to-right">
-        {item.status === "succeeded" ? <Credits n={item.price} /> : <span class="muted">–</span>}
-      </td>
-      <td class="to-right whole">
-        {item.status === "queued" ? (
-          <CancelButton id={item.id} done={reload} little />
-        ) : (
-          <a class="button little quiet" href={`/ui/models/${encodeURIComponent(item.model)}?again=${item.id}`}>
-            {t("again")}
-          </a>
-        )}
-      </td>
-    </tr>
+    <Table
+      label={t("history")}
+      rows={items}
+      id={(each) => each.id}
+      columns={[
+        {
+          name: t("model"),
+          cell: (each) => {
+            const model = models.get(each.model);
+            return <a href={`/ui/predictions/${each.id}`}>{model ? said(model.title) : each.model}</a>;
+          },
+        },
+        {
+          name: t("result"),
+          cell: (each) =>
+            each.status === "succeeded" ? (
+              <strong>{shortly(models.get(each.model), each.output)}</strong>
+            ) : (
+              each.error?.message
+            ),
+        },
+        { name: t("status"), cell: (each) => <Status status={each.status} /> },
+        { name: t("asked"), cell: (each) => <Moment at={each.created_at} /> },
+        {
+          name: t("took"),
+          cell: (each) => (each.timings?.total_s == null ? "" : formatSeconds(each.timings.total_s)),
+          right: true,
+        },
+        {
+          name: t("cost"),
+          cell: (each) => (each.status === "succeeded" ? <Credits n={each.price} /> : <span class="muted">–</span>),
+          right: true,
+        },
+        {
+          name: t("actions"),
+          cell: (each) =>
+            each.status === "queued" ? (
+              <CancelButton id={each.id} done={reload} little />
+            ) : (
+              <a class="button little quiet" href={`/ui/models/${encodeURIComponent(each.model)}?again=${each.id}`}>
+                {t("again")}
+              </a>
+            ),
+          right: true,
+          unnamed: true,
+          whole: true,
+        },
+      ]}
+    />
   );
 }
 

@@ -5,6 +5,7 @@ import { Confirm } from "../parts/dialog";
 import { Field, useSending, wrongOf } from "../parts/form";
 import { Empty, Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { Table } from "../parts/table";
 import { Title } from "../parts/title";
 import { useLoad } from "../state/load";
 import { t } from "../words";
@@ -82,48 +83,36 @@ function NewKey({ made }: { made: (key: Schemas["CreatedApiKey"]) => void }) {
 
 function KeyTable({ items, end }: { items: readonly Schemas["ApiKey"][]; end: (key: Schemas["ApiKey"]) => void }) {
   return (
-    <div class="table-frame">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">{t("name")}</th>
-            <th scope="col">{t("beginsWith")}</th>
-            <th scope="col">{t("made")}</th>
-            <th scope="col">{t("lastUse")}</th>
-            <th scope="col">
-              <span class="unseen">{t("actions")}</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {items.map((key) => (
-            <tr key={key.id}>
-              <td>
-                <strong>{key.name}</strong>
-              </td>
-              <td>
-                <code>{key.prefix}…</code>
-              </td>
-              <td>
-                <Moment at={key.created_at} />
-              </td>
-              <td>
-                {key.last_used_at ? <Moment at={key.last_used_at} ago /> : <span class="muted">{t("never")}</span>}
-              </td>
-              <td class="to-right whole">
-                <button
-                  class="button little danger"
-                  type="button"
-                  aria-label={`${t("revoke")}: ${key.name}`}
-                  onClick={() => end(key)}
-                >
-                  {t("revoke")}
-                </button>
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table
+      label={t("keys")}
+      rows={items}
+      id={(key) => key.id}
+      columns={[
+        { name: t("name"), cell: (key) => <strong>{key.name}</strong> },
+        { name: t("beginsWith"), cell: (key) => <code>{key.prefix}…</code> },
+        { name: t("made"), cell: (key) => <Moment at={key.created_at} /> },
+        {
+          name: t("lastUse"),
+          cell: (key) =>
+            key.last_used_at ? <Moment at={key.last_used_at} ago /> : <span class="muted">{t("never")}</span>,
+        },
+        {
+          name: t("actions"),
+          cell: (key) => (
+            <button
+              class="button little danger"
+              type="button"
+              aria-label={`${t("revoke")}: ${key.name}`}
+              onClick={() => end(key)}
+            >
+              {t("revoke")}
+            </button>
+          ),
+          right: true,
+          unnamed: true,
+          whole: true,
+        },
+      ]}
+    />
   );
 }

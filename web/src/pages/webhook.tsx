@@ -7,6 +7,7 @@ import { Field, useSending, wrongOf } from "../parts/form";
 import { say } from "../parts/messages";
 import { ActButton, Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { Table } from "../parts/table";
 import { Title } from "../parts/title";
 import { go } from "../router";
 import { useLoad } from "../state/load";
@@ -241,58 +242,51 @@ function Deliveries({ webhook, reload }: { webhook: Webhook; reload: () => void 
 const COLORS = { delivered: "good", failed: "warn", given_up: "bad" };
 
 function DeliveryTable({ items, webhook }: { items: readonly Schemas["Delivery"][]; webhook: Webhook }) {
+  const sendAgain = async (sequence: number): Promise<void> => {
+    const path = { webhook_id: webhook.id };
+    await call("post", "/webhooks/{webhook_id}/redeliver", { path, body: { sequence } });
+    say(t("eventsGoOut", { n: 1 }));
+  };
   return (
-    <div class="table-frame">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">{t("event")}</th>
-            <th scope="col">{t("outcome")}</th>
-            <th scope="col">{t("answerWas")}</th>
-            <th scope="col">{t("when")}</th>
-            <th scope="col" class="to-right">
-              {t("took")}
-            </th>
-            <th scope="col">
-              <span class="unseen">{t("actions")}</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {items.map((item) => (
-            <tr key={item.id}>
-              <td>
-                <span class="number">{item.sequence}</span> <code>{item.type}</code>
-              </td>
-              <td>
-                <span class={`chip ${COLORS[item.outcome]}`}>{t(`outcome_${item.outcome}` as Key)}</span>{" "}
-                <span class="small muted">{t("attempt", { n: item.attempt })}</span>
-              </td>
-              <td>{item.status_code ?? item.error}</td>
-              <td>
-                <Moment at={item.at} />
-              </td>
-              <td class="number to-right">{formatSeconds(item.duration_ms / 1000)}</td>
-              <td class="to-right whole">
-                {item.type !== "webhook.test" && (
-                  <ActButton
-                    kind="little"
-                    act={async () => {
-                      await call("post", "/webhooks/{webhook_id}/redeliver", {
-                        path: { webhook_id: webhook.id },
-                        body: { sequence: item.sequence },
-                      });
-                      say(t("eventsGoOut", { n: 1 }));
-                    }}
-                  >
-                    {t("sendAgain")}
-                  </ActButton>
-                )}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table
+      label={t("deliveries")}
+      rows={items}
+      id={(item) => item.id}
+      columns={[
+        {
+          name: t("event"),
+          cell: (item) => (
+            <>
+              <span class="number">{item.sequence}</span> <code>{item.type}</code>
+            </>
+          ),
+        },
+        {
+          name: t("outcome"),
+          cell: (item) => (
+            <>
+              <span class={`chip ${COLORS[item.outcome]}`}>{t(`outcome_${item.outcome}` as Key)}</span>{" "}
+              <span class="small muted">{t("attempt", { n: item.attempt })}</span>
+            </>
+          ),
+        },
+        { name: t("answerWas"), cell: (item) => item.status_code ?? item.error },
+        { name: t("when"), cell: (item) => <Moment at={item.at} /> },
+        { name: t("took"), cell: (item) => formatSeconds(item.duration_ms / 1000), right: true },
+        {
+          name: t("actions"),
+          cell: ({ type, sequence }) =>
+            type !== "webhook.test" &&
+            sequence !== null && (
+              <ActButton kind="little" act={() => sendAgain(sequence)}>
+                {t("sendAgain")}
+              </ActButton>
+            ),
+          right: true,
+          unnamed: true,
+          whole: true,
+        },
+      ]}
+    />
   );
 }

@@ -88,27 +88,39 @@ export function said(words: Words | null | undefined): string {
   return words ? words[language()] : "";
 }
 
+const numberFormats = new Map<string, Intl.NumberFormat>();
+const dateFormats = new Map<string, Intl.DateTimeFormat>();
+
+/** Making a format takes longer than a hundred uses of it. */
+function numberFormat(options: Intl.NumberFormatOptions): Intl.NumberFormat {
+  const key = language() + JSON.stringify(options);
+  const made = numberFormats.get(key) ?? new Intl.NumberFormat(language(), options);
+  numberFormats.set(key, made);
+  return made;
+}
+
+function dateFormat(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
+  const key = language() + JSON.stringify(options);
+  const made = dateFormats.get(key) ?? new Intl.DateTimeFormat(language(), options);
+  dateFormats.set(key, made);
+  return made;
+}
+
 export function formatNumber(value: number, digits?: number): string {
-  return new Intl.NumberFormat(language(), {
-    maximumFractionDigits: digits ?? 6,
-    minimumFractionDigits: digits ?? 0,
-  }).format(value);
+  return numberFormat({ maximumFractionDigits: digits ?? 6, minimumFractionDigits: digits ?? 0 }).format(value);
 }
 
 export function formatPercent(value: number): string {
-  return new Intl.NumberFormat(language(), { style: "percent", maximumFractionDigits: 1 }).format(value);
+  return numberFormat({ style: "percent", maximumFractionDigits: 1 }).format(value);
 }
 
 /** A moment that the API wrote, in the time zone of whoever reads. */
 export function formatMoment(iso: string, exact = false): string {
-  return new Intl.DateTimeFormat(language(), {
-    dateStyle: "medium",
-    timeStyle: exact ? "medium" : "short",
-  }).format(new Date(iso));
+  return dateFormat({ dateStyle: "medium", timeStyle: exact ? "medium" : "short" }).format(new Date(iso));
 }
 
 export function formatDay(iso: string): string {
-  return new Intl.DateTimeFormat(language(), { day: "numeric", month: "short", timeZone: "UTC" }).format(new Date(iso));
+  return dateFormat({ day: "numeric", month: "short", timeZone: "UTC" }).format(new Date(iso));
 }
 
 /** A length of time, as short as it can be said: 4 ms, 1.3 s, 5 min, 2 h. */
@@ -123,7 +135,7 @@ export function formatSeconds(seconds: number): string {
           : seconds < 48 * 3600
             ? [Math.round(seconds / 3600), "hour"]
             : [Math.round(seconds / 86400), "day"];
-  return new Intl.NumberFormat(language(), { style: "unit", unit, unitDisplay: "short" }).format(value);
+  return numberFormat({ style: "unit", unit, unitDisplay: "short" }).format(value);
 }
 
 /** "5 minutes ago", "in 10 seconds". */

@@ -18,6 +18,7 @@ from foretell.contracts.http.access import (
 from foretell.contracts.http.accounts import About, AccountClosing, NewUser, PasswordChange, User, UserChange
 from foretell.contracts.http.admin_models import (
     CheckFinding,
+    ComparedField,
     ModelComparison,
     ModelsStamp,
     NewPrice,
@@ -28,8 +29,11 @@ from foretell.contracts.http.admin_models import (
     PackageChecked,
     PackageName,
     ShadowDid,
+    ShadowNumber,
     TrafficRule,
     UnavailableModel,
+    ValueShare,
+    VersionAnswers,
     VersionDid,
 )
 from foretell.contracts.http.admin_operations import MovedLetters, NewDiscard, NewRedrive, NewSilence
@@ -85,6 +89,7 @@ __all__ = [
     "Balance",
     "BalanceChange",
     "CheckFinding",
+    "ComparedField",
     "CreatedApiKey",
     "CreatedWebhook",
     "Credentials",
@@ -142,6 +147,7 @@ __all__ = [
     "SessionStart",
     "Sessions",
     "ShadowDid",
+    "ShadowNumber",
     "TelegramChat",
     "TelegramChats",
     "TelegramLink",
@@ -155,6 +161,8 @@ __all__ = [
     "UsageOfDay",
     "User",
     "UserChange",
+    "ValueShare",
+    "VersionAnswers",
     "VersionDid",
     "Webhook",
     "WebhookChange",

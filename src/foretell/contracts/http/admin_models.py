@@ -84,7 +84,7 @@ class ModelsStamp(Answer):
 
 
 class VersionDid(Answer):
-    """What became of the predictions of one version."""
+    """How many predictions of one version ended how, and how long those that succeeded ran."""
 
     version: str
     succeeded: int
@@ -92,6 +92,39 @@ class VersionDid(Answer):
     queued: int
     canceled: int
     mean_running_s: float | None
+    p50_running_s: float | None
+    p95_running_s: float | None
+
+
+class ValueShare(Answer):
+    """How often one value was answered, among all answers of that version."""
+
+    label: Words
+    share: float
+
+
+class VersionAnswers(Answer):
+    """What one version answered in one field: shares of its values, or the mean of a number."""
+
+    version: str
+    shares: list[ValueShare]
+    mean: float | None
+
+
+class ComparedField(Answer):
+    """One field of the output, version by version."""
+
+    field: str
+    title: Words
+    versions: list[VersionAnswers]
+
+
+class ShadowNumber(Answer):
+    """How far one number of a shadow's answers was from the one that was given: the absolute difference."""
+
+    field: str
+    mean: float | None
+    p95: float | None
 
 
 class ShadowDid(Answer):
@@ -102,12 +135,14 @@ class ShadowDid(Answer):
     same: int
     different: int
     failed: int
+    differences: list[ShadowNumber]
 
 
 class ModelComparison(Answer):
-    """Versions side by side."""
+    """Versions side by side, on the newest 20,000 predictions of the time."""
 
     versions: list[VersionDid]
+    answers: list[ComparedField] = Field(description="Fields of the output with few values, and numbers")
     shadows: list[ShadowDid] | None = Field(description="null: the monitoring service can't be asked")
 
 

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Select, func, select, type_coerce
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.messages import Status
 from foretell.domain.accounts.tables import users
 from foretell.domain.predictions.pages import newest_ids
 from foretell.domain.predictions.tables import predictions
-from foretell.kit.clock import now, uuid7_at
 
 #: How many predictions one page may look at for those that fit: what is rare is found page by page.
 MOST_LOOKED_AT = 5000
-MOST_COMPARED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,64 +77,6 @@ async def page(
     else:
         oldest = await connection.scalar(select(looked_at.c.id).order_by(looked_at.c.id).limit(1))
     return found, oldest
-
-
-@dataclass(frozen=True, slots=True)
-class VersionDid:
-    """What became of the predictions of one version, and how long those that ran took on average."""
-
-    version: str
-    succeeded: int
-    failed: int
-    queued: int
-    canceled: int
-    mean_running_s: float | None
-
-
-async def compare(connection: AsyncConnection, model: str, *, hours: int) -> Sequence[VersionDid]:
-    """How the versions of a model did of late. Reads the newest `MOST_COMPARED` predictions of all users.
-
-    Those of the account that measures the installation are left out.
-    """
-    columns = predictions.c
-    measuring = select(users.c.id).where(users.c.measuring)
-    newest = (
-        select(columns.model, columns.version, columns.status, columns.started_at, columns.finished_at)
-        .where(columns.id >= uuid7_at(now() - timedelta(hours=hours)), columns.user_id.not_in(measuring))
-        .order_by(columns.id.desc())
-        .limit(MOST_COMPARED)
-        .subquery()
-    )
-    took_s: Any
-    if connection.dialect.name == "sqlite":
-        took_s = (type_coerce(newest.c.finished_at, BigInteger) - type_coerce(newest.c.started_at, BigInteger)) / 1e6
-    else:
-        took_s = func.extract("epoch", newest.c.finished_at - newest.c.started_at)
-
-    def count(status: str) -> Any:
-        return func.count().filter(newest.c.status == status).label(status)
-
-    rows = await connection.execute(
-        select(
-            newest.c.version,
-            *(count(status) for status in ("succeeded", "failed", "queued", "canceled")),
-            func.avg(took_s).label("mean_running_s"),
-        )
-        .where(newest.c.model == model)
-        .group_by(newest.c.version)
-        .order_by(newest.c.version)
-    )
-    return [
-        VersionDid(
-            row.version,
-            row.succeeded,
-            row.failed,
-            row.queued,
-            row.canceled,
-            None if row.mean_running_s is None else round(float(row.mean_running_s), 6),
-        )
-        for row in rows
-    ]
 
 
 def _shown() -> Select[Any]:

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from foretell.contracts import fields, http
+from foretell.contracts.reports import activity, condition, drift
 from foretell.domain import errors
 from foretell.kit.asgi import BodyTooLarge
 from foretell.kit.errors import ForetellError, Unavailable
@@ -20,7 +21,12 @@ from foretell.services.app.problems import NotAcceptable
 from foretell.services.app.submit_operation import SUBMIT_OPERATION, SUBMIT_PATH
 
 _REF = "#/components/schemas/{}"
-_STRUCTS = (http.Prediction, http.PredictionDetails, http.PredictionPage, http.EventPage, fields.Field)
+_STRUCTS: tuple[type[msgspec.Struct], ...] = (
+    *(http.Prediction, http.PredictionDetails, http.PredictionPage, http.EventPage, fields.Field),
+    *(activity.Throughput, activity.Latency, activity.Errors, activity.Workers, activity.Queues, activity.Shadows),
+    *(activity.Revenue, activity.DeadLetters, activity.ShownRecord),
+    *(condition.Glance, condition.Silenced, drift.DriftReport),
+)
 _WAIT = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 _PROBLEMS = {
     400: ("The request was refused.", {}),
@@ -62,7 +68,7 @@ def problem_answers(*wrong: int | ForetellError) -> dict[int | str, dict[str, An
 
 
 def struct_answer(struct: type[msgspec.Struct], description: str, **more: Any) -> dict[str, Any]:
-    """An answer that is a msgspec struct of `contracts.http`."""
+    """An answer that is one of the msgspec structs of this document."""
     content = {"application/json": {"schema": {"$ref": _REF.format(struct.__name__)}}}
     return {"description": description, "content": content, **more}
 

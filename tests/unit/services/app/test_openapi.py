@@ -102,7 +102,11 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         "GET /admin/journal",
         "GET /admin/overview",
         "GET /admin/workers",
-        "GET /admin/reports/{report}",
+        *(
+            f"GET /admin/reports/{name}"
+            for name in ("overview", "health", "throughput", "latency", "errors", "workers")
+        ),
+        *(f"GET /admin/reports/{name}" for name in ("queues", "shadows", "revenue", "drift", "metrics")),
         "GET /admin/alerts",
         "POST /admin/alerts/{alert_id}/silence",
         "GET /admin/logs",

@@ -7,66 +7,17 @@ import msgspec
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from foretell.inference.reference import NotCompared, Reference
-from foretell.services.monitoring.drift.judging import FieldFinding, Status, judge, worst
+from foretell.contracts.reports.drift import (
+    FieldSummary,
+    NotCompared,
+    ReferenceAbout,
+    VersionFinding,
+    WindowFinding,
+)
+from foretell.inference.reference import Reference
+from foretell.services.monitoring.drift.judging import judge, worst
 from foretell.services.monitoring.drift.tallies import Tally
 from foretell.services.monitoring.storage.tables import drift_findings
-
-
-class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One field, as it is now: by the longest window that has enough rows."""
-
-    name: str
-    part: str
-    status: Status
-    drifted: bool
-    reasons: list[str]
-    window_s: float
-    psi: float | None = None
-    p_value: float | None = None
-
-
-class WindowFinding(msgspec.Struct, frozen=True):
-    """What was found in one window. `rows` were looked at of the `passed` that there were."""
-
-    window_s: float
-    status: Status
-    rows: int
-    passed: int
-    since: datetime | None
-    until: datetime | None
-    fields: list[FieldFinding]
-
-
-class ReferenceAbout(msgspec.Struct, frozen=True):
-    """Which reference it was compared with."""
-
-    rows: int
-    sha256: str
-
-
-class VersionFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of one model version."""
-
-    model: str
-    version: str
-    computed_at: datetime
-    status: Status
-    #: Why there is no reference that it could be compared with.
-    reason: str | None = None
-    reference: ReferenceAbout | None = None
-    findings: list[Summary] = []
-    windows: list[WindowFinding] = []
-    #: What the model takes or answers and this look passes over.
-    not_compared: list[NotCompared] = []
-
-
-class DriftReport(msgspec.Struct, frozen=True):
-    """The answer of `GET /reports/drift`. Windows are named by their length in seconds."""
-
-    windows_s: list[float]
-    versions: list[VersionFinding]
-
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(VersionFinding).decode
@@ -100,7 +51,7 @@ def find(
         status=telling.status,
         reference=ReferenceAbout(reference.rows, reference.sha256),
         findings=[
-            Summary(
+            FieldSummary(
                 each.name, each.part, each.status, each.drifted, each.reasons, telling.window_s, each.psi, each.p_value
             )
             for each in telling.fields

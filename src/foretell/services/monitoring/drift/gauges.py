@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Gauge
 
-from foretell.services.monitoring.drift.findings import VersionFinding, WindowFinding
-from foretell.services.monitoring.drift.judging import FieldFinding, Status
+from foretell.contracts.reports.drift import DriftStatus, FieldFinding, VersionFinding, WindowFinding
 
 _LABELS = ["model", "version", "feature", "window"]
 
@@ -22,7 +21,7 @@ STATUS = Gauge(
     _LABELS,
 )
 
-_NUMBERS: dict[Status, int] = {"stable": 0, "shifting": 1, "drifted": 2}
+_NUMBERS: dict[DriftStatus, int] = {"stable": 0, "shifting": 1, "drifted": 2}
 
 Labels = tuple[str, str, str, str]
 

@@ -13,14 +13,13 @@ from typing import Literal
 
 import msgspec
 
+from foretell.contracts.reports.drift import Distribution, DriftStatus, FieldFinding
 from foretell.inference.reference import Categories, Field, Numbers, is_never_there
 from foretell.inference.stability import Counts, joined, psi, side_by_side
 from foretell.services.monitoring.drift import statistics
 
-Status = Literal["stable", "shifting", "drifted", "not_enough_data", "no_reference"]
-
 #: From the best to the worst.
-_ORDER: tuple[Status, ...] = ("no_reference", "not_enough_data", "stable", "shifting", "drifted")
+_ORDER: tuple[DriftStatus, ...] = ("no_reference", "not_enough_data", "stable", "shifting", "drifted")
 
 #: Fewer rows than this say nothing of a distribution.
 LEAST_ROWS = 500
@@ -41,50 +40,9 @@ SHIFTING_SHARE, DRIFTED_SHARE = 0.01, 0.05
 _ROWS_BEYOND = 10
 
 
-def worst(statuses: Sequence[Status]) -> Status:
+def worst(statuses: Sequence[DriftStatus]) -> DriftStatus:
     """The status of a whole by those of its parts; of nothing, not enough data."""
     return max(statuses, key=_ORDER.index, default="not_enough_data")
-
-
-class Distribution(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Shares of the rows, bin by bin: of the reference, and of what was seen."""
-
-    reference: list[float]
-    seen: list[float]
-    edges: list[float] | None = None
-    categories: list[str] | None = None
-
-
-class FieldFinding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was found of one field in one window. Shares are of `rows`, those in which the field could be."""
-
-    name: str
-    part: Literal["feature", "output"]
-    kind: Literal["numeric", "categorical"]
-    status: Status
-    #: For people: what has changed, sentence by sentence.
-    reasons: list[str]
-    rows: int
-    rows_needed: int
-    missing_share: float | None = None
-    out_of_range_share: float | None = None
-    unseen_share: float | None = None
-    psi: float | None = None
-    #: What the index would hardly exceed by chance.
-    psi_by_chance: float | None = None
-    #: What it would hardly exceed in as many days of the training data; None when the reference does not say.
-    usual_psi: float | None = None
-    test: Literal["kolmogorov_smirnov", "chi_squared"] | None = None
-    statistic: float | None = None
-    p_value: float | None = None
-    #: Below which p value the test counts.
-    p_needed: float | None = None
-    distribution: Distribution | None = None
-
-    @property
-    def drifted(self) -> bool:
-        """Whether it has drifted."""
-        return self.status == "drifted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +76,7 @@ def judge(
     if seen.rows < LEAST_ROWS or _rows_of(field) + field.missing < LEAST_REFERENCE_ROWS:
         return FieldFinding(name, part, kind, "not_enough_data", [], seen.rows, LEAST_ROWS)
     chance = CHANCE / fields
-    statuses: list[Status] = ["stable"]
+    statuses: list[DriftStatus] = ["stable"]
     reasons: list[str] = []
 
     def judge_share(what: str, count: int, rows: int, known: int, known_rows: int) -> float:
@@ -197,7 +155,7 @@ def _in_empty_bins(field: Field, seen: Seen) -> int:
     return sum(int(count) for count, known in zip(seen.counts, counted, strict=True) if not known)
 
 
-def _judge_share(count: int, rows: int, known: int, known_rows: int, chance: float) -> Status:
+def _judge_share(count: int, rows: int, known: int, known_rows: int, chance: float) -> DriftStatus:
     """Whether a share of the rows has jumped. That of the reference may have been somewhat larger than was seen."""
     if not rows:
         return "stable"
@@ -246,7 +204,7 @@ def _usual(field: Field, days: int) -> float:
     return field.usual_psi / max(days / DAYS_ALIKE, 1) if days < AVERAGED_OUT_DAYS else 0.0
 
 
-def _judge_distance(distance: _Distance, chance: float, usual: float) -> Status:
+def _judge_distance(distance: _Distance, chance: float, usual: float) -> DriftStatus:
     if distance.p_value >= chance or distance.psi < max(SHIFTING_PSI, distance.psi_by_chance, usual):
         return "stable"
     return "drifted" if distance.psi >= max(DRIFTED_PSI, DRIFTED_BEYOND_USUAL * usual) else "shifting"

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from foretell.contracts.reports.drift import VersionFinding
 from foretell.inference.live import LiveRegistry
 from foretell.inference.package import ModelPackage
 from foretell.inference.reference import Reference, ReferenceBroken, not_compared, read_reference
 from foretell.kit.clock import now
 from foretell.services.monitoring.drift import gauges
-from foretell.services.monitoring.drift.findings import VersionFinding, find, keep, without_reference
+from foretell.services.monitoring.drift.findings import find, keep, without_reference
 from foretell.services.monitoring.drift.tallies import Tally
 from foretell.services.monitoring.storage import observations
 from foretell.services.monitoring.storage.database import MonitoringDatabase

@@ -88,15 +88,27 @@ class Counts:
             family = each.taken[-1].families.get(name)
             if family is None or family.kind != "histogram":
                 continue
-            before = _by_labels(each.taken[0].families.get(name))
-            for series in family.series:
-                earlier = before.get(_identity(series))
-                counts, total = series.buckets, series.value
-                if earlier is not None:
-                    counts = [max(0.0, now - then) for now, then in zip(counts, earlier.buckets, strict=True)]
-                    total = max(0.0, total - earlier.value)
+            for series, counts, total in _observed(name, each.taken[0], each.taken[-1]):
                 found[_picked(each.instance, series, by)].add(family.bounds, counts, total)
         return {labels: histogram for labels, histogram in found.items() if histogram.count}
+
+    def histogram_parts(self, name: str) -> list[Histogram]:
+        """What was observed in each part of the period, all series together; evenly between two snapshots."""
+        parts = list(pairwise(self.moments))
+        found = [Histogram() for _ in parts]
+        for each in self.counted:
+            for earlier, later in pairwise(each.taken):
+                elapsed_s = (later.at - earlier.at).total_seconds()
+                family = later.families.get(name)
+                if elapsed_s <= 0 or family is None or family.kind != "histogram":
+                    continue
+                observed = [(counts, total) for _, counts, total in _observed(name, earlier, later) if any(counts)]
+                for histogram, (begin, end) in zip(found, parts, strict=True):
+                    share = (min(end, later.at) - max(begin, earlier.at)).total_seconds() / elapsed_s
+                    if share > 0:
+                        for counts, total in observed:
+                            histogram.add(family.bounds, [count * share for count in counts], total * share)
+        return found
 
     def rates(self, name: str) -> list[float]:
         """By how much a counter grew a second, in each part of the period, evenly between two snapshots."""
@@ -137,6 +149,18 @@ class Counts:
                 if labels not in found or found[labels][0] < at:
                     found[labels] = (at, series.value)
         return found
+
+
+def _observed(name: str, earlier: Taken, later: Taken) -> Iterator[tuple[Series, Sequence[float], float]]:
+    """By how much each series of a histogram grew: by bucket, and its sum."""
+    before = _by_labels(earlier.families.get(name))
+    for series in later.families[name].series:
+        known = before.get(_identity(series))
+        if known is None:
+            yield series, series.buckets, series.value
+        else:
+            grown = [max(0.0, now - then) for now, then in zip(series.buckets, known.buckets, strict=True)]
+            yield series, grown, max(0.0, series.value - known.value)
 
 
 def _increases(

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Literal
 
 import msgspec
 import structlog
@@ -19,6 +18,7 @@ from foretell.broker.connect import connect
 from foretell.broker.port import Broker, BrokerUnavailable, Consumer, Delivery, MessageRefused, Unroutable
 from foretell.contracts import queues
 from foretell.contracts.messages import ResultEnvelope, TaskEnvelope, decode_results, decode_tasks
+from foretell.contracts.reports.activity import DeadLetter, DeadLetters, MovedLetters
 from foretell.kit.clock import uuid7
 from foretell.kit.errors import ForetellError
 from foretell.kit.settings import ServiceSettings
@@ -62,43 +62,6 @@ class CutShort(ForetellError):
     retry_after_s = 5.0
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that nobody could handle; never what is in its inputs or outputs.
-
-    `attempts`: how often it was delivered since it lies here (RabbitMQ counts on from before), by looks as well as by
-    dispatchers. `redriven`: how often it was sent back. `reason`: why it can't be read, null if it can.
-    """
-
-    message_id: str
-    attempts: int
-    redriven: int
-    size_bytes: int
-    headers: dict[str, str]
-    kind: Literal["tasks", "results", "unreadable"]
-    reason: str | None
-    model: str | None
-    version: str | None
-    #: How many tasks or results, and the predictions of the first of them.
-    tasks: int
-    prediction_ids: list[str]
-
-
-class DeadLetters(msgspec.Struct, frozen=True):
-    """The oldest dead letters of a queue, and how many there are in all."""
-
-    queue: str
-    count: int
-    items: list[DeadLetter]
-
-
-class Moved(msgspec.Struct, frozen=True):
-    """How many dead letters of a queue were sent back or discarded, and how many were left at that moment."""
-
-    queue: str
-    moved: int
-    left: int
-
-
 class DeadLetterOffice:
     """Reaches the broker when asked to, and lets go of it afterwards."""
 
@@ -117,7 +80,7 @@ class DeadLetterOffice:
                     shown += [_described(delivery) for delivery in deliveries]
             return DeadLetters(queue, count, shown)
 
-    async def redrive(self, queue: str, limit: int) -> Moved:
+    async def redrive(self, queue: str, limit: int) -> MovedLetters:
         """Send the oldest back to their queue, each at most once, however soon it is dead again.
 
         Each is acknowledged only when its copy is stored: it may arrive twice, never get lost. Raises `UnknownQueue`,
@@ -126,9 +89,9 @@ class DeadLetterOffice:
         async with self._turn, self._open(queue) as (broker, count):
             moved = await _settled(broker, queue, min(limit, count), partial(_send_back, broker, queue))
             log.info("dead_letters_redriven", queue=queue, messages=moved)
-            return Moved(queue, moved, max(0, count - moved))
+            return MovedLetters(queue, moved, max(0, count - moved))
 
-    async def discard(self, queue: str, confirmed: int) -> Moved:
+    async def discard(self, queue: str, confirmed: int) -> MovedLetters:
         """Throw the oldest away, if there are exactly as many as `confirmed`: whoever asks knows what they do.
 
         Predictions whose tasks are thrown away end all the same, when their time is over. Raises `UnknownQueue`,
@@ -139,7 +102,7 @@ class DeadLetterOffice:
                 raise NotConfirmed(queue=queue, count=count, confirmed=confirmed)
             discarded = await _settled(broker, queue, count, _let_go)
             log.warning("dead_letters_discarded", queue=queue, messages=discarded)
-            return Moved(queue, discarded, max(0, count - discarded))
+            return MovedLetters(queue, discarded, max(0, count - discarded))
 
     @asynccontextmanager
     async def _open(self, queue: str) -> AsyncIterator[tuple[Broker, int]]:

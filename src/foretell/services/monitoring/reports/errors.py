@@ -4,26 +4,24 @@ from collections import defaultdict
 from datetime import datetime
 from typing import TypedDict
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.activity import (
+    AnswerCounts,
+    Errors,
+    FailureCount,
+    Failures,
+    LoggedLines,
+    ModelFailures,
+    RouteAnswers,
+)
 from foretell.services.monitoring.reports.counting import Counts, count
-from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.period import Period
 from foretell.services.monitoring.reports.throughput import REQUESTS, SETTLED
 from foretell.services.monitoring.storage import logs
 
 _FAILED = "failed"
 MODEL_FAILURES = "foretell_model_failures_total"
-
-
-class Answers(msgspec.Struct, frozen=True):
-    """How many requests there were, and how many of them were refused (4xx) or failed on our side (5xx)."""
-
-    count: int
-    count_4xx: int
-    count_5xx: int
-    share_4xx: float | None
-    share_5xx: float | None
 
 
 class _AnswersFields(TypedDict):
@@ -32,61 +30,6 @@ class _AnswersFields(TypedDict):
     count_5xx: int
     share_4xx: float | None
     share_5xx: float | None
-
-
-class RouteAnswers(Answers, frozen=True):
-    """The same for one route of one service."""
-
-    service: str
-    route: str
-
-
-class FailureCount(msgspec.Struct, frozen=True):
-    """How many predictions failed in one way."""
-
-    code: str
-    count: int
-
-
-class ModelFailures(msgspec.Struct, frozen=True):
-    """On how many rows one model version failed, and how: the exception's type, or what was wrong with its answer.
-
-    A row counts each time it was tried, in workers and in the model service.
-    """
-
-    model: str
-    version: str
-    reason: str
-    count: int
-
-
-class Failures(msgspec.Struct, frozen=True):
-    """Of all predictions that ended, those that failed."""
-
-    ended: int
-    failed: int
-    share: float | None
-    codes: list[FailureCount]
-
-
-class LoggedLines(msgspec.Struct, frozen=True):
-    """Warnings and errors that one service logged; whole minutes, so that it may begin before the period."""
-
-    service: str
-    warnings: int
-    errors: int
-    warnings_per_minute: float
-    errors_per_minute: float
-
-
-class Errors(Reported, frozen=True, kw_only=True):
-    """What went wrong in the period."""
-
-    requests: Answers
-    routes: list[RouteAnswers]
-    predictions: Failures
-    models: list[ModelFailures]
-    logs: list[LoggedLines]
 
 
 async def errors(connection: AsyncConnection, period: Period) -> Errors:
@@ -107,10 +50,10 @@ async def errors(connection: AsyncConnection, period: Period) -> Errors:
     )
 
 
-def requests(counts: Counts, service: str | None = None) -> Answers:
+def requests(counts: Counts, service: str | None = None) -> AnswerCounts:
     """All requests together, or those to one service."""
     found = _answers(counts) if service is None else _answers(counts, "service")
-    return Answers(**_fields(found.get(() if service is None else (service,), [0.0, 0.0, 0.0])))
+    return AnswerCounts(**_fields(found.get(() if service is None else (service,), [0.0, 0.0, 0.0])))
 
 
 def _answers(counts: Counts, *by: str) -> dict[tuple[str, ...], list[float]]:

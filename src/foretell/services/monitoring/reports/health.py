@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.condition import Health, InstanceHealth, InstanceState, ServiceHealth, ServiceState
 from foretell.services.monitoring.storage.instances import (
     HEALTHY,
     MISSING,
@@ -24,57 +24,6 @@ _STOPPED_SHOWN = timedelta(hours=1)
 _MISSED = timedelta(minutes=10)
 #: A gap without any instance that is no longer than this, as a restart makes, is none.
 _RESTART = timedelta(seconds=30)
-
-ServiceState = Literal["healthy", "degraded", "unhealthy", "down", "stopped"]
-InstanceState = Literal["healthy", "unhealthy", "missing", "stopped"]
-
-
-class InstanceHealth(msgspec.Struct, frozen=True):
-    """One process. `failing` are the checks that do not pass, with why; it has said that at `last_seen_at`.
-
-    `missing`: nothing was heard of it for some seconds, and it did not say goodbye. `stopped`: it did.
-    """
-
-    instance: str
-    state: InstanceState
-    since: datetime
-    failing: dict[str, str]
-    version: str
-    started_at: datetime
-    #: For how long it runs, or ran.
-    uptime_s: float
-    address: str
-    hostname: str
-    pid: int
-    last_seen_at: datetime
-    memory_bytes: int
-    #: Log lines that never arrived here.
-    logs_dropped: int
-
-
-class ServiceHealth(msgspec.Struct, frozen=True):
-    """One service, by its instances.
-
-    `healthy`: all that run are. `degraded`: some are, others are not, or have just fallen silent. `unhealthy`: none
-    is. `down`: none runs. `stopped`: none runs, and that was wanted. `live` run; `expected` are these and
-    those that fell silent and were not replaced.
-    """
-
-    service: str
-    state: ServiceState
-    since: datetime
-    live: int
-    expected: int
-    healthy: int
-    instances: list[InstanceHealth]
-
-
-class Health(msgspec.Struct, frozen=True):
-    """The whole installation: `healthy` when every service is healthy or was stopped."""
-
-    status: Literal["healthy", "degraded", "unhealthy"]
-    as_of: datetime
-    services: list[ServiceHealth]
 
 
 async def health(connection: AsyncConnection, at: datetime) -> Health:

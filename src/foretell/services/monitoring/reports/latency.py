@@ -2,12 +2,20 @@
 
 from typing import TypedDict
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.activity import (
+    DurationPoint,
+    Durations,
+    Latency,
+    ModelDurations,
+    RouteDurations,
+    ServiceDurations,
+    StationDurations,
+)
 from foretell.services.monitoring.reports.counting import Counts, Labels, count
 from foretell.services.monitoring.reports.histograms import Histogram
-from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.period import Period
 
 REQUEST_DURATION_S = "foretell_http_request_duration_seconds"
 PREDICTION_DURATION_S = "foretell_prediction_duration_seconds"
@@ -21,16 +29,6 @@ _RUN_DURATION_S = {
 }
 
 
-class Durations(msgspec.Struct, frozen=True, kw_only=True):
-    """How long something took, in seconds. Quantiles are estimated within the buckets of a histogram; null of none."""
-
-    count: int = 0
-    mean_s: float | None = None
-    p50_s: float | None = None
-    p95_s: float | None = None
-    p99_s: float | None = None
-
-
 class Numbers(TypedDict):
     """The fields of `Durations`."""
 
@@ -41,51 +39,9 @@ class Numbers(TypedDict):
     p99_s: float | None
 
 
-class RouteDurations(Durations, frozen=True, kw_only=True):
-    """Requests for one route of one service, from the request to the last byte of the answer."""
-
-    service: str
-    route: str
-
-
-class ModelDurations(Durations, frozen=True, kw_only=True):
-    """Runs of one model version."""
-
-    model: str
-    version: str
-
-
-class StationDurations(ModelDurations, frozen=True, kw_only=True):
-    """Runs of one model version by workers (`worker`: an envelope each) or the model service (`model`: a call each)."""
-
-    station: str
-
-
-class ServiceDurations(Durations, frozen=True, kw_only=True):
-    """Something that one service waits for."""
-
-    service: str
-
-
-class Latency(Reported, frozen=True, kw_only=True):
-    """How long everything took in the period.
-
-    `predictions`: from acceptance to settlement, of those that a worker answered. `settle_lag`: from a worker's result
-    to its settlement. `publishes`: until the broker confirmed a message. `database`: waiting for a connection.
-    """
-
-    routes: list[RouteDurations]
-    models: list[StationDurations]
-    predictions: list[ModelDurations]
-    all_predictions: Durations
-    settle_lag: Durations
-    publishes: list[ServiceDurations]
-    database: list[ServiceDurations]
-
-
-async def latency(connection: AsyncConnection, period: Period) -> Latency:
-    """How long everything took."""
-    counts = await count(connection, period)
+async def latency(connection: AsyncConnection, period: Period, points: int = 0) -> Latency:
+    """How long everything took, and whole predictions in up to so many points."""
+    counts = await count(connection, period, points=points) if points else await count(connection, period)
     return Latency(
         **period.fields,
         routes=[
@@ -105,7 +61,13 @@ async def latency(connection: AsyncConnection, period: Period) -> Latency:
         settle_lag=durations(counts, _SETTLE_LAG_S),
         publishes=_by_service(counts, _PUBLISH_DURATION_S),
         database=_by_service(counts, _DATABASE_WAIT_S),
+        points=_points(counts) if points else [],
     )
+
+
+def _points(counts: Counts) -> list[DurationPoint]:
+    parts = counts.histogram_parts(PREDICTION_DURATION_S)
+    return [DurationPoint(at=at, **numbers(part)) for at, part in zip(counts.moments[1:], parts, strict=True)]
 
 
 def durations(counts: Counts, name: str) -> Durations:

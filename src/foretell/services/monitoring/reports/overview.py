@@ -1,25 +1,24 @@
 """The few numbers that say whether all is well."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Literal
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.activity import Durations
+from foretell.contracts.reports.condition import FiringAlert, InstallationStatus, Overview, ServiceSummary
 from foretell.services.monitoring.reports.counting import count
-from foretell.services.monitoring.reports.errors import Answers, Failures, failures, logged, requests
-from foretell.services.monitoring.reports.health import ServiceState, health
+from foretell.services.monitoring.reports.errors import failures, logged, requests
+from foretell.services.monitoring.reports.health import health
 from foretell.services.monitoring.reports.latency import (
     PREDICTION_DURATION_S,
     REQUEST_DURATION_S,
-    Durations,
     durations,
     numbers,
 )
-from foretell.services.monitoring.reports.period import Period, Reported
-from foretell.services.monitoring.reports.queues import QueueLine, queue_lines
+from foretell.services.monitoring.reports.period import Period
+from foretell.services.monitoring.reports.queues import queue_lines
 from foretell.services.monitoring.reports.revenue import revenue
 from foretell.services.monitoring.reports.throughput import ACCEPTED, REQUESTS, SETTLED
 from foretell.services.monitoring.reports.workers import SERVICE as WORKERS
@@ -31,58 +30,6 @@ _FIRING = "firing"
 _SEVERITIES = ("critical", "warning", "info")
 #: So many are named; all are counted.
 _MOST_FIRING = 10
-
-Status = Literal["healthy", "degraded", "unhealthy"]
-
-
-class ServiceSummary(msgspec.Struct, frozen=True):
-    """One service in a line."""
-
-    service: str
-    state: ServiceState
-    since: datetime
-    live: int
-    expected: int
-    healthy: int
-
-
-class FiringAlert(msgspec.Struct, frozen=True):
-    """An alert that fires, with what is wrong, in English."""
-
-    rule: str
-    severity: str
-    summary: str
-
-
-class Overview(Reported, frozen=True, kw_only=True):
-    """The start page: how everything is now, and how the period went.
-
-    `requests` and their `request_durations` are the app's; `prediction_durations` are from acceptance to settlement.
-    `status` is that of the services, and `degraded` where they are healthy and an alert that is more than information
-    fires. `drifting` are the model versions whose inputs or outputs have changed; revenue is today's, UTC.
-    """
-
-    status: Status
-    services: list[ServiceSummary]
-    requests_per_s: float
-    accepted_per_s: float
-    settled_per_s: float
-    request_durations: Durations
-    prediction_durations: Durations
-    requests: Answers
-    predictions: Failures
-    warnings_per_minute: float
-    errors_per_minute: float
-    workers: int
-    workers_busy: int
-    queues: list[QueueLine]
-    dead_letters: int
-    revenue_credits: int
-    revenue_predictions: int
-    alerts_firing: int
-    #: The first of them, the worst first.
-    firing: list[FiringAlert]
-    drifting: list[str]
 
 
 async def overview(connection: AsyncConnection, period: Period) -> Overview:
@@ -123,7 +70,7 @@ async def overview(connection: AsyncConnection, period: Period) -> Overview:
     )
 
 
-def _status(services: Status, firing: Sequence[FiringAlert]) -> Status:
+def _status(services: InstallationStatus, firing: Sequence[FiringAlert]) -> InstallationStatus:
     alarming = any(each.severity != "info" for each in firing)
     return "degraded" if services == "healthy" and alarming else services
 

@@ -4,20 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypedDict
 
-import msgspec
-
 #: Metrics come every few seconds: in a shorter time there is nothing to count.
 SHORTEST_S = 10.0
-
-
-class Reported(msgspec.Struct, frozen=True, kw_only=True):
-    """What every report over a period says of it."""
-
-    #: The beginning and the end, UTC.
-    since: datetime
-    until: datetime
-    #: Its length.
-    window_s: float
 
 
 class PeriodFields(TypedDict):

@@ -1,15 +1,13 @@
 """What waits in the queues of the broker, and how well messages get there and out again."""
 
-from datetime import datetime
-
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.queues import dead_queue
+from foretell.contracts.reports.activity import Publishes, QueueLine, Queues
 from foretell.services.monitoring.reports.counting import Counts, count
 from foretell.services.monitoring.reports.histograms import Histogram
-from foretell.services.monitoring.reports.latency import Durations, numbers
-from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.latency import numbers
+from foretell.services.monitoring.reports.period import Period
 
 _READY = "foretell_queue_ready_messages"
 _DEAD_LETTERS = "foretell_dead_letters"
@@ -20,39 +18,6 @@ _PUBLISH_DURATION_S = "foretell_broker_publish_duration_seconds"
 _QUEUED = "foretell_queued_predictions"
 _HELD = "foretell_held_credits"
 _DEAD = dead_queue("")
-
-
-class QueueLine(msgspec.Struct, frozen=True):
-    """One queue, as a dispatcher found it last, at `as_of`."""
-
-    queue: str
-    #: Messages that wait, those that nobody could handle, and for how long the oldest prediction waits that was to be
-    #: sent to it (null of a queue that has no tasks).
-    ready: int
-    dead_letters: int
-    oldest_task_age_s: float | None
-    as_of: datetime
-    #: Messages that came again in the period, since their receiver had died or given them back.
-    redeliveries: int
-
-
-class Publishes(Durations, frozen=True, kw_only=True):
-    """Messages that one service gave to the broker, and how long its confirms took."""
-
-    service: str
-    confirmed: int
-    failed: int
-    per_s: float
-
-
-class Queues(Reported, frozen=True, kw_only=True):
-    """What waits, and what moved in the period."""
-
-    items: list[QueueLine]
-    publishes: list[Publishes]
-    #: Predictions that have not ended, and the credits that they hold; null when no dispatcher said so in the period.
-    queued_predictions: int | None
-    held_credits: int | None
 
 
 async def queues(connection: AsyncConnection, period: Period) -> Queues:

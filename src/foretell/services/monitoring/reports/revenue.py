@@ -16,6 +16,7 @@ from sqlalchemy import case, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.activity import DayTotal, Earned, Revenue
 from foretell.kit.clock import now
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.instances import list_instances
@@ -35,37 +36,6 @@ _WRITE_DOWN_EVERY_S = 10.0
 _TOLD_WITHIN = timedelta(days=2)
 #: Of one that dies again and again, the last are enough: what the others said was written down.
 _MOST_DISPATCHERS = 20
-
-
-class Earned(msgspec.Struct, frozen=True):
-    """What one model earned on one day (UTC): credits captured, and by how many predictions. It was so at `as_of`."""
-
-    day: str
-    model: str
-    credits: int
-    predictions: int
-    as_of: datetime
-
-
-class DayTotal(msgspec.Struct, frozen=True):
-    """What all models together earned on one day."""
-
-    day: str
-    credits: int
-    predictions: int
-
-
-class Revenue(msgspec.Struct, frozen=True):
-    """What was earned on each of the last days, oldest first; `as_of`: when a dispatcher last said so."""
-
-    days: int
-    since: str
-    until: str
-    as_of: datetime | None
-    credits: int
-    predictions: int
-    totals: list[DayTotal]
-    items: list[Earned]
 
 
 async def revenue(connection: AsyncConnection, today: date, days: int) -> Revenue:

@@ -1,12 +1,10 @@
 """How much was done, and how that went on over time."""
 
-from datetime import datetime
-
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.activity import Batches, ModelTasks, ServiceRequests, Throughput, ThroughputPoint
 from foretell.services.monitoring.reports.counting import Counts, count
-from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.period import Period
 
 REQUESTS = "foretell_http_requests_total"
 ACCEPTED = "foretell_predictions_accepted_total"
@@ -16,59 +14,6 @@ _BATCH_ITEMS = "foretell_batch_items"
 
 DEFAULT_POINTS = 30
 MOST_POINTS = 200
-
-
-class ServiceRequests(msgspec.Struct, frozen=True):
-    """Requests that one service answered."""
-
-    service: str
-    count: int
-    per_s: float
-
-
-class ModelTasks(msgspec.Struct, frozen=True):
-    """What was done for one model version."""
-
-    model: str
-    version: str
-    #: Predictions taken in, and tasks that workers did.
-    accepted: int
-    accepted_per_s: float
-    tasks: int
-    tasks_per_s: float
-
-
-class Batches(msgspec.Struct, frozen=True):
-    """How many items the batches of one station had: the more, the more of its costs they share."""
-
-    station: str
-    count: int
-    mean_items: float | None
-    p95_items: float | None
-
-
-class Point(msgspec.Struct, frozen=True):
-    """One part of the period, up to `at`."""
-
-    at: datetime
-    requests_per_s: float
-    accepted_per_s: float
-    settled_per_s: float
-    tasks_per_s: float
-
-
-class Throughput(Reported, frozen=True, kw_only=True):
-    """How much was done in the period. Rates are over `counted_s`, the part of it of which there are numbers."""
-
-    counted_s: float
-    requests_per_s: float
-    accepted_per_s: float
-    settled_per_s: float
-    tasks_per_s: float
-    services: list[ServiceRequests]
-    models: list[ModelTasks]
-    batches: list[Batches]
-    points: list[Point]
 
 
 async def throughput(connection: AsyncConnection, period: Period, points: int = DEFAULT_POINTS) -> Throughput:
@@ -112,6 +57,6 @@ def _models(counts: Counts) -> list[ModelTasks]:
     ]
 
 
-def _points(counts: Counts) -> list[Point]:
+def _points(counts: Counts) -> list[ThroughputPoint]:
     lines = [counts.rates(name) for name in (REQUESTS, ACCEPTED, SETTLED, WORKER_TASKS)]
-    return [Point(at, *values) for at, *values in zip(counts.moments[1:], *lines, strict=True)]
+    return [ThroughputPoint(at, *values) for at, *values in zip(counts.moments[1:], *lines, strict=True)]

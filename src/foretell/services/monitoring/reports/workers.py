@@ -7,53 +7,14 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.activity import CurrentTask, WorkerLine, Workers
 from foretell.services.monitoring.reports.counting import Counted, Counts, count
-from foretell.services.monitoring.reports.period import Period, Reported
+from foretell.services.monitoring.reports.period import Period
 from foretell.services.monitoring.reports.throughput import WORKER_TASKS
 from foretell.services.monitoring.storage.instances import Instance, list_instances
 
 SERVICE = "ml_worker"
 _CPU_S = "process_cpu_seconds_total"
-
-
-class CurrentTask(msgspec.Struct, frozen=True):
-    """What a worker had in hand when it was last heard of: tasks of one model version, and the first of them."""
-
-    model: str
-    version: str
-    tasks: int
-    since: datetime
-    prediction_id: str
-
-
-class WorkerLine(msgspec.Struct, frozen=True):
-    """One worker. `tasks_done` since its start; the rates are of the period."""
-
-    id: str
-    state: str
-    since: datetime
-    busy: bool
-    current_task: CurrentTask | None
-    tasks_done: int
-    tasks_per_s: float
-    failed: int
-    memory_bytes: int
-    #: Of one processor.
-    cpu_share: float | None
-    models: list[str]
-    version: str
-    started_at: datetime
-    uptime_s: float
-    last_seen_at: datetime
-
-
-class Workers(Reported, frozen=True, kw_only=True):
-    """Every worker that runs, and those that ended in the period."""
-
-    live: int
-    busy: int
-    tasks_per_s: float
-    items: list[WorkerLine]
 
 
 async def workers(connection: AsyncConnection, period: Period) -> Workers:

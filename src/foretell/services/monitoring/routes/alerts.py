@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from foretell.contracts import openapi
+from foretell.contracts.reports.condition import AlertList, ShownAlert, Silenced
 from foretell.kit.asgi import Body
 from foretell.kit.clock import now, uuid7
 from foretell.kit.errors import ForetellError
@@ -38,38 +39,6 @@ class AlertNotFound(ForetellError):
 
     code = "alert_not_found"
     status = 404
-
-
-class ShownAlert(msgspec.Struct, frozen=True, kw_only=True):
-    """One alert, as `GET /alerts` shows it."""
-
-    id: str
-    rule: str
-    #: What it is about, by label.
-    subject: dict[str, str]
-    severity: str
-    #: pending (not long enough to fire), firing, no_data (it fired, and nothing is known since) or resolved.
-    state: str
-    #: What was read off last.
-    value: float | None
-    #: What is wrong, and what to do, by language.
-    summary: dict[str, str]
-    action: dict[str, str]
-    pending_since: datetime
-    fired_at: datetime | None
-    resolved_at: datetime | None
-    #: Why it is over: cleared, no_data or rule_off.
-    reason: str | None
-    silenced_until: datetime | None
-
-
-class AlertList(msgspec.Struct, frozen=True):
-    """What is wrong now, the longest first, and what was lately, the newest first."""
-
-    #: When it was last looked; null: not yet.
-    evaluated_at: datetime | None
-    open: list[ShownAlert]
-    resolved: list[ShownAlert]
 
 
 class ShownMistake(msgspec.Struct, frozen=True):
@@ -108,14 +77,6 @@ class SilenceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For how long to say nothing of the rule and subject of an alert; 0 ends a silence."""
 
     minutes: Annotated[float, msgspec.Meta(ge=0, le=_LONGEST_SILENCE_MINUTES)]
-
-
-class Silenced(msgspec.Struct, frozen=True):
-    """What is silent, and until when."""
-
-    rule: str
-    subject: dict[str, str]
-    until: datetime
 
 
 _decode_silence = msgspec.json.Decoder(SilenceWanted).decode

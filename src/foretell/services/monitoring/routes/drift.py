@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 
 from foretell.contracts import openapi
+from foretell.contracts.reports.drift import DriftReport, VersionFinding
 from foretell.inference.live import LiveRegistry
 from foretell.kit.routing import Answer, Request, Route, json_answer
-from foretell.services.monitoring.drift.findings import DriftReport, VersionFinding, latest
+from foretell.services.monitoring.drift.findings import latest
 from foretell.services.monitoring.drift.watching import DriftWatch
 from foretell.services.monitoring.parts import Part, Surroundings
 from foretell.services.monitoring.routes.filters import WrongParameter, known_only

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
-
 from foretell.contracts.monitoring import NDJSON
+from foretell.contracts.reports.activity import ShownRecord
 from foretell.kit.routing import Answer, Header, Request, Route, json_answer
 from foretell.services.monitoring.intake.intake import Intake
 from foretell.services.monitoring.intake.logs import read_lines, read_records
@@ -16,21 +15,6 @@ from foretell.services.monitoring.storage.logs import LEVEL_NAMES, LogPage, LogR
 
 PATH = "/reports/logs"
 _LINES = frozenset({NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines"})
-
-
-class ShownRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One log record, as reports show it."""
-
-    service: str
-    level: str
-    message: str
-    #: ISO 8601, UTC.
-    timestamp: Any
-    instance: str = ""
-    trace_id: str | None = None
-    prediction_id: Any = None
-    request_id: Any = None
-    fields: dict[str, Any] = {}
 
 
 def shown(record: LogRecord) -> ShownRecord:

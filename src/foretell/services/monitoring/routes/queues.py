@@ -14,18 +14,12 @@ from foretell.contracts.openapi import (
     reference,
     struct_schemas,
 )
+from foretell.contracts.reports.activity import DeadLetters, MovedLetters
 from foretell.kit.asgi import Body
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, Request, Route, json_answer
 from foretell.services.monitoring.parts import Part, Surroundings
-from foretell.services.monitoring.reports.dead_letters import (
-    MOST_MOVED,
-    MOST_SHOWN,
-    DeadLetterOffice,
-    DeadLetters,
-    Moved,
-    NotConfirmed,
-)
+from foretell.services.monitoring.reports.dead_letters import MOST_MOVED, MOST_SHOWN, DeadLetterOffice, NotConfirmed
 from foretell.services.monitoring.routes.filters import WrongParameter, known_only, whole_number
 
 _DEAD = "/queues/{queue}/dead"
@@ -94,7 +88,7 @@ def part(surroundings: Surroundings) -> Part:
 
 
 def _schemas() -> dict[str, Any]:
-    return struct_schemas([DeadLetters, Moved, RedriveOrder])
+    return struct_schemas([DeadLetters, MovedLetters, RedriveOrder])
 
 
 def _paths() -> dict[str, Any]:
@@ -102,14 +96,14 @@ def _paths() -> dict[str, Any]:
     limit = query_parameter("limit", f"How many of the oldest: 1 to {MOST_SHOWN}", least=1, most=MOST_SHOWN)
     confirm = {**query_parameter("confirm", "How many dead letters there are", least=0), "required": True}
     show = _operation("show_dead_letters", "What nobody could handle", DeadLetters, 404, 422, 503)
-    discard = _operation("discard_dead_letters", "Throw all of them away", Moved, 404, 422, 503)
+    discard = _operation("discard_dead_letters", "Throw all of them away", MovedLetters, 404, 422, 503)
     discard["responses"]["409"] = {
         "description": "There are more or fewer than was confirmed.",
         "content": problem_content(
             409, NotConfirmed.code, NotConfirmed(count=4, queue="ml_tasks", confirmed=3).message
         ),
     }
-    redrive = _operation("redrive", "Send them back to their queue", Moved, 404, 413, 422, 503)
+    redrive = _operation("redrive", "Send them back to their queue", MovedLetters, 404, 413, 422, 503)
     body = json_body(reference(RedriveOrder.__name__), {"A hundred": {"limit": 100}})
     return {
         _DEAD: {

@@ -4,10 +4,10 @@ from typing import Any
 
 from foretell.contracts.monitoring import NDJSON
 from foretell.contracts.openapi import json_answer, json_body, problem_answers, reference, struct_schemas
+from foretell.contracts.reports.activity import ShownRecord
 from foretell.services.monitoring.intake.logs import Record
 from foretell.services.monitoring.intake.samples import Sample
 from foretell.services.monitoring.routes.filters import MAX_LIMIT
-from foretell.services.monitoring.routes.logs import ShownRecord
 from foretell.services.monitoring.storage.logs import LEVELS
 
 _MOMENT = "2026-01-05T09:30:00Z"

@@ -1,4 +1,4 @@
-"""`GET /reports/health`, `latency`, `throughput`, `errors`, `workers`, `queues`, `revenue` and `overview`."""
+"""`GET /reports/health`, `latency`, `throughput`, `errors`, `workers`, `queues`, `shadows`, `revenue`, `overview`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -8,34 +8,32 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.openapi import json_answer as answer_of
 from foretell.contracts.openapi import problem_answers, query_parameter, reference, struct_schemas
+from foretell.contracts.reports.activity import Errors, Latency, Queues, Revenue, Shadows, Throughput, Workers
+from foretell.contracts.reports.condition import Health, Overview
 from foretell.kit.clock import now
 from foretell.kit.routing import Answer, Handler, Request, Route, json_answer
 from foretell.services.monitoring.parts import Part, Surroundings
 from foretell.services.monitoring.reports import revenue as revenues
-from foretell.services.monitoring.reports.errors import Errors, errors
-from foretell.services.monitoring.reports.health import Health, health
-from foretell.services.monitoring.reports.latency import Latency, latency
-from foretell.services.monitoring.reports.overview import Overview, overview
+from foretell.services.monitoring.reports.errors import errors
+from foretell.services.monitoring.reports.health import health
+from foretell.services.monitoring.reports.latency import latency
+from foretell.services.monitoring.reports.overview import overview
 from foretell.services.monitoring.reports.period import Period
-from foretell.services.monitoring.reports.queues import Queues, queues
-from foretell.services.monitoring.reports.revenue import Revenue, RevenueBook
-from foretell.services.monitoring.reports.throughput import (
-    DEFAULT_POINTS,
-    MOST_POINTS,
-    Throughput,
-    throughput,
-)
-from foretell.services.monitoring.reports.workers import Workers, workers
+from foretell.services.monitoring.reports.queues import queues
+from foretell.services.monitoring.reports.revenue import RevenueBook
+from foretell.services.monitoring.reports.shadows import shadows
+from foretell.services.monitoring.reports.throughput import DEFAULT_POINTS, MOST_POINTS, throughput
+from foretell.services.monitoring.reports.workers import workers
 from foretell.services.monitoring.routes.filters import known_only, whole_number
 from foretell.services.monitoring.routes.periods import PARAMETERS, period_of
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 #: Reports that need nothing but a period, and what they answer with.
 _OVER_A_PERIOD: Mapping[str, tuple[Callable[[AsyncConnection, Period], Awaitable[msgspec.Struct]], type, str]] = {
-    "latency": (latency, Latency, "How long requests, runs of models and whole predictions took"),
     "errors": (errors, Errors, "What went wrong: answers, predictions, lines in the logs"),
     "workers": (workers, Workers, "What each worker does and did"),
     "queues": (queues, Queues, "What waits in the queues, and dead letters"),
+    "shadows": (shadows, Shadows, "How often shadow versions said the same"),
     "overview": (overview, Overview, "The few numbers that say whether all is well"),
 }
 
@@ -52,6 +50,7 @@ class Reports:
         handlers: dict[str, Handler] = {
             "health": self.health,
             "throughput": self.throughput,
+            "latency": self.latency,
             "revenue": self.revenue,
             **{name: self._over_a_period(report) for name, (report, _, _) in _OVER_A_PERIOD.items()},
         }
@@ -78,6 +77,14 @@ class Reports:
         points = whole_number(query, "points", DEFAULT_POINTS, least=1, most=MOST_POINTS)
         async with self._database.snapshot() as connection:
             return json_answer(await throughput(connection, period, points))
+
+    async def latency(self, request: Request) -> Answer:
+        """How long everything took, with `points` over time, too."""
+        query = request.query()
+        period = period_of(query, now(), also=["points"])
+        points = whole_number(query, "points", 0, least=0, most=MOST_POINTS)
+        async with self._database.snapshot() as connection:
+            return json_answer(await latency(connection, period, points))
 
     async def revenue(self, request: Request) -> Answer:
         """What was earned, by model and day."""
@@ -119,6 +126,12 @@ def _paths() -> dict[str, Any]:
         "throughput": _operation(
             "throughput", "How much was done, and how that went on", Throughput, [*period, points]
         ),
+        "latency": _operation(
+            "latency",
+            "How long requests, runs of models and whole predictions took",
+            Latency,
+            [*period, query_parameter("points", f"And in so many points: 0 (the default) to {MOST_POINTS}", least=0)],
+        ),
         "revenue": _operation("revenue", "What was earned, by model and day", Revenue, [days]),
         **{name: _operation(name, summary, shape, period) for name, (_, shape, summary) in _OVER_A_PERIOD.items()},
     }
@@ -136,4 +149,4 @@ def _operation(name: str, summary: str, shape: type, parameters: list[dict[str, 
 
 
 def _schemas() -> dict[str, Any]:
-    return struct_schemas([Health, Throughput, Revenue, *(shape for _, shape, _ in _OVER_A_PERIOD.values())])
+    return struct_schemas([Health, Throughput, Latency, Revenue, *(shape for _, shape, _ in _OVER_A_PERIOD.values())])

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from tests.unit.services.monitoring.alerts.snapshots import NOW, instance, snapshot
 
+from foretell.contracts.reports.drift import FieldSummary, VersionFinding
 from foretell.services.monitoring.alerts import signals
 from foretell.services.monitoring.alerts.rules import read_rule
 from foretell.services.monitoring.alerts.snapshot import DriftFound
-from foretell.services.monitoring.drift.findings import Summary, VersionFinding
 from foretell.services.monitoring.storage.instances import Instance
 
 
@@ -110,8 +110,8 @@ def test_a_service_is_absent_when_it_is_needed_and_was_never_seen(instances: lis
 
 
 def drifted(*names: str, computed_at: datetime = NOW, stable: str = "hour") -> DriftFound:
-    findings = [Summary(name, "feature", "drifted", True, ["psi"], 3600.0) for name in names]
-    findings.append(Summary(stable, "feature", "stable", False, [], 3600.0))
+    findings = [FieldSummary(name, "feature", "drifted", True, ["psi"], 3600.0) for name in names]
+    findings.append(FieldSummary(stable, "feature", "stable", False, [], 3600.0))
     found = VersionFinding(
         model="flight-delay", version="1.0.0", computed_at=computed_at, status="drifted", findings=findings
     )

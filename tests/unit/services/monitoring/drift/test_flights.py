@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from foretell.contracts.monitoring import Observation
+from foretell.contracts.reports.drift import VersionFinding
 from foretell.inference.distribution import describe
 from foretell.inference.engine import Engine
 from foretell.inference.observing import Observer, Sampler
@@ -22,7 +23,7 @@ from foretell.inference.reference import Field, Reference, read_reference
 from foretell.inference.registry import Registry, shipped_folder
 from foretell.kit.clock import now
 from foretell.models.flight_delay.data import read_flights, split_by_day
-from foretell.services.monitoring.drift.findings import VersionFinding, find
+from foretell.services.monitoring.drift.findings import find
 from foretell.services.monitoring.drift.tallies import Tally
 
 Row = dict[str, Any]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from foretell.contracts.reports.drift import FieldFinding
 from foretell.inference.reference import Categories, Field, Numbers
-from foretell.services.monitoring.drift.judging import FieldFinding, Seen, judge, worst
+from foretell.services.monitoring.drift.judging import Seen, judge, worst
 
 NUMBERS = Numbers([0.0, 1.0, 2.0, 3.0, 4.0], [4000, 3000, 2000, 1000])
 COLOURS = Categories({"red": 5000, "green": 4000, "blue": 990}, other=10)

@@ -1,7 +1,7 @@
 """Models, as operators look after them: versions, traffic, prices, comparisons, packages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,7 +9,8 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 
 from foretell.contracts import http
-from foretell.domain.operators import journal, predictions
+from foretell.contracts.fields import Field, fields_of
+from foretell.domain.operators import comparison, journal
 from foretell.domain.operators.journal import Actor
 from foretell.inference.arriving import Archive, Checked
 from foretell.inference.changes import problems_of_changes
@@ -29,6 +30,8 @@ router = APIRouter(prefix="/admin", tags=["operators"])
 
 #: For the journal, after a check that took its time.
 _JOURNAL_S = 3.0
+#: So many fields of each kind are compared.
+_MOST_FIELDS = 5
 _one_writer = asyncio.Lock()
 
 
@@ -120,20 +123,26 @@ async def compare_versions(
     state: State,
     hours: Annotated[int, Query(ge=1, le=168, description="How far back"), PlainNumber] = 24,
 ) -> http.ModelComparison:
-    """How the versions did on the newest 20,000 predictions of that time, and how often shadows said the same."""
-    state.registry.get(name)
+    """How the versions did on the newest 20,000 predictions of that time, what they answered, and what shadows said."""
+    package = state.registry.get(name)
+    fields = {each.name: each for each in fields_of(package.output_schema) if '"' not in each.name}
+    choices = [each.name for each in fields.values() if each.kind in ("choice", "boolean")]
+    numbers = [each.name for each in fields.values() if each.kind in ("number", "integer")]
     async with state.database.snapshot() as connection:
-        did = await predictions.compare(connection, name, hours=hours)
-    shadows: list[http.ShadowDid] | None
-    try:
-        lines = await state.monitoring.read(
-            "/reports/logs",
-            {"service": "ml_worker", "text": "shadow_compared", "limit": 2000},
+        did = await comparison.compare(connection, name, hours=hours)
+        answered = await comparison.answers(
+            connection, name, hours=hours, choices=choices[:_MOST_FIELDS], numbers=numbers[:_MOST_FIELDS]
         )
-        shadows = _shadows(name, lines)
+    try:
+        found = await state.monitoring.read("/reports/shadows", {"window": f"{hours}h"})
+        shadows = [http.ShadowDid.model_validate(each) for each in found["items"] if each["model"] == name]
     except (MonitoringAway, MonitoringNotSet):
         shadows = None
-    return http.ModelComparison(versions=[http.VersionDid.model_validate(each) for each in did], shadows=shadows)
+    return http.ModelComparison(
+        versions=[http.VersionDid.model_validate(each) for each in did],
+        answers=_compared(package, fields, answered),
+        shadows=shadows,
+    )
 
 
 @router.post(
@@ -287,16 +296,30 @@ def _version(package: ModelPackage, split: Split) -> http.OverseenVersion:
     )
 
 
-def _shadows(name: str, lines: list[dict[str, Any]]) -> list[http.ShadowDid]:
-    sums: dict[tuple[str, str], dict[str, int]] = {}
-    for line in lines:
-        fields = line.get("fields", {})
-        if line.get("message") != "shadow_compared" or fields.get("model") != name:
-            continue
-        counts = sums.setdefault((str(fields.get("version")), str(fields.get("shadow"))), {})
-        for outcome in ("same", "different", "failed"):
-            value = fields.get(outcome, 0)
-            counts[outcome] = counts.get(outcome, 0) + (value if isinstance(value, int) else 0)
+def _compared(
+    package: ModelPackage, fields: Mapping[str, Field], answered: Iterable[comparison.Answered]
+) -> list[http.ComparedField]:
+    by_field: dict[str, list[http.VersionAnswers]] = {}
+    for each in answered:
+        total = sum(each.counts.values())
+        shares = [
+            http.ValueShare(label=_label(package, fields[each.field], value), share=round(count / total, 6))
+            for value, count in each.counts.items()
+        ]
+        by_field.setdefault(each.field, []).append(
+            http.VersionAnswers(version=each.version, shares=shares, mean=each.mean)
+        )
     return [
-        http.ShadowDid(version=version, shadow=shadow, **counts) for (version, shadow), counts in sorted(sums.items())
+        http.ComparedField(field=name, title=http.Words.model_validate(fields[name].title), versions=versions)
+        for name, versions in by_field.items()
     ]
+
+
+def _label(package: ModelPackage, field: Field, value: str) -> http.Words:
+    """What people call a value, given as JSON text."""
+    read = msgspec.json.decode(value)
+    shown = read if isinstance(read, str) else value
+    if shown in package.labels:
+        return http.Words.model_validate(package.labels[shown])
+    labels = [each.label for each in field.choices or [] if each.value == read]
+    return http.Words.model_validate(labels[0]) if labels else http.Words(en=shown, ru=shown)

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from foretell.contracts import http
+from foretell.contracts.reports import activity
 from foretell.domain.operators import journal
 from foretell.domain.operators.journal import Actor
 from foretell.kit.errors import ForetellError
 from foretell.services.app.dependencies import PlainNumber, State
 from foretell.services.app.monitoring import part
-from foretell.services.app.routes.admin.acting import Operator, answers
+from foretell.services.app.routes.admin.acting import Operator, answers, reported
 from foretell.services.app.state import AppState
 
 router = APIRouter(prefix="/admin", tags=["operators"])
@@ -18,22 +19,19 @@ router = APIRouter(prefix="/admin", tags=["operators"])
 QueueName = Annotated[
     str, Path(max_length=100, pattern=r"^[a-z0-9_.-]+$", description="ml_tasks, ml_tasks.POOL or ml_results")
 ]
-_JSON: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "As the monitoring service answers it (docs/monitoring.md)",
-        "content": {"application/json": {"schema": {}}},
-    }
-}
 
 
-@router.get("/queues", summary="What waits", response_model=None, responses=_JSON | answers())
+@router.get("/queues", summary="What waits", response_model=None, responses=reported(activity.Queues) | answers())
 async def show_queues(operator: Operator, state: State) -> Response:
     """The report `queues`: what waits in each, the oldest task, dead letters."""
     return Response(await state.monitoring.ask("/reports/queues"), media_type="application/json")
 
 
 @router.get(
-    "/queues/{queue}/dead", summary="What nobody could handle", response_model=None, responses=_JSON | answers(422)
+    "/queues/{queue}/dead",
+    summary="What nobody could handle",
+    response_model=None,
+    responses=reported(activity.DeadLetters) | answers(422),
 )
 async def show_dead_letters(
     queue: QueueName,

@@ -1,15 +1,17 @@
 """What the monitoring service knows, for operators: reports, alerts and logs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from foretell.contracts import http
+from foretell.contracts.openapi import json_answer, query_parameter, reference
+from foretell.contracts.reports import activity, condition, drift
 from foretell.domain.accounts import registration
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.errors import InvalidToken
@@ -19,32 +21,70 @@ from foretell.kit.errors import ForetellError, Unavailable
 from foretell.kit.problems import InvalidRequest
 from foretell.services.app.dependencies import Caller, State, Token
 from foretell.services.app.monitoring import part
-from foretell.services.app.routes.admin.acting import Operator, answers
+from foretell.services.app.openapi import struct_answer
+from foretell.services.app.routes.admin.acting import AS_IT_COMES, Operator, answers, reported
 from foretell.services.app.state import AppState
 
 router = APIRouter(prefix="/admin", tags=["operators"])
 
-Report = Literal[
-    "overview", "health", "throughput", "latency", "errors", "workers", "queues", "revenue", "drift", "metrics"
-]
-#: What reports may be asked for; the monitoring service says what each means, and refuses what it does not know.
-_PARAMETERS = ("since", "until", "window", "points", "days", "model", "version", "service")
+_PERIOD = ("since", "until", "window")
+#: By name: what each report answers, in one line, and the parameters that it takes.
+_REPORTS: Mapping[str, tuple[type[msgspec.Struct], str, tuple[str, ...]]] = {
+    "overview": (condition.Overview, "The few numbers that say whether all is well", _PERIOD),
+    "health": (condition.Health, "How every service and instance is, and since when", ()),
+    "throughput": (activity.Throughput, "How much was done, and how that went on", (*_PERIOD, "points")),
+    "latency": (activity.Latency, "How long requests, runs of models and whole predictions took", (*_PERIOD, "points")),
+    "errors": (activity.Errors, "What went wrong: answers, predictions, lines in the logs", _PERIOD),
+    "workers": (activity.Workers, "What each worker does and did", _PERIOD),
+    "queues": (activity.Queues, "What waits in the queues, and dead letters", _PERIOD),
+    "shadows": (activity.Shadows, "How often shadow versions said the same", _PERIOD),
+    "revenue": (activity.Revenue, "What was earned, by model and day", ("days",)),
+    "drift": (
+        drift.DriftReport,
+        "How far what models are asked is from their reference",
+        ("model", "version", "window"),
+    ),
+}
+_ABOUT = {
+    "since": "The beginning, ISO 8601, without a zone UTC",
+    "until": "The end; now, if it is left out",
+    "window": "Its length in place of one of them: 90s, 5m, 2h, 7d; of drift, the length of one window in seconds",
+    "points": "In how many points over time, at most",
+    "days": "How many days, today among them",
+    "model": "Only this model",
+    "version": "Only this version",
+    "service": "Of this service",
+    "limit": "How many, at most",
+    "instance": "Of this instance",
+    "level": "Exactly this level",
+    "min_level": "DEBUG, INFO, WARNING or ERROR: this level or worse",
+    "text": "With this in the message",
+    "prediction_id": "About this prediction",
+    "trace_id": "Of this trace",
+    "before": "Older than this place; from the Link header of an earlier answer",
+    "after": "Newer than this place; from the Link header of an earlier answer",
+}
+#: Of whole numbers.
+_LEAST = {"points": 0, "days": 1, "limit": 0}
 _LOG_PARAMETERS = (
     *("service", "instance", "level", "min_level", "since", "until", "text", "prediction_id", "trace_id"),
     *("before", "after", "limit"),
 )
 _STREAM = "text/event-stream"
 _COMMENT_EVERY_S = 15.0
-_JSON: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "As the monitoring service answers it (docs/monitoring.md)",
-        "content": {"application/json": {"schema": {}}},
-    }
+_VALUES = {
+    "type": "object",
+    "description": "Values by service",
+    "additionalProperties": {"type": "array", "items": {"type": "object"}},
 }
+_JSON: dict[int | str, dict[str, Any]] = {200: json_answer(AS_IT_COMES, {})}
+_RECORD = reference("ShownRecord")
 _encode = msgspec.json.Encoder().encode
 
 
-@router.get("/overview", summary="Is it all right", response_model=None, responses=_JSON | answers())
+@router.get(
+    "/overview", summary="Is it all right", response_model=None, responses=reported(condition.Glance) | answers()
+)
 async def show_overview(operator: Operator, state: State) -> Response:
     """One glance: services, queues, workers, errors, open alerts, money of today. A part that is away is null."""
     asked = {
@@ -68,19 +108,43 @@ async def show_overview(operator: Operator, state: State) -> Response:
     return _json(_encode({"at": now(), **glance, "problems": problems}))
 
 
-@router.get("/workers", summary="What each worker does", response_model=None, responses=_JSON | answers(422))
-async def show_workers(operator: Operator, request: Request, state: State) -> Response:
-    """The report `workers`: current task, done, failed, since when; and hints for scaling."""
-    return _json(await state.monitoring.ask("/reports/workers", _given(request, _PARAMETERS)))
+def _add_report(path: str, report: str, answer: dict[str, Any], summary: str, parameters: tuple[str, ...]) -> None:
+    """A route that answers as the monitoring service's report of that name."""
+
+    async def show(operator: Operator, request: Request, state: State) -> Response:
+        return _json(await state.monitoring.ask(f"/reports/{report}", _given(request, parameters)))
+
+    router.add_api_route(
+        path,
+        show,
+        methods=["GET"],
+        name="show" + path.replace("/", "_"),
+        summary=summary,
+        description="As `GET /reports/...` of the monitoring service (docs/monitoring.md).",
+        response_model=None,
+        responses={200: answer, **answers(422)},
+        openapi_extra=_described(parameters),
+    )
 
 
-@router.get("/reports/{report}", summary="A report", response_model=None, responses=_JSON | answers(422))
-async def show_report(report: Report, operator: Operator, request: Request, state: State) -> Response:
-    """What the monitoring service's `GET /reports/...` answers to the same parameters (`since`, `window`, ...)."""
-    return _json(await state.monitoring.ask(f"/reports/{report}", _given(request, _PARAMETERS)))
+def _described(parameters: tuple[str, ...]) -> dict[str, Any]:
+    described = [query_parameter(name, _ABOUT[name], least=_LEAST.get(name)) for name in parameters]
+    return {"parameters": described}
 
 
-@router.get("/alerts", summary="What is wrong, and was lately", response_model=None, responses=_JSON | answers(422))
+for _name, (_shape, _summary, _parameters) in _REPORTS.items():
+    _add_report(f"/reports/{_name}", _name, struct_answer(_shape, AS_IT_COMES), _summary, _parameters)
+_add_report("/reports/metrics", "metrics", json_answer(AS_IT_COMES, _VALUES), "Values of metrics", ("service", "limit"))
+_add_report("/workers", "workers", struct_answer(activity.Workers, AS_IT_COMES), "What each worker does", _PERIOD)
+
+
+@router.get(
+    "/alerts",
+    summary="What is wrong, and was lately",
+    response_model=None,
+    responses=reported(condition.AlertList) | answers(422),
+    openapi_extra=_described(("limit",)),
+)
 async def show_alerts(operator: Operator, request: Request, state: State) -> Response:
     """Open alerts, and those that were resolved last (`limit`)."""
     return _json(await state.monitoring.ask("/alerts", _given(request, ("limit",))))
@@ -96,7 +160,7 @@ async def show_alert_rules(operator: Operator, state: State) -> Response:
     "/alerts/{alert_id}/silence",
     summary="Say nothing of it for a while",
     response_model=None,
-    responses=_JSON | answers(403, 413, 422),
+    responses=reported(condition.Silenced) | answers(403, 413, 422),
 )
 async def silence_alert(alert_id: str, wanted: http.NewSilence, operator: Operator, state: State) -> Response:
     """Of this rule and its subject; it is looked at and shown all the same. 0 minutes end a silence."""
@@ -116,10 +180,14 @@ async def silence_alert(alert_id: str, wanted: http.NewSilence, operator: Operat
     responses={
         200: {
             "description": "Records, newest last; or as they come, as server-sent events `log`",
-            "content": {"application/json": {"schema": {"type": "array"}}, _STREAM: {"schema": {"type": "string"}}},
+            "content": {
+                "application/json": {"schema": {"type": "array", "items": _RECORD}},
+                _STREAM: {"schema": {"type": "string"}},
+            },
         },
         **answers(422),
     },
+    openapi_extra=_described(_LOG_PARAMETERS),
 )
 async def search_logs(
     operator: Operator,

@@ -4,28 +4,37 @@ export interface Column<T> {
   name: string;
   cell: (row: T) => ComponentChildren;
   right?: boolean;
+  /** Its name is for screen readers only. */
+  unnamed?: boolean;
+  /** On a phone it has a line of its own. */
+  whole?: boolean;
 }
 
-/** A table of rows that may change many times a second: rows are told apart by `id`, so that only what changed is drawn. */
+/**
+ * A table of rows that may change many times a second: rows are told apart by `id`, so that only what changed is drawn.
+ * On a phone, a row is a block: of cells side by side, or with `labelled` of a line for each cell with the column's name.
+ */
 export function Table<T>({
   columns,
   rows,
   id,
   label,
+  labelled = false,
 }: {
   columns: readonly Column<T>[];
   rows: readonly T[];
   id: (row: T) => string | number;
   label: string;
+  labelled?: boolean;
 }) {
   return (
     <div class="table-frame" tabIndex={0} role="group" aria-label={label}>
-      <table>
+      <table class={labelled ? "rows labelled" : "rows"}>
         <thead>
           <tr>
             {columns.map((column) => (
               <th key={column.name} scope="col" class={column.right ? "to-right" : ""}>
-                {column.name}
+                {column.unnamed ? <span class="unseen">{column.name}</span> : column.name}
               </th>
             ))}
           </tr>
@@ -34,7 +43,11 @@ export function Table<T>({
           {rows.map((row) => (
             <tr key={id(row)}>
               {columns.map((column) => (
-                <td key={column.name} class={column.right ? "number to-right" : ""}>
+                <td
+                  key={column.name}
+                  class={`${column.right ? "number to-right" : ""}${column.whole ? " whole" : ""}`}
+                  data-name={column.unnamed ? undefined : column.name}
+                >
                   {column.cell(row)}
                 </td>
               ))}
@@ -44,25 +57,4 @@ export function Table<T>({
       </table>
     </div>
   );
-}
-
-const COLORS: Record<string, string> = {
-  healthy: "good",
-  ok: "good",
-  stable: "good",
-  stopped: "",
-  degraded: "warn",
-  pending: "warn",
-  warning: "warn",
-  unhealthy: "bad",
-  down: "bad",
-  missing: "bad",
-  firing: "bad",
-  critical: "bad",
-  error: "bad",
-  drifted: "bad",
-};
-
-export function State({ state }: { state: string }) {
-  return <span class={`chip ${COLORS[state.toLowerCase()] ?? ""}`}>{state.replaceAll("_", " ")}</span>;
 }

@@ -1,0 +1,173 @@
+"""How everything is now: services and their processes, alerts, and the few numbers of a start page."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from foretell.contracts.reports.activity import (
+    AnswerCounts,
+    Durations,
+    Failures,
+    QueueLine,
+    Queues,
+    Reported,
+    Revenue,
+    Workers,
+)
+
+InstallationStatus = Literal["healthy", "degraded", "unhealthy"]
+ServiceState = Literal["healthy", "degraded", "unhealthy", "down", "stopped"]
+InstanceState = Literal["healthy", "unhealthy", "missing", "stopped"]
+
+
+class InstanceHealth(msgspec.Struct, frozen=True):
+    """One process. `failing` are the checks that do not pass, with why; it has said that at `last_seen_at`.
+
+    `missing`: nothing was heard of it for some seconds, and it did not say goodbye. `stopped`: it did.
+    """
+
+    instance: str
+    state: InstanceState
+    since: datetime
+    failing: dict[str, str]
+    version: str
+    started_at: datetime
+    #: For how long it runs, or ran.
+    uptime_s: float
+    address: str
+    hostname: str
+    pid: int
+    last_seen_at: datetime
+    memory_bytes: int
+    #: Log lines that never arrived here.
+    logs_dropped: int
+
+
+class ServiceHealth(msgspec.Struct, frozen=True):
+    """One service, by its instances.
+
+    `healthy`: all that run are. `degraded`: some are, others are not, or have just fallen silent. `unhealthy`: none
+    is. `down`: none runs. `stopped`: none runs, and that was wanted. `live` run; `expected` are these and
+    those that fell silent and were not replaced.
+    """
+
+    service: str
+    state: ServiceState
+    since: datetime
+    live: int
+    expected: int
+    healthy: int
+    instances: list[InstanceHealth]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The whole installation: `healthy` when every service is healthy or was stopped."""
+
+    status: InstallationStatus
+    as_of: datetime
+    services: list[ServiceHealth]
+
+
+class ServiceSummary(msgspec.Struct, frozen=True):
+    """One service in a line."""
+
+    service: str
+    state: ServiceState
+    since: datetime
+    live: int
+    expected: int
+    healthy: int
+
+
+class FiringAlert(msgspec.Struct, frozen=True):
+    """An alert that fires, with what is wrong, in English."""
+
+    rule: str
+    severity: str
+    summary: str
+
+
+class Overview(Reported, frozen=True, kw_only=True):
+    """The start page: how everything is now, and how the period went.
+
+    `requests` and their `request_durations` are the app's; `prediction_durations` are from acceptance to settlement.
+    `status` is that of the services, and `degraded` where they are healthy and an alert that is more than information
+    fires. `drifting` are the model versions whose inputs or outputs have changed; revenue is today's, UTC.
+    """
+
+    status: InstallationStatus
+    services: list[ServiceSummary]
+    requests_per_s: float
+    accepted_per_s: float
+    settled_per_s: float
+    request_durations: Durations
+    prediction_durations: Durations
+    requests: AnswerCounts
+    predictions: Failures
+    warnings_per_minute: float
+    errors_per_minute: float
+    workers: int
+    workers_busy: int
+    queues: list[QueueLine]
+    dead_letters: int
+    revenue_credits: int
+    revenue_predictions: int
+    alerts_firing: int
+    #: The first of them, the worst first.
+    firing: list[FiringAlert]
+    drifting: list[str]
+
+
+class ShownAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert, as `GET /alerts` shows it."""
+
+    id: str
+    rule: str
+    #: What it is about, by label.
+    subject: dict[str, str]
+    severity: str
+    #: pending (not long enough to fire), firing, no_data (it fired, and nothing is known since) or resolved.
+    state: str
+    #: What was read off last.
+    value: float | None
+    #: What is wrong, and what to do, by language.
+    summary: dict[str, str]
+    action: dict[str, str]
+    pending_since: datetime
+    fired_at: datetime | None
+    resolved_at: datetime | None
+    #: Why it is over: cleared, no_data or rule_off.
+    reason: str | None
+    silenced_until: datetime | None
+
+
+class AlertList(msgspec.Struct, frozen=True):
+    """What is wrong now, the longest first, and what was lately, the newest first."""
+
+    #: When it was last looked; null: not yet.
+    evaluated_at: datetime | None
+    open: list[ShownAlert]
+    resolved: list[ShownAlert]
+
+
+class Silenced(msgspec.Struct, frozen=True):
+    """What is silent, and until when."""
+
+    rule: str
+    subject: dict[str, str]
+    until: datetime
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """What `GET /admin/overview` of the app answers: reports in one. Null: not known now; `problems` says why."""
+
+    at: datetime
+    overview: Overview | None
+    health: Health | None
+    queues: Queues | None
+    workers: Workers | None
+    revenue: Revenue | None
+    alerts: AlertList | None
+    #: By the name of the part, in English.
+    problems: dict[str, str]

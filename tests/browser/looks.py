@@ -1,0 +1,42 @@
+"""What every page must be: whole at every width, and without anything that axe-core finds."""
+
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+#: Width, colours and language: together they show each page in both themes and languages, on a desktop and on phones.
+LOOKS = [(1280, "light", "en-US"), (360, "dark", "ru-RU"), (320, "light", "ru-RU")]
+
+
+def axe_core(web: Path) -> str:
+    """The program that looks for what is wrong."""
+    return (web / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+def findings(page: Page, axe: str) -> list[str]:
+    """What axe-core finds on the page as it is: WCAG 2.2, A and AA, and its best practices."""
+    # Not as a script of the page, which its policy would refuse.
+    page.evaluate(axe)
+    found: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{violation['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+def sticks_out(page: Page) -> int:
+    """By how many pixels the page is wider than its window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def wrong_with(page: Page, axe: str) -> list[str]:
+    """Everything that is wrong with the look of the page as it is."""
+    return [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+
+
+def settled(page: Page) -> None:
+    """Return when everything that was asked for is there."""
+    expect(page.locator("h1")).to_be_visible()
+    expect(page.locator(".waiting")).to_have_count(0)
