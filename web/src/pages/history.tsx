@@ -45,9 +45,11 @@ export function HistoryPage() {
   return (
     <>
       <Title text={t("history")}>
-        <a class="button little" href={`/predictions.csv${queryOf(filters)}`} download="predictions.csv">
-          {t("asCsv")}
-        </a>
+        {page.error === undefined && (
+          <a class="button little" href={`/predictions.csv${queryOf(filters)}`} download="predictions.csv">
+            {t("asCsv")}
+          </a>
+        )}
       </Title>
       <div class="filters" role="group" aria-label={t("filters")}>
         <Pick

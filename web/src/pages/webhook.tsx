@@ -276,8 +276,7 @@ function DeliveryTable({ items, webhook }: { items: readonly Schemas["Delivery"]
         {
           name: t("actions"),
           cell: ({ type, sequence }) =>
-            type !== "webhook.test" &&
-            sequence !== null && (
+            type !== "webhook.test" && (
               <ActButton kind="little" act={() => sendAgain(sequence)}>
                 {t("sendAgain")}
               </ActButton>
