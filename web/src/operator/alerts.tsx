@@ -82,7 +82,7 @@ function Open({ alert, changed }: { alert: Alert; changed: () => void }) {
         </p>
       )}
       <p class="small muted">
-        {t("since")} <Moment at={alert.fired_at ?? alert.pending_since} ago />
+        <Moment at={alert.fired_at ?? alert.pending_since} ago />
       </p>
       <div class="row end">
         {alert.silenced_until && <ActButton act={() => silence(0)}>{textOf("o_endSilence")}</ActButton>}

@@ -212,7 +212,7 @@ export const operatorWords: Record<"en" | "ru", Record<string, Text>> = {
     o_oldest: "Старейшая задача",
     o_deadLetters: "Недоставленные",
     o_errors: "Ошибок в минуту",
-    o_busy: "занято {busy} из {n}",
+    o_busy: "Занято {busy} из {n}",
     o_today: "Кредитов сегодня",
     o_firing: "Тревог сейчас",
     o_partAway: "Сейчас неизвестно: {part}. {why}",

@@ -38,15 +38,14 @@ function Hint({ workers, queues }: { workers: Schemas["Workers"]; queues: Schema
   if (advice.kind === "enough") {
     return (
       <p class="muted" role="status">
-        {busy}. {textOf("o_hintEnough")}
+        {textOf("o_hintEnough")} ({busy})
       </p>
     );
   }
   return (
     <div class={`notice ${advice.kind === "fewer" ? "" : "warn"}`} role="status">
-      <strong>
-        {busy}. {textOf(`o_hint_${advice.kind}`, { workers: advice.workers })}
-      </strong>
+      <strong>{textOf(`o_hint_${advice.kind}`, { workers: advice.workers })}</strong>
+      <p class="muted">{busy}</p>
       {advice.drainS !== null && advice.drainS > 0 && (
         <p>{textOf("o_hintDrain", { oldest: formatSeconds(oldestS), drain: formatSeconds(advice.drainS) })}</p>
       )}

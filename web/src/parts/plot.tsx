@@ -3,7 +3,10 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { theme } from "../state/theme";
 import { useStore } from "../state/store";
-import { formatNumber, useLanguage } from "../words";
+import { formatNumber, formatTick, useLanguage } from "../words";
+
+/** So many values and more are a line without points. */
+const MANY = 40;
 
 export interface Series {
   name: string;
@@ -118,7 +121,8 @@ function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height:
     axes: [
       {
         ...axis,
-        ...(times ? {} : { values: (_: uPlot, ticks: number[]) => ticks.map((tick) => xName(latest.current, tick)) }),
+        values: (_: uPlot, ticks: number[], _axis: number, _space: number, step: number) =>
+          ticks.map((tick) => (times ? formatTick(tick, step) : xName(latest.current, tick))),
       },
       { ...axis, size: 60, values: (_, ticks) => ticks.map(names) },
     ],
@@ -128,11 +132,16 @@ function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height:
         label: each.name,
         stroke: colors[index],
         width: 2,
-        points: { show: !bars && latest.current.x.length < 40, size: 6 },
+        // One value between gaps has no line.
+        points: { show: () => !bars && isSparse(latest.current), size: 6 },
         ...(paths ? { paths, fill: colors[index] } : {}),
       })),
     ],
   };
+}
+
+function isSparse({ series }: PlotProps): boolean {
+  return series.every((each) => each.values.filter((value) => value !== null).length < MANY);
 }
 
 function xName(props: PlotProps, tick: number): string {

@@ -123,6 +123,13 @@ export function formatDay(iso: string): string {
   return dateFormat({ day: "numeric", month: "short", timeZone: "UTC" }).format(new Date(iso));
 }
 
+/** A moment at an axis, in seconds since 1970: the time, or the day where the ticks are whole days (`step` in seconds). */
+export function formatTick(seconds: number, step: number): string {
+  const options: Intl.DateTimeFormatOptions =
+    step >= 86_400 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" };
+  return dateFormat(options).format(new Date(seconds * 1000));
+}
+
 /** A length of time, as short as it can be said: 4 ms, 1.3 s, 5 min, 2 h. */
 export function formatSeconds(seconds: number): string {
   const [value, unit]: [number, string] =
