@@ -307,9 +307,11 @@ def test_the_keyboard_alone_suffices(operator: Operator) -> None:
     tab_to("Look")
     page.keyboard.press("Enter")
     expect(page.locator("#dead")).to_be_visible()
+    settled(page)
     if page.get_by_role("button", name="Discard all").count() == 0:
         tab_to("Look")
         page.keyboard.press("Enter")
+        settled(page)
     tab_to("Discard all")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()

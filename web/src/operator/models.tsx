@@ -29,7 +29,7 @@ export function Models() {
         {({ items }) => (
           <>
             {items.map((model) => (
-              <ModelCard key={`${model.name} ${model.models_stamp}`} model={model} changed={models.reload} />
+              <ModelCard key={model.name} model={model} changed={models.reload} />
             ))}
           </>
         )}
@@ -49,8 +49,8 @@ function ModelCard({ model, changed }: { model: Model; changed: () => void }) {
         </code>
       </div>
       <div class="two">
-        <Traffic model={model} changed={changed} />
-        <Price model={model} changed={changed} />
+        <Traffic key={model.models_stamp} model={model} changed={changed} />
+        <Price key={model.models_stamp} model={model} changed={changed} />
       </div>
       <Comparison model={model} />
     </section>
