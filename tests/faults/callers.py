@@ -22,7 +22,7 @@ CLIENTS = 8
 REQUEST_TIMEOUT_S = 30.0
 _GIVE_UP_S = 60.0 + 5 * FAULT_SECONDS
 #: The load should find the faults, not keep the machine busy.
-_THINK_S = 0.02
+_THINK_S = 0.05
 _FEATURES = {"carrier": "EV", "dep_hour": 19, "distance": 229.0, "weather_delay": 30.0}
 
 #: What a client answers with another try of the same key: busy, or away.
