@@ -78,7 +78,12 @@ async def prepare(database_url: str, size: int) -> None:
                 )
                 owners.append(user.id)
             await users.add(
-                connection, Actor(None, "benchmark"), username="olga", password_hash=hashed, credits=0, role="operator"
+                connection,
+                Actor(None, "benchmark"),
+                username="olga",
+                password_hash=hashed,
+                credits=100,
+                role="operator",
             )
     finally:
         await database.close()
