@@ -98,6 +98,10 @@ class Forbidden(ForetellError):
     status = 403
 
 
+class ChatMayNot(Forbidden):
+    """A Telegram chat may not do this for its account. Log in with the account itself."""
+
+
 class DuplicateReference(ForetellError):
     """A movement with the reference {reference} is in the ledger already."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, MetaData, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Interval, MetaData, func, literal, select, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
@@ -93,6 +93,15 @@ async def server_time(connection: AsyncConnection) -> datetime:
         return now()
     moment: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
     return moment
+
+
+def server_clock(connection: AsyncConnection, ahead: timedelta = timedelta()) -> ColumnElement[Any]:
+    """The same as a part of a statement, which saves a round trip; `ahead` of the clock, if that is said."""
+    if connection.dialect.name == "sqlite":
+        return literal(now() + ahead, Moment())
+    # Stable within a statement, so that an index can be used; `clock_timestamp` is not.
+    at = func.statement_timestamp(type_=DateTime(timezone=True))
+    return at + literal(ahead, Interval()) if ahead else at
 
 
 class Database:

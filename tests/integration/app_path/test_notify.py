@@ -10,10 +10,12 @@ from sqlalchemy import select
 from tests.integration.app_path.running import ORDER, PATH, Running, running
 from tests.predictions import assert_books_are_right, balance_of, succeeded
 
+from foretell.domain.accounts import telegram
+from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.credits.ledger import Balance
 from foretell.domain.notifications.tables import events
 from foretell.domain.predictions.tables import predictions
-from foretell.services.app.settings import AppSettings
+from foretell.services.app.settings import AppSettings, signing_secret
 
 URL = "http://127.0.0.1:9009/done?order=17"
 
@@ -59,6 +61,23 @@ async def test_the_same_key_means_the_same_webhook(app: Running) -> None:
         answer = await app.client.post(PATH, json=other, headers=keyed)
         assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
     assert await balance_of(app.database, ada) == Balance(99, 1)
+
+
+@pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
+async def test_a_chat_names_no_webhook_which_would_outlive_its_link(app: Running) -> None:
+    ada, _ = await app.open_account()
+    async with app.database.transaction() as connection:
+        code, _ = await telegram.make_code(connection, ada)
+        await telegram.link(connection, 42, code)
+    async with app.database.snapshot() as connection:
+        user, chat = await telegram.find_link(connection, 42)
+    token, _ = AccessTokens(signing_secret(app.settings), lifetime_s=900).issue(user, chat)
+    headers = {"Authorization": f"Bearer {token}"}
+    refused = await app.client.post(PATH, json=_order(), headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert await balance_of(app.database, ada) == Balance(100, 0)
+    # What it is for goes on.
+    assert (await app.client.post(PATH, json=ORDER, headers=headers)).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -472,6 +472,38 @@ async def test_what_a_dead_dispatcher_had_is_sent_by_another(database: Database,
     assert [request.id for request in received] == [str(identifier) for identifier in ids]
 
 
+@pytest.mark.parametrize("then", ["nothing", "paused", "redelivered", "failed", "done"])
+async def test_an_endpoint_is_kept_only_while_there_is_more_and_nobody_changed_it(
+    database: Database, ada: UUID, receiver: Receiver, then: str
+) -> None:
+    me = UUID(int=1)
+    endpoint_id, _ = await webhook(database, ada, receiver.url)
+    await finish(database, ada, 3)
+    async with database.transaction() as connection:
+        await outbox.spread(connection)
+        (taken,) = await outbox.take(connection, me, lease=_LONG, limit=5, busy=[], kinds=["webhook"])
+    if then == "paused":
+        async with database.transaction() as connection:
+            await endpoints.change(connection, ada, endpoint_id, state="paused")
+    elif then == "redelivered":
+        # There must be something that it has had already.
+        await pretend(database, endpoint_id, cursor=1)
+        async with database.transaction() as connection:
+            await endpoints.redeliver_since(connection, ada, endpoint_id, now() - timedelta(hours=1))
+    got = 3 if then == "done" else 1
+    sent = outbox.Sent(taken, got, 0, 0, None, None, 5.0 if then == "failed" else None, [])
+    async with database.transaction() as connection:
+        kept = await outbox.record(connection, me, [sent], keep=[endpoint_id], lease=_LONG)
+    assert [(each.id, each.cursor, each.last_event) for each in kept] == (
+        [(endpoint_id, 1, 3)] if then == "nothing" else []
+    )
+    assert await _taken_by(database, endpoint_id) == (me if then == "nothing" else None)
+    async with database.transaction() as connection:
+        another = await outbox.take(connection, UUID(int=2), lease=_LONG, limit=5, busy=[], kinds=["webhook"])
+    # What was sent for again is due at once, from where it was asked for.
+    assert [each.cursor for each in another] == ([0] if then == "redelivered" else [])
+
+
 async def _taken_by(database: Database, endpoint_id: UUID) -> UUID | None:
     async with database.snapshot() as connection:
         query = select(endpoints_table.c.leased_by).where(endpoints_table.c.id == endpoint_id)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, case, delete, func, insert, literal, select, text, update
+from sqlalchemy import Boolean, and_, bindparam, case, delete, func, insert, literal, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,7 +24,7 @@ from foretell.domain.notifications.rotation import still_signing
 from foretell.domain.notifications.tables import deliveries, endpoints, event_wakes, listeners
 from foretell.domain.notifications.tables import events as events_table
 from foretell.kit.clock import uuid7
-from foretell.kit.database import Moment, server_time
+from foretell.kit.database import Moment, server_clock, server_time
 
 _WAKES = 1000
 #: In PostgreSQL, whoever changes many endpoints in one transaction holds this. "events" in ASCII.
@@ -90,24 +90,25 @@ class Sent:
 
 async def spread(connection: AsyncConnection) -> int:
     """Make due the endpoints of accounts that have news; how much news there was, 0 if another dispatcher is at it."""
-    if not await _is_alone(connection):
+    seen = (await connection.scalars(select(event_wakes.c.id).order_by(event_wakes.c.id).limit(_WAKES))).all()
+    if not seen or not await _is_alone(connection):
         return 0
-    wakes = (await connection.execute(select(event_wakes).order_by(event_wakes.c.id).limit(_WAKES))).all()
+    # Another dispatcher may have been at some of them since we looked.
+    deleted = delete(event_wakes).where(event_wakes.c.id.in_(seen)).returning(*event_wakes.c)
+    wakes = sorted((await connection.execute(deleted)).all(), key=lambda wake: int(wake.id))
     if not wakes:
         return 0
-    await connection.execute(delete(event_wakes).where(event_wakes.c.id.in_([wake.id for wake in wakes])))
-    at = await server_time(connection)
     users = sorted({wake.user_id for wake in wakes})
     last = select(wallets.c.last_event).where(wallets.c.user_id == _C.user_id).scalar_subquery()
     is_due = and_(_C.due_at.is_(None), _C.state == "enabled")
     await connection.execute(
         update(endpoints)
         .where(_C.user_id.in_(users), _C.kind != "once")
-        .values(last_event=last, due_at=case((is_due, literal(at, Moment())), else_=_C.due_at))
+        .values(last_event=last, due_at=case((is_due, server_clock(connection)), else_=_C.due_at))
     )
     for wake in wakes:
         if wake.webhooks:
-            await _spread_once(connection, wake.user_id, wake.after, wake.upto, at)
+            await _spread_once(connection, wake.user_id, wake.after, wake.upto, await server_time(connection))
     return len(wakes)
 
 
@@ -118,10 +119,16 @@ async def _is_alone(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))))
 
 
-async def _be_alone(connection: AsyncConnection) -> None:
-    """Have that lock. Two who change many endpoints, each in an order of its own, would wait for one another."""
-    if connection.dialect.name == "postgresql":
-        await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+async def _be_alone(connection: AsyncConnection) -> datetime:
+    """Have that lock; returns the server's time since when.
+
+    Two who change many endpoints, each in an order of its own, would wait for one another.
+    """
+    if connection.dialect.name != "postgresql":
+        return await server_time(connection)
+    locked = await connection.execute(select(func.pg_advisory_xact_lock(_LOCK), func.clock_timestamp()))
+    at: datetime = locked.one()[1]
+    return at
 
 
 async def _spread_once(connection: AsyncConnection, user_id: UUID, after: int, upto: int, at: datetime) -> None:
@@ -189,24 +196,32 @@ async def take(
 
     They are ours for as long as `lease`, unless we `renew` it.
     """
-    at = await server_time(connection)
-    due = select(_C.id).where(_C.due_at <= at, _C.kind.in_(kinds))
+    due = select(_C.id).where(_C.due_at <= server_clock(connection), _C.kind.in_(kinds))
     if busy:
         due = due.where(_C.user_id.not_in(busy))
-    due = due.order_by(_C.due_at).limit(limit).with_for_update(skip_locked=True)
-    ids = list((await connection.execute(due)).scalars())
-    if not ids:
-        return []
+    # A CTE, which is run once, whatever the plan: of a subquery nobody promises that.
+    found = due.order_by(_C.due_at).limit(limit).with_for_update(skip_locked=True).cte("due")
     taken = await connection.execute(
-        update(endpoints).where(_C.id.in_(ids)).values(leased_by=me, due_at=at + lease).returning(*endpoints.c)
+        update(endpoints)
+        .where(_C.id.in_(select(found.c.id)))
+        .values(leased_by=me, due_at=server_clock(connection, lease))
+        .returning(*endpoints.c)
     )
-    rows = taken.all()
+    return await _read(connection, taken.all(), lease)
+
+
+async def _read(connection: AsyncConnection, rows: Sequence[Any], lease: timedelta) -> list[Taken]:
+    """Endpoints that were just leased, with the secrets that sign now."""
     users = {row.user_id for row in rows if row.kind == "once"}
     shared = {}
     if users:
         found = await connection.execute(select(listeners).where(listeners.c.user_id.in_(users)))
-        shared = {row.user_id: _secrets_of(row, at) for row in found}
-    return [_taken(row, shared.get(row.user_id, ()) if row.kind == "once" else _secrets_of(row, at)) for row in rows]
+        shared = {row.user_id: row for row in found}
+    taken = []
+    for row in rows:
+        signing = shared.get(row.user_id) if row.kind == "once" else row
+        taken.append(_taken(row, () if signing is None else _secrets_of(signing, row.due_at - lease)))
+    return taken
 
 
 def _taken(row: Any, signing: tuple[bytes, ...]) -> Taken:
@@ -269,16 +284,19 @@ def is_for(event: Event, endpoint: Taken) -> bool:
 
 async def renew(connection: AsyncConnection, me: UUID, ids: Collection[UUID], *, lease: timedelta) -> None:
     """We are still at these, and for as long as `lease` from now."""
-    await _be_alone(connection)
-    at = await server_time(connection)
+    at = await _be_alone(connection)
     mine = (_C.id.in_(ids), _C.leased_by == me)
     await connection.execute(update(endpoints).where(*mine).values(due_at=at + lease))
 
 
-async def record(connection: AsyncConnection, me: UUID, sent: Sequence[Sent]) -> None:
-    """Write down how far one got, and let go of these endpoints. Those that are no longer ours stay as they are."""
-    await _be_alone(connection)
-    at = await server_time(connection)
+async def record(
+    connection: AsyncConnection, me: UUID, sent: Sequence[Sent], *, keep: Collection[UUID], lease: timedelta
+) -> list[Taken]:
+    """Write down how far one got, and let go of these endpoints. Those that are no longer ours stay as they are.
+
+    Of those in `keep`, the ones that there is more for now stay ours for as long as `lease`: they are returned.
+    """
+    at = await _be_alone(connection)
     attempts = [attempt for each in sent for attempt in each.attempts]
     if attempts:
         names = Attempt.__dataclass_fields__
@@ -289,6 +307,8 @@ async def record(connection: AsyncConnection, me: UUID, sent: Sequence[Sent]) ->
             await _forget_again(connection, each.endpoint.id, each.again_done)
     retry_at = bindparam("retry_at", type_=_C.due_at.type)
     cursor = bindparam("new_cursor", type_=_C.cursor.type)
+    has_more = or_(_C.again.is_not(None), and_(_C.state == "enabled", cursor < _C.last_event))
+    stays = and_(bindparam("keep", type_=Boolean()), has_more)
     await connection.execute(
         update(endpoints)
         .where(_C.id == bindparam("endpoint"), _C.leased_by == me)
@@ -297,8 +317,9 @@ async def record(connection: AsyncConnection, me: UUID, sent: Sequence[Sent]) ->
             failures=bindparam("new_failures"),
             failing_since=bindparam("new_failing_since"),
             head_since=bindparam("new_head_since"),
-            leased_by=None,
+            leased_by=case((stays, _C.leased_by), else_=None),
             due_at=case(
+                (stays, literal(at + lease, Moment())),
                 (_C.again.is_not(None), literal(at, Moment())),
                 (and_(_C.state == "enabled", cursor < _C.last_event), func.coalesce(retry_at, literal(at, Moment()))),
                 else_=None,
@@ -312,11 +333,16 @@ async def record(connection: AsyncConnection, me: UUID, sent: Sequence[Sent]) ->
                 "new_failing_since": each.failing_since,
                 "new_head_since": each.head_since,
                 "retry_at": None if each.retry_in_s is None else at + timedelta(seconds=each.retry_in_s),
+                "keep": each.endpoint.id in keep and each.retry_in_s is None,
             }
             # In one order, so that two who write wait for each other.
             for each in sorted(sent, key=lambda each: each.endpoint.id)
         ],
     )
+    if not keep:
+        return []
+    kept = await connection.execute(select(endpoints).where(_C.id.in_(keep), _C.leased_by == me))
+    return await _read(connection, kept.all(), lease)
 
 
 async def _forget_again(connection: AsyncConnection, endpoint_id: UUID, done: int) -> None:

@@ -8,7 +8,7 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer, OAuth2Passw
 from pydantic import AwareDatetime, BeforeValidator
 
 from foretell.domain.accounts.identity import Identity
-from foretell.domain.errors import Forbidden
+from foretell.domain.errors import ChatMayNot
 from foretell.services.app.authentication import token_of
 from foretell.services.app.page.cookies import COOKIE, SAFE_METHODS
 from foretell.services.app.state import AppState
@@ -50,7 +50,7 @@ Token = Annotated[str, Depends(_token)]
 async def _caller(request: Request, token: Token, state: State) -> Identity:
     identity = state.authenticator.identify_cached(token) or await state.authenticator.identify(token)
     if identity.chat is not None and request.method not in SAFE_METHODS and not _is_for_chats(request.url.path):
-        raise Forbidden("A Telegram chat may not do this for its account. Log in with the account itself.")
+        raise ChatMayNot
     return identity
 
 

@@ -19,6 +19,7 @@ from foretell.contracts import spans
 from foretell.contracts.http import Prediction
 from foretell.contracts.messages import Finished, Stage
 from foretell.domain.accounts.identity import Identity
+from foretell.domain.errors import ChatMayNot
 from foretell.domain.predictions import history
 from foretell.domain.predictions.intake import Receipt
 from foretell.domain.predictions.presentation import prediction_of, timings
@@ -155,6 +156,9 @@ class Submit:
         body = await request.body()
         submission = self._check(identity, body, _idempotency_key(headers))
         if submission.webhook is not None:
+            if identity.chat is not None:
+                # The address would be told, and keep its secret, after the chat was unlinked.
+                raise ChatMayNot
             await self._checked_urls.check(submission.webhook, pointer("notify", "webhook"))
         # Since when the database has kept us waiting, first for one thing and then for another; not for the body.
         since = asyncio.get_running_loop().time() - looked_up_s

@@ -71,7 +71,7 @@ class Sender:
         self._ours_until: dict[UUID, float] = {}
         self._bytes = 0
         self._stopping = False
-        self._recorder: Batcher[Outcome, None] = Batcher(self._record, max_batch=_RECORDED_AT_ONCE)
+        self._recorder: Batcher[Outcome, Taken | None] = Batcher(self._record, max_batch=_RECORDED_AT_ONCE)
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -129,7 +129,9 @@ class Sender:
 
     async def _load(self, taken: Sequence[Taken]) -> list[Work]:
         async with self._database.snapshot() as connection:
-            found = await outbox.news(connection, taken, most=min(_LONGEST_TURN, _TURNS // len(taken)))
+            # One that is kept may be one of many: together they have no more in memory than what is taken at once.
+            share = max(1, _TURNS // max(len(taken), len(self._tasks)))
+            found = await outbox.news(connection, taken, most=min(_LONGEST_TURN, share))
             wanted: dict[tuple[UUID, int], Event] = {}
             for endpoint in taken:
                 again, following = found[endpoint.id]
@@ -150,43 +152,69 @@ class Sender:
         return work
 
     async def _serve(self, work: Work) -> None:
+        """One turn after the other, for as long as there is more and others do without this task."""
         endpoint = work.endpoint
-        size = sum(len(message.body) for message in (*work.again, *(each for _, each in work.following if each)))
-        self._bytes += size
         try:
-            delivery = Delivery(work, self._internet, self._house, self._bot)
-            outcome = await delivery.run(lambda: self._may_begin(endpoint.id))
-            await self._recorder.submit(outcome)
+            kept = await self._turn(work)
+            while kept is not None:
+                (work,) = await self._load([kept])
+                kept = await self._turn(work)
         except ForetellError as error:
             # It is due again when our time is up, and sent once more, with the same ids.
             log.warning("deliveries_not_recorded", endpoint_id=endpoint.id, reason=error.message)
         except Exception:
             log.exception("delivery_failed", endpoint_id=endpoint.id)
         finally:
-            self._bytes -= size
             del self._tasks[endpoint.id], self._ours_until[endpoint.id]
             self._of_account[endpoint.user_id] -= 1
             if not self._of_account[endpoint.user_id]:
                 del self._of_account[endpoint.user_id]
             self._woken.set()
 
+    async def _turn(self, work: Work) -> Taken | None:
+        """Send, and write down how far we got. The endpoint as it is now, if there is more and we are to go on."""
+        endpoint = work.endpoint
+        size = sum(len(message.body) for message in (*work.again, *(each for _, each in work.following if each)))
+        self._bytes += size
+        try:
+            delivery = Delivery(work, self._internet, self._house, self._bot)
+            outcome = await delivery.run(lambda: self._may_begin(endpoint.id))
+            return await self._recorder.submit(outcome)
+        finally:
+            self._bytes -= size
+
+    def _may_keep(self, endpoint: Taken) -> bool:
+        """Whether nobody waits for the place of this endpoint, and what comes next has room and time."""
+        return (
+            self._may_begin(endpoint.id)
+            and self._of_account[endpoint.user_id] < _MOST_OF_ACCOUNT
+            and len(self._tasks) < _MOST_AT_ONCE
+            and self._bytes <= _MOST_BYTES
+        )
+
     def _may_begin(self, endpoint_id: UUID) -> bool:
         """Whether an attempt that takes as long as it may ends while the endpoint is ours: nobody else sends then."""
         left_s = self._ours_until[endpoint_id] - time.monotonic()
         return not self._stopping and left_s > self._timeout_s + _MOMENT_S
 
-    async def _record(self, outcomes: list[Outcome]) -> list[None]:
+    async def _record(self, outcomes: list[Outcome]) -> list[Taken | None]:
         turned_off = sorted(
             (outcome for outcome in outcomes if outcome.turn_off is not None),
             key=lambda outcome: outcome.sent.endpoint.user_id,
         )
+        sent = [outcome.sent for outcome in outcomes]
+        keep = [each.endpoint.id for each in sent if self._may_keep(each.endpoint)]
+        until = time.monotonic() + self._lease.total_seconds()
         async with self._database.transaction() as connection:
             for outcome in turned_off:
                 await outbox.disable(connection, outcome.sent, outcome.turn_off or "")
-            await outbox.record(connection, self._me, [outcome.sent for outcome in outcomes])
+            kept = await outbox.record(connection, self._me, sent, keep=keep, lease=self._lease)
+        for endpoint in kept:
+            self._ours_until[endpoint.id] = until
         for outcome in turned_off:
             log.warning("webhook_turned_off", endpoint_id=outcome.sent.endpoint.id, reason=outcome.turn_off)
-        return [None] * len(outcomes)
+        by_id = {endpoint.id: endpoint for endpoint in kept}
+        return [by_id.get(each.endpoint.id) for each in sent]
 
     async def _renew_now_and_then(self) -> None:
         while True:
