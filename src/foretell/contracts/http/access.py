@@ -11,14 +11,14 @@ from foretell.contracts.http.bodies import PRINTABLE, Answer, Request
 
 
 class Credentials(Request):
-    """Who logs in."""
+    """A log-in."""
 
     username: str = Field(max_length=1000, examples=["test"])
     password: str = Field(max_length=10_000, examples=["test"])
 
 
 class SessionStart(Answer):
-    """Whose session this is. `csrf_token` belongs into `X-CSRF-Token` with every request that changes something."""
+    """The user of a session. Send `csrf_token` as `X-CSRF-Token` with every request that changes something."""
 
     user: User
     csrf_token: str
@@ -31,8 +31,8 @@ class Session(Answer):
     created_at: datetime
     last_used_at: datetime
     user_agent: str
-    address: str = Field(description="Where it was opened from", examples=["203.0.113.7"])
-    current: bool = Field(description="Whether it is the one that asks")
+    address: str = Field(description="Address that it was opened from", examples=["203.0.113.7"])
+    current: bool = Field(description="Whether it is the session of this request")
 
 
 class Sessions(Answer):
@@ -42,7 +42,7 @@ class Sessions(Answer):
 
 
 class Tokens(Answer):
-    """RFC 6749: what a log-in gives. The refresh token works once and gives the next pair."""
+    """RFC 6749: the answer to a log-in. The refresh token works once and returns the next pair."""
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a scheme, no secret
@@ -51,13 +51,13 @@ class Tokens(Answer):
 
 
 class NewApiKey(Request):
-    """A key that is wanted."""
+    """A key to be made."""
 
     name: str = Field(min_length=1, max_length=100, examples=["nightly report"], json_schema_extra=PRINTABLE)
 
 
 class ApiKey(Answer):
-    """A key for programs, without the key."""
+    """An API key, without its secret."""
 
     id: UUID
     name: str = Field(examples=["nightly report"])
@@ -67,12 +67,12 @@ class ApiKey(Answer):
 
 
 class CreatedApiKey(ApiKey):
-    """A new key, shown this once."""
+    """A new API key, shown only once."""
 
-    key: str = Field(description="Keep it: it can't be shown again")
+    key: str = Field(description="Store it: it can't be shown again")
 
 
 class ApiKeys(Answer):
-    """The keys of an account that work."""
+    """The valid keys of an account."""
 
     items: list[ApiKey]

@@ -1,4 +1,4 @@
-"""An account, what its owner changes of it, and what a visitor may know of the installation."""
+"""Accounts, changes by their owners, and public facts about the installation."""
 
 from datetime import datetime
 from typing import Literal
@@ -14,7 +14,7 @@ _USERNAME: JsonDict = {"pattern": r"^[^\s\u0000-\u002a\u002c\u002f\u003a-\u003f\
 
 
 class NewUser(Request):
-    """Who wants an account."""
+    """A registration."""
 
     username: str = Field(min_length=3, max_length=64, examples=["ada"], json_schema_extra=_USERNAME)
     password: KeptText = Field(min_length=8, max_length=1024, examples=["correct horse battery staple"])
@@ -27,38 +27,38 @@ class User(Answer):
     username: str = Field(examples=["ada"])
     role: Literal["user", "operator"] = Field(examples=["user"])
     created_at: datetime
-    language: Literal["en", "ru"] | None = Field(description="Of the page; null: as the browser says")
-    theme: Literal["light", "dark"] | None = Field(description="Of the page; null: as the browser says")
+    language: Literal["en", "ru"] | None = Field(description="Of the web page; null: as set in the browser")
+    theme: Literal["light", "dark"] | None = Field(description="Of the web page; null: as set in the browser")
 
 
 class UserChange(Request):
-    """How the page should be; what is not given stays."""
+    """Settings of the web page; fields that are left out do not change."""
 
     language: Literal["en", "ru"] | None = None
     theme: Literal["light", "dark"] | None = None
 
 
 class PasswordChange(Request):
-    """The password, and the one that is to replace it."""
+    """The present password and the new one."""
 
     old: str = Field(max_length=10_000)
     new: KeptText = Field(min_length=8, max_length=1024, examples=["correct horse battery staple"])
 
 
 class AccountClosing(Request):
-    """Who closes an account shows that it is theirs."""
+    """Closing an account needs its password."""
 
     password: str = Field(max_length=10_000)
 
 
 class About(Answer):
-    """What whoever comes here first wants to know."""
+    """Public facts about the installation."""
 
     product: Literal["Foretell"]
     version: str = Field(examples=["0.1.0"])
     environment: Literal["development", "production"]
     languages: list[Literal["en", "ru"]]
     registration_open: bool
-    signup_credits: int = Field(description="What a new account gets", examples=[100])
+    signup_credits: int = Field(description="Credits of a new account", examples=[100])
     telegram: bool = Field(description="Whether there is a bot")
-    telegram_bot: str | None = Field(description="What it is called, once it said so", examples=["foretell_bot"])
+    telegram_bot: str | None = Field(description="Its name; null until it has run once", examples=["foretell_bot"])

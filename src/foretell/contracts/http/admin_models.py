@@ -14,22 +14,24 @@ class NewTraffic(Request):
     weights: dict[
         Annotated[str, Field(max_length=64)],
         Annotated[float, Field(ge=0, le=1_000_000, strict=True, allow_inf_nan=False)],
-    ] = Field(default_factory=dict, max_length=50, description="Parts of a canary, by version")
+    ] = Field(default_factory=dict, max_length=50, description="Shares of requests, by version")
     shadow: list[Annotated[str, Field(max_length=64)]] = Field(
-        default_factory=list, max_length=20, description="Versions that run on the same inputs and are never answered"
+        default_factory=list,
+        max_length=20,
+        description="Versions that run on the same inputs, without answer or charge",
     )
 
 
 class NewPrice(Request):
-    """What one prediction is to cost."""
+    """The price of one prediction."""
 
     price_credits: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] | None = Field(
-        description="null: what settings and manifest say"
+        description="null: the price of settings and manifest"
     )
 
 
 class TrafficRule(Answer):
-    """What traffic.toml says of a model."""
+    """The rule for a model in traffic.toml."""
 
     default: str | None
     weights: dict[str, float]
@@ -46,7 +48,7 @@ class OverseenVersion(Answer):
     timeout_s: float
     max_batch: int
     manifest_price: int
-    weight: float | None = Field(description="Its part of what names no version; null: none")
+    weight: float | None = Field(description="Its share of requests without a version; null: none")
     shadow: bool
 
 
@@ -56,15 +58,15 @@ class OverseenModel(Answer):
     name: str
     title: Words
     default_version: str
-    price: int = Field(description="What one prediction costs now")
+    price: int = Field(description="Present price of one prediction")
     manifest_price: int
     rule: TrafficRule
     versions: list[OverseenVersion]
-    models_stamp: str = Field(description="`/health` of each service says which one it has followed")
+    models_stamp: str = Field(description="`/health` of each service shows the stamp that it has applied")
 
 
 class UnavailableModel(Answer):
-    """What is installed and can't be used."""
+    """A package that is installed and can't be used."""
 
     name: str
     reason: str
@@ -78,7 +80,7 @@ class OverseenModels(Answer):
 
 
 class ModelsStamp(Answer):
-    """What `/health` of every service says once it has read everything anew."""
+    """The stamp that `/health` of every service shows once it has read everything again."""
 
     models_stamp: str
 
@@ -128,7 +130,7 @@ class ShadowNumber(Answer):
 
 
 class ShadowDid(Answer):
-    """How often a shadow said what was answered."""
+    """How often a shadow version gave the same answer."""
 
     version: str
     shadow: str
@@ -155,17 +157,17 @@ class CheckFinding(Answer):
 
 
 class PackageName(Answer):
-    """Which package that is."""
+    """Name and version of a package."""
 
     name: str
     version: str
 
 
 class PackageChecked(Answer):
-    """What the check of a package found, and what became of it."""
+    """Findings of the check of a package, and whether it was installed."""
 
     ready: bool
     installed: bool
-    reason: str | None = Field(description="Why it was not installed though it could be read")
+    reason: str | None = Field(description="Why it was not installed although it could be read")
     package: PackageName | None
     findings: list[CheckFinding]

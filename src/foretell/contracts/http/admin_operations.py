@@ -6,25 +6,25 @@ from foretell.contracts.http.bodies import Answer, Request
 
 
 class NewSilence(Request):
-    """For how long to say nothing; 0 ends a silence."""
+    """Length of a silence; 0 ends it."""
 
     minutes: float = Field(ge=0, le=43_200, strict=True, examples=[120])
 
 
 class NewRedrive(Request):
-    """How many of the oldest to send back, at most."""
+    """How many of the oldest dead letters to send back, at most."""
 
     limit: int = Field(ge=1, le=100_000, strict=True, examples=[100])
 
 
 class NewDiscard(Request):
-    """How many there are, as whoever throws them away knows."""
+    """The number of dead letters, as a confirmation that all of them are to be deleted."""
 
     confirm: int = Field(ge=0, le=999_999_999, strict=True, examples=[3])
 
 
 class MovedLetters(Answer):
-    """How many dead letters were sent back or thrown away, and how many were left at that moment."""
+    """How many dead letters were sent back or deleted, and how many remain."""
 
     queue: str
     moved: int

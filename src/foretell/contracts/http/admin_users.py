@@ -1,4 +1,4 @@
-"""For operators: accounts, predictions of everybody, and the journal."""
+"""For operators: accounts, predictions of all users, and the journal."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -14,8 +14,8 @@ from foretell.contracts.messages import Status
 class OverseenUser(User):
     """An account as operators see it."""
 
-    active: bool = Field(description="Whether anybody can sign in to it")
-    closed_at: datetime | None = Field(description="When its owner closed it; one that is not active else was blocked")
+    active: bool = Field(description="Whether sign-in is possible")
+    closed_at: datetime | None = Field(description="When its owner closed it; inactive without it: blocked")
     available: int
     held: int
 
@@ -28,9 +28,9 @@ class OverseenUsers(Answer):
 
 
 class OverseenUserDetails(OverseenUser):
-    """An account as a whole."""
+    """An account with its totals."""
 
-    queued: int = Field(description="Predictions that wait")
+    queued: int = Field(description="Queued predictions")
     api_keys: int
     sessions: int
     webhooks: int
@@ -40,18 +40,18 @@ class OverseenUserDetails(OverseenUser):
 
 
 class NewGrant(Request):
-    """Credits for somebody."""
+    """Credits for an account."""
 
-    # Here and below: neither true nor "7" is a number that somebody meant.
+    # Here and below, strict: true and "7" are refused.
     credits: int = Field(ge=1, le=1_000_000_000, strict=True, examples=[100])
     note: KeptText | None = Field(default=None, max_length=500, description="Why")
     reference: KeptText | None = Field(
-        default=None, min_length=1, max_length=200, description="An id in your books; the same one counts once"
+        default=None, min_length=1, max_length=200, description="An id of your own; the same reference counts once"
     )
 
 
 class NewRefund(Request):
-    """Either what a prediction has cost, once; or a number of credits."""
+    """Either the price of a prediction, once; or a number of credits."""
 
     prediction_id: UUID | None = None
     credits: Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)] | None = None
@@ -59,26 +59,26 @@ class NewRefund(Request):
 
 
 class NewBlock(Request):
-    """Why somebody is blocked, or is no more."""
+    """The reason for blocking or unblocking."""
 
     reason: KeptText | None = Field(default=None, max_length=500)
 
 
 class NewRole(Request):
-    """What somebody is to be."""
+    """The new role."""
 
     role: Literal["user", "operator"]
 
 
 class OverseenPrediction(Answer):
-    """Somebody's prediction, without what was asked and answered."""
+    """A prediction of any user, without input and output."""
 
     id: UUID
     user_id: UUID
     username: str
     model: str
     version: str
-    pool: str | None = Field(description="Which pool of workers takes it; null: the common one")
+    pool: str | None = Field(description="Pool of workers that runs it; null: the common pool")
     status: Status
     price_credits: int
     created_at: datetime
@@ -90,20 +90,20 @@ class OverseenPrediction(Answer):
 
 
 class OverseenPredictions(Answer):
-    """Newest first. A page looks at some thousands at most: it may be short, or empty, and have a next one."""
+    """Newest first. A page reads some thousands at most: it may be short, or empty, although there is a next one."""
 
     items: list[OverseenPrediction]
     next_cursor: str | None
 
 
 class JournalEntry(Answer):
-    """What an operator did. It never changes."""
+    """One action of an operator. Entries are immutable."""
 
     id: int
     at: datetime
     operator_id: UUID | None = Field(description="null: by the command line")
     operator: str = Field(examples=["ada"])
-    address: str = Field(description="Where they were", examples=["203.0.113.7"])
+    address: str = Field(description="Address of the operator", examples=["203.0.113.7"])
     act: str = Field(examples=["user.grant"])
     subject: str = Field(examples=["user:019ab3c4-0000-7000-8000-000000000000"])
     before: dict[str, Any] | None

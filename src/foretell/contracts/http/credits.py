@@ -10,25 +10,25 @@ from foretell.contracts.http.bodies import Answer, Request
 
 
 class Balance(Answer):
-    """The credits of an account: `held` are promised to predictions that have not ended."""
+    """The credits of an account: `held` are reserved for predictions that have not ended."""
 
     available: int = Field(examples=[97])
     held: int = Field(examples=[1])
     threshold: int | None = Field(
         default=None,
-        description="Once available and held together are below it, `balance.low` is told, once",
+        description="When available and held together fall below it, the event `balance.low` is sent, once",
         examples=[20],
     )
 
 
 class BalanceChange(Request):
-    """When to be told that credits run low; null: never."""
+    """The threshold of the event `balance.low`; null: none."""
 
     threshold: int | None = Field(ge=1, le=1_000_000_000, examples=[20])
 
 
 class Transaction(Answer):
-    """One movement of credits, which never changes. Signed: how `available` and `held` changed by it."""
+    """One immutable movement of credits, with the signed changes of `available` and `held`."""
 
     id: int
     kind: Literal["grant", "top_up", "hold", "capture", "release", "refund", "adjustment"]
@@ -49,7 +49,7 @@ class TransactionPage(Answer):
 
 
 class UsageOfDay(Answer):
-    """What ended on one day (UTC), of one model."""
+    """Predictions of one model that ended on one day (UTC)."""
 
     day: date = Field(examples=["2026-01-31"])
     model: str = Field(examples=["flight-delay"])
@@ -57,10 +57,10 @@ class UsageOfDay(Answer):
     succeeded: int
     failed: int
     canceled: int
-    credits: int = Field(description="What those that succeeded have cost")
+    credits: int = Field(description="Credits charged for the succeeded ones")
 
 
 class Usage(Answer):
-    """The newest day first; days and models without any are left out. Some seconds behind."""
+    """The newest day first; days and models without predictions are left out. Some seconds behind."""
 
     items: list[UsageOfDay]

@@ -1,4 +1,4 @@
-"""What happened to an account, as `GET /events` and webhooks say it."""
+"""Events of an account, as `GET /events` and webhooks send them."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,9 +9,9 @@ from msgspec import Meta
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to an account, as `GET /events` shows it."""
+    """An event of an account, as in `GET /events`."""
 
-    id: Annotated[UUID, Meta(description="The same over all attempts at all receivers")]
+    id: Annotated[UUID, Meta(description="The same in all attempts and for all receivers")]
     type: Annotated[str, Meta(examples=["prediction.finished"])]
     timestamp: datetime
     sequence: Annotated[int, Meta(description="Counted per account, without gaps", ge=1, examples=[1])]
@@ -19,15 +19,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Events, oldest first. `more`: there are more already."""
+    """Events, oldest first. `more`: there are already more."""
 
     items: list[Event]
-    next_cursor: Annotated[str, Meta(description="Send it as `after` for what comes next")]
+    next_cursor: Annotated[str, Meta(description="Send it as `after` for the next events")]
     more: bool
 
 
 class EventBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What a webhook is sent. Its id is in the header `webhook-id`."""
+    """The body sent to a webhook. The id is in the header `webhook-id`."""
 
     type: str
     timestamp: datetime

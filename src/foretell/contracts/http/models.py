@@ -23,7 +23,7 @@ class Quality(Answer):
     value: float = Field(examples=[0.6913])
     title: Words
     meaning: Words
-    better: Literal["higher", "lower"] | None = Field(description="Which values are the better ones")
+    better: Literal["higher", "lower"] | None = Field(description="Which values are better")
 
 
 class Model(Answer):
@@ -31,19 +31,19 @@ class Model(Answer):
 
     name: str = Field(examples=["flight-delay"])
     version: str = Field(description="The version described here", examples=["1.0.0"])
-    default_version: str = Field(description="The version that is meant when none is named", examples=["1.0.0"])
+    default_version: str = Field(description="The version that is used if none is given", examples=["1.0.0"])
     versions: list[str] = Field(description="Oldest first", examples=[["1.0.0"]])
     title: Words
     description: Words
     price: int = Field(description="Credits for one prediction", examples=[1])
-    timeout_s: float = Field(description="After this long a prediction has failed", examples=[30.0])
-    fields: list[dict[str, Any]] = Field(description="What to fill in: `input` as a form, made from its schema")
+    timeout_s: float = Field(description="After so many seconds a prediction fails", examples=[30.0])
+    fields: list[dict[str, Any]] = Field(description="`input` as a form, made from its schema")
     input_schema: dict[str, Any] = Field(description="JSON Schema of `input`")
     features_schema: dict[str, Any] = Field(description="JSON Schema of `features`")
     output_schema: dict[str, Any] = Field(description="JSON Schema of `output`")
-    labels: dict[str, Words] = Field(description="Words for values of the output")
+    labels: dict[str, Words] = Field(description="Labels for values of the output")
     examples: list[ModelExample]
-    quality: list[Quality] = Field(description="From the report of its training, the most telling first")
+    quality: list[Quality] = Field(description="From the report of its training, the most important first")
 
 
 class Models(Answer):

@@ -13,13 +13,13 @@ from foretell.contracts.messages import Failure, Status
 
 
 class NewNotify(Request):
-    """Where the end of one prediction is to be told, besides the webhooks of the account."""
+    """An address that gets the end of this prediction, in addition to the webhooks of the account."""
 
     webhook: str = Field(max_length=2048, examples=["https://example.com/hooks/foretell?order=17"])
 
 
 class NewPrediction(Request):
-    """What is to be predicted: `input` as a person has it, or `features` as the model takes them."""
+    """A request for a prediction: raw `input`, or `features` as the model takes them."""
 
     model_config = ConfigDict(
         # Null is the same as left out.
@@ -38,18 +38,18 @@ class NewPrediction(Request):
     version: str | None = Field(default=None, description="Without one, the default version", examples=["1.0.0"])
     input: dict[str, Any] | None = Field(
         default=None,
-        description="Raw fields, to be preprocessed",
+        description="Raw fields; they are preprocessed",
         examples=[{"carrier": "AA", "departure_time": "09:30", "distance_miles": 550, "weather_code": 1}],
     )
     features: dict[str, Any] | None = Field(default=None, description="In place of `input`: skips preprocessing")
     notify: NewNotify | None = Field(
         default=None,
-        description="Tells this address of its end, signed with the secret of POST /webhooks/once/rotate",
+        description="Sends its end to this address, signed with the secret of POST /webhooks/once/rotate",
     )
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """How long it took, in seconds; null while it is not known."""
+    """Durations in seconds; null while unknown."""
 
     #: From acceptance until a worker began, from there to the end, and from acceptance to the end.
     waiting_s: float | None = None
@@ -79,18 +79,18 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a queued prediction stands: about, as it was some seconds ago."""
+    """The approximate place of a queued prediction, some seconds old."""
 
-    ahead: Annotated[int, Meta(description="How many of this installation's wait before it", ge=0)]
-    expected_wait_s: Annotated[float | None, Meta(description="At the pace of the last seconds")] = None
+    ahead: Annotated[int, Meta(description="How many predictions of the installation wait before it", ge=0)]
+    expected_wait_s: Annotated[float | None, Meta(description="At the rate of the last seconds")] = None
 
 
 class PredictionDetails(Prediction, frozen=True, kw_only=True):
-    """A prediction with what was asked, as `input` or as `features`."""
+    """A prediction with its `input` or `features`."""
 
     input: Annotated[msgspec.Raw | None, Meta(description="As it was sent")] = None
     features: Annotated[msgspec.Raw | None, Meta(description="As they were sent")] = None
-    queue: Annotated[QueuePlace | None, Meta(description="While it is queued, where anybody can say")] = None
+    queue: Annotated[QueuePlace | None, Meta(description="While it is queued, if known")] = None
 
 
 class PredictionPage(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from foretell.contracts.http.bodies import Answer
 
 
 class FieldProblem(Answer):
-    """What is wrong with one part of a request: `pointer` into its body, or the `parameter` or `header` by its name."""
+    """A problem with one part of a request: a `pointer` into its body, or the name of a `parameter` or `header`."""
 
     detail: str = Field(examples=["must be at least 0"])
     pointer: str | None = Field(default=None, description="JSON Pointer into the body", examples=["#/input/distance"])
@@ -30,8 +30,8 @@ class Problem(BaseModel):
     outcome: Literal["not_done", "unknown"] | None = Field(
         default=None,
         description=(
-            "With a status of 5xx: `not_done` when nothing of what was asked for happened, so that it can be asked for "
-            "again; `unknown` when it may have happened: look first, or ask again with the same Idempotency-Key."
+            "With a status of 5xx: `not_done` if the request had no effect and can be repeated; `unknown` if it may "
+            "have had an effect: check first, or repeat it with the same Idempotency-Key."
         ),
     )
-    errors: list[FieldProblem] | None = Field(default=None, description="Each field that does not fit")
+    errors: list[FieldProblem] | None = Field(default=None, description="Each invalid field")

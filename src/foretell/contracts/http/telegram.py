@@ -1,4 +1,4 @@
-"""Chats of Telegram that act for an account."""
+"""Telegram chats that act for an account."""
 
 from datetime import datetime
 
@@ -8,13 +8,13 @@ from foretell.contracts.http.bodies import Answer
 
 
 class TelegramLink(Answer):
-    """A deep link that lets a chat of Telegram act for the account: whoever opens it first, once."""
+    """A one-time deep link: the Telegram chat that opens it first can act for the account."""
 
     url: str | None = Field(
-        description="To open; null while it is not known what the bot is called",
+        description="Open it in Telegram; null while the name of the bot is unknown",
         examples=["https://t.me/foretell_bot?start=Jf3…"],
     )
-    code: str = Field(description="What to send to the bot in its place: /start CODE")
+    code: str = Field(description="Can be sent to the bot instead: /start CODE")
     expires_at: datetime
 
 
@@ -22,12 +22,12 @@ class TelegramChat(Answer):
     """A chat that acts for the account."""
 
     chat_id: int
-    name: str | None = Field(description="What Telegram calls the person or the group")
+    name: str | None = Field(description="Name of the person or group in Telegram")
     linked_at: datetime
 
 
 class TelegramChats(Answer):
-    """Which chats act for the account."""
+    """The chats that act for the account."""
 
-    bot: str | None = Field(description="What the bot is called; null before it ever ran", examples=["foretell_bot"])
+    bot: str | None = Field(description="Name of the bot; null before its first run", examples=["foretell_bot"])
     items: list[TelegramChat]

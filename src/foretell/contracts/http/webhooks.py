@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from foretell.contracts.http.bodies import PRINTABLE, Answer, KeptText, Request
 
 EventType = Literal["prediction.finished", "balance.low", "endpoint.disabled"]
-_TYPES = "Which events it is told; null for all, those to come included"
+_TYPES = "Types of events that it gets; null: all, including future types"
 _Description = Annotated[KeptText, Field(max_length=200, examples=["order system"])]
 _Url = Annotated[
     str,
@@ -19,7 +19,7 @@ _Url = Annotated[
 
 
 class NewWebhook(Request):
-    """Where an account is told what happens."""
+    """An address that gets the events of an account."""
 
     url: _Url
     events: list[EventType] | None = Field(default=None, min_length=1, max_length=10, description=_TYPES)
@@ -27,13 +27,13 @@ class NewWebhook(Request):
 
 
 class WebhookChange(Request):
-    """What is to be different; what is not given stays."""
+    """Changes; fields that are left out do not change."""
 
     url: _Url | SkipJsonSchema[None] = None
     events: list[EventType] | None = Field(default=None, min_length=1, max_length=10, description=_TYPES)
     description: _Description | SkipJsonSchema[None] = None
     state: Literal["enabled", "paused"] | SkipJsonSchema[None] = Field(
-        default=None, description="`paused`: nothing is sent, and nothing forgotten for 7 days"
+        default=None, description="`paused`: nothing is sent; events are kept for 7 days"
     )
 
 
@@ -45,19 +45,19 @@ class Webhook(Answer):
     events: list[str] | None = Field(description=_TYPES)
     description: str
     state: Literal["enabled", "paused", "disabled"] = Field(
-        description="`disabled`: we turned it off, see `disabled_reason`"
+        description="`disabled`: turned off by the service, see `disabled_reason`"
     )
     disabled_reason: Literal["gone", "failing"] | None = Field(
         description="`gone`: it answered 410. `failing`: nothing succeeded for five days"
     )
     failing_since: datetime | None
-    waiting: int = Field(description="Events that it has not had")
+    waiting: int = Field(description="Events that were not delivered yet")
     next_attempt_at: datetime | None
     created_at: datetime
 
 
 class CreatedWebhook(Webhook):
-    """A new webhook, with its secret, shown this once."""
+    """A new webhook with its secret, which is shown only once."""
 
     secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 
@@ -69,41 +69,41 @@ class Webhooks(Answer):
 
 
 class WebhookSecret(Answer):
-    """A new secret, shown this once. For 24 hours everything is signed with the one that it replaces, too."""
+    """A new secret, shown only once. For 24 hours everything is signed with the replaced one, too."""
 
     secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 
 
 class WebhookTest(Answer):
-    """A test that is on its way; what became of it stands in the deliveries."""
+    """A test that is being sent; its outcome is in the deliveries."""
 
     sequence: int
 
 
 class Redelivery(Request):
-    """What is to be sent once more: one event by its sequence, or all since a moment, in order."""
+    """What to send again: one event by its sequence, or all events since a time, in order."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["sequence"]}, {"required": ["since"]}]})
 
-    # The bounds are the number's: those of the whole field, null would have to keep, too, and that is an error of ours.
+    # The bounds belong to the number and not to the field: pydantic would apply them to null, too, and raise.
     sequence: Annotated[int, Field(ge=1, le=2**63 - 1)] | SkipJsonSchema[None] = None
     since: AwareDatetime | SkipJsonSchema[None] = Field(default=None, examples=["2026-01-31T12:00:00Z"])
 
 
 class Redelivered(Answer):
-    """How many events are going to be sent."""
+    """How many events will be sent."""
 
     events: int
 
 
 class Delivery(Answer):
-    """One attempt to tell a webhook. Of its answer only the status is known."""
+    """One attempt to deliver to a webhook. Only the status of the answer is stored."""
 
     id: int
-    event_id: UUID = Field(description="`webhook-id`: the same over all attempts")
+    event_id: UUID = Field(description="`webhook-id`: the same in all attempts")
     sequence: int
     type: str
-    attempt: int = Field(description="Counted since one succeeded")
+    attempt: int = Field(description="Counted since the last success")
     outcome: Literal["delivered", "failed", "given_up"]
     status_code: int | None
     error: str | None = Field(

@@ -1,4 +1,4 @@
-"""What whoever comes here first wants to know, whoever they are."""
+"""Public facts about the installation."""
 
 from fastapi import APIRouter
 
@@ -11,9 +11,9 @@ from foretell.services.app.dependencies import State
 router = APIRouter(tags=["about"])
 
 
-@router.get("/about", summary="What this installation is")
+@router.get("/about", summary="About this installation")
 async def show_about(state: State) -> http.About:
-    """Its version, and what a new account may expect of it."""
+    """Version, languages, and conditions for new accounts."""
     settings = state.settings
     name: str | None = settings.telegram_bot_name or None
     if name is None:

@@ -24,7 +24,7 @@ _NOT_STORED = {"Cache-Control": "no-store"}
 
 
 class TokenForm(BaseModel):
-    """RFC 6749, section 4.3 and 6. Fields that we do not know are passed over, as it wants."""
+    """RFC 6749, sections 4.3 and 6. Unknown fields are ignored, as it requires."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -87,7 +87,7 @@ async def take_tokens(
 
 @router.post("/token/revoke", summary="Log out", responses=problem_answers(413, 422))
 async def revoke_token(form: Annotated[RevocationForm, Form()], state: State) -> dict[str, bool]:
-    """End the log-in that a refresh token belongs to. A token that we do not know is no error (RFC 7009)."""
+    """End the log-in that a refresh token belongs to. An unknown token is no error (RFC 7009)."""
     async with state.database.transaction() as connection:
         await refresh_tokens.revoke(connection, form.token)
     return {"revoked": True}

@@ -22,7 +22,7 @@ router = APIRouter(tags=["API keys"])
 async def create_api_key(
     wanted: http.NewApiKey, caller: Caller, response: Response, state: State
 ) -> http.CreatedApiKey:
-    """A key for programs, to be sent as `X-API-Key`. It is shown this once."""
+    """A key for programs, to be sent as `X-API-Key`. It is shown only once."""
     async with state.database.transaction() as connection:
         key, secret = await api_keys.create(connection, caller.user_id, wanted.name)
     response.headers["Cache-Control"] = "no-store"
@@ -38,7 +38,7 @@ async def create_api_key(
 
 @router.get("/api-keys", summary="My keys", responses=problem_answers(401))
 async def list_api_keys(caller: Caller, state: State) -> http.ApiKeys:
-    """The keys that work, oldest first, without their secrets."""
+    """The valid keys, oldest first, without their secrets."""
     async with state.database.snapshot() as connection:
         keys = await api_keys.list_keys(connection, caller.user_id)
     return http.ApiKeys(items=[http.ApiKey.model_validate(key) for key in keys])

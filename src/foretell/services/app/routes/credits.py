@@ -28,11 +28,11 @@ async def show_balance(caller: Caller, state: State) -> http.Balance:
         return await _balance(connection, caller.user_id)
 
 
-@router.patch("/balance", summary="Be told when credits run low", responses=problem_answers(401, 413, 422))
+@router.patch("/balance", summary="Set the threshold of balance.low", responses=problem_answers(401, 413, 422))
 async def change_balance(wanted: http.BalanceChange, caller: Caller, state: State) -> http.Balance:
-    """Below this many credits `balance.low` is told, once each time it is crossed, to webhooks and whoever listens.
+    """Below this many credits the event `balance.low` is sent, once each time the threshold is crossed.
 
-    If there are fewer already, it is told at once.
+    If there are already fewer, it is sent at once.
     """
     async with state.database.transaction() as connection:
         await events.set_threshold(connection, caller.user_id, wanted.threshold)
@@ -45,13 +45,13 @@ async def _balance(connection: AsyncConnection, user_id: UUID) -> http.Balance:
     return http.Balance(available=balance.available, held=balance.held, threshold=threshold)
 
 
-@router.get("/usage", summary="What I used, by day and model", responses=problem_answers(401, 422))
+@router.get("/usage", summary="My usage by day and model", responses=problem_answers(401, 422))
 async def show_usage(
     caller: Caller,
     state: State,
     days: Annotated[int, Query(ge=1, le=_MOST_DAYS, description="Today and those before it"), PlainNumber] = 30,
 ) -> http.Usage:
-    """From sums that are kept, so that it is quick however much that was. Some seconds behind."""
+    """From stored sums, so that it is fast for any history. Some seconds behind."""
     since = now().date() - timedelta(days=days - 1)
     async with state.database.snapshot() as connection:
         found = await usage.used(connection, caller.user_id, since)
@@ -71,7 +71,7 @@ async def show_usage(
     )
 
 
-@router.get("/transactions", summary="Every movement of my credits", responses=problem_answers(401, 422))
+@router.get("/transactions", summary="My transactions", responses=problem_answers(401, 422))
 async def list_transactions(
     caller: Caller,
     state: State,
@@ -80,7 +80,7 @@ async def list_transactions(
         int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before"), PlainNumber
     ] = None,
 ) -> http.TransactionPage:
-    """Newest first."""
+    """Every movement of the credits, newest first."""
     async with state.database.snapshot() as connection:
         # One more than asked for says whether there is a page after this one.
         movements = await ledger.movements(connection, caller.user_id, limit=limit + 1, before_id=cursor)

@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 
 @router.get(
     "/events",
-    summary="What happened to my account",
+    summary="Events of my account",
     response_model=None,
     responses={
         200: {
@@ -60,7 +60,7 @@ async def list_events(
     accept: Annotated[str, Header(description="`text/event-stream` for a stream", max_length=1000)] = "",
     last_event_id: Annotated[str | None, Header(description="The id of the last event of a stream")] = None,
 ) -> Response:
-    """Ends of predictions and whatever else webhooks are told, for 7 days, whether or not there is a webhook.
+    """Ends of predictions and all other events of webhooks, for 7 days, with or without a webhook.
 
     Events are written from the first call on; the first gives up to 2,000 of what ended in the last 7 days. A stream
     (`Accept: text/event-stream`) begins after `Last-Event-ID` or `after`, or else with what happens from now on.

@@ -12,9 +12,9 @@ from foretell.services.app.presentation import model_of
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models", summary="Every model")
+@router.get("/models", summary="All models")
 async def list_models(state: State) -> http.Models:
-    """The default version of each model, with the JSON Schemas of what it takes and gives."""
+    """The default version of each model, with the JSON Schemas of input and output."""
     return http.Models(
         items=[model_of(state.registry.get(name), state.registry, state.settings) for name in state.registry.names]
     )
@@ -26,5 +26,5 @@ async def show_model(
     state: State,
     version: Annotated[str | None, Query(max_length=64, description="Without one, the default version")] = None,
 ) -> http.Model:
-    """A version of a model, with the JSON Schemas of what it takes and gives, and examples to try."""
+    """A version of a model, with the JSON Schemas of input and output, and examples."""
     return model_of(state.registry.get(name, version), state.registry, state.settings)

@@ -1,4 +1,4 @@
-"""What somebody does with their own account: its looks, its password, all that is kept of it, its end."""
+"""Calls for one's own account: settings of the page, password, export, closing."""
 
 from uuid import UUID
 
@@ -22,9 +22,9 @@ from foretell.services.app.state import AppState
 router = APIRouter(tags=["accounts"])
 
 
-@router.patch("/users/me", summary="How I want the page", responses=problem_answers(401, 413, 422))
+@router.patch("/users/me", summary="Settings of my page", responses=problem_answers(401, 413, 422))
 async def change_me(wanted: http.UserChange, caller: Caller, state: State) -> http.User:
-    """Language and theme of the page; null is as the browser says, and what is not given stays."""
+    """Language and theme of the page; null: as set in the browser. Fields that are left out do not change."""
     looks = wanted.model_dump(include=wanted.model_fields_set)
     async with state.database.transaction() as connection:
         return http.User.model_validate(await registration.set_looks(connection, caller.user_id, **looks))
@@ -37,7 +37,7 @@ async def change_me(wanted: http.UserChange, caller: Caller, state: State) -> ht
     responses=problem_answers(401, 403, 413, 422, 429),
 )
 async def change_password(wanted: http.PasswordChange, caller: Caller, request: Request, state: State) -> None:
-    """Every other session ends, and every token; whoever asked with a token takes a new one. API keys stay."""
+    """Every other session and every token ends, also the token of this request. API keys stay."""
     check_password(wanted.new)
     user = await _prove(state, caller.user_id, wanted.old, request)
     password_hash = await state.passwords.hash(wanted.new)
@@ -49,7 +49,7 @@ async def change_password(wanted: http.PasswordChange, caller: Caller, request: 
 
 @router.get(
     "/users/me/export",
-    summary="Everything that is kept of me",
+    summary="Export my data",
     response_model=None,
     responses={
         200: {
@@ -79,7 +79,7 @@ async def export_me(caller: Caller, state: State) -> Response:
 async def close_me(
     wanted: http.AccountClosing, caller: Caller, request: Request, response: Response, state: State
 ) -> None:
-    """Nobody signs in to it any more: sessions, tokens and keys end, webhooks are removed, chats unlinked.
+    """Sign-in is closed: sessions, tokens and keys end, webhooks are removed, chats unlinked.
 
     Its name stays taken and its transactions stay written. What is queued ends as it ends.
     The only operator can't: 409.

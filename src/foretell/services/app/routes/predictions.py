@@ -91,7 +91,7 @@ async def export_predictions(
     since: Since = None,
     until: Until = None,
 ) -> Response:
-    """All that fit, with what was asked and what came of it."""
+    """All predictions that match the filters, with inputs and results."""
     state.exports.attempt(caller.user_id)
     pages = history_pages(state, caller.user_id, status=status, model=model, span=Span(since, until))
     return StreamingResponse(
@@ -112,7 +112,7 @@ async def export_predictions(
     responses={200: struct_answer(http.PredictionDetails, "The prediction as it stands"), **problem_answers(401, 404)},
 )
 async def show_prediction(prediction_id: UUID, caller: Caller, state: State) -> Response:
-    """How a prediction stands, with what was asked and, once it ended, how; and while it is queued, where."""
+    """The state of a prediction with its input, its place while it is queued, and its result once it ended."""
     details = details_of(await _find(state, caller.user_id, prediction_id))
     if details.status == "queued":
         details = msgspec.structs.replace(details, queue=await state.queue_places.place_of(prediction_id))
@@ -129,7 +129,7 @@ async def show_prediction(prediction_id: UUID, caller: Caller, state: State) -> 
     },
 )
 async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -> Response:
-    """Take a prediction back while it is queued. Its credits come back."""
+    """Cancel a prediction while it is queued. Its credits are released."""
     async with state.database.transaction() as connection:
         view = await cancel(connection, caller.user_id, prediction_id)
     # Those who wait in other processes see it when they look into the database, within a second.
@@ -157,7 +157,7 @@ async def follow_prediction(
     state: State,
     last_event_id: Annotated[str | None, Header(description="The id of the last event that was seen")] = None,
 ) -> Response:
-    """Server-sent events: how the prediction stands now, and then how it ended; the stream ends with it."""
+    """Server-sent events: the present state of the prediction, and then its end, which also ends the stream."""
     # Before the stream begins, so that a prediction that is not there is an ordinary 404.
     view = await _find(state, caller.user_id, prediction_id)
     if view.status != "queued" and last_event_id == view.status:

@@ -20,7 +20,7 @@ router = APIRouter(tags=["sessions"])
 
 @router.post("/session", summary="Sign in", responses=problem_answers(401, 403, 413, 422, 429))
 async def sign_in(wanted: http.Credentials, request: Request, response: Response, state: State) -> http.SessionStart:
-    """Name and password for a cookie, `HttpOnly` and `SameSite=Lax`. A session that the browser had before ends.
+    """Name and password for a cookie, `HttpOnly` and `SameSite=Lax`. An earlier session of the browser ends.
 
     Programs take tokens (`POST /token`) or keys (`POST /api-keys`) instead.
     """
@@ -46,11 +46,11 @@ async def sign_in(wanted: http.Credentials, request: Request, response: Response
     return http.SessionStart(user=http.User.model_validate(user), csrf_token=sessions.csrf_token_of(secret))
 
 
-@router.get("/session", summary="Whose session this is", responses=problem_answers(401))
+@router.get("/session", summary="My session", responses=problem_answers(401))
 async def show_session(
     caller: Caller, token: Token, request: Request, response: Response, state: State
 ) -> http.SessionStart:
-    """What signing in answered, for a page that was loaded anew; the cookie lasts longer from now on."""
+    """The same answer as signing in, for a reloaded page; the cookie is extended."""
     secret = _secret_of(token)
     assert caller.session_id is not None
     async with state.database.transaction() as connection:
@@ -62,7 +62,7 @@ async def show_session(
 
 @router.delete("/session", status_code=204, summary="Sign out", responses=problem_answers(401))
 async def sign_out(caller: Caller, token: Token, request: Request, response: Response, state: State) -> None:
-    """This session ends at once, and the browser forgets its cookie."""
+    """This session ends at once, and the browser deletes its cookie."""
     secret = _secret_of(token)
     assert caller.session_id is not None
     async with state.database.transaction() as connection:
@@ -73,7 +73,7 @@ async def sign_out(caller: Caller, token: Token, request: Request, response: Res
 
 @router.get("/sessions", summary="My sessions", responses=problem_answers(401))
 async def list_sessions(caller: Caller, state: State) -> http.Sessions:
-    """Every browser that is signed in, the newest first."""
+    """All sessions of browsers, the newest first."""
     async with state.database.snapshot() as connection:
         found = await sessions.list_sessions(connection, caller.user_id)
     return http.Sessions(
@@ -112,14 +112,14 @@ async def end_session(session_id: UUID, caller: Caller, state: State) -> None:
 
 
 def _secret_of(token: str) -> str:
-    """The secret of the caller's session. Raises `InvalidToken` for whoever came with something else."""
+    """The secret of the caller's session. Raises `InvalidToken` for other credentials."""
     if not token.startswith(sessions.PREFIX):
         raise InvalidToken
     return token
 
 
 def give_cookie(response: Response, request: Request, state: AppState, secret: str) -> None:
-    """Let the browser have this secret; without one, let it forget what it has."""
+    """Set the cookie with this secret; without one, delete it."""
     secure = cookies.came_by_https(request.scope, state.settings.trusted_proxies)
     lasts_s = min(state.session_lifetime.idle_s, state.session_lifetime.whole_s)
     response.headers.append("Set-Cookie", cookies.setting(secret, secure=secure, lasts_s=lasts_s))

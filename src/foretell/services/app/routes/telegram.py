@@ -19,7 +19,7 @@ _LARGEST_ID = 2**53
 
 @router.post("/telegram/link", status_code=201, summary="Link a chat", responses=problem_answers(401))
 async def make_link(caller: Caller, response: Response, state: State) -> http.TelegramLink:
-    """A link for Telegram, good once and for 15 minutes: the chat in which it is opened acts for this account then.
+    """A link for Telegram, valid once and for 15 minutes: the chat that opens it can act for this account.
 
     Whoever has it can spend the account's credits. Of several that were made, the five newest work.
     """
@@ -48,7 +48,7 @@ async def unlink_chats(
         int | None, Query(ge=-_LARGEST_ID, le=_LARGEST_ID, description="This one; without it, all of them"), PlainNumber
     ] = None,
 ) -> None:
-    """These chats act for the account no more, and links that were made and not yet opened stop working."""
+    """These chats can no longer act for the account, and unused links become invalid."""
     async with state.database.transaction() as connection:
         await telegram.unlink_from(connection, caller.user_id, chat_id)
         await endpoints.remove_telegram(connection, caller.user_id, chat_id)

@@ -1,4 +1,4 @@
-"""What the installation's own bot asks, for people in their chats. `BotOnly` lets nobody else get here.
+"""Calls of the installation's own bot, on behalf of chats. `BotOnly` refuses all other callers.
 
 In no OpenAPI document, since for everybody else there is nothing at these addresses: docs/telegram.md has them.
 """
@@ -36,14 +36,14 @@ _SIGNUPS = "telegram"
 
 @router.put("/telegram/bot", status_code=204)
 async def tell_name(told: contract.BotName, state: State) -> None:
-    """Say what the bot is called, for the links that are opened in it."""
+    """Set the name of the bot, for links that open it."""
     async with state.database.transaction() as connection:
         await telegram.set_bot_name(connection, told.username.removeprefix("@"))
 
 
 @router.post("/telegram/accounts", status_code=201)
 async def sign_up(wanted: contract.NewChatAccount, response: Response, state: State) -> contract.ChatAccount:
-    """The account of a chat: 201 when it was made now, 200 when it was there. Throttled as registration is."""
+    """The account of a chat: 201 if it was created, 200 if it existed. Throttled like registration."""
     linked = await _known(state, wanted.chat_id)
     if linked is None:
         if not state.settings.registration_open:
@@ -64,7 +64,7 @@ async def sign_up(wanted: contract.NewChatAccount, response: Response, state: St
 
 @router.post("/telegram/links")
 async def link(wanted: contract.NewChatLink, state: State) -> contract.ChatAccount:
-    """Let a chat act for the account that made the code. Asked again with the same code, the answer is the same."""
+    """Link a chat to the account that made the code. A repeated call with the same code has the same answer."""
     async with state.database.transaction() as connection:
         linked = await telegram.link(connection, wanted.chat_id, wanted.code, name=wanted.name)
         await endpoints.add_telegram(connection, linked.user.id, linked.chat_id, now())
@@ -73,7 +73,7 @@ async def link(wanted: contract.NewChatLink, state: State) -> contract.ChatAccou
 
 @router.delete("/telegram/links/{chat_id}", status_code=204)
 async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53), PlainNumber], state: State) -> None:
-    """Let a chat act for nobody any more; 404 when it did not."""
+    """Unlink a chat; 404 if it was not linked."""
     async with state.database.transaction() as connection:
         user_id = await telegram.unlink(connection, chat_id)
         await endpoints.remove_telegram(connection, user_id, chat_id)
@@ -81,7 +81,7 @@ async def unlink(chat_id: Annotated[int, Path(ge=-(2**53), le=2**53), PlainNumbe
 
 @router.post("/telegram/tokens")
 async def take_token(chat: contract.ChatOf, response: Response, state: State) -> contract.ChatToken:
-    """An access token of the account that a chat acts for, as long as it does. It makes nobody an operator."""
+    """An access token of the account that a chat is linked to, valid while it is. It has no operator rights."""
     async with state.database.snapshot() as connection:
         user, link = await telegram.find_link(connection, chat.chat_id)
     # Whoever gets hold of a chat, or of the bot, must not get the whole installation with it.
@@ -92,7 +92,7 @@ async def take_token(chat: contract.ChatOf, response: Response, state: State) ->
 
 @router.post("/telegram/payments")
 async def pay(told: contract.NewPayment, state: State) -> contract.Payment:
-    """Add the credits that were paid for. A charge that is told twice counts once."""
+    """Add credits that were paid for. A charge that is reported twice is booked once."""
     async with state.database.transaction() as connection:
         payment = await telegram_payments.pay(
             connection, chat_id=told.chat_id, charge_id=told.charge_id, stars=told.stars, credits=told.credits
@@ -102,13 +102,13 @@ async def pay(told: contract.NewPayment, state: State) -> contract.Payment:
 
 @router.post("/telegram/refunds")
 async def refund(told: contract.NewRefund, state: State) -> contract.Payment:
-    """Take back the credits of a charge, as many as are still there: its Stars have gone back already."""
+    """Take back the unspent credits of a charge whose Stars were refunded."""
     async with state.database.transaction() as connection:
         return _payment(await telegram_payments.refund(connection, told.charge_id, even_if_spent=True))
 
 
 async def _known(state: AppState, chat_id: int) -> Link | None:
-    """Who taps twice has no second account, and is not counted twice either."""
+    """A double tap makes no second account and counts once in the throttle."""
     async with state.database.snapshot() as connection:
         try:
             return await telegram.find(connection, chat_id)

@@ -34,7 +34,7 @@ _WAIT_ALREADY = TooManyRedeliveries(limit=endpoints.MAX_AGAIN)
 async def create_webhook(
     wanted: http.NewWebhook, caller: Caller, response: Response, state: State
 ) -> http.CreatedWebhook:
-    """An address that is told what happens from now on, by Standard Webhooks. Its secret is shown this once."""
+    """An address that gets all events from now on, by Standard Webhooks. Its secret is shown only once."""
     await state.checked_urls.check(wanted.url, pointer("url"))
     async with state.database.transaction() as connection:
         endpoint, secret = await endpoints.create(
@@ -53,10 +53,12 @@ async def list_webhooks(caller: Caller, state: State) -> http.Webhooks:
 
 
 @router.post(
-    "/webhooks/once/rotate", summary="New secret of single predictions", responses=problem_answers(401, _CHANGED_OFTEN)
+    "/webhooks/once/rotate",
+    summary="New secret for webhooks of single predictions",
+    responses=problem_answers(401, _CHANGED_OFTEN),
 )
 async def rotate_once_secret(caller: Caller, response: Response, state: State) -> http.WebhookSecret:
-    """The secret that signs what goes to the webhooks that single predictions name (`notify`)."""
+    """The secret that signs events for the webhooks of single predictions (`notify`)."""
     async with state.database.transaction() as connection:
         secret = await endpoints.rotate_once(connection, caller.user_id)
     response.headers.update(_NOT_STORED)
@@ -65,7 +67,7 @@ async def rotate_once_secret(caller: Caller, response: Response, state: State) -
 
 @router.get(
     "/webhooks/once/deliveries",
-    summary="What became of the webhook of single predictions",
+    summary="Deliveries to webhooks of single predictions",
     responses=problem_answers(401, _NO_WEBHOOK, 422),
 )
 async def list_once_deliveries(
@@ -75,7 +77,7 @@ async def list_once_deliveries(
     limit: Limit = 50,
     cursor: _Cursor = None,
 ) -> http.DeliveryPage:
-    """Every attempt of the last 7 days at an address that predictions named (`notify`), newest first.
+    """Every attempt of the last 7 days to an address in `notify` of predictions, newest first.
 
     The attempts of one prediction are those whose `event_id` is its id.
     """
@@ -95,7 +97,7 @@ async def show_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.W
     "/webhooks/{webhook_id:uuid}", summary="Change a webhook", responses=problem_answers(401, _NO_WEBHOOK, 413, 422)
 )
 async def change_webhook(webhook_id: UUID, wanted: http.WebhookChange, caller: Caller, state: State) -> http.Webhook:
-    """Another address, other events, pause or go on. One that was turned off is turned on by `enabled`."""
+    """Change the address or the events, pause or resume. `enabled` also turns a disabled webhook on again."""
     if wanted.url is not None:
         await state.checked_urls.check(wanted.url, pointer("url"))
     async with state.database.transaction() as connection:
@@ -119,7 +121,7 @@ async def change_webhook(webhook_id: UUID, wanted: http.WebhookChange, caller: C
     responses=problem_answers(401, _NO_WEBHOOK),
 )
 async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None:
-    """It is told nothing any more, and its deliveries are forgotten."""
+    """It gets no more events, and its deliveries are deleted."""
     async with state.database.transaction() as connection:
         await endpoints.remove(connection, caller.user_id, webhook_id)
 
@@ -132,7 +134,7 @@ async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None
 async def rotate_webhook_secret(
     webhook_id: UUID, caller: Caller, response: Response, state: State
 ) -> http.WebhookSecret:
-    """For 24 hours everything is signed with the secret before, too; 409 while five that were replaced still sign."""
+    """For 24 hours everything is signed with the old secret, too; 409 while five replaced secrets still sign."""
     async with state.database.transaction() as connection:
         secret = await endpoints.rotate(connection, caller.user_id, webhook_id)
     response.headers.update(_NOT_STORED)
@@ -146,7 +148,7 @@ async def rotate_webhook_secret(
     responses=problem_answers(401, _NO_WEBHOOK, _WAIT_ALREADY, 429),
 )
 async def test_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.WebhookTest:
-    """An event `webhook.test` for this webhook alone, sent at once and once, even if it is paused."""
+    """An event `webhook.test` for this webhook only, sent at once in one attempt, even if it is paused."""
     state.webhook_sends.attempt(caller.user_id)
     async with state.database.transaction() as connection:
         sequence = await endpoints.send_test(connection, caller.user_id, webhook_id)
@@ -155,7 +157,7 @@ async def test_webhook(webhook_id: UUID, caller: Caller, state: State) -> http.W
 
 @router.get(
     "/webhooks/{webhook_id:uuid}/deliveries",
-    summary="What became of it",
+    summary="Deliveries",
     responses=problem_answers(401, _NO_WEBHOOK, 422),
 )
 async def list_deliveries(
@@ -177,11 +179,11 @@ async def list_deliveries(
 @router.post(
     "/webhooks/{webhook_id:uuid}/redeliver",
     status_code=202,
-    summary="Send once more",
+    summary="Send again",
     responses=problem_answers(401, _NO_WEBHOOK, _WAIT_ALREADY, 413, 422, 429),
 )
 async def redeliver(webhook_id: UUID, wanted: http.Redelivery, caller: Caller, state: State) -> http.Redelivered:
-    """One event, by its sequence, at once and once; or everything since a moment, in order. Ids stay the same."""
+    """One event, by its sequence, at once; or all events since a time, in order. Ids stay the same."""
     if (wanted.sequence is None) == (wanted.since is None):
         raise InvalidRequest([{"detail": "Give either `sequence` or `since`.", "pointer": pointer()}])
     state.webhook_sends.attempt(caller.user_id)
