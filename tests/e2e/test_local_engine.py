@@ -114,16 +114,20 @@ def test_from_up_to_down(foretell: Installation) -> None:
     assert "test" in foretell("users", "list")
     assert "All is right" in foretell("audit")
     assert "service_listening" in foretell("logs", "ml-worker")
+
+    assert foretell("down") == "Foretell is down.\n"
+    assert foretell.processes() == []
+    assert not (foretell.folder / "data" / "run").exists()
+
+
+def test_a_measurement_leaves_one_closed_account(foretell: Installation) -> None:
+    foretell("up", "--detach", "--workers", "1")
     for _ in range(2):
         assert "They are no revenue" in foretell("bench", "--seconds", "1", "--clients", "2")
     # However often it is measured, by one account, which is closed and keeps no credits.
     (measuring,) = [user for user in json.loads(foretell("users", "list", "--json")) if "bench" in user["username"]]
     assert (measuring["active"], measuring["available"], measuring["held"]) == (False, 0, 0)
     assert "All is right" in foretell("audit")
-
-    assert foretell("down") == "Foretell is down.\n"
-    assert foretell.processes() == []
-    assert not (foretell.folder / "data" / "run").exists()
 
 
 def test_whatever_stands_still_is_replaced_and_nothing_is_lost(foretell: Installation) -> None:
