@@ -63,6 +63,10 @@ def up_detached(workers: int | None) -> None:
 
 
 def _launch(engine: LocalEngine, workers: int | None) -> None:
+    # What they bring along would make `foretell status` slow.
+    from foretell.cli.serving import check_settings
+
+    check_settings()
     ended = engine.clear_leftovers()
     if ended:
         remark(f"Ended {ended} processes that an earlier run had left behind when its supervisor was killed.")

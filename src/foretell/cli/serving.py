@@ -7,16 +7,32 @@ from importlib import import_module
 
 from pydantic import ValidationError
 
+from foretell.contracts.bot_secret import new_bot_secret
 from foretell.kit.errors import Misconfigured
-from foretell.local.services import Service, find
+from foretell.local.services import Service, find, runnable
 
 
 def serve_in_foreground(name: str) -> None:
     """Run a service until it is told to stop. Raises `UnknownService`, `NotInThisRelease`, `Misconfigured`."""
     service = find(name)
+    with _refusals_explained(), _port_for(service):
+        import_module(service.module).main()
+
+
+def check_settings() -> None:
+    """Raises `Misconfigured` for what any service of a start would refuse, before one of them is started."""
+    services, _ = runnable()
+    for service in services:
+        settings = import_module(f"{service.module.rpartition('.')[0]}.settings")
+        # The start will give them one.
+        with _refusals_explained(), _set_meanwhile("FORETELL_BOT_SECRET", new_bot_secret()):
+            getattr(settings, f"{service.name.capitalize()}Settings")()
+
+
+@contextmanager
+def _refusals_explained() -> Iterator[None]:
     try:
-        with _port_for(service):
-            import_module(service.module).main()
+        yield
     except ValidationError as error:
         # Never the value: it may be a secret.
         wrong = "; ".join(
@@ -28,14 +44,21 @@ def serve_in_foreground(name: str) -> None:
 @contextmanager
 def _port_for(service: Service) -> Iterator[None]:
     """The port of this service where its settings look for one, for as long as it runs."""
-    before = os.environ.get("FORETELL_PORT")
+    with _set_meanwhile("FORETELL_PORT", str(service.port_from(os.environ))):
+        yield
+
+
+@contextmanager
+def _set_meanwhile(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment that has this value inside, unless it has one already."""
+    before = os.environ.get(name)
     if before:
         yield
         return
-    os.environ["FORETELL_PORT"] = str(service.port_from(os.environ))
+    os.environ[name] = value
     try:
         yield
     finally:
-        del os.environ["FORETELL_PORT"]
+        del os.environ[name]
         if before is not None:
-            os.environ["FORETELL_PORT"] = before
+            os.environ[name] = before

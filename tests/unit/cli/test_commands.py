@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,13 @@ from foretell.cli.main import app
 from foretell.cli.model_commands import models_app
 from foretell.cli.output import exit_code
 from foretell.cli.predicting import FieldUnreadable, read_fields
+from foretell.cli.serving import check_settings
 from foretell.cli.user_commands import users_app
 from foretell.domain.accounts.authentication import authenticate
 from foretell.domain.accounts.passwords import Passwords
 from foretell.domain.errors import InvalidCredentials
 from foretell.kit.database import Database
+from foretell.kit.errors import Misconfigured
 
 from .conftest import CommandLine
 
@@ -360,3 +363,37 @@ def test_the_installation_can_be_named(foretell: CommandLine, folder: Path, data
     other = foretell("--data", "elsewhere", "users", "list")
     assert other.error.startswith(f"There is no database at {folder / 'elsewhere' / 'foretell.db'} yet.")
     assert foretell("--data", "data", "users", "list").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FORETELL_SIGNUP_CREDITS", "-5"),
+        ("FORETELL_SECRET_KEY", "short"),
+        ("FORETELL_ENVIRONMENT", "prod"),
+        ("FORETELL_SWEEP_INTERVAL_S", "soon"),
+        ("FORETELL_PRICES", "sentiment"),
+    ],
+)
+def test_what_a_service_would_refuse_is_said_before_anything_is_started(
+    foretell: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    answer = foretell("up", "--detach")
+    assert answer.code == 1
+    assert name in answer.error
+    assert list((folder / "data" / "logs").glob("*")) == []
+
+
+def test_every_service_of_a_start_has_settings_that_are_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELEGRAM_TOKEN", "123456:abcdefghijklmnopqrstuvwxyz")
+    for name, value in (
+        ("ENVIRONMENT", "production"),
+        ("SECRET_KEY", secrets.token_hex()),
+        ("MONITORING_TOKEN", secrets.token_hex()),
+    ):
+        monkeypatch.setenv(f"FORETELL_{name}", value)
+    check_settings()
+    monkeypatch.setenv("TELEGRAM_API_URL", "nowhere")
+    with pytest.raises(Misconfigured, match="TELEGRAM_API_URL"):
+        check_settings()

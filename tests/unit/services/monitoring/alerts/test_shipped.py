@@ -108,10 +108,10 @@ def test_another_threshold_of_zero_ends_too() -> None:
     assert rule.is_clear(0)
 
 
-def alarming(*of: Instance, **answers: int) -> dict[str, list[str]]:
+def alarming(*of: Instance, route: str = "/models", **answers: int) -> dict[str, list[str]]:
     """The services that each rule about answers is alarmed of, when each of `of` answered so often with a status."""
     requests = "foretell_http_requests_total"
-    now = [({"route": "/models", "status": status.removeprefix("of_")}, count) for status, count in answers.items()]
+    now = [({"route": route, "status": status.removeprefix("of_")}, count) for status, count in answers.items()]
     before = [(labels, 0) for labels, _ in now]
     measured = [counted(each, requests, "counter", now, before) for each in of]
     seen = snapshot(*measured, instances=[APP, MODEL, PREPROCESSING])
@@ -131,6 +131,11 @@ def test_what_a_stranger_can_bring_about_is_not_critical() -> None:
     }
     assert RULES["open_http_errors"].severity == "warning"
     assert alarming(APP, of_429=1000, of_401=1000, of_503=1) == {"http_errors": [], "open_http_errors": []}
+
+
+@pytest.mark.parametrize("route", ["/heartbeats", "/logs", "/health/ready"])
+def test_what_is_refused_while_a_service_starts_is_no_alert(route: str) -> None:
+    assert alarming(APP, route=route, of_503=1000, of_200=100) == {"http_errors": [], "open_http_errors": []}
 
 
 def test_what_strangers_get_wrong_hides_no_failures() -> None:
