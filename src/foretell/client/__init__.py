@@ -9,5 +9,6 @@ with Client("http://localhost:8000", token="ftl_…") as client:
 from foretell.client.answers import ApiError, NotEnded, PredictionFailed, Unreachable
 from foretell.client.asynchronous import AsyncClient
 from foretell.client.blocking import Client
+from foretell.client.calls import InvalidCall
 
-__all__ = ["ApiError", "AsyncClient", "Client", "NotEnded", "PredictionFailed", "Unreachable"]
+__all__ = ["ApiError", "AsyncClient", "Client", "InvalidCall", "NotEnded", "PredictionFailed", "Unreachable"]

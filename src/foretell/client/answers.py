@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import httpx
 
-from foretell.client.calls import Call
+from foretell.client.calls import Call, InvalidCall
 from foretell.client.types import Prediction
 from foretell.kit.errors import ForetellError, Outcome
 from foretell.kit.randomness import RANDOM
@@ -100,9 +100,15 @@ def succeeded(prediction: Ended) -> Ended:
 
 Reply = httpx.Response | httpx.TransportError
 
+#: The fault is in the request, and is there the next time, too.
+_OUR_FAULT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+
 
 def response_of(outcome: Reply, url: str) -> httpx.Response:
-    """A good answer. Raises `ApiError`, `Unreachable`."""
+    """A good answer. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
+    if isinstance(outcome, _OUR_FAULT):
+        # Its text quotes what is wrong, which may be a secret.
+        raise InvalidCall(reason="HTTP does not allow such a request")
     if isinstance(outcome, httpx.TransportError):
         raise Unreachable(url=url, reason=str(outcome) or type(outcome).__name__) from outcome
     if outcome.is_success:
@@ -111,7 +117,7 @@ def response_of(outcome: Reply, url: str) -> httpx.Response:
 
 
 def value_of(outcome: Reply, url: str) -> Any:
-    """The body of a good answer, None without one. Raises `ApiError`, `Unreachable`."""
+    """The body of a good answer, None without one. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
     response = response_of(outcome, url)
     try:
         return response.json() if response.content else None
@@ -163,7 +169,7 @@ class Attempts:
         if isinstance(outcome, (httpx.ConnectError, httpx.ConnectTimeout)):
             return True
         if isinstance(outcome, httpx.TransportError):
-            return self._call.repeatable
+            return self._call.repeatable and not isinstance(outcome, _OUR_FAULT)
         if outcome.status_code in (*_NOT_TAKEN, *_UNKNOWN):
             return self._call.repeatable or _outcome(outcome.status_code, _problem(outcome)) == "not_done"
         # The first attempt with this key is still under way: its answer is ours.

@@ -45,10 +45,10 @@ class AsyncClient(AsyncConnection):
     An answer is the API's JSON as a typed mapping (`foretell.client.types`). Times are texts in ISO 8601 (UTC), credits
     are whole numbers, and names that end with `_s` are seconds.
 
-    Every method may raise `ApiError` (the API refuses: `status_code`, `problem_code`, `message`, `errors`) and
-    `Unreachable` (nobody answers). What the API turns away with 429 or 503, and what got no answer and may be
-    repeated, is tried again for `retry_for_s` seconds, a prediction always with the same Idempotency-Key.
-    `ApiError.outcome` says of a call that failed whether it may have been done.
+    Every method may raise `ApiError` (the API refuses: `status_code`, `problem_code`, `message`, `errors`),
+    `Unreachable` (nobody answers) and `InvalidCall` (what was given can't be sent). What the API turns away with 429 or
+    503, and what got no answer and may be repeated, is tried again for `retry_for_s` seconds, a prediction always with
+    the same Idempotency-Key. `ApiError.outcome` says of a call that failed whether it may have been done.
     """
 
     # What there is
@@ -91,7 +91,7 @@ class AsyncClient(AsyncConnection):
         With the same `idempotency_key` a request that is sent again, by another
         process even, is the same prediction. `webhook` and `traceparent` are as in `submit`.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + calls.seconds("timeout_s", timeout_s, above_zero=True)
         prediction = await self.submit(
             model,
             input,
@@ -138,7 +138,8 @@ class AsyncClient(AsyncConnection):
 
     async def wait(self, prediction_id: str, *, timeout_s: float = 60.0) -> PredictionDetails:
         """The prediction once it succeeded. Raises `PredictionFailed`; `NotEnded` after `timeout_s` seconds."""
-        return await self._wait(prediction_id, time.monotonic() + timeout_s, timeout_s)
+        deadline = time.monotonic() + calls.seconds("timeout_s", timeout_s, above_zero=True)
+        return await self._wait(prediction_id, deadline, timeout_s)
 
     async def _wait(self, prediction_id: str, deadline: float, timeout_s: float) -> PredictionDetails:
         for pause_s in looking_pauses_s():

@@ -11,7 +11,7 @@ import httpx
 from foretell.client import calls
 from foretell.client.answers import Attempts, Reply, response_of, value_of
 from foretell.client.calls import Call
-from foretell.client.connection import request_of, settings_of
+from foretell.client.connection import request_to, settings_of
 from foretell.client.event_stream import EventStream
 from foretell.client.tokens import AsyncToken, AsyncTokenSource, is_refused
 from foretell.client.types import Event, Tokens, User
@@ -32,14 +32,15 @@ class AsyncConnection:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Nothing is sent yet.
+        """Nothing is sent yet. Raises `InvalidCall` for a faulty `url` or `token`.
 
         `url` is where the app is, "http://localhost:8000" say. `token` is an API key or an access token, or a function
-        that is called for one at first and whenever the API refuses the last; without it, use `log_in`. `retry_for_s`
-        is for how many seconds a call is tried again; 0 is one attempt. `transport` and `sleep` are for tests.
+        that is called for one at first and whenever the API refuses the last; without it, use `log_in`. White space
+        around a token is left out. `retry_for_s` is for how many seconds a call is tried again; 0 is one attempt.
+        `transport` and `sleep` are for tests.
         """
         self._url = url
-        self._retry_for_s = retry_for_s
+        self._retry_for_s = calls.seconds("retry_for_s", retry_for_s)
         self._sleep = sleep
         self._http = httpx.AsyncClient(transport=transport, **settings_of(url, None))
         self._token = AsyncToken(token)
@@ -106,7 +107,7 @@ class AsyncConnection:
         return tokens["access_token"]
 
     async def _send(self, call: Call[Answer]) -> Answer:
-        """The answer to a call. Raises `ApiError`, `Unreachable`."""
+        """The answer to a call. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
         answer: Answer = value_of(await self._reply(call), self._url)
         return answer
 
@@ -165,8 +166,7 @@ class AsyncConnection:
 
     async def _attempt(self, call: Call[Any], token: str | None) -> Reply:
         try:
-            request = self._http.build_request(**request_of(call, token))
-            response = await self._http.send(request, stream=True)
+            response = await self._http.send(request_to(self._http, call, token), stream=True)
             if not (call.is_stream and response.is_success):
                 try:
                     await response.aread()

@@ -23,6 +23,7 @@ from foretell.client.types import (
     User,
     Webhook,
 )
+from foretell.kit.errors import ForetellError, Outcome
 
 Answer = TypeVar("Answer")
 
@@ -35,6 +36,14 @@ Moment = datetime | str
 
 #: How long a stream may be silent: the app sends a comment every 15 s.
 _LONGEST_SILENCE_S = 45.0
+
+
+class InvalidCall(ForetellError):
+    """This can't be sent: {reason}."""
+
+    code = "invalid_call"
+    status = 400
+    outcome: Outcome = "not_done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,21 @@ class Call(Generic[Answer]):
 def _get(path: str, **query: str | int | None) -> Call[Any]:
     given = {name: value for name, value in query.items() if value is not None}
     return Call("GET", path, repeatable=True, query=given)
+
+
+def seconds(name: str, value: float, *, above_zero: bool = False) -> float:
+    """`value`, if it is a number of seconds of at least 0, or `above_zero`. Raises `InvalidCall` with `name`."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not (value > 0 or (value == 0 and not above_zero)):
+        raise InvalidCall(reason=f"{name} must be a number of seconds, {'above' if above_zero else 'at least'} 0")
+    return value
+
+
+def _part(text: str) -> str:
+    """A name or an id as a part of a path. Raises `InvalidCall` for one that would be another path."""
+    if not isinstance(text, str) or text in ("", ".", ".."):
+        raise InvalidCall(reason=f"{text!r} is neither a name nor an id")
+    return quote(text, safe="", errors="replace")
 
 
 def register(username: str, password: str) -> Call[User]:
@@ -117,7 +141,7 @@ def models() -> Call[Any]:
 
 def model(name: str, version: str | None) -> Call[Model]:
     """200 with one model."""
-    return _get(f"/models/{quote(name, safe='')}", version=version)
+    return _get(f"/models/{_part(name)}", version=version)
 
 
 def submit(
@@ -132,10 +156,12 @@ def submit(
     traceparent: str | None,
 ) -> Call[Prediction]:
     """202 with the queued prediction, or 200 with the ended one. Repeatable, because it carries a key."""
+    if idempotency_key == "":
+        raise InvalidCall(reason="idempotency_key is empty; leave it out for a new one")
     notify = None if webhook is None else {"webhook": webhook}
     body = {"model": model, "version": version, "input": input, "features": features, "notify": notify}
-    headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
-    preferred_s = min(int(wait_s), LONGEST_PREFERRED_WAIT_S)
+    headers = {"Idempotency-Key": str(uuid4()) if idempotency_key is None else idempotency_key}
+    preferred_s = int(min(seconds("wait_s", wait_s), LONGEST_PREFERRED_WAIT_S))
     if preferred_s > 0:
         headers["Prefer"] = f"wait={preferred_s}"
     if traceparent is not None:
@@ -152,7 +178,7 @@ def submit(
 
 def prediction(prediction_id: str) -> Call[PredictionDetails]:
     """200 with one prediction."""
-    return _get(f"/predictions/{quote(prediction_id, safe='')}")
+    return _get(f"/predictions/{_part(prediction_id)}")
 
 
 def predictions(
@@ -170,7 +196,7 @@ def predictions(
 
 def cancel(prediction_id: str) -> Call[Prediction]:
     """200 with the canceled prediction."""
-    return Call("DELETE", f"/predictions/{quote(prediction_id, safe='')}", repeatable=False)
+    return Call("DELETE", f"/predictions/{_part(prediction_id)}", repeatable=False)
 
 
 def create_api_key(name: str) -> Call[CreatedApiKey]:
@@ -185,7 +211,7 @@ def api_keys() -> Call[Any]:
 
 def revoke_api_key(key_id: str) -> Call[None]:
     """204."""
-    return Call("DELETE", f"/api-keys/{quote(key_id, safe='')}", repeatable=False)
+    return Call("DELETE", f"/api-keys/{_part(key_id)}", repeatable=False)
 
 
 def events(after: str | int | None, limit: int | None) -> Call[EventPage]:
@@ -247,7 +273,7 @@ def redeliver(webhook_id: str, sequence: int | None, since: Moment | None) -> Ca
 
 
 def _webhook(webhook_id: str) -> str:
-    return f"/webhooks/{quote(webhook_id, safe='')}"
+    return f"/webhooks/{_part(webhook_id)}"
 
 
 def _text(moment: Moment | None) -> str | None:

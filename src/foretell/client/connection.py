@@ -1,26 +1,46 @@
 """What both clients share about their connection."""
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
 import httpx
 
-from foretell.client.calls import Call
+from foretell.client.calls import Call, InvalidCall
+from foretell.client.tokens import checked
 
 _TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
+_LAST_PORT = 65_535
+#: The value of a header: printable, without white space at its ends.
+_HEADER = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 
 
 def settings_of(url: str, token: str | None) -> dict[str, Any]:
-    """Arguments for httpx. `token` is an access token or an API key: the API takes both alike."""
+    """Arguments for httpx. `token` is an access token or an API key: the API takes both alike. Raises `InvalidCall`."""
+    address = _address(url)
     return {
-        "base_url": url,
-        "headers": {"Authorization": f"Bearer {token}"} if token else {},
+        "base_url": address,
+        "headers": {"Authorization": f"Bearer {checked(token)}"} if token else {},
         "timeout": httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
         # A proxy of the environment can't reach this machine's own loopback.
-        "trust_env": not _is_loopback(httpx.URL(url).host),
+        "trust_env": not _is_loopback(address.host),
     }
+
+
+def _address(url: str) -> httpx.URL:
+    """Where the app is. Raises `InvalidCall` for what is no address of a server."""
+    try:
+        address = httpx.URL(url)
+        # As it is looked up: no label is empty or too long.
+        address.raw_host.decode().encode("idna")
+    except (httpx.InvalidURL, TypeError, ValueError):
+        address = httpx.URL()
+    is_port = address.port is None or 0 < address.port <= _LAST_PORT
+    if address.scheme not in ("http", "https") or not address.host or not is_port:
+        raise InvalidCall(reason="the address must look like http://localhost:8000 or https://foretell.example.com")
+    return address
 
 
 def _is_loopback(host: str) -> bool:
@@ -28,6 +48,19 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def request_to(http: httpx.Client | httpx.AsyncClient, call: Call[Any], token: str | None) -> httpx.Request:
+    """The request of a call, with `token`. Raises `InvalidCall` for what can't be sent."""
+    if http.is_closed:
+        raise InvalidCall(reason="the client is closed")
+    for name, value in call.headers.items():
+        if not isinstance(value, str) or not _HEADER.fullmatch(value):
+            raise InvalidCall(reason=f"{name} must be printable ASCII, without white space at its ends")
+    try:
+        return http.build_request(**request_of(call, token))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidCall(reason=f"an argument can't be written as JSON ({error})") from error
 
 
 def request_of(call: Call[Any], token: str | None = None) -> dict[str, Any]:

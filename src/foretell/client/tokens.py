@@ -1,16 +1,28 @@
 """What a client proves itself with: one token, or one that is fetched, and fetched again when the API refuses it."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Awaitable, Callable
 
 import httpx
 
 from foretell.client.answers import Reply
+from foretell.client.calls import InvalidCall
 
 #: A call fetches a token, of a log-in say, and may raise what it likes.
 TokenSource = Callable[[], str]
 AsyncTokenSource = Callable[[], Awaitable[str]]
+
+_TOKEN = re.compile(r"[!-~]+")
+
+
+def checked(token: str) -> str:
+    """The token without white space around it, a line's end of a file say. Raises `InvalidCall`, without the token."""
+    stripped = token.strip() if isinstance(token, str) else ""
+    if not _TOKEN.fullmatch(stripped):
+        raise InvalidCall(reason="a token must be a text of ASCII letters, digits and signs, without white space")
+    return stripped
 
 
 def is_refused(outcome: Reply) -> bool:
@@ -23,7 +35,7 @@ class Token:
 
     def __init__(self, given: str | TokenSource | None, source: TokenSource | None = None) -> None:
         """`given` is the first one, or fetches it and every other; `source` fetches those after the first."""
-        self._value = None if callable(given) else given
+        self._value = None if given is None or callable(given) else checked(given)
         self._source = given if callable(given) else source
         self._fetching = threading.Lock()
 
@@ -40,7 +52,7 @@ class Token:
         """Another one than `refused`; fetched once for all who hold that one."""
         with self._fetching:
             if self._value == refused and self._source is not None:
-                self._value = self._source()
+                self._value = checked(self._source())
             return self._value
 
 
@@ -49,7 +61,7 @@ class AsyncToken:
 
     def __init__(self, given: str | AsyncTokenSource | None, source: AsyncTokenSource | None = None) -> None:
         """`given` is the first one, or fetches it and every other; `source` fetches those after the first."""
-        self._value = None if callable(given) else given
+        self._value = None if given is None or callable(given) else checked(given)
         self._source = given if callable(given) else source
         self._fetching = asyncio.Lock()
 
@@ -66,5 +78,5 @@ class AsyncToken:
         """Another one than `refused`; fetched once for all who hold that one."""
         async with self._fetching:
             if self._value == refused and self._source is not None:
-                self._value = await self._source()
+                self._value = checked(await self._source())
             return self._value
