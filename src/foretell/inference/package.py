@@ -25,6 +25,7 @@ from foretell.contracts.queues import MAX_ENVELOPE_TASKS
 from foretell.inference.schema import Validator, sentence
 from foretell.inference.small_files import Unfit, read_small
 from foretell.kit.errors import ForetellError
+from foretell.kit.misfits import misfit_of
 
 MANIFEST = "model.toml"
 
@@ -231,7 +232,7 @@ def read_options(package: ModelPackage, kind: type[Options]) -> Options:
         return msgspec.convert(package.manifest.options, kind)
     except msgspec.ValidationError as error:
         raise PackageBroken(
-            f"The options do not fit the runtime {package.manifest.runtime}: {error}",
+            f"The options do not fit the runtime {package.manifest.runtime}: {misfit_of(error).sentence}",
             package.path / MANIFEST,
             "Correct them under [options].",
         ) from error
@@ -288,8 +289,9 @@ def _read_manifest(file: Path) -> Manifest:
     except RecursionError as error:
         raise PackageBroken("The manifest is nested too deep", file, "Correct it there.") from error
     except msgspec.ValidationError as error:
-        # msgspec names the field: "Expected `int`, got `str` - at `$.price_credits`".
-        raise PackageBroken(f"The manifest does not fit: {error}", file, "Correct that field.") from error
+        raise PackageBroken(
+            f"The manifest does not fit: {misfit_of(error).sentence}", file, "Correct that field."
+        ) from error
 
 
 def _read_schema(file: Path) -> dict[str, Any]:

@@ -85,9 +85,14 @@ class Validator:
             return [("", "must be JSON: texts in valid Unicode, and keys that are texts")]
 
     def _found(self, value: Any) -> list[Problem]:
-        found: list[Problem] = []
+        # The errors themselves are not kept: each holds a copy of the value.
+        explained: list[tuple[str, tuple[str | int, ...], list[Problem]]] = []
+        kinds: dict[tuple[str | int, ...], set[str]] = {}
         for error in islice(self._compiled.iter_errors(value), MAX_PROBLEMS):
-            found.extend(self._explain(error))
+            kind, path = error.kind.name, tuple(error.instance_path)
+            kinds.setdefault(path, set()).add(kind)
+            explained.append((kind, path, self._explain(error)))
+        found = [each for kind, path, some in explained if not _said_better(kind, kinds[path]) for each in some]
         return found[:MAX_PROBLEMS]
 
     def _explain(self, error: jsonschema_rs.ValidationError) -> list[Problem]:
@@ -125,6 +130,9 @@ class Validator:
             case "maxItems":
                 return f"must have at most {limit} item{'' if limit == 1 else 's'}"
             case "pattern":
+                said = _said_of_characters(details["pattern"], str(error.instance))
+                if said:
+                    return said
                 examples = self._subschema(list(error.schema_path)[:-1]).get("examples")
                 return f'must look like "{examples[0]}"' if examples else f"must match {details['pattern']}"
             case "multipleOf":
@@ -142,6 +150,25 @@ class Validator:
             except (KeyError, IndexError, TypeError):
                 return {}
         return part if isinstance(part, dict) else {}
+
+
+#: What a value that fails `enum` may fail besides, all for the same cause.
+_SAID_BY_ENUM = frozenset({"type", "pattern", "minLength", "maxLength", "minimum", "maximum"})
+
+
+def _said_better(kind: str, kinds: set[str]) -> bool:
+    """Whether another error of the same field (all are `kinds`) has the same cause and says more."""
+    return ("enum" in kinds and kind in _SAID_BY_ENUM) or ("pattern" in kinds and kind == "minLength")
+
+
+def _said_of_characters(pattern: str, text: str) -> str:
+    """What is wrong with a text where a pattern, however it is written, wants no form, but no blanks or no NUL."""
+    fits = jsonschema_rs.Draft202012Validator({"pattern": pattern}).is_valid
+    if not text.strip() and all(map(fits, ("x", "Ж", "7", "?", "a word"))):
+        return "must not be blank"
+    if "\0" in text and fits(text.replace("\0", "x")):
+        return "must not contain the character NUL"
+    return ""
 
 
 def _longest_text(schema: Any) -> int:

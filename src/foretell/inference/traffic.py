@@ -13,21 +13,24 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from foretell.inference.registry import ModelNotFound, Registry, VersionNotFound, highest
 from foretell.inference.small_files import Unfit, read_small
+from foretell.kit.misfits import misfit_of
 
 FILE = "traffic.toml"
+
+Weight = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the requests for one model are divided."""
 
     default: str | None = None
-    weights: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]] = {}
+    weights: dict[str, Weight] = {}
     shadow: list[str] = []
     price_credits: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
@@ -40,7 +43,8 @@ def read_traffic(folder: Path) -> dict[str, Split]:
     """The rules in `folder` by model; none without the file. Raises `TrafficBroken`."""
     file = folder / FILE
     try:
-        rules = msgspec.convert(tomllib.loads(read_small(file).decode("utf-8")), dict[str, Split])
+        tables = tomllib.loads(read_small(file).decode("utf-8"))
+        rules = {name: _split(name, table, file) for name, table in tables.items()}
     except FileNotFoundError:
         return {}
     except Unfit as error:
@@ -49,14 +53,28 @@ def read_traffic(folder: Path) -> dict[str, Split]:
         raise TrafficBroken(f"The file is nested too deep ({file}). Correct it there.") from error
     except tomllib.TOMLDecodeError as error:
         raise TrafficBroken(f"The file is not TOML: {error} ({file}). Correct it there.") from error
-    except msgspec.ValidationError as error:
-        raise TrafficBroken(f"The rules do not fit: {error} ({file}). Correct that field.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise TrafficBroken(f"The file cannot be read: {error} ({file}). It must be readable UTF-8 text.") from error
     for name, split in rules.items():
         if split.weights and not any(split.weights.values()):
             raise TrafficBroken(f"All weights of {name} are 0 ({file}). Give one of them more.")
     return rules
+
+
+def _split(model: str, table: Any, file: Path) -> Split:
+    """The rule for one model. Raises `TrafficBroken`."""
+    path: tuple[str, ...] = (model,)
+    try:
+        weights = table.get("weights") if isinstance(table, dict) else None
+        # Each by itself: of the keys of a mapping, msgspec does not say which one it means.
+        for version, weight in weights.items() if isinstance(weights, dict) else ():
+            path = (model, "weights", version)
+            msgspec.convert(weight, Weight)
+        path = (model,)
+        return msgspec.convert(table, Split)
+    except msgspec.ValidationError as error:
+        wrong = misfit_of(error, *path).sentence
+        raise TrafficBroken(f"The rules do not fit: {wrong} ({file}). Correct that field.") from error
 
 
 Field = Literal["default", "weights", "shadow"]

@@ -92,6 +92,8 @@ async def test_a_closed_account_lets_nobody_in_and_keeps_its_books(
         await telegram.link(connection, 42, code)
     waiting = await submit(eve)
     csrf = await _sign_in(client)
+    empty = await client.request("DELETE", "/users/me", headers=csrf)
+    assert [error["pointer"] for error in empty.json()["errors"]] == ["#/password"]
     refused = await client.request("DELETE", "/users/me", json={"password": "wrong"}, headers=csrf)
     is_problem(refused, 403, "wrong_password")
     closed = await client.request("DELETE", "/users/me", json={"password": PASSWORD}, headers=csrf)

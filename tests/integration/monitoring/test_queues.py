@@ -234,6 +234,9 @@ async def test_an_order_that_is_none_is_refused(post: Post, body: bytes) -> None
     await post.kill(b"garbage")
     answer = await post.client.post(f"/queues/{TASKS}/redrive", content=body)
     assert answer.status_code == 422
+    pointers = {b'{"limit": 0}': "#/limit", b'{"limit": "all"}': "#/limit", b'{"limit": 1, "x": 2}': "#/x", b"[]": "#"}
+    named = [error["pointer"] for error in answer.json().get("errors", [])]
+    assert named == ([pointers[body]] if body in pointers else [])
     await post.wait_for(1, queues.dead_queue(TASKS))
 
 

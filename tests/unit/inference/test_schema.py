@@ -53,6 +53,36 @@ def test_a_misfit_is_refused_and_named(validator: Validator, change: dict[str, A
     assert validator.problems(value) == [problem]
 
 
+@pytest.mark.parametrize("pattern", [r"\S", r"^[^\u0000]*[^\s\u0000][^\u0000]*$", r"^.*[^\s].*$"])
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0"])
+def test_a_blank_text_is_said_to_be_blank_once(pattern: str, text: str) -> None:
+    field = {"type": "string", "minLength": 1, "pattern": pattern, "examples": ["The crew was kind."]}
+    assert Validator({"properties": {"text": field}}).problems({"text": text}) == [("text", "must not be blank")]
+
+
+def test_a_text_with_nul_is_not_told_to_look_like_another() -> None:
+    field = {"type": "string", "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$", "examples": ["The crew was kind."]}
+    problems = Validator({"properties": {"text": field}}).problems({"text": "kind\0"})
+    assert problems == [("text", "must not contain the character NUL")]
+
+
+def test_one_cause_is_one_problem_and_two_are_two() -> None:
+    properties = {
+        "carrier": {"type": "string", "minLength": 2, "maxLength": 2, "enum": ["AA", "UA"]},
+        "time": {"type": "string", "minLength": 5, "pattern": "^[0-9]{2}:[0-9]{2}$", "examples": ["08:45"]},
+        "step": {"type": "integer", "maximum": 3, "multipleOf": 2},
+    }
+    validator = Validator({"properties": properties})
+    for carrier in ("", "A", "AAA", 5):
+        assert validator.problems({"carrier": carrier}) == [("carrier", "must be one of AA, UA")]
+    for time in ("", " ", "8:45"):
+        assert validator.problems({"time": time}) == [("time", 'must look like "08:45"')]
+    assert {message for _, message in validator.problems({"step": 5})} == {
+        "must be at most 3",
+        "must be a multiple of 2",
+    }
+
+
 def test_what_fits_has_no_problems(validator: Validator) -> None:
     value = {"carrier": "AA", "hour": 9, "distance": 5e-324, "time": "08:45", "note": None, "items": [{"x": 1}]}
     assert validator.is_valid(value)

@@ -24,6 +24,23 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert [file.name for file in folder.iterdir()] == [FILE]
 
 
+@pytest.mark.parametrize(
+    ("rule", "wrong"),
+    [
+        ('weights = {"1.0.0" = 1, "1.1.0" = "ninety"}', 'flight-delay.weights."1.1.0" must be a number, not a text'),
+        ('weights = {"1.0.0" = -1}', 'flight-delay.weights."1.0.0" must be a number >= 0.0'),
+        ('weights = "many"', "flight-delay.weights must be an object, not a text"),
+        ('shadow = ["1.0.0", 2]', "flight-delay.shadow[1] must be a text, not a whole number"),
+        ('defualt = "1.0.0"', "flight-delay.defualt is not a known field"),
+    ],
+)
+def test_a_wrong_rule_is_named_by_model_field_and_version(tmp_path: Path, rule: str, wrong: str) -> None:
+    (tmp_path / FILE).write_text(f"[sentiment]\nprice_credits = 1\n[flight-delay]\n{rule}\n")
+    with pytest.raises(TrafficBroken) as caught:
+        read_traffic(tmp_path)
+    assert f": {wrong} (" in str(caught.value)
+
+
 @pytest.mark.parametrize("price", ["-1", "1.5", "1000001", '"1"'])
 def test_a_price_that_is_none_is_refused(tmp_path: Path, price: str) -> None:
     (tmp_path / FILE).write_text(f"[flight-delay]\nprice_credits = {price}\n")

@@ -35,7 +35,9 @@ class NewPrediction(Request):
     )
 
     model: str = Field(examples=["flight-delay"])
-    version: str | None = Field(default=None, description="Without one, the default version", examples=["1.0.0"])
+    version: str | None = Field(
+        default=None, min_length=1, description="Without one, the default version", examples=["1.0.0"]
+    )
     input: dict[str, Any] | None = Field(
         default=None,
         description="Raw fields; they are preprocessed",

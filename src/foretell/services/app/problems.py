@@ -65,7 +65,7 @@ async def _explained(request: Request, error: Exception) -> Response:
 
 async def _not_valid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problem_response(_explain(error.errors(), error.body), request)
+    return problem_response(_explain(error.errors(), error.body, _required(request)), request)
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
@@ -114,13 +114,32 @@ def _methods(request: Request) -> list[str]:
     return [*methods, "HEAD"] if "GET" in methods else methods
 
 
-def _explain(errors: Sequence[Mapping[str, Any]], body: Any) -> ForetellError:
-    """FastAPI's validation errors without the values: those may be passwords."""
+def _required(request: Request) -> list[str]:
+    """The fields that the body of the route must have."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = getattr(getattr(field, "field_info", None), "annotation", None)
+    fields = getattr(kind, "model_fields", {})
+    return [each.alias or name for name, each in fields.items() if each.is_required()]
+
+
+def _explain(errors: Sequence[Mapping[str, Any]], body: Any, required: Sequence[str]) -> ForetellError:
+    """FastAPI's validation errors without the values: those may be passwords.
+
+    Without any body, every field that is `required` is missing.
+    """
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedBody()
     # That a field may be null, too, is no help to whoever sent something else.
     helpful = [error for error in errors if error["type"] != "none_required"] or errors
-    return InvalidRequest([_field_problem(error, body) for error in helpful])
+    return InvalidRequest(
+        [_field_problem(each, body) for error in helpful for each in _by_field(error, required)],
+    )
+
+
+def _by_field(error: Mapping[str, Any], required: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    if error["type"] == "missing" and tuple(error["loc"]) == ("body",) and required:
+        return [{**error, "loc": ("body", name)} for name in required]
+    return [error]
 
 
 def _field_problem(error: Mapping[str, Any], body: Any) -> dict[str, str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,7 @@ from foretell.kit.batching import Batcher
 from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError, MayBeDone, Unavailable
+from foretell.kit.misfits import misfit_of
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, HotRoute, Request, answered, bytes_answer
 from foretell.kit.tracing import TraceContext
@@ -56,7 +57,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of the request."""
 
     model: str
-    version: str | None = None
+    #: An empty one is a mistake (a variable that was never set), not a wish for the default version.
+    version: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     notify: Notify | None = None
@@ -184,7 +186,7 @@ class Submit:
         try:
             order = _decode_order(body)
         except msgspec.ValidationError as error:
-            raise InvalidRequest([{"detail": str(error), "pointer": pointer()}]) from None
+            raise InvalidRequest([misfit_of(error).problem]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise MalformedBody from None
         stage: Stage

@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from foretell.domain import errors
 from foretell.domain.errors import InvalidCredentials, NotEnoughCredits, TooManyAttempts
@@ -85,6 +86,12 @@ def test_there_are_never_more_than_fifty_errors() -> None:
     assert len(problem["errors"]) == 50  # type: ignore[arg-type]
 
 
+class _Wanted(BaseModel):
+    password: str
+    confirmed: bool
+    reason: str = ""
+
+
 @pytest.fixture
 def api() -> FastAPI:
     api = FastAPI()
@@ -101,6 +108,10 @@ def api() -> FastAPI:
     @api.get("/unforeseen")
     async def unforeseen() -> None:
         raise RuntimeError("hunter2")
+
+    @api.delete("/closed")
+    async def closed(wanted: _Wanted) -> None:
+        raise AssertionError("nothing was sent")
 
     return api
 
@@ -122,3 +133,10 @@ async def test_a_wrong_method_is_told_the_right_ones(api: FastAPI) -> None:
         response = await client.delete("/explained")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
     assert response.json()["code"] == "method_not_allowed"
+
+
+async def test_without_a_body_every_field_that_is_needed_is_named(api: FastAPI) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+        response = await client.delete("/closed")
+    assert response.status_code == 422
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/password", "#/confirmed"]

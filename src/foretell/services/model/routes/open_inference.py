@@ -16,6 +16,7 @@ from foretell.contracts import open_inference as v2
 from foretell.contracts.messages import Failure
 from foretell.kit.asgi import Body
 from foretell.kit.errors import ForetellError
+from foretell.kit.misfits import misfit_of
 from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, allowed, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls
@@ -221,7 +222,7 @@ def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise InvalidInference(reason=str(error)) from None
+        raise InvalidInference(reason=misfit_of(error).sentence) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         no_number = _writes_no_number(body)
         reason = "JSON has no NaN and no Infinity; null stands for what is missing" if no_number else _NO_JSON

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from foretell.kit.misfits import misfit_of
+
 Kind = Literal["gauge", "growth", "age", "rate", "increase", "share", "quantile"]
 Signal = Literal["metric", "service_down", "instance_down", "service_unhealthy", "service_absent", "drift"]
 Severity = Literal["info", "warning", "critical"]
@@ -137,26 +139,14 @@ def read_rule(name: str, fields: Mapping[str, Any]) -> Rule:
     try:
         rule = msgspec.convert({**fields, "name": name}, Rule)
     except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
+        misfit = misfit_of(error)
+        raise RuleBroken(misfit.field, f"It {misfit.detail}.") from None
     _check_condition(rule)
     _check_metric(rule)
     _check_services(rule)
     for place in ("summary", "action"):
         _check_texts(rule, place, getattr(rule, place))
     return rule
-
-
-def _explained(message: str) -> RuleBroken:
-    """`Expected `float`, got `str` - at `$.for_s`` in our words."""
-    detail, _, path = message.partition(" - at `$")
-    unknown = re.search(r"unknown field `(.*?)`", detail)
-    missing = re.search(r"missing required field `(.*?)`", detail)
-    field = path.rstrip("`").lstrip(".")
-    if unknown is not None:
-        return RuleBroken(".".join(filter(None, [field, unknown[1]])), "There is no such field.")
-    if missing is not None:
-        return RuleBroken(".".join(filter(None, [field, missing[1]])), "This is needed.")
-    return RuleBroken(field, f"{detail.replace('`', '')}.")
 
 
 def _check_condition(rule: Rule) -> None:

@@ -1,11 +1,12 @@
 """What was read from a body, and how its errors are told."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from foretell.kit.misfits import misfit_of
 from foretell.kit.problems import MAX_ERRORS, InvalidRequest, MalformedBody, pointer
 from foretell.services.monitoring.storage.rows import LogRow, SampleRow
 
@@ -64,34 +65,10 @@ def read_each(body: bytes, max_records: int, read: Callable[[msgspec.Raw | bytes
         except WrongField as error:
             errors.append({"detail": error.detail, "pointer": pointer(*([index] if listed else []), error.name)})
         except msgspec.ValidationError as error:
-            errors.append(problem_of(error, *([index] if listed else [])))
+            errors.append(misfit_of(error, *([index] if listed else [])).problem)
         except UNREADABLE:
             raise MalformedBody from None
         if len(errors) >= MAX_ERRORS:
             break
     if errors:
         raise InvalidRequest(errors)
-
-
-_PLACE = re.compile(r"^(?P<detail>.*?)(?: - at `(?P<kind>key in )?\$(?P<path>.*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|\[\.\.\.\]")
-_MISSING = re.compile(r"Object missing required field `(?P<name>.+)`")
-
-
-def problem_of(error: msgspec.ValidationError, *path: str | int) -> Problem:
-    """What msgspec found wrong, with a pointer to the field; `path` leads to the value that it read."""
-    match = _PLACE.match(str(error))
-    assert match is not None, "everything matches"
-    steps = [*path, *_steps(match["path"] or "")]
-    missing = _MISSING.fullmatch(match["detail"])
-    if missing is not None:
-        return {"detail": "is missing", "pointer": pointer(*steps, missing["name"])}
-    return {"detail": match["detail"], "pointer": pointer(*steps)}
-
-
-def _steps(path: str) -> Iterator[str | int]:
-    for step in _STEP.finditer(path):
-        if step["name"] is not None:
-            yield step["name"]
-        elif step["index"] is not None:
-            yield int(step["index"])

@@ -13,7 +13,8 @@ from foretell.contracts.reports.condition import AlertList, ShownAlert, Silenced
 from foretell.kit.asgi import Body
 from foretell.kit.clock import now, uuid7
 from foretell.kit.errors import ForetellError
-from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
+from foretell.kit.misfits import misfit_of
+from foretell.kit.problems import InvalidRequest, MalformedBody
 from foretell.kit.routing import Answer, Request, Route, json_answer
 from foretell.services.monitoring.alerts import store
 from foretell.services.monitoring.alerts.channels import Channel, channels_of
@@ -180,7 +181,7 @@ def _read_silence(body: Body) -> SilenceWanted:
     try:
         return _decode_silence(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest([{"detail": str(error), "pointer": pointer("minutes")}]) from None
+        raise InvalidRequest([misfit_of(error).problem]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedBody from None
 

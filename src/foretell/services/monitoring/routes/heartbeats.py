@@ -12,10 +12,11 @@ from foretell.contracts.openapi import json_answer, json_body, problem_answers, 
 from foretell.kit import routing
 from foretell.kit.asgi import Body
 from foretell.kit.clock import now
+from foretell.kit.misfits import misfit_of
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, AsgiRequest, Request, Route
 from foretell.services.monitoring.intake.moments import MAX_AHEAD_S
-from foretell.services.monitoring.intake.reading import UNREADABLE, problem_of
+from foretell.services.monitoring.intake.reading import UNREADABLE
 from foretell.services.monitoring.intake.text import Names
 from foretell.services.monitoring.parts import Part, Surroundings
 from foretell.services.monitoring.storage import instances, observations, snapshots
@@ -84,7 +85,7 @@ def read_heartbeat(body: Body) -> Heartbeat:
     try:
         heartbeat = decode_heartbeat(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest([problem_of(error)]) from None
+        raise InvalidRequest([misfit_of(error).problem]) from None
     except UNREADABLE:
         raise MalformedBody from None
     errors = [{"detail": detail, "pointer": pointer(*path)} for path, detail in _faults(heartbeat)]

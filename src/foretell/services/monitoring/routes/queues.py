@@ -16,7 +16,8 @@ from foretell.contracts.openapi import (
 )
 from foretell.contracts.reports.activity import DeadLetters, MovedLetters
 from foretell.kit.asgi import Body
-from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
+from foretell.kit.misfits import misfit_of
+from foretell.kit.problems import InvalidRequest, MalformedBody
 from foretell.kit.routing import Answer, Request, Route, json_answer
 from foretell.services.monitoring.parts import Part, Surroundings
 from foretell.services.monitoring.reports.dead_letters import MOST_MOVED, MOST_SHOWN, DeadLetterOffice, NotConfirmed
@@ -76,7 +77,7 @@ def _read_order(body: Body) -> RedriveOrder:
     try:
         return _decode_order(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest([{"detail": str(error), "pointer": pointer()}]) from None
+        raise InvalidRequest([misfit_of(error).problem]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedBody from None
 

@@ -102,7 +102,7 @@ def test_a_condition_may_be_turned_around() -> None:
         ({**BACKLOG, "quantile": 1}, "quantile"),
         ({**BACKLOG, "by": "queue"}, "by"),
         ({**BACKLOG, "by": ["no name"]}, "by"),
-        ({**BACKLOG, "labels": {"queue": 3}}, "labels[...]"),
+        ({**BACKLOG, "labels": {"queue": 3}}, "labels"),
         ({**BACKLOG, "labels": {"a b": "x"}}, "labels"),
         ({**BACKLOG, "metric": "no name"}, "metric"),
         ({"above": 1}, "metric"),
