@@ -347,18 +347,18 @@ def test_out_of_credits_has_a_face_of_its_own(visit: Visit) -> None:
 def test_what_if_says_its_price_first_and_draws(visit: Visit) -> None:
     page = visit().signed_up("/ui/models/flight-delay")
     page.get_by_role("button", name="A clear morning").click()
-    page.get_by_label("Points").select_option("7")
-    expect(page.get_by_text("24 predictions: 24 credits")).to_be_visible()
+    page.get_by_label("Points").select_option("8")
+    expect(page.get_by_text("32 predictions: 32 credits")).to_be_visible()
     page.get_by_role("button", name="Draw").click()
-    expect(page.get_by_text("Done. It cost 24 credits.")).to_be_visible()
+    expect(page.get_by_text("Done. It cost 32 credits.")).to_be_visible()
     expect(page.locator(".plot canvas")).to_be_visible()
     page.get_by_text("As a table").click()
     table = page.locator("details table")
     expect(table.get_by_role("columnheader")).to_have_text(
         ["Departure time", "Clear", "Cloudy", "Rain", "Thunderstorm"]
     )
-    expect(table.get_by_role("row")).to_have_count(7)
-    expect(page.locator("header .chip")).to_have_text("76 credits")
+    expect(table.get_by_role("row")).to_have_count(9)
+    expect(page.locator("header .chip")).to_have_text("68 credits")
 
 
 def test_the_same_request_runs_as_a_program(visit: Visit) -> None:

@@ -187,6 +187,41 @@ def test_one_glance_says_whether_it_is_all_right(operator: Operator) -> None:
     expect(page.get_by_role("row").filter(has_text="worker-")).to_have_count(2)
 
 
+def test_on_a_phone_tables_are_read_without_scrolling_and_in_russian(operator: Operator, drifted: None) -> None:
+    visitor, page = operator(width=360, locale="ru-RU")
+    ask_as(visitor, "flight-delay", FLIGHT)
+    scrolled = {}
+    for section in SECTIONS:
+        page.goto(f"{visitor.url}/ui/operator{section}")
+        settled(page)
+        scrolled[section] = page.locator(".table-frame, .table-frame td").evaluate_all(
+            "places => places.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.outerHTML)"
+        )
+        # The sections take one line, which shows that there are more, with the current one in sight.
+        sections = page.locator("nav.sections")
+        tops = sections.get_by_role("link").evaluate_all("links => links.map(link => link.offsetTop)")
+        assert len(set(tops)) == 1
+        expect(sections.locator("[aria-current]")).to_be_in_viewport(ratio=0.9)
+    assert {section: found for section, found in scrolled.items() if found} == {}
+    page.goto(f"{visitor.url}/ui/operator")
+    expect(page.locator("main .notice")).to_contain_text("Это проверка.")
+    services = page.get_by_role("group", name="Службы")
+    expect(services.get_by_role("row").filter(has_text="dispatcher").locator(".chip")).to_have_text("работает")
+
+
+def test_what_is_wider_than_its_place_shows_that_there_is_more(operator: Operator) -> None:
+    visitor, page = operator(width=700)
+    ask_as(visitor, "flight-delay", FLIGHT)
+    page.goto(f"{visitor.url}/ui/operator/predictions")
+    frame = page.get_by_role("group", name="Predictions")
+    expect(frame).to_have_attribute("data-more-right", "")
+    expect(frame).not_to_have_attribute("data-more-left", "")
+    expect(frame).not_to_have_css("box-shadow", "none")
+    frame.evaluate("frame => frame.scrollTo(frame.scrollWidth, 0)")
+    expect(frame).to_have_attribute("data-more-left", "")
+    expect(frame).not_to_have_attribute("data-more-right", "")
+
+
 def test_drift_stands_beside_the_reference(operator: Operator, drifted: None) -> None:
     visitor, page = operator()
     page.goto(visitor.url + "/ui/operator/drift")
@@ -272,7 +307,12 @@ def test_logs_are_searched_and_followed(operator: Operator) -> None:
     expect(page.get_by_text("No line fits.")).to_be_visible()
     page.get_by_label("Search", exact=True).fill("")
     page.get_by_role("button", name="Search").click()
-    expect(rows).not_to_have_count(0)
+    signed_up = rows.filter(has_text="request_finished").filter(has_text="route=/users").first
+    expect(signed_up).to_contain_text("method=POST")
+    expect(signed_up).to_contain_text("status=201")
+    expect(signed_up).to_contain_text("duration=")
+    # With its seconds.
+    assert signed_up.locator("time").inner_text().count(":") == 2
 
 
 def test_throughput_and_latency_are_drawn_over_a_span(operator: Operator) -> None:

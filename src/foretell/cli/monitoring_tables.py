@@ -89,7 +89,7 @@ def length(seconds: float) -> str:
 def _overview(content: Mapping[str, Any]) -> None:
     say(f"Foretell is {content['status']}.")
     for each in content["firing"]:
-        say(f"  {printable(each['rule'])} ({printable(each['severity'])}): {printable(each['summary'])}")
+        say(f"  {printable(each['rule'])} ({printable(each['severity'])}): {printable(each['summary']['en'])}")
     _rows(
         ["service", "state", "for", "healthy"],
         [

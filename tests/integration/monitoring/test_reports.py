@@ -521,13 +521,15 @@ async def test_the_start_page_is_not_healthy_while_an_alert_fires(
     await Process(watched, "app", "app-1", began).say(ago(seconds=1))
     alert = {
         "id": "1", "rule": "queue_age", "subject": "{}", "severity": severity, "state": "firing", "value": 1.0,
-        "pending_since": began, "fired_at": began, "summary": "Tasks wait for 9 min.", "texts": "",
+        "pending_since": began, "fired_at": began, "summary": "Tasks wait for 9 min.",
+        "texts": '{"summary": {"en": "Tasks wait for 9 min.", "ru": "Задачи ждут 9 мин."}, "action": {}}',
     }  # fmt: skip
     async with watched.database.transaction() as connection:
         await connection.execute(insert(alerts).values(alert))
     page = await watched.get("/reports/overview")
     assert (page["status"], page["alerts_firing"]) == (status, 1)
-    assert page["firing"] == [{"rule": "queue_age", "severity": severity, "summary": "Tasks wait for 9 min."}]
+    summary = {"en": "Tasks wait for 9 min.", "ru": "Задачи ждут 9 мин."}
+    assert page["firing"] == [{"rule": "queue_age", "severity": severity, "summary": summary}]
 
 
 async def test_what_models_failed_on_is_told_by_the_type_of_the_exception(watched: Watching, began: datetime) -> None:

@@ -37,6 +37,16 @@ export function stepsOfField(field: Field, count: number, now: unknown): Step[] 
   }
 }
 
+/** How many points can be had along a field, from few to many: `asked` of `stepsOfField` gives `given`, each once. */
+export function countsOf(field: Field, now: unknown): { asked: number; given: number }[] {
+  const counts = (field.kind === "time" ? [8, 12, 24] : [7, 13, 25]).map((asked) => ({
+    asked,
+    given: stepsOfField(field, asked, now).length,
+  }));
+  return counts.filter((each, index) => counts.findIndex((other) => other.given === each.given) === index);
+}
+
+/** Times of a day, whole hours apart: `count` is what they divide the day into. */
 function times(count: number): Step[] {
   const every = Math.max(1, Math.ceil(24 / count));
   return Array.from({ length: Math.ceil(24 / every) }, (_, index) => {

@@ -2,9 +2,9 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { Schemas } from "../api/client";
 import { stepsOf } from "../api/problem";
 import type { Field } from "../form/draft";
-import { formatSeconds, speak, t } from "../words";
+import { formatBytes, formatSecond, formatSeconds, speak, t } from "../words";
 import { measured, measuresOf, readAnswer } from "./answer";
-import { questionsOf, stepsOfField } from "./grid";
+import { countsOf, questionsOf, stepsOfField } from "./grid";
 import { pythonValue, snippet } from "./snippets";
 
 const words = (en: string, ru: string) => ({ en, ru });
@@ -95,6 +95,18 @@ describe("a grid of questions", () => {
     expect(few.map((each) => each.value)).toEqual([0, 1, 2]);
   });
 
+  it.each([
+    [{ name: "at", kind: "time" }, [8, 12, 24]],
+    [{ name: "miles", kind: "number", minimum: 0, maximum: 1 }, [7, 13, 25]],
+    [along, [7, 13, 24]],
+    [{ ...along, maximum: 2 }, [3]],
+    [across, [2]],
+  ])("offers as many points as it has: %o", (field, given) => {
+    const counts = countsOf(field as Field, undefined);
+    expect(counts.map((each) => each.given)).toEqual(given);
+    for (const each of counts) expect(stepsOfField(field as Field, each.asked, undefined)).toHaveLength(each.given);
+  });
+
   it("stays inside bounds that do not belong to the range", () => {
     const open = { name: "miles", kind: "number", exclusive_minimum: 0, maximum: 5000 } as Field;
     expect(Number(stepsOfField(open, 13, undefined)[0]?.value)).toBeGreaterThan(0);
@@ -126,6 +138,13 @@ describe("words", () => {
   ])("counts %i in Russian", async (n, text) => {
     await speak("ru");
     expect(t("credits", { n })).toBe(text);
+  });
+
+  it("writes sizes and moments as the language has them", async () => {
+    expect([512, 3100, 120e6].map(formatBytes)).toEqual(["512 byte", "3.1 kB", "120 MB"]);
+    expect(formatSecond("2026-01-31T09:30:07Z")).toContain(":07");
+    await speak("ru");
+    expect(formatBytes(3100)).toMatch(/^3,1\sкБ$/);
   });
 
   it("writes times short", () => {

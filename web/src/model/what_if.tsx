@@ -4,16 +4,16 @@ import { readForm, type Field } from "../form/draft";
 import { LazyPlot } from "../parts/lazy_plot";
 import { Pick } from "../parts/pick";
 import { Failure } from "../parts/states";
+import { TableFrame } from "../parts/table";
 import { askBalance, balance } from "../state/session";
 import { useStore } from "../state/store";
 import { formatPercent, said, t } from "../words";
 import { isShare, measured, measuresOf, type Measure } from "./answer";
 import type { Drafts, Model } from "./ask";
-import { canMove, MOST_SERIES, questionsOf, stepsOfField, type Question, type Step } from "./grid";
+import { canMove, countsOf, MOST_SERIES, questionsOf, stepsOfField, type Question, type Step } from "./grid";
 
 /** So many are asked at once: enough to keep workers busy, too few to be in anybody's way. */
 const AT_ONCE = 4;
-const POINTS = ["7", "13", "25"] as const;
 
 interface Run {
   steps: Step[];
@@ -34,7 +34,7 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
     fields.find((each) => each.kind === "time" || each.kind === "number")?.name ?? fields[0]?.name ?? "",
   );
   const [across, setAcross] = useState(fields.find((each) => each.name !== along && fewChoices(each))?.name ?? "");
-  const [points, setPoints] = useState<string>("13");
+  const [points, setPoints] = useState("");
   const [measureName, setMeasureName] = useState(measures[0]?.name ?? "");
   const [run, setRun] = useState<Run | null>(null);
   const [error, setError] = useState<unknown>();
@@ -51,7 +51,9 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
 
   const input = readForm(model.fields, drafts);
   const values = input.value as Record<string, unknown>;
-  const steps = stepsOfField(field, Number(points), values[field.name]);
+  const counts = countsOf(field, values[field.name]);
+  const count = counts.find((each) => String(each.asked) === points) ?? counts[Math.floor(counts.length / 2)];
+  const steps = stepsOfField(field, count?.asked ?? 0, values[field.name]);
   const rows = other ? stepsOfField(other, MOST_SERIES, values[other.name]).slice(0, MOST_SERIES) : [];
   const questions = questionsOf(values, { field, steps }, other ? { field: other, steps: rows } : null);
   const price = questions.length * model.price;
@@ -118,8 +120,13 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
           ]}
           pick={setAcross}
         />
-        {field.kind !== "choice" && field.kind !== "boolean" && (
-          <Pick label={t("points")} value={points} options={POINTS.map((each) => [each, each])} pick={setPoints} />
+        {counts.length > 1 && (
+          <Pick
+            label={t("points")}
+            value={String(count?.asked)}
+            options={counts.map(({ asked, given }) => [String(asked), String(given)])}
+            pick={setPoints}
+          />
         )}
         {measures.length > 1 && (
           <Pick
@@ -177,7 +184,7 @@ function Drawn({ run, busy }: { run: Run; busy: boolean }) {
       />
       <details>
         <summary>{t("asTable")}</summary>
-        <div class="table-frame" tabIndex={0} role="group" aria-label={t("asTable")}>
+        <TableFrame label={t("asTable")}>
           <table>
             <thead>
               <tr>
@@ -202,7 +209,7 @@ function Drawn({ run, busy }: { run: Run; busy: boolean }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableFrame>
       </details>
     </div>
   );

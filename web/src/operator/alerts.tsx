@@ -98,6 +98,7 @@ function Open({ alert, changed }: { alert: Alert; changed: () => void }) {
   );
 }
 
-function textOfAlert(texts: Readonly<Record<string, string>>): string {
+/** What an alert says, in the language of the page. */
+export function textOfAlert(texts: Readonly<Record<string, string>>): string {
   return said(texts as unknown as Words);
 }

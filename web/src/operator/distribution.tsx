@@ -1,6 +1,7 @@
 import { formatNumber, formatPercent, textOf } from "../words";
 import "../styles/distribution.css";
 import type { Schemas } from "../api/client";
+import { TableFrame } from "../parts/table";
 
 const WIDTH = 300;
 const HEIGHT = 90;
@@ -46,28 +47,30 @@ export function Distribution({ name, shares }: { name: string; shares: Schemas["
       </figcaption>
       <details class="small">
         <summary>{textOf("o_asTable")}</summary>
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">{textOf("o_value")}</th>
-              <th scope="col" class="to-right">
-                {textOf("o_reference")}
-              </th>
-              <th scope="col" class="to-right">
-                {textOf("o_seen")}
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {bins.map((bin) => (
-              <tr key={bin.name}>
-                <td>{bin.name}</td>
-                <td class="number to-right">{formatPercent(bin.reference)}</td>
-                <td class="number to-right">{formatPercent(bin.seen)}</td>
+        <TableFrame label={name}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">{textOf("o_value")}</th>
+                <th scope="col" class="to-right">
+                  {textOf("o_reference")}
+                </th>
+                <th scope="col" class="to-right">
+                  {textOf("o_seen")}
+                </th>
               </tr>
-            ))}
-          </tbody>
-        </table>
+            </thead>
+            <tbody>
+              {bins.map((bin) => (
+                <tr key={bin.name}>
+                  <td>{bin.name}</td>
+                  <td class="number to-right">{formatPercent(bin.reference)}</td>
+                  <td class="number to-right">{formatPercent(bin.seen)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </TableFrame>
       </details>
     </figure>
   );

@@ -2,6 +2,7 @@ import { call, type Schemas } from "../api/client";
 import { Show } from "../parts/states";
 import { Table } from "../parts/table";
 import { formatNumber, formatSeconds, textOf } from "../words";
+import { textOfAlert } from "./alerts";
 import { useLive } from "./live";
 import { State } from "./state";
 
@@ -50,7 +51,7 @@ function Known({ overview }: { overview: Overview }) {
         <strong>{textOf(good ? "o_allRight" : "o_notRight")}</strong>
         {overview.firing.map((each) => (
           <p key={each.rule}>
-            <a href="/ui/operator/alerts">{each.rule}</a>: {each.summary}
+            <a href="/ui/operator/alerts">{each.rule}</a>: {textOfAlert(each.summary)}
           </p>
         ))}
       </div>
@@ -75,7 +76,7 @@ function Known({ overview }: { overview: Overview }) {
           { name: textOf("o_service"), cell: (each) => each.service },
           { name: textOf("o_state"), cell: (each) => <State state={each.state} /> },
           {
-            name: textOf("o_instance"),
+            name: textOf("o_healthyInstances"),
             cell: (each) => textOf("o_healthyOf", { healthy: each.healthy, live: each.expected }),
             right: true,
           },

@@ -1,6 +1,7 @@
 import type { ComponentType } from "preact";
 import type { PageProps } from "../app";
 import { NotFoundPage } from "../pages/not_found";
+import { useSideways } from "../parts/sideways";
 import { Title } from "../parts/title";
 import { session } from "../state/session";
 import { useStore } from "../state/store";
@@ -37,6 +38,7 @@ const SECTIONS: readonly [string, ComponentType][] = [
 /** What the operator sees; to everybody else, there is nothing here. */
 export function OperatorPage({ params }: { params: PageProps }) {
   const now = useStore(session);
+  const nav = useSideways<HTMLElement>();
   if ((now.state !== "in" && now.state !== "over") || now.user.role !== "operator") return <NotFoundPage />;
   const [, name = "", id = ""] = (params["rest"] ?? "").split("/");
   const section = SECTIONS.find(([each]) => each === (name || "glance"));
@@ -45,7 +47,7 @@ export function OperatorPage({ params }: { params: PageProps }) {
   return (
     <>
       <Title text={textOf(`o_${current}`)} />
-      <nav class="nav sections" aria-label={textOf("o_sections")}>
+      <nav class="nav sections sideways" ref={nav} aria-label={textOf("o_sections")}>
         {SECTIONS.map(([each]) => (
           <a
             key={each}

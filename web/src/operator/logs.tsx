@@ -4,9 +4,11 @@ import { call, queryOf, type Schemas } from "../api/client";
 import { Pick } from "../parts/pick";
 import { Show } from "../parts/states";
 import { Moment } from "../parts/status";
+import { TableFrame } from "../parts/table";
 import { usePlace } from "../router";
 import { useLoad } from "../state/load";
 import { t, textOf, useLanguage } from "../words";
+import { saidBy } from "./log_fields";
 import { State } from "./state";
 
 type LogLine = Schemas["ShownRecord"];
@@ -123,7 +125,7 @@ function Lines({ lines }: { lines: readonly Numbered[] }) {
   const language = useLanguage();
   if (lines.length === 0) return <p class="muted">{textOf("o_noLogs")}</p>;
   return (
-    <div class="table-frame" tabIndex={0} role="log" aria-live="off" aria-label={textOf("o_logs")}>
+    <TableFrame role="log" label={textOf("o_logs")}>
       <table class="rows">
         <thead>
           <tr>
@@ -137,7 +139,7 @@ function Lines({ lines }: { lines: readonly Numbered[] }) {
           {lines.map(({ number, line }) => <Line key={number} line={line} language={language} />).reverse()}
         </tbody>
       </table>
-    </div>
+    </TableFrame>
   );
 }
 
@@ -152,7 +154,7 @@ class Line extends Component<{ line: LogLine; language: string }> {
     return (
       <tr>
         <td>
-          <Moment at={String(line.timestamp)} />
+          <Moment at={String(line.timestamp)} exact />
         </td>
         <td>
           <State state={line.level.toLowerCase()} />
@@ -160,21 +162,38 @@ class Line extends Component<{ line: LogLine; language: string }> {
         <td>{line.instance ?? line.service}</td>
         <td class="whole">
           <code>{line.message}</code>
-          <Fields fields={line.fields} />
+          <Fields line={line} />
         </td>
       </tr>
     );
   }
 }
 
-/** What a line says besides its message, for whoever wants it. */
-function Fields({ fields }: { fields: LogLine["fields"] }) {
-  const given = Object.entries(fields ?? {});
-  if (given.length === 0) return null;
+/** What a line says besides its message. */
+function Fields({ line }: { line: LogLine }) {
+  const said = saidBy(line);
+  const [short, long] = [
+    said.filter(([, value]) => !value.includes("\n")),
+    said.filter(([, value]) => value.includes("\n")),
+  ];
   return (
-    <span class="small muted">
-      {" "}
-      {given.map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ")}
-    </span>
+    <>
+      {short.length > 0 && (
+        <div class="pairs small">
+          {short.map(([name, value]) => (
+            <span key={name}>
+              <span class="muted">{name}=</span>
+              {value}
+            </span>
+          ))}
+        </div>
+      )}
+      {long.map(([name, value]) => (
+        <details key={name} class="small">
+          <summary>{name}</summary>
+          <pre>{value}</pre>
+        </details>
+      ))}
+    </>
   );
 }

@@ -5,7 +5,7 @@ import { say } from "../parts/messages";
 import { ActButton, Show } from "../parts/states";
 import { Table } from "../parts/table";
 import { useLoad } from "../state/load";
-import { formatNumber, formatSeconds, textOf } from "../words";
+import { formatBytes, formatNumber, formatSeconds, textOf } from "../words";
 import { useLive } from "./live";
 
 const MOST = 1000;
@@ -92,7 +92,7 @@ function Dead({ queue, changed }: { queue: string; changed: () => void }) {
                   { name: "id", cell: (each) => <code>{each.message_id.slice(0, 13)}</code> },
                   { name: textOf("o_route"), cell: (each) => `${each.kind} ${each.model ?? ""} ${each.version ?? ""}` },
                   { name: "n", cell: (each) => formatNumber(each.tasks), right: true },
-                  { name: textOf("o_size"), cell: (each) => `${formatNumber(each.size_bytes)} B`, right: true },
+                  { name: textOf("o_size"), cell: (each) => formatBytes(each.size_bytes), right: true },
                   { name: textOf("o_redriven"), cell: (each) => formatNumber(each.redriven), right: true },
                   { name: textOf("o_why"), cell: (each) => each.reason ?? "–" },
                 ]}

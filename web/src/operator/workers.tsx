@@ -1,7 +1,7 @@
 import { call, type Schemas } from "../api/client";
 import { Empty, Show } from "../parts/states";
 import { Table } from "../parts/table";
-import { formatNumber, formatPercent, formatSeconds, t, textOf } from "../words";
+import { formatBytes, formatNumber, formatPercent, formatSeconds, t, textOf } from "../words";
 import { useLive } from "./live";
 import { adviceFor } from "./scaling";
 import { State } from "./state";
@@ -86,7 +86,7 @@ function Rows({ items }: { items: readonly Schemas["WorkerLine"][] }) {
         },
         { name: textOf("o_done"), cell: (each) => formatNumber(each.tasks_done), right: true },
         { name: textOf("o_perSecond"), cell: (each) => formatNumber(each.tasks_per_s, 1), right: true },
-        { name: textOf("o_memory"), cell: (each) => `${formatNumber(each.memory_bytes / 1e6, 0)} MB`, right: true },
+        { name: textOf("o_memory"), cell: (each) => formatBytes(each.memory_bytes), right: true },
         {
           name: textOf("o_cpu"),
           cell: (each) => (each.cpu_share === null ? "–" : formatPercent(each.cpu_share)),

@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import { useSideways } from "./sideways";
 
 export interface Column<T> {
   name: string;
@@ -8,6 +9,31 @@ export interface Column<T> {
   unnamed?: boolean;
   /** On a phone it has a line of its own. */
   whole?: boolean;
+}
+
+/** What stands around every table: one that is wider than its place is scrolled, and shows that there is more. */
+export function TableFrame({
+  label,
+  role = "group",
+  children,
+}: {
+  label: string;
+  role?: "group" | "log";
+  children: ComponentChildren;
+}) {
+  const frame = useSideways<HTMLDivElement>();
+  return (
+    <div
+      class="table-frame sideways"
+      ref={frame}
+      tabIndex={0}
+      role={role}
+      aria-live={role === "log" ? "off" : undefined}
+      aria-label={label}
+    >
+      {children}
+    </div>
+  );
 }
 
 /**
@@ -28,7 +54,7 @@ export function Table<T>({
   labelled?: boolean;
 }) {
   return (
-    <div class="table-frame" tabIndex={0} role="group" aria-label={label}>
+    <TableFrame label={label}>
       <table class={labelled ? "rows labelled" : "rows"}>
         <thead>
           <tr>
@@ -55,6 +81,6 @@ export function Table<T>({
           ))}
         </tbody>
       </table>
-    </div>
+    </TableFrame>
   );
 }

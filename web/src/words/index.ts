@@ -119,6 +119,12 @@ export function formatMoment(iso: string, exact = false): string {
   return dateFormat({ dateStyle: "medium", timeStyle: exact ? "medium" : "short" }).format(new Date(iso));
 }
 
+/** The same where the second counts and the year is known. */
+export function formatSecond(iso: string): string {
+  const time = { hour: "2-digit", minute: "2-digit", second: "2-digit" } as const;
+  return dateFormat({ day: "numeric", month: "short", ...time }).format(new Date(iso));
+}
+
 export function formatDay(iso: string): string {
   return dateFormat({ day: "numeric", month: "short", timeZone: "UTC" }).format(new Date(iso));
 }
@@ -143,6 +149,14 @@ export function formatSeconds(seconds: number): string {
             ? [Math.round(seconds / 3600), "hour"]
             : [Math.round(seconds / 86400), "day"];
   return numberFormat({ style: "unit", unit, unitDisplay: "short" }).format(value);
+}
+
+/** A size: 512 byte, 3.1 kB, 120 MB. */
+export function formatBytes(bytes: number): string {
+  const [value, unit]: [number, string] =
+    bytes < 1e3 ? [bytes, "byte"] : bytes < 1e6 ? [bytes / 1e3, "kilobyte"] : [bytes / 1e6, "megabyte"];
+  const maximumFractionDigits = value < 10 ? 1 : 0;
+  return numberFormat({ style: "unit", unit, unitDisplay: "short", maximumFractionDigits }).format(value);
 }
 
 /** "5 minutes ago", "in 10 seconds". */

@@ -81,11 +81,12 @@ class ServiceSummary(msgspec.Struct, frozen=True):
 
 
 class FiringAlert(msgspec.Struct, frozen=True):
-    """An alert that fires, with what is wrong, in English."""
+    """An alert that fires."""
 
     rule: str
     severity: str
-    summary: str
+    #: What is wrong, by language.
+    summary: dict[str, str]
 
 
 class Overview(Reported, frozen=True, kw_only=True):

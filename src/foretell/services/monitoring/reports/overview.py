@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.reports.activity import Durations
 from foretell.contracts.reports.condition import FiringAlert, InstallationStatus, Overview, ServiceSummary
+from foretell.services.monitoring.alerts.alert import FIRING
+from foretell.services.monitoring.alerts.store import open_alerts
 from foretell.services.monitoring.reports.counting import count
 from foretell.services.monitoring.reports.errors import failures, logged, requests
 from foretell.services.monitoring.reports.health import health
@@ -23,10 +25,9 @@ from foretell.services.monitoring.reports.revenue import revenue
 from foretell.services.monitoring.reports.throughput import ACCEPTED, REQUESTS, SETTLED
 from foretell.services.monitoring.reports.workers import SERVICE as WORKERS
 from foretell.services.monitoring.storage.instances import list_instances
-from foretell.services.monitoring.storage.tables import alerts, drift_findings
+from foretell.services.monitoring.storage.tables import drift_findings
 
 _APP = "app"
-_FIRING = "firing"
 _SEVERITIES = ("critical", "warning", "info")
 #: So many are named; all are counted.
 _MOST_FIRING = 10
@@ -76,11 +77,12 @@ def _status(services: InstallationStatus, firing: Sequence[FiringAlert]) -> Inst
 
 
 async def _firing(connection: AsyncConnection) -> list[FiringAlert]:
-    query = select(alerts.c.rule, alerts.c.severity, alerts.c.summary).where(
-        alerts.c.resolved_at.is_(None), alerts.c.state == _FIRING
-    )
-    found = [FiringAlert(*row) for row in await connection.execute(query)]
-    return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.rule, each.summary))
+    found = [
+        FiringAlert(each.alert.rule, each.alert.severity, each.texts.summary)
+        for each in (await open_alerts(connection)).values()
+        if each.alert.state == FIRING
+    ]
+    return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.rule, each.summary["en"]))
 
 
 class _Finding(msgspec.Struct):

@@ -1,0 +1,29 @@
+import type { RefObject } from "preact";
+import { useLayoutEffect, useRef } from "preact/hooks";
+
+/**
+ * For what may be wider than its place and is scrolled sideways (class `sideways`): marks on which side there is more,
+ * and brings what is current into sight.
+ */
+export function useSideways<T extends HTMLElement>(): RefObject<T | null> {
+  const place = useRef<T | null>(null);
+  useLayoutEffect(() => {
+    const element = place.current;
+    if (!element) return undefined;
+    const mark = (): void => {
+      const left = element.scrollLeft;
+      // Half pixels are nothing to scroll for.
+      element.toggleAttribute("data-more-left", left > 1);
+      element.toggleAttribute("data-more-right", left + element.clientWidth < element.scrollWidth - 1);
+    };
+    element.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+    const watch = new ResizeObserver(mark);
+    for (const each of [element, ...element.children]) watch.observe(each);
+    element.addEventListener("scroll", mark, { passive: true });
+    return () => {
+      element.removeEventListener("scroll", mark);
+      watch.disconnect();
+    };
+  }, []);
+  return place;
+}
