@@ -344,6 +344,7 @@ def test_the_keyboard_alone_suffices(operator: Operator) -> None:
     tab_to("Queues")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("Queues")
+    expect(page.get_by_role("button", name="Look").first).to_be_visible()
     tab_to("Look")
     page.keyboard.press("Enter")
     expect(page.locator("#dead")).to_be_visible()
