@@ -292,7 +292,7 @@ async def test_the_client_has_a_call_for_each(state: AppState, ada: Account) -> 
         assert (await client.deliveries(made["id"], limit=5))["items"] == []
         with pytest.raises(ApiError, match="named this address"):
             await client.deliveries("once", url=URL)
-        assert (await client.set_threshold(50))["threshold"] == 50
+        assert (await client.set_low_balance(50))["threshold"] == 50
         page = await client.events()
         assert [event["type"] for event in page["items"]] == ["webhook.test"]
         assert (await client.events(page["next_cursor"], limit=5))["items"] == []
