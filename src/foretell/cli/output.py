@@ -59,11 +59,12 @@ def table(columns: Iterable[str], *, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def show(made: Table, on: Console = console) -> None:
+def show(made: Table, on: Console | None = None) -> None:
     """Print a table as wide as the terminal, or as wide as it needs where the output is no terminal.
 
     On a terminal that is too narrow for it, each row is a paragraph with a line for each column.
     """
+    on = on or console
     if on.is_terminal:
         if _least_width(made) <= on.width:
             on.print(made)
