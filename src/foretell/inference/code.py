@@ -2,7 +2,9 @@
 
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from foretell.inference.package import ModelPackage, PackageBroken
@@ -29,9 +31,21 @@ def load_code(package: ModelPackage, entry: str, what: str = "function") -> Any:
     return getattr(module, name)
 
 
+class _Uncached(SourceFileLoader):
+    """Runs the file itself, and neither reads nor writes bytecode beside it.
+
+    Bytecode is taken for that of a file with the same size and time in whole seconds, which another version of the file
+    may have; and it is no file of the manifest, whose hashes say what may run.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def import_file(file: Path, module_name: str) -> Any:
     """The module of a Python file. Raises whatever the file raises."""
-    spec = importlib.util.spec_from_file_location(module_name, file)
+    spec = importlib.util.spec_from_file_location(module_name, file, loader=_Uncached(module_name, str(file)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file.name} is no Python file")
     module = importlib.util.module_from_spec(spec)
