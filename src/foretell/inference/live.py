@@ -5,8 +5,8 @@ once a second and reads the folders anew when it changed. A request is answered 
 task that was accepted for a version that was removed since still finds it for an hour.
 
 A change that can't be used replaces nothing: a package that can't be read or loaded any more is served as it was
-before, and a rule of traffic.toml that does not fit the packages leaves the rule before it in force. `unavailable` says
-so.
+before, and a rule of traffic.toml that does not fit the packages leaves the rule before it in force, or what fits of
+it where there was none. `unavailable` says so.
 """
 
 import asyncio
@@ -173,9 +173,9 @@ class LiveRegistry(Registry):
             problem = problem_of(model, split, packages)
             if problem:
                 unavailable.append(UnavailablePackage(f"{TRAFFIC} [{model}]", problem))
-                earlier = split if self._traffic is None else before.get(model, Split())
-                # A version that was removed is in the rule before, too.
-                holding[model] = without_misfits(model, earlier, packages)
+                # Where none was in force, what fits of the new one says more than none. And a version that was removed
+                # is in the rule before, too.
+                holding[model] = without_misfits(model, before.get(model, split), packages)
             else:
                 holding[model] = split
         return holding
