@@ -59,7 +59,8 @@ class Checkout:
         if not self._calls.exists():
             return []
         lines = self._calls.read_text().splitlines()
-        self._calls.unlink()
+        if lines:  # Else a shell has made the file, and is about to write to it.
+            self._calls.unlink()
         return [line.replace(str(self.web), "web") for line in lines]
 
     def build(self) -> list[str]:

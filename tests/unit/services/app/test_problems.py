@@ -63,6 +63,9 @@ def test_every_error_of_the_domain_has_its_own_code_and_a_status_for_callers() -
     # Whoever is no operator must not see that there is something.
     assert errors.NotOperator.code == errors.NotFound.code
     found.remove(errors.NotOperator)
+    # The same refusal in other words.
+    assert errors.ChatMayNot.code == errors.Forbidden.code
+    found.remove(errors.ChatMayNot)
     assert len({error.code for error in found}) == len(found)
     assert all(400 <= error.status < 500 for error in found)
 
