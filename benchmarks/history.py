@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -298,11 +298,9 @@ def show(reports: list[dict[str, Any]]) -> None:
         table = Table(title=title, title_justify="left")
         for column in ("what", "new", "history", "ratio"):
             table.add_column(column, justify="left" if column == "what" else "right")
-        median: Callable[[str, str], float] = lambda state, name, report=report: statistics.median(  # noqa: E731
-            turn[name] for turn in report["turns"][state]
-        )
-        for name in report["turns"]["new"][0]:
-            new, old = median("new", name), median("history", name)
+        turns = report["turns"]
+        for name in turns["new"][0]:
+            new, old = (statistics.median(turn[name] for turn in turns[state]) for state in ("new", "history"))
             table.add_row(name, f"{new:,.1f}", f"{old:,.1f}", f"{old / new:.2f}" if new else "-")
         output.print(table)
 
