@@ -108,7 +108,10 @@ def _overview(content: Mapping[str, Any]) -> None:
         ("Workers", f"{content['workers']}, {content['workers_busy']} busy"),
         ("Queues", f"{ready} wait, {content['dead_letters']} dead letters"),
         ("Logs", f"{wrong} errors and {warnings} warnings a minute"),
-        ("Revenue today", f"{content['revenue_credits']} credits, {content['revenue_predictions']} predictions"),
+        (
+            "Revenue today",
+            f"{count(content['revenue_credits'], 'credit')}, {count(content['revenue_predictions'], 'prediction')}",
+        ),
         ("Alerts", f"{content['alerts_firing']} firing"),
         ("Drift", drifting or "none found"),
     ]
@@ -326,7 +329,8 @@ def _queues(content: Mapping[str, Any]) -> None:
         right=["confirmed", "failed", "a second", "p95"],
     )
     if content["queued_predictions"] is not None:
-        say(f"{content['queued_predictions']} predictions have not ended; they hold {content['held_credits']} credits.")
+        held = count(content["held_credits"], "credit")
+        say(f"Not ended yet: {count(content['queued_predictions'], 'prediction')}, with {held} held.")
 
 
 def dead_letters(content: Mapping[str, Any]) -> None:
@@ -356,7 +360,7 @@ def _revenue(content: Mapping[str, Any]) -> None:
         [[each["day"], each["model"], each["credits"], each["predictions"]] for each in content["items"]],
         right=["credits", "predictions"],
     )
-    say(f"{content['credits']} credits by {content['predictions']} predictions.")
+    say(f"{count(content['credits'], 'credit')} by {count(content['predictions'], 'prediction')}.")
     as_of = f"; the last word is from {ago(content['as_of'])} ago" if content["as_of"] else ""
     say(f"Days are UTC, {content['since']} to {content['until']}{as_of}.")
 
