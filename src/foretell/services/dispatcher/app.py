@@ -1,4 +1,4 @@
-"""How the dispatcher is put together. Any number of them may run; each prediction is settled once all the same."""
+"""Assembles the dispatcher. Any number of dispatchers may run; each prediction is still settled once."""
 
 import asyncio
 import ipaddress
@@ -56,7 +56,7 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
         http = asyncio.create_task(serve_http(operations, settings, stopping))
         working = asyncio.create_task(_work(settings, database, broker, stopping))
         try:
-            # Whichever ends first, by a stop or by an error, ends the other.
+            # When one ends, by a stop or by an error, the other is ended, too.
             await asyncio.wait({http, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.set()
@@ -64,7 +64,7 @@ async def serve(settings: DispatcherSettings, instance: str, stopping: asyncio.E
 
 
 async def _work(settings: DispatcherSettings, database: Database, broker: Broker, stopping: asyncio.Event) -> None:
-    """Settle and sweep, as soon as the database is there and up to date."""
+    """Settle and sweep as soon as the database is available and migrated."""
     await migrate_when_possible(database, stopping)
     sender = _sender(settings, database)
     announcer = Announcer(broker, sender.wake)
@@ -99,7 +99,7 @@ def _sender(settings: DispatcherSettings, database: Database) -> Sender:
     return Sender(
         database,
         Outgoing(settings.addresses(), timeout_s=settings.webhook_timeout_s),
-        # The bot's address is the operator's word.
+        # The operator has set the bot's address, so that every address is allowed.
         Outgoing(Addresses(_EVERYWHERE, needs_tls=False), timeout_s=settings.webhook_timeout_s),
         Bot(settings.bot_url, bot_secret_key(secret)) if secret else None,
         timeout_s=settings.webhook_timeout_s,
@@ -107,7 +107,7 @@ def _sender(settings: DispatcherSettings, database: Database) -> Sender:
 
 
 async def _wake(sender: Sender, events: AsyncIterable[bytes]) -> None:
-    """Other dispatchers and apps have written events."""
+    """Wake the sender when other dispatchers or apps have written events."""
     async for _ in events:
         sender.wake()
 

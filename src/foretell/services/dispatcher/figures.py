@@ -1,7 +1,7 @@
-"""Looks up figures for the operator, now and then: what waits, what was earned, whether the books are right.
+"""Reads the operator's figures from the database: queued predictions, revenue, the audit of the ledger.
 
-After each look there is a pause of at least a hundred times what it took. So a look may take long on a large and busy
-database, and costs it next to nothing. Harmless in any number of dispatchers, which find the same.
+Each reading is followed by a pause of at least a hundred times its duration. So even a slow one puts little load on a
+large and busy database. Any number of dispatchers may do this; their figures are the same.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 _PAUSE_FACTOR = 100.0
 #: Queued predictions that one statement reads.
 _CHUNK = 20_000
-#: What an audit of a large database may take, each statement of it.
+#: The timeout of each statement of an audit, which is slow on a large database.
 _AUDIT_TIMEOUT_S = 300.0
 
 
@@ -53,35 +53,35 @@ class _Total:
 
 
 class Figures:
-    """Keeps the gauges of what stands in the database."""
+    """Updates the gauges whose values come from the database."""
 
     def __init__(self, database: Database, settings: DispatcherSettings) -> None:
         self._database = database
         self._settings = settings
         self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
         self._revenue = Revenue(database)
-        # Without a bot, chats wait for one, and that is no reason for an alert.
+        # Without a bot, notifications for chats wait, which must not raise an alert.
         bot = (outbox.TELEGRAM,) if settings.bot_secret.get_secret_value() else ()
         self._told_kinds = (*outbox.INTERNET, *bot)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look again and again until `stopping` is set. A database that is away is asked again next time."""
+        """Update the gauges until `stopping` is set. A reading that fails is retried after its pause."""
         often, rarely = self._settings.figures_interval_s, self._settings.audit_interval_s
         looking = [
             asyncio.create_task(self._repeat(self.count_what_waits, pause_s=often)),
             asyncio.create_task(self._repeat(self.add_up_revenue, pause_s=often)),
             asyncio.create_task(self._repeat(self.count_notifications, pause_s=often)),
-            # Not at once: a dispatcher that dies again and again must not audit again and again.
+            # Not at once: a dispatcher in a crash loop must not audit at every start.
             asyncio.create_task(self._repeat(self.audit, pause_s=rarely, first_after_s=rarely / 10)),
         ]
         await stopping.wait()
-        # An audit may be under way for minutes, and there is nothing that it must finish.
+        # An audit may take minutes, and aborting it does no harm.
         for task in looking:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
 
     async def count_what_waits(self) -> None:
-        """How many predictions are queued, what they hold, and how long the oldest of each queue waits."""
+        """Count the queued predictions and their held credits, and find the age of the oldest in each queue."""
         totals = {queue: _Total() for queue in self._task_queues}
         last = None
         while True:
@@ -91,7 +91,7 @@ class Figures:
                 total = totals.setdefault(queues.tasks_queue(waiting.pool), _Total())
                 total.predictions += waiting.predictions
                 total.held_credits += waiting.held_credits
-                # The first to be found are the oldest.
+                # The first chunk has the oldest.
                 total.oldest_created_at = total.oldest_created_at or waiting.oldest_created_at
             if last is None:
                 break
@@ -102,7 +102,7 @@ class Figures:
         OLDEST_TASK_AGE_S.show({(queue,): _age_s(total.oldest_created_at, at) for queue, total in totals.items()})
 
     async def add_up_revenue(self) -> None:
-        """What each model earned today and yesterday."""
+        """Add up each model's revenue of today and yesterday."""
         at = now()
         takings = await self._revenue.add_up(at)
         REVENUE_CREDITS.show({(model, day.isoformat()): each.credits for (model, day), each in takings.items()})
@@ -110,7 +110,7 @@ class Figures:
         REVENUE_AT.set(at.timestamp())
 
     async def count_notifications(self) -> None:
-        """What waits to be sent, and for how long."""
+        """Count the pending notifications and find the age of the oldest."""
         async with self._database.snapshot() as connection:
             at = await server_time(connection)
             waiting = await outbox.waiting(connection, self._told_kinds)
@@ -119,7 +119,7 @@ class Figures:
         NOTIFICATIONS_OVERDUE_S.set(_age_s(waiting.due_since, at))
 
     async def audit(self) -> None:
-        """Prove that the books are right, or say what is wrong."""
+        """Audit the ledger; log every kind of finding."""
         database = self._database.with_statement_timeout(_AUDIT_TIMEOUT_S)
         try:
             async with database.snapshot() as connection:
@@ -129,7 +129,7 @@ class Figures:
         LEDGER_FINDINGS.set(sum(finding.total for finding in findings))
         LEDGER_AUDITED_AT.set(now().timestamp())
         for finding in findings:
-            # `foretell audit` lists them all.
+            # One line for each check; `foretell audit` lists all findings.
             log.error("books_found_wrong", check=finding.check, what=finding.what, findings=finding.total)
 
     async def _repeat(self, look: Callable[[], Awaitable[None]], *, pause_s: float, first_after_s: float = 0.0) -> None:
@@ -146,5 +146,5 @@ class Figures:
 
 
 def _age_s(created_at: datetime | None, at: datetime) -> float:
-    # Clocks of two machines may differ.
+    # Never negative: the clocks of two machines may differ.
     return 0.0 if created_at is None else max(0.0, (at - created_at).total_seconds())

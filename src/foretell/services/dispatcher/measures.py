@@ -1,6 +1,7 @@
-"""What the dispatcher measures.
+"""Metrics of the dispatcher.
 
-What it looks up, in the broker or the database, every dispatcher finds alike: of several, take one (`max by (queue)`).
+Gauges that are read from the broker or the database have the same value in every dispatcher. Take one
+(`max by (queue)`).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ _PREDICTION_DURATION_S = Histogram(
 )
 SWEPT = Counter("foretell_predictions_swept", "Predictions that a sweep picked up, by reason.", ["reason"])
 for _reason in ("forgotten", "lost", "abandoned", "expired"):
-    # There from the start, so that the first one is seen as an increase.
+    # Created at the start, so that the first event is an increase.
     SWEPT.labels(_reason)
 EVENTS_LOST = Counter(
     "foretell_events_lost", "Events that could not be published (hints only; nothing depends on them)."
@@ -106,27 +107,27 @@ LEDGER_AUDITED_AT = Gauge(
     "foretell_ledger_audited_timestamp_seconds",
     "When the last audit of the books was done, in Unix time; NaN: not yet.",
 )
-# Nothing is right or wrong before somebody has looked.
+# Unknown before the first audit.
 LEDGER_FINDINGS.set(nan)
 LEDGER_AUDITED_AT.set(nan)
 REVENUE_AT.set(nan)
 
 
 class Durations:
-    """How long the predictions of a batch of results took: only who is settled here and now counts."""
+    """Observes the durations of the predictions in a batch of results; only those that this batch settles count."""
 
     def __init__(self) -> None:
         self._observers: dict[UUID, Callable[[float], None]] = {}
 
     def expect(self, envelope: ResultEnvelope) -> None:
-        """These are of this model and version."""
+        """Remember the model and version of these results."""
         observe = _PREDICTION_DURATION_S.labels(envelope.model, envelope.version).observe
         for result in envelope.results:
             self._observers[result.id] = observe
 
     def observe(self, finished: Sequence[Finished]) -> None:
-        """These were settled just now."""
+        """Observe the durations of predictions that were just settled."""
         for prediction in finished:
             ended_ms = prediction.finished_at.timestamp() * 1000
-            # An identifier begins with the millisecond of the acceptance; the clock of its app may be ahead.
+            # An id begins with the millisecond of the acceptance. Never negative, because the app's clock may be ahead.
             self._observers[prediction.id](max(0.0, ended_ms - (prediction.id.int >> 80)) / 1000)

@@ -1,9 +1,8 @@
-"""Adds up what was earned yesterday and today, without reading the same predictions again and again.
+"""Adds up the revenue of yesterday and today without reading the same predictions repeatedly.
 
-A prediction that has ended stays as it is. So the time of acceptance, which identifiers begin with, is cut into spans
-without gaps, and a span in which all have ended need not be added up again. Looked at every time are those in which
-something still waits, and the last minutes; and one of the others, in turn, for an app whose clock is behind accepts
-into the past.
+A prediction that has ended does not change. So predictions are grouped into spans of their acceptance time (the first
+part of their id), and a span in which all have ended is not read again. Each run reads the spans with unfinished
+predictions, the last minutes, and one other span in turn, because an app whose clock is behind may add to an old span.
 """
 
 from collections import defaultdict
@@ -17,19 +16,19 @@ from foretell.domain.predictions.figures import Earned
 from foretell.kit.database import Database
 
 _MINUTE = timedelta(minutes=1)
-#: How long after its acceptance a prediction may yet appear: commits take their time, and clocks differ.
+#: How long after its acceptance time a prediction may still appear, because of late commits and clocks that differ.
 _LATE = timedelta(minutes=5)
-#: What ended yesterday was accepted yesterday or, at most this long before.
+#: A prediction that ended yesterday was accepted at most this long before.
 _LONGEST_WAIT = timedelta(days=1)
-#: A span is so long that reading it takes about this long, and no longer than that.
+#: The width of new spans is adapted so that reading one takes at most about this long.
 _LOOK_S = 0.05
-#: Minutes by a power of two, so that half of it, and half of that, are whole minutes.
+#: A power of two, so that every half is a whole number of minutes.
 _WIDEST = 512 * _MINUTE
 
 
 @dataclass(frozen=True, slots=True)
 class Takings:
-    """Credits captured, and by how many predictions."""
+    """Captured credits, and the number of predictions."""
 
     credits: int
     predictions: int
@@ -37,28 +36,28 @@ class Takings:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A time of acceptance, without its end; in whole minutes."""
+    """A half-open interval of acceptance times, in whole minutes."""
 
     since: datetime
     until: datetime
 
 
 class Revenue:
-    """What each model has earned yesterday and today, UTC."""
+    """The revenue of each model, yesterday and today (UTC)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        #: What the predictions accepted in each span have brought, of the spans before `_known_until`.
+        #: The revenue of each span before `_known_until`.
         self._earned: dict[_Span, list[Earned]] = {}
-        #: Those in which somebody still waits.
+        #: The spans with unfinished predictions.
         self._unfinished: set[_Span] = set()
         self._known_until: datetime | None = None
-        #: Up to where those have been looked at once more.
+        #: The end of the finished span that was read again last.
         self._checked_until: datetime | None = None
         self._width = _MINUTE
 
     async def add_up(self, at: datetime) -> Mapping[tuple[str, date], Takings]:
-        """By model and day, the day of `at` and the one before; days without any are left out. Raises `Unavailable`."""
+        """Revenue by model and day: the day of `at` and the one before, without empty days. Raises `Unavailable`."""
         yesterday = figures.midnight(at) - timedelta(days=1)
         first = yesterday - _LONGEST_WAIT
         self._earned = {span: earned for span, earned in self._earned.items() if span.until > first}
@@ -66,13 +65,13 @@ class Revenue:
         for span in self._unfinished | self._next_to_check():
             await self._learn(span)
         complete_until = _minute_of(at - _LATE)
-        # Of the last minutes, more may appear: what is read of them is good for this time only.
+        # More predictions may appear in the last minutes, so their sums are not kept.
         latest: list[Earned] = []
         since = max(first, self._known_until or first)
         while (accepted_at := await self._next_accepted_at(since)) is not None:
             begin = _minute_of(accepted_at)
             if begin < complete_until:
-                # From the last one on: where nobody was accepted yet, somebody may be later.
+                # Begin where the previous span ended, since a prediction may still appear in the gap.
                 span = _Span(since, min(begin + self._width, complete_until))
                 await self._learn(span)
                 self._known_until = span.until
@@ -83,7 +82,7 @@ class Revenue:
         return _sums((*self._earned.values(), latest), since_day=yesterday.date())
 
     def _next_to_check(self) -> set[_Span]:
-        """The known span after the one of last time, from the oldest on again after the newest."""
+        """The known span after the one read last time; the oldest again after the newest."""
         spans = sorted(self._earned, key=lambda span: span.until)
         if not spans:
             return set()
@@ -93,12 +92,12 @@ class Revenue:
         return {following}
 
     async def _next_accepted_at(self, since: datetime) -> datetime | None:
-        """When something was accepted next: times without anything are passed over at once."""
+        """The next acceptance time from `since` on, which skips times without predictions."""
         async with self._database.snapshot() as connection:
             return await figures.next_accepted_at(connection, since)
 
     async def _learn(self, span: _Span) -> None:
-        """Read a span and keep what it has brought."""
+        """Read a span and keep its revenue."""
         started = perf_counter()
         self._earned[span], unfinished = await self._look(span)
         if unfinished:
@@ -112,7 +111,7 @@ class Revenue:
             self._width = min(self._width * 2, _WIDEST)
 
     async def _look(self, span: _Span) -> tuple[list[Earned], bool]:
-        # A transaction for each span: none is open for long, and settlement has its turn in between.
+        # One transaction for each span, so that none is open for long.
         async with self._database.snapshot() as connection:
             brought, unfinished = await figures.earned(connection, span.since, span.until)
         return list(brought), unfinished

@@ -10,28 +10,28 @@ from foretell.kit.outgoing_settings import OutgoingSettings
 
 
 class DispatcherSettings(OutgoingSettings):
-    """What the dispatcher can be told. All times in seconds."""
+    """Settings of the dispatcher. All times are in seconds."""
 
-    #: How often the sweeps look for what was left behind.
+    #: How often the sweeps run.
     sweep_interval_s: float = Field(default=1.0, gt=0)
-    #: A prediction that is not marked as published this long after it was accepted is published here.
+    #: The dispatcher publishes a prediction that is not marked as published this long after it was accepted.
     publish_after_s: float = Field(default=5.0, gt=0)
-    #: A published prediction that has not ended after this long, while its queue is empty, is published again; the
-    #: next time after twice as long, and so on.
+    #: A published prediction that has not ended after this long, while its queue is empty, is published again. The
+    #: delay doubles each time.
     lost_after_s: float = Field(default=30.0, gt=0)
-    #: How often workers say which tasks they keep for long. What one kept is published again after three times this
-    #: without a word.
+    #: How often workers report their long tasks. A task whose worker has not reported it for three times this is
+    #: published again.
     task_pulse_s: float = Field(default=5.0, gt=0, le=10)
-    #: How often, at most, the figures of the operator are looked up: what waits, what was earned. On a large database
-    #: they are looked up less often, so that they take a hundredth of one connection's time.
+    #: How often, at most, the operator's figures are read: queued predictions, revenue. On a large database they are
+    #: read less often, so that they take a hundredth of one connection's time.
     figures_interval_s: float = Field(default=5.0, gt=0)
-    #: How often, at most, the books are audited; the first time after a tenth of it.
+    #: How often, at most, the ledger is audited; the first time after a tenth of it.
     audit_interval_s: float = Field(default=600.0, gt=0)
-    #: Several pools of workers, whose dead letters are looked after too.
+    #: The worker pools, whose queues the dispatcher also sweeps.
     worker_pools: tuple[str, ...] = ()
     #: How long a webhook may take to answer.
     webhook_timeout_s: float = Field(default=15.0, gt=0, le=18.0)
-    #: Where the bot takes what Telegram's chats are to be told, and the secret that signs it; without one, nothing is.
+    #: The bot's URL, and the secret that signs notifications to it. Without a secret, nothing is sent to the bot.
     bot_url: str = "http://127.0.0.1:8004"
     bot_secret: SecretStr = SecretStr("")
 

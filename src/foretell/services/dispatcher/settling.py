@@ -1,4 +1,4 @@
-"""Take the results that wait, settle them in one transaction, then acknowledge and tell the world."""
+"""Settles all waiting results in one transaction, acknowledges them and publishes what finished."""
 
 import asyncio
 from collections import Counter as Tally
@@ -20,16 +20,16 @@ from foretell.services.dispatcher.measures import EVENTS_LOST, SETTLE_DURATION_S
 
 log = structlog.get_logger()
 
-#: Result envelopes that are taken in one go.
+#: Result envelopes of one batch.
 MAX_ENVELOPES = 64
-#: Endings that one transaction may settle. A row costs the same in one of 256 as in one of 16,384; this many take a
-#: twentieth of the time that a statement has.
+#: Endings that one transaction settles at most. The cost of a row is the same from 256 to 16,384 rows; this many take a
+#: twentieth of the statement timeout.
 MAX_ENDINGS = 2048
 _RETRY_S = 0.5
 
 
 def endings_of(envelope: ResultEnvelope) -> list[Ending]:
-    """What a result envelope says. Raises `ValueError` when a result has neither an output nor an error, or both."""
+    """The endings in a result envelope. Raises `ValueError` if a result has neither an output nor an error, or both."""
     endings = []
     worker_id = _storable(envelope.worker_id)
     for result in envelope.results:
@@ -42,12 +42,12 @@ def endings_of(envelope: ResultEnvelope) -> list[Ending]:
 
 
 def _storable(words: str) -> str:
-    """`words` without what PostgreSQL has no place for in a text."""
+    """`words` without NUL characters, which PostgreSQL can't store in a text."""
     return words.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class Settler:
-    """Settles endings and publishes the event that says so."""
+    """Settles endings and publishes `prediction.finished`."""
 
     def __init__(self, store: Store, broker: Broker) -> None:
         self._store = store
@@ -55,9 +55,10 @@ class Settler:
         self._bound = MAX_ENDINGS
 
     async def settle(self, endings: Sequence[Ending], settlements: traces.Settlements | None = None) -> None:
-        """Settle these, a batch after the other. What was settled before it raises `Unavailable` stays so.
+        """Settle these in batches. Raises `Unavailable`; the batches before that stay settled.
 
-        `settlements` are the traced ones of them; those that are settled here and now are taken out.
+        `settlements` holds the spans of those that are traced; the spans of what this call settles are ended and
+        removed.
         """
         rest = endings
         while rest:
@@ -71,17 +72,17 @@ class Settler:
     async def settle_some(
         self, endings: Sequence[Ending], settlements: traces.Settlements | None = None
     ) -> tuple[list[Finished], Sequence[Ending]]:
-        """Settle as many as fit into one transaction; return what that ended, and the endings left for the next.
+        """Settle as many as fit into one transaction; return the finished predictions and the endings that are left.
 
-        The event goes out after the commit. Raises `Unavailable`, and takes half as many from then on, down to one: a
-        batch that the database can't do in time must not be tried again as it is. What succeeds lets it grow again.
+        The event is published after the commit. Raises `Unavailable` and halves the batch size, down to one: a batch
+        that exceeds the statement timeout must not be retried at the same size. A success doubles it again.
         """
         batch = endings[: self._bound]
         try:
             with SETTLE_DURATION_S.time():
                 finished = await settle(self._store, batch)
         except Unavailable:
-            # Being away looks like being slow from here, and that the first batches afterwards are small harms nobody.
+            # A database that is down can't be told from a slow one here; small batches after an outage do no harm.
             self._bound = max(1, min(self._bound, len(batch)) // 2)
             raise
         if len(batch) == self._bound:
@@ -107,7 +108,7 @@ class Settler:
             try:
                 await self._broker.publish_event(queues.PREDICTION_FINISHED, encode(event))
             except (BrokerUnavailable, MessageRefused):
-                # Whoever waits looks into the database by and by.
+                # The apps also poll the database.
                 EVENTS_LOST.inc()
 
 
@@ -126,7 +127,7 @@ def _events(finished: Sequence[Finished]) -> Iterator[FinishedEvent]:
 
 
 class ResultsLoop:
-    """Settles what arrives in `ml_results`."""
+    """Settles the results from `ml_results`."""
 
     def __init__(self, consumer: Consumer, settler: Settler, stopping: asyncio.Event) -> None:
         self._consumer = consumer
@@ -134,7 +135,7 @@ class ResultsLoop:
         self._stopping = stopping
 
     async def run(self) -> None:
-        """Settle until `stopping` is set; the batch in hand is finished first, if the database is there."""
+        """Settle until `stopping` is set; the current batch is finished first if the database is available."""
         leaving = asyncio.create_task(self._leave())
         try:
             while deliveries := await self._consumer.receive(MAX_ENVELOPES):
@@ -144,7 +145,7 @@ class ResultsLoop:
             leaving.cancel()
 
     async def _leave(self) -> None:
-        """Once told to stop, take no more: what was not received goes to the next dispatcher, uncounted."""
+        """Stop the consumer when `stopping` is set: unreceived messages go to another dispatcher, uncounted."""
         await self._stopping.wait()
         await self._consumer.stop()
 
@@ -180,9 +181,9 @@ class ResultsLoop:
     async def _settle_when_possible(
         self, endings: Sequence[Ending], settlements: traces.Settlements
     ) -> Sequence[Finished] | None:
-        """Settle, waiting for the database as long as it is away; None when we are told to stop before that.
+        """Settle; retry while the database is unavailable. None when `stopping` is set before it succeeds.
 
-        The results stay in our hands meanwhile: giving them back would wear out their delivery limit.
+        The results stay unacknowledged meanwhile: returning them would use up their delivery limit.
         """
         finished: list[Finished] = []
         rest = endings
@@ -205,7 +206,7 @@ class ResultsLoop:
         settlements: traces.Settlements,
         durations: Durations,
     ) -> None:
-        """Settle each envelope alone, so that one which the database can't take does not stop the others."""
+        """Settle each envelope alone, so that one that the database refuses does not block the others."""
         for delivery, endings in deliveries:
             try:
                 finished = await self._settle_when_possible(endings, settlements)

@@ -1,4 +1,4 @@
-"""Of what is to be settled, what is part of a trace: a span and a log line for the settlement of each."""
+"""A span and a log line for the settlement of each traced prediction."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -12,12 +12,12 @@ from foretell.kit.tracing import Span
 
 log = structlog.get_logger()
 
-#: By prediction: what has begun and not ended. Empty when nothing is traced, which must cost nothing.
+#: Open spans, by prediction. Empty when nothing is traced, which must cost nothing.
 Settlements = dict[UUID, Span]
 
 
 def begin(envelope: ResultEnvelope | TaskEnvelope, queue: str, settlements: Settlements) -> None:
-    """The settlements of what is traced in this envelope, of results or of dead tasks, begin now."""
+    """Begin a span for each traced prediction of this envelope (of results or of dead tasks)."""
     each: Result | Task
     for each in envelope.results if isinstance(envelope, ResultEnvelope) else envelope.tasks:
         if each.trace is None or each.id in settlements:
@@ -29,7 +29,7 @@ def begin(envelope: ResultEnvelope | TaskEnvelope, queue: str, settlements: Sett
 
 
 def end(finished: Sequence[Finished], settlements: Settlements) -> None:
-    """These were settled, together."""
+    """End the spans of predictions that were settled in one batch."""
     if not settlements:
         return
     for prediction in finished:
@@ -47,7 +47,7 @@ def end(finished: Sequence[Finished], settlements: Settlements) -> None:
 
 
 def end_rest(settlements: Settlements) -> None:
-    """What is left changed nothing: mostly its prediction had ended before, canceled or settled by somebody else."""
+    """End the spans of results that changed nothing, mostly because the prediction had already ended."""
     for span in settlements.values():
         span.end(attributes={"foretell.prediction.status": "unchanged"})
     settlements.clear()

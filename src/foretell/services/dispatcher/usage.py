@@ -1,4 +1,4 @@
-"""Keeps the sums of what each account used, some seconds behind what is settled."""
+"""Keeps the sums of each account's usage, some seconds behind the settlement."""
 
 import asyncio
 import time
@@ -13,18 +13,19 @@ from foretell.kit.errors import ForetellError
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 5.0
-#: Movements that one transaction looks at, and how much of the time a long history behind us may take.
+#: Movements that one transaction reads, and the share of the time that catching up with a long history may take.
 _MOST = 5000
 _SHARE = 0.2
 
 
 class UsageSums:
-    """The loop. Any number of dispatchers may run it."""
+    """The loop that adds up usage. Any number of dispatchers may run it."""
 
     def __init__(self, database: Database, *, look_every_s: float = _LOOK_EVERY_S) -> None:
         self._database = database
         self._look_every_s = look_every_s
-        #: What was seen last, and what is waited for: movements, and the transactions that may yet add one below.
+        #: The frontier read last. Then: a movement, and the transaction id below which all must have ended until no
+        #: movement can appear before that one.
         self._seen: Frontier | None = None
         self._waiting: tuple[int, int] | None = None
 
@@ -43,11 +44,11 @@ class UsageSums:
                 continue
 
     async def complete_up_to(self) -> int | None:
-        """Up to which movement no other can appear; None when that is not known yet. Raises `Unavailable`.
+        """The id of a movement before which no other can appear any more, or None. Raises `Unavailable`.
 
-        A transaction takes the number of a movement, at the latest, in the statement in which it gets its own. So one
-        that could add a movement below those that were seen has begun by the time of the next look; when all that had
-        begun by then are over, none is missing.
+        A transaction that takes a movement's id gets its own id, at the latest, in the same statement. So every
+        transaction that may still commit a movement below the highest id seen has begun by the next look. When all that
+        had begun by then have ended, no movement is missing.
         """
         async with self._database.snapshot() as connection:
             now = await usage.frontier(connection)
@@ -68,5 +69,5 @@ class UsageSums:
             async with self._database.transaction() as connection:
                 left = await usage.add_up(connection, upto, most=_MOST)
             if left:
-                # A long history, the first time: settlement has its turn in between.
+                # Catching up with a long history: the pause leaves the database to settlement.
                 await asyncio.sleep((time.monotonic() - began) * (1 / _SHARE - 1))

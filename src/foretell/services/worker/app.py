@@ -1,4 +1,4 @@
-"""How a worker is put together. Any number of them share a queue; each has an id of its own."""
+"""Assembles a worker. Any number of workers share a queue; each has its own id."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -28,7 +28,7 @@ from foretell.services.worker.work import Worker
 
 log = structlog.get_logger()
 
-#: For a model that this worker does not have: the engine says so at once.
+#: For a model that this worker does not have: the engine answers at once that it is unknown.
 _UNKNOWN_MODEL_LIMIT_S = 10.0
 
 
@@ -108,7 +108,7 @@ async def serve(settings: WorkerSettings, instance: str, stopping: asyncio.Event
 
         watching = asyncio.create_task(registry.watch(follow))
         try:
-            # Whichever ends first, by a stop or by an error, ends the other.
+            # When one ends, by a stop or by an error, the other is ended, too.
             await asyncio.wait({http, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.set()

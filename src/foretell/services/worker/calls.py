@@ -17,38 +17,38 @@ from foretell.services.worker.measures import RUN_DURATION_S
 
 log = structlog.get_logger()
 
-#: A model that holds the interpreter's lock can't be timed from inside it; this much later the process is ended from
-#: a thread of its own that needs no lock.
+#: While a model holds the interpreter's lock, Python code can't enforce the limit. This long after it, faulthandler's
+#: thread, which needs no lock, ends the process.
 _HARD_LIMIT_EXTRA_S = 3.0
-#: While a model is loaded, that may hold the lock for long, and the call that waits for it is not to blame.
+#: Loading a model may hold the lock for long and so delay a call of another model.
 _HARD_LIMIT_LOADING_S = 3600.0
-#: The time limit is counted in steps of this, so that time in which nobody in this process could run counts little.
+#: The time limit is counted in steps of this, so that time during which the whole process was stopped counts little.
 _STEP_S = 1.0
 
 
 class Runner(Protocol):
-    """What a worker needs of the engine."""
+    """The part of the engine that a worker uses."""
 
     def run(self, envelope: TaskEnvelope) -> list[Result]:
-        """Results in the order of the tasks. Never raises for what is in the envelope."""
+        """Results in the order of the tasks. Never raises because of the envelope's contents."""
 
 
 class Models(Protocol):
-    """Which models a worker can answer for."""
+    """The load states of models."""
 
     def state(self, model: str, version: str) -> State:
-        """How a version is here. One that nobody knows is ready: the engine says so."""
+        """The load state of a version. An unknown one is ready, because the engine answers with the error."""
 
     def reason(self, model: str, version: str) -> str:
-        """Why one that is `FAILED` can't be loaded."""
+        """Why a version that is `FAILED` can't be loaded."""
 
     @property
     def under_way(self) -> bool:
-        """Whether anything is being loaded at this moment."""
+        """Whether a model is being loaded now."""
 
 
 class Calls:
-    """One call of a model at a time."""
+    """Calls models, one call at a time."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Calls:
         time_limit_s: Callable[[str, str], float],
         in_hand: InHand | None = None,
     ) -> None:
-        """`time_limit_s(model, version)` says how long one call of a model may take."""
+        """`time_limit_s(model, version)` is how long one call of a model may take."""
         self._in_hand = in_hand or InHand()
         self._engine = engine
         self._models = models
@@ -66,7 +66,7 @@ class Calls:
         self._calling = False
 
     def models_changed(self) -> None:
-        """A model begins to load, is loaded, or can't be."""
+        """Adapt the hard limit of the current call to a load that begins."""
         if self._calling and self._models.under_way:
             faulthandler.dump_traceback_later(_HARD_LIMIT_LOADING_S, exit=True)
 

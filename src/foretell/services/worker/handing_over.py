@@ -1,4 +1,4 @@
-"""Hands results back to the broker, and on what this worker can't answer."""
+"""Publishes results, and the tasks that this worker can't answer."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +29,12 @@ from foretell.services.worker.postponed import Held
 log = structlog.get_logger()
 
 _RETRY_S = 1.0
-#: How many splinters of a split envelope are under way to the broker at once.
+#: Parts of a split envelope that are published at the same time.
 _SPLIT_IN_FLIGHT = 64
 
 
 class Stopped(Exception):
-    """We were told to stop while the broker was away."""
+    """The worker is to stop while the broker is unavailable."""
 
 
 def _too_large(result: Result) -> Result:
@@ -42,7 +42,7 @@ def _too_large(result: Result) -> Result:
 
 
 class HandingOver:
-    """What goes from a worker to the broker. Each call waits until the broker can take it; then it is stored."""
+    """Publishes to the broker. Each call waits until the broker has stored the message."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class HandingOver:
         stopping: asyncio.Event,
         max_output_bytes: int,
     ) -> None:
-        """Told to stop by `stopping` while the broker is away, every call raises `Stopped`."""
+        """Every call raises `Stopped` when `stopping` is set while the broker is unavailable."""
         self._broker = broker
         self._worker_id = worker_id
         self._time_limit_s = time_limit_s
@@ -69,7 +69,7 @@ class HandingOver:
         started_at: datetime,
         runs: traces.Runs,
     ) -> None:
-        """Hand the results back; without results, say that time was up, or single out who used it up."""
+        """Publish the results. Without results (a time-out), fail a single task; split an envelope of several."""
         if results is None:
             if len(envelope.tasks) > 1:
                 await self.split(queue, envelope)
@@ -110,7 +110,7 @@ class HandingOver:
         return result
 
     async def _hand_over(self, answer: ResultEnvelope) -> None:
-        """Publish results. What the broker refuses goes in halves; who is refused alone, has failed."""
+        """Publish results. An envelope that the broker refuses is split in halves; a single refused result fails."""
         try:
             await self._publish(queues.RESULTS, encode(answer))
         except MessageRefused as error:
@@ -122,17 +122,17 @@ class HandingOver:
             elif answer.results[0].error is None:
                 await self._hand_over(msgspec.structs.replace(answer, results=[_too_large(answer.results[0])]))
             else:
-                # A broker that takes not even this gets nothing done. The prediction expires.
+                # The broker refuses even the error. Nothing more can be done: the prediction expires.
                 log.error("result_dropped", prediction_id=answer.results[0].id, reason=error.message)
 
     async def split(self, queue: str, envelope: TaskEnvelope) -> None:
-        """Publish every task of `envelope` in an envelope of its own."""
+        """Publish each task of `envelope` in its own envelope."""
         singles = unpack(envelope)
         for start in range(0, len(singles), _SPLIT_IN_FLIGHT):
             await asyncio.gather(*(self._send_on(queue, one) for one in singles[start : start + _SPLIT_IN_FLIGHT]))
 
     async def _send_on(self, queue: str, single: TaskEnvelope) -> None:
-        """Publish one task; one that the broker refuses has failed."""
+        """Publish one task. It fails if the broker refuses it."""
         try:
             await self._publish(queue, encode(single))
         except MessageRefused as error:
@@ -144,18 +144,15 @@ class HandingOver:
             )
 
     async def give_back(self, held: Held) -> None:
-        """Publish a copy of what this worker can't answer yet."""
+        """Publish a copy of an envelope that this worker can't answer yet."""
         try:
             await self._publish(held.queue, held.body, {queues.EARLIER_ATTEMPTS: str(held.earlier_attempts)})
         except MessageRefused:
-            # The broker took it once; now its bound is another.
+            # The broker's limit was lowered since the envelope was published.
             await self.split(held.queue, decode_tasks(held.body))
 
     async def _publish(self, queue: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Publish, however long it takes until the broker can take it.
-
-        Raises `Stopped` when told to stop before, and `MessageRefused`.
-        """
+        """Publish; retry until the broker has stored the message. Raises `Stopped` and `MessageRefused`."""
         while True:
             try:
                 await self._broker.publish(queue, body, message_id=uuid7().hex, headers=headers)

@@ -1,9 +1,9 @@
-"""Envelopes whose model is still being loaded here.
+"""Holds envelopes whose model this worker is still loading.
 
-A worker must not sit on them, since another one may have the model loaded; nor give them back at once, or it would get
-them again the next moment, over and over. So it holds each for a short time, while it takes others, and then gives a
-fresh copy back: a return would count towards the delivery limit. What is held is acknowledged, so that the broker
-hands out the next one, and kept by the worker's word (see keeping.py).
+A worker must not keep them, since another worker may have the model loaded. If it returned them at once, it would get
+them again immediately. So it holds each for a short time, takes others meanwhile, and then publishes a new copy, since
+a redelivery would count towards the delivery limit. A held envelope is acknowledged, so that the broker delivers the
+next one; the worker's reports are its lease (see keeping.py).
 """
 
 import asyncio
@@ -15,34 +15,34 @@ from uuid import UUID
 
 from foretell.services.worker.keeping import Word
 
-#: How long an envelope is held at first, and at most: the longer a model has been loading, the longer it may take.
+#: The shortest and longest time an envelope is held. It grows with the time that the model has been loading.
 HOLD_S = 1.0
 MAX_HOLD_S = 10.0
-#: More bytes than this are not held.
+#: Bytes that are held at most.
 MAX_HELD_BYTES = 64 * 1024 * 1024
-#: What can't be held goes back at once, but not faster than this.
+#: The pause before an envelope that can't be held is returned, which limits the rate of returns.
 _FULL_PAUSE_S = 0.05
 _LOOK_EVERY_S = 0.25
-#: How many copies are under way to the broker at once.
+#: Copies that are published at the same time.
 _IN_FLIGHT = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """One envelope in our hands."""
+    """A held envelope."""
 
     model: str
     version: str
     queue: str
     body: bytes
-    #: Of its tasks.
+    #: The ids of its tasks.
     ids: list[UUID]
-    #: How many deliveries counted before this one, which does not.
+    #: The delivery attempts before this one, which does not count.
     earlier_attempts: int
 
 
 class Postponed:
-    """Holds envelopes until their model is loaded, but not for long, and gives them back."""
+    """Holds envelopes for a short time, or until their model is loaded, then returns them to their queue."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class Postponed:
         hold_s: float = HOLD_S,
         max_bytes: int = MAX_HELD_BYTES,
     ) -> None:
-        """`give_back` publishes a fresh copy; `is_loading(model, version)` says whether it makes sense to wait.
+        """`give_back` publishes a new copy; `is_loading(model, version)` returns whether the model is being loaded.
 
-        What is held is spoken of with every pulse, since the broker no longer knows of it (see keeping.py).
+        Held tasks are reported every `pulse_s`, since the broker no longer has them (see keeping.py).
         """
         self._give_back = give_back
         self._is_loading = is_loading
@@ -64,32 +64,32 @@ class Postponed:
         self._pulse_s = pulse_s
         self._hold_s = hold_s
         self._max_bytes = max_bytes
-        #: When each goes back, in the order of their arrival.
+        #: The time at which each is returned, in order of arrival.
         self._held: dict[Held, float] = {}
         self._bytes = 0
-        #: Since when envelopes have waited here, by model and version.
+        #: Since when envelopes have been waiting, by model and version.
         self._since: dict[tuple[str, str], float] = {}
         self._news = asyncio.Event()
-        #: When all of it was spoken of.
+        #: When the held tasks were last reported.
         self._said_at = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def models_changed(self) -> None:
-        """A model was loaded, or can't be: what waits for it need not wait longer."""
+        """Return the envelopes of models that are no longer being loaded."""
         self._news.set()
 
     async def hold(self, held: Held) -> None:
-        """Take an envelope into our hands. Waits a moment when they are full, and gives it back.
+        """Hold an envelope.
 
-        So does one of which nothing can be said.
+        It is returned instead, after a pause, when too many bytes are held, and at once when it can't be reported.
         """
         if self._bytes + len(held.body) > self._max_bytes:
             await asyncio.sleep(_FULL_PAUSE_S)
             await self._give_back(held)
             return
-        # Before it is in our hands, and before whoever calls us acknowledges it: there is no moment without a lease.
+        # Report the tasks before the caller acknowledges the envelope, so that they always have a lease.
         if not await self._say([held], "alone"):
             await self._give_back(held)
             return
@@ -101,7 +101,7 @@ class Postponed:
         self._bytes += len(held.body)
 
     async def run(self) -> None:
-        """Give back what is due, until cancelled. Raises what `give_back` raises."""
+        """Return envelopes that are due, until cancelled. Raises what `give_back` raises."""
         while True:
             await self._news.wait()
             await self._give_back_due()
@@ -113,7 +113,7 @@ class Postponed:
                 self._news.set()
 
     async def give_back_all(self) -> None:
-        """Give back everything. Raises what `give_back` raises."""
+        """Return all held envelopes. Raises what `give_back` raises."""
         await self._give_all(list(self._held))
 
     async def _give_back_due(self) -> None:
@@ -140,7 +140,7 @@ class Postponed:
         for start in range(0, len(due), _IN_FLIGHT):
             some = due[start : start + _IN_FLIGHT]
             await asyncio.gather(*(self._give_back(held) for held in some))
-            # Not before: whatever interrupts us here, nothing is forgotten, and twice is harmless.
+            # Only now: an interruption before this loses no envelope; a second copy does no harm.
             for held in some:
                 del self._held[held]
                 self._bytes -= len(held.body)

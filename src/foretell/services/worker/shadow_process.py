@@ -1,7 +1,7 @@
-"""The process beside a worker in which shadow versions run: what they do to it does nothing to anybody else.
+"""The child process of a worker that runs shadow versions, so that their faults do not affect the worker.
 
-It reads task envelopes from its standard input and writes results to its standard output, each with its length in
-front, and ends when its input does. Of a model that is still being loaded it has no results.
+It reads task envelopes from standard input and writes results to standard output, each prefixed with its length, and
+ends at the end of its input. For a model that is still being loaded it writes an empty list.
 """
 
 import os
@@ -26,23 +26,23 @@ from foretell.services.worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
-#: Bytes of the length in front of a message, most significant first.
+#: Bytes of the length prefix of a message, big-endian.
 LENGTH_BYTES = 4
-#: What takes longer to load is left out meanwhile.
+#: Envelopes are skipped while their model loads for longer than this.
 _SLOW_AFTER_S = 5.0
-#: Shadows take what processor time nobody else wants.
+#: Shadows use only spare processor time.
 _NICE = 10
 
 decode_replies = msgspec.json.Decoder(list[Result]).decode
 
 
 def main() -> None:
-    """Run envelopes until there are no more."""
-    # What a model prints must not come between our messages: it goes where the logs go.
+    """Run envelopes until the end of the input."""
+    # A model's prints go to standard error, so that they don't mix with the messages.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.nice(_NICE)
-    # A stop is the worker's business: it ends us by ending our input, or by force.
+    # The worker ends this process by closing its input or by SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -66,15 +66,15 @@ def main() -> None:
 
 
 class _Loads:
-    """Loads each model in a thread, so that one that takes minutes holds up neither the worker nor the others."""
+    """Loads each model in a thread, so that one that takes minutes delays neither the worker nor other models."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        #: By the identity of their packages.
+        #: By the `id()` of the package.
         self._threads: dict[int, tuple[ModelPackage, threading.Thread]] = {}
 
     def are_under_way(self, envelope: TaskEnvelope) -> bool:
-        """Whether the model of this envelope is still being loaded; begins with it, if nobody has."""
+        """Whether the model of this envelope is still being loaded; starts to load it if necessary."""
         try:
             package = self._engine.registry.resolve(envelope.model, envelope.version)
         except ModelNotFound:
@@ -83,7 +83,7 @@ class _Loads:
             thread = threading.Thread(target=self._load, args=(package,), daemon=True)
             self._threads[id(package)] = package, thread
             thread.start()
-            # Most are loaded in a moment, and then nothing is left out.
+            # Most models load within this time, so that no envelope is skipped.
             thread.join(_SLOW_AFTER_S)
         return self._threads[id(package)][1].is_alive()
 
@@ -95,14 +95,14 @@ class _Loads:
 
 
 def _end_with(parent: int) -> None:
-    """End the process soon after its worker was killed, even while a model hangs."""
+    """End the process soon after its worker has died, even while a model hangs."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
 def framed(message: bytes) -> bytes:
-    """A message with its length in front."""
+    """A message with its length prefix."""
     return len(message).to_bytes(LENGTH_BYTES) + message
 
 

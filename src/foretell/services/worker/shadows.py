@@ -1,8 +1,9 @@
-"""Shadow versions: they run on what was just answered, and their answers are compared and thrown away.
+"""Shadow versions: they run on tasks that were just answered; their outputs are compared with the answers and
+discarded.
 
-What a shadow answers reaches neither broker nor database, so nobody sees it and nobody is charged for it. It runs in a
-process of its own, one envelope at a time; envelopes that come meanwhile are left out. A shadow that is slow, hangs or
-crashes therefore costs its own comparisons and nothing else.
+A shadow's outputs reach neither the broker nor the database, so no user sees them or pays for them. Shadows run in a
+separate process, one envelope at a time; envelopes that arrive meanwhile are skipped. So a shadow that is slow, hangs
+or crashes affects only its own comparisons.
 """
 
 import asyncio
@@ -22,9 +23,10 @@ from foretell.services.worker.shadow_process import LENGTH_BYTES, decode_replies
 log = structlog.get_logger()
 
 COMMAND = (sys.executable, "-P", "-m", "foretell.services.worker.shadow_process")
-#: After a shadow has hung or crashed, this long none is run.
+#: After a shadow hangs or crashes, no shadow runs for this long.
 _PAUSE_S = 60.0
-#: What the process may take to start, beside its first answer. What it has not loaded yet, it says at once.
+#: How long the process may take to start, in addition to its first answer. For a model that is not loaded yet, it
+#: answers at once.
 _START_S = 120.0
 
 
@@ -54,9 +56,9 @@ class Shadows:
         self._paused_until = 0.0
 
     def offer(self, envelope: TaskEnvelope, results: Sequence[Result]) -> bool:
-        """Compare the shadows with these results, if there are shadows and they have time. Never waits, never raises.
+        """Start comparing the shadows with these results if there are shadows and none is busy. Never waits or raises.
 
-        Whether they will be compared.
+        Returns whether they will be compared.
         """
         versions = [version for version in self._versions_of(envelope.model) if version != envelope.version]
         busy = self._under_way is not None and not self._under_way.done()
@@ -66,12 +68,12 @@ class Shadows:
         return True
 
     async def idle(self) -> None:
-        """Wait until nothing is compared any more."""
+        """Wait for the comparison under way."""
         if self._under_way is not None:
             await asyncio.wait({self._under_way})
 
     async def close(self) -> None:
-        """Give up what is under way, and end the process."""
+        """Cancel the comparison under way and end the process."""
         if self._under_way is not None:
             self._under_way.cancel()
             await asyncio.wait({self._under_way})
@@ -86,7 +88,7 @@ class Shadows:
                 if replies:
                     _compare(envelope, version, results, replies)
             except Exception as error:
-                # Too late, gone, or nonsense: the process is not worth keeping, and nothing else depends on it.
+                # A time-out, a crash or an invalid answer: end the process, since nothing else depends on it.
                 log.error(
                     "shadow_failed", model=envelope.model, version=version, error_type=type(error).__name__,
                     pause_s=self._pause_s,

@@ -1,4 +1,4 @@
-"""Of an envelope's tasks, those that are part of a trace: a span and a log line for the run of each."""
+"""A span and a log line for the run of each traced task."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -13,12 +13,12 @@ from foretell.kit.tracing import Span, TraceContext
 
 log = structlog.get_logger()
 
-#: By prediction. Empty when none is traced, which must cost nothing.
+#: Open spans, by prediction. Empty when no task is traced, which must cost nothing.
 Runs = Mapping[UUID, Span]
 
 
 def begin(envelope: TaskEnvelope, queue: str, worker_id: str) -> Runs:
-    """The runs of the traced tasks, which begin now."""
+    """Begin a span for each traced task."""
     runs: dict[UUID, Span] = {}
     for task in envelope.tasks:
         if task.trace is not None and (parent := tracing.checked(task.trace)) is not None:
@@ -29,12 +29,12 @@ def begin(envelope: TaskEnvelope, queue: str, worker_id: str) -> Runs:
 
 
 def alone(envelope: TaskEnvelope, runs: Runs) -> TraceContext | None:
-    """What everything that is done for this envelope belongs to, if it has one task."""
+    """The trace context of the only task; None if the envelope has several or the task is not traced."""
     return runs[envelope.tasks[0].id].context if runs and len(envelope.tasks) == 1 else None
 
 
 def handed_on(results: Sequence[Result], runs: Runs) -> list[Result]:
-    """The results, each with the trace of its run."""
+    """The results, each with the trace context of its run."""
     if not runs:
         return list(results)
     return [
@@ -44,7 +44,7 @@ def handed_on(results: Sequence[Result], runs: Runs) -> list[Result]:
 
 
 def end(envelope: TaskEnvelope, results: Sequence[Result], runs: Runs) -> None:
-    """The runs are over, with these results."""
+    """End the spans, and log the results of the traced tasks."""
     if not runs:
         return
     for result in results:
@@ -63,6 +63,6 @@ def end(envelope: TaskEnvelope, results: Sequence[Result], runs: Runs) -> None:
 
 
 def give_up(runs: Runs) -> None:
-    """The runs came to nothing; their tasks are run again, in envelopes of their own."""
+    """End the spans of runs without results, whose tasks are published again in envelopes of one task."""
     for run in runs.values():
         run.end(error="split")

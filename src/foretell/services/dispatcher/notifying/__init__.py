@@ -1,1 +1,1 @@
-"""Sends what is to be told: to webhooks, and to Telegram by the bot."""
+"""Sends notifications to webhooks, and to Telegram through the bot."""

@@ -1,6 +1,6 @@
-"""Say which accounts have new events: to whoever sends them in this process, and by the broker to all others.
+"""Announces which accounts have new events: to the sender in this process, and through the broker to all others.
 
-Hints only. Whoever sends or follows events looks into the database now and then, too.
+An announcement may be lost: the senders and the event streams also poll the database.
 """
 
 import asyncio
@@ -12,28 +12,28 @@ from foretell.contracts import queues
 from foretell.contracts.messages import ToldEvent, encode
 from foretell.services.dispatcher.measures import EVENTS_LOST
 
-#: Users that one event names.
+#: Users named in one broker event, at most.
 _MOST_USERS = 1000
 
 
 class Announcer:
-    """Gathers who has new events while the last word of it is under way."""
+    """Collects the accounts that have new events while the previous announcement is being published."""
 
     def __init__(self, broker: Broker, wake: Callable[[], None] = lambda: None) -> None:
-        """`wake` is called at once."""
+        """`wake` is called at once by every `told`."""
         self._broker = broker
         self._wake = wake
         self._users: set[UUID] = set()
         self._written = asyncio.Event()
 
     def told(self, users: Collection[UUID]) -> None:
-        """For these, events were written and committed."""
+        """Announce these users: their events are committed."""
         self._users.update(users)
         self._written.set()
         self._wake()
 
     async def run(self) -> None:
-        """Announce, until cancelled."""
+        """Publish announcements until cancelled."""
         while True:
             await self._written.wait()
             self._written.clear()

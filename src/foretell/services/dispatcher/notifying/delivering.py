@@ -1,4 +1,4 @@
-"""Send to one endpoint, one event after the other, for as long as it takes them."""
+"""Sends events to one endpoint, one after the other, until one fails."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be sent to an endpoint: once more, and in its turn; of the latter, what it is not told is None."""
+    """Events for one endpoint: those to send `again`, and those `following` its cursor (None: not meant for it)."""
 
     endpoint: Taken
     again: Sequence[Told]
@@ -32,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """Where the Telegram bot takes what its chats are told, and the secret of the installation that signs it."""
+    """The Telegram bot: its URL, and the secret that signs the notifications to it."""
 
     url: str
     secret: bytes
@@ -51,36 +51,36 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is to be written down; `turn_off` is why an endpoint is to be turned off, if it is."""
+    """The result of a turn, to be recorded; `turn_off` is the reason to turn the endpoint off, or None."""
 
     sent: Sent
     turn_off: str | None
 
 
 class Delivery:
-    """One turn of an endpoint."""
+    """One turn: the events that are sent to an endpoint before the result is recorded."""
 
     def __init__(self, work: Work, internet: Outgoing, house: Outgoing, bot: Bot | None) -> None:
-        """`internet` refuses what is not there; by `house`, the bot is reached, which the operator named."""
+        """`internet` refuses private addresses; `house` reaches the bot, whose address the operator has set."""
         self._work = work
         self._outgoing = house if work.endpoint.kind == "telegram" else internet
         self._bot = bot
-        #: The URL, taken apart once for all attempts of this turn; names are resolved by `Outgoing`.
+        #: The URL, parsed once for all attempts of this turn; `Outgoing` resolves the host name.
         self._where: tuple[Destination, Sequence[bytes]] | None = None
         endpoint = work.endpoint
         self._progress = _Progress(endpoint.cursor, endpoint.failures, endpoint.failing_since, endpoint.head_since)
 
     async def run(self, may_go_on: Callable[[], bool]) -> Outcome:
-        """Send until something fails, nothing is left, or we may not go on. What was done by then counts."""
+        """Send until an attempt fails, no event is left, or `may_go_on` returns False. Earlier successes count."""
         endpoint, progress = self._work.endpoint, self._progress
         turn_off: str | None = None
         for message in self._work.again:
             if not may_go_on():
                 return self._outcome(None)
-            # Tried once: whoever asked for it looks what became of it.
+            # Not retried: the user who asked for it sees the outcome in the list of attempts.
             await self._try(message, attempt=1, again=True)
             progress.again_done += 1
-        # What is no longer kept can't be sent.
+        # Events that were deleted since they were requested count as done.
         progress.again_done = len(endpoint.again)
         for sequence, following in self._work.following:
             if following is None:
@@ -112,7 +112,7 @@ class Delivery:
         return Outcome(sent, turn_off)
 
     def _after_failure(self, sequence: int, status: int | None) -> str | None:
-        """Settle when to go on, and with what; returns why the endpoint is to be turned off, if it is."""
+        """Record a failed attempt; returns the reason to turn the endpoint off, or None."""
         endpoint, progress, at = self._work.endpoint, self._progress, now()
         progress.failing_since = progress.failing_since or at
         progress.head_since = progress.head_since or at
@@ -129,7 +129,7 @@ class Delivery:
         return None
 
     def _give_up(self, upto: int) -> None:
-        """Leave what is up to there behind: what comes next is tried at once, and may succeed."""
+        """Skip the events up to `upto`. The next one is tried at once, because it may succeed."""
         progress = self._progress
         progress.cursor, progress.failures, progress.head_since, progress.retry_in_s = upto, 0, None, None
         last = progress.attempts.pop()
@@ -139,7 +139,7 @@ class Delivery:
         NOTIFICATIONS.labels(self._work.endpoint.kind, "given_up").inc()
 
     async def _try(self, message: Told, *, attempt: int, again: bool) -> int | None:
-        """One attempt; the status of its answer, or None. A failure in turn settles when the next one is."""
+        """Make one attempt; returns the status, or None without an answer. A failure sets the delay of the next one."""
         endpoint, progress, event = self._work.endpoint, self._progress, message.event
         started, at = perf_counter(), now()
         answer: Answer | None = None
@@ -193,7 +193,7 @@ class Delivery:
 
 
 def _trusted(url: str) -> Destination:
-    """The operator's own URL, which may be anywhere."""
+    """The destination of the operator's own URL; private addresses are allowed."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)

@@ -1,4 +1,4 @@
-"""What is sent: bodies, and the headers that Standard Webhooks asks for."""
+"""Bodies and Standard Webhooks headers of the events that are sent."""
 
 import base64
 import hmac
@@ -15,20 +15,20 @@ _USER_AGENT = "Foretell-Webhooks"
 
 
 class Told(msgspec.Struct, frozen=True):
-    """An event as it is sent, whoever receives it."""
+    """An event with its encoded body, the same for every endpoint."""
 
     event: http.Event
     body: bytes
 
 
 def told(event: http.Event) -> Told:
-    """An event with its body."""
+    """Encode the body of an event."""
     body = http.EventBody(type=event.type, timestamp=event.timestamp, data=event.data, sequence=event.sequence)
     return Told(event, _encode(body))
 
 
 def body_for(message: Told, endpoint: Taken) -> bytes:
-    """The body for this endpoint: the bot has to know which chat it is for."""
+    """The body for this endpoint; for the bot with the chat that it has to notify."""
     if endpoint.kind != "telegram":
         return message.body
     chat = _encode({"chat_id": endpoint.chat_id, "user_id": endpoint.user_id})
@@ -36,7 +36,7 @@ def body_for(message: Told, endpoint: Taken) -> bytes:
 
 
 def headers(event: http.Event, body: bytes, secrets: Iterable[bytes], at: datetime) -> Sequence[tuple[str, str]]:
-    """The headers of one attempt `at` this moment, signed with each of the secrets."""
+    """The headers of an attempt made `at` this time, with one signature for each secret."""
     identifier, timestamp = str(event.id), str(int(at.timestamp()))
     signed = f"{identifier}.{timestamp}.".encode() + body
     return (

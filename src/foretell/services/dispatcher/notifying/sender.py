@@ -1,7 +1,7 @@
-"""Take endpoints that are due, send, and write down how far we got.
+"""Leases the endpoints that are due, sends their events and records the result.
 
-One task for each endpoint that we have: an endpoint that is slow keeps its own task, and no other. An account has a
-bounded share of them, so that one with many slow endpoints leaves the others theirs.
+Each leased endpoint has its own task, so that a slow endpoint delays no other. The tasks of one account are limited, so
+that an account with many slow endpoints does not block the other accounts.
 """
 
 import asyncio
@@ -28,34 +28,34 @@ from foretell.services.dispatcher.notifying.messages import Told, told
 
 log = structlog.get_logger()
 
-#: Endpoints that one dispatcher sends to at once, and how many of these may be one account's.
+#: Endpoints that one dispatcher sends to at once, and how many of them may belong to one account.
 _MOST_AT_ONCE = 1024
 _MOST_OF_ACCOUNT = 16
 _TAKEN_AT_ONCE = 64
-#: Events that an endpoint gets in one turn, and all that are taken at once together: a turn has its price, so where few
-#: endpoints are due, each gets more. What was not written down when a dispatcher dies is sent once more.
+#: Events of one turn of an endpoint, and of all endpoints that are taken at once. Recording a turn is expensive, so
+#: when few endpoints are due, each gets more. What is not recorded when a dispatcher crashes is sent again.
 _LONGEST_TURN = 256
 _TURNS = 4096
-#: Bodies that may be in memory, about. What goes beyond it waits for its next turn.
+#: Bytes of bodies in memory, approximately. Beyond that, no endpoint is taken.
 _MOST_BYTES = 64 * 1024 * 1024
-#: How often the database is asked for what nobody told us of: what is to be tried again, what a dead dispatcher left.
+#: How often the database is polled for what no announcement reports: retries, and the endpoints of a dead dispatcher.
 _LOOK_EVERY_S = 0.5
-#: How many time-outs of an attempt, and a moment, an endpoint is ours. It is due again so long after we died.
+#: The lease of an endpoint, in time-outs of an attempt (plus a moment each). It is due again that long after a crash.
 _LEASE_TIMEOUTS = 2
 _MOMENT_S = 1.0
-#: Which part of that we let pass before we say that we are still at it.
+#: Leases are renewed after this part of their duration.
 _RENEWED_AFTER = 0.25
 _RECORDED_AT_ONCE = 256
 _STOP_WITHIN_S = 12.0
 
 
 class Sender:
-    """Sends everything that is to be told."""
+    """Sends the notifications of all endpoints."""
 
     def __init__(
         self, database: Database, internet: Outgoing, house: Outgoing, bot: Bot | None, *, timeout_s: float
     ) -> None:
-        """`internet` and `house` give up an attempt after `timeout_s`."""
+        """`internet` and `house` abort an attempt after `timeout_s`."""
         self._timeout_s = timeout_s
         self._lease = timedelta(seconds=_LEASE_TIMEOUTS * (timeout_s + _MOMENT_S))
         self._database = database
@@ -67,18 +67,18 @@ class Sender:
         self._woken = asyncio.Event()
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._of_account: Tally[UUID] = Tally()
-        #: Until when each of them is ours, by the clock that nobody sets.
+        #: The end of each endpoint's lease, by the monotonic clock.
         self._ours_until: dict[UUID, float] = {}
         self._bytes = 0
         self._stopping = False
         self._recorder: Batcher[Outcome, Taken | None] = Batcher(self._record, max_batch=_RECORDED_AT_ONCE)
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Look for due endpoints now: there may be new events."""
         self._woken.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send until `stopping` is set; what is under way then is finished, if it does not take long."""
+        """Send until `stopping` is set; attempts under way then have `_STOP_WITHIN_S` to finish."""
         renewing = asyncio.create_task(self._renew_now_and_then())
         leaving = asyncio.create_task(self._leave(stopping))
         try:
@@ -109,7 +109,7 @@ class Sender:
         self._woken.set()
 
     async def _take(self) -> int:
-        """Take what is due, and begin with it; returns how many endpoints."""
+        """Lease endpoints that are due and start a task for each; returns their number."""
         free = min(_TAKEN_AT_ONCE, _MOST_AT_ONCE - len(self._tasks))
         if free <= 0 or self._bytes > _MOST_BYTES:
             return 0
@@ -129,7 +129,7 @@ class Sender:
 
     async def _load(self, taken: Sequence[Taken]) -> list[Work]:
         async with self._database.snapshot() as connection:
-            # One that is kept may be one of many: together they have no more in memory than what is taken at once.
+            # An endpoint that keeps its task is loaded alone, but shares the memory with all other tasks.
             share = max(1, _TURNS // max(len(taken), len(self._tasks)))
             found = await outbox.news(connection, taken, most=min(_LONGEST_TURN, share))
             wanted: dict[tuple[UUID, int], Event] = {}
@@ -152,7 +152,7 @@ class Sender:
         return work
 
     async def _serve(self, work: Work) -> None:
-        """One turn after the other, for as long as there is more and others do without this task."""
+        """Run turns until no event is left or another endpoint needs the place."""
         endpoint = work.endpoint
         try:
             kept = await self._turn(work)
@@ -160,7 +160,7 @@ class Sender:
                 (work,) = await self._load([kept])
                 kept = await self._turn(work)
         except ForetellError as error:
-            # It is due again when our time is up, and sent once more, with the same ids.
+            # The endpoint is due again when its lease ends; the same events are then sent again, with the same ids.
             log.warning("deliveries_not_recorded", endpoint_id=endpoint.id, reason=error.message)
         except Exception:
             log.exception("delivery_failed", endpoint_id=endpoint.id)
@@ -172,7 +172,7 @@ class Sender:
             self._woken.set()
 
     async def _turn(self, work: Work) -> Taken | None:
-        """Send, and write down how far we got. The endpoint as it is now, if there is more and we are to go on."""
+        """Send and record one turn. Returns the updated endpoint if this task is to go on with it."""
         endpoint = work.endpoint
         size = sum(len(message.body) for message in (*work.again, *(each for _, each in work.following if each)))
         self._bytes += size
@@ -184,7 +184,7 @@ class Sender:
             self._bytes -= size
 
     def _may_keep(self, endpoint: Taken) -> bool:
-        """Whether nobody waits for the place of this endpoint, and what comes next has room and time."""
+        """Whether the endpoint keeps its task: no limit is reached, and its lease is long enough for an attempt."""
         return (
             self._may_begin(endpoint.id)
             and self._of_account[endpoint.user_id] < _MOST_OF_ACCOUNT
@@ -193,7 +193,7 @@ class Sender:
         )
 
     def _may_begin(self, endpoint_id: UUID) -> bool:
-        """Whether an attempt that takes as long as it may ends while the endpoint is ours: nobody else sends then."""
+        """Whether the longest possible attempt ends before the lease: another dispatcher may send after it."""
         left_s = self._ours_until[endpoint_id] - time.monotonic()
         return not self._stopping and left_s > self._timeout_s + _MOMENT_S
 
@@ -246,6 +246,6 @@ def _in_turn(
         for event in following
     ]
     if not turn and endpoint.cursor < endpoint.last_event:
-        # What there was for it is no longer kept.
+        # All events after the cursor have been deleted.
         return [(endpoint.last_event, None)]
     return turn
