@@ -1,4 +1,4 @@
-"""The FastAPI part of the app: every route but `POST /predictions/predict`, and what stands around all of them."""
+"""The FastAPI part of the app: all routes except `POST /predictions/predict`, and the middleware of all routes."""
 
 from collections.abc import Iterable
 
@@ -52,7 +52,7 @@ Problems are `application/problem+json` (RFC 9457): `code` is stable and for pro
 
 
 def build_api(state: AppState) -> Api:
-    """The routes on FastAPI, `/docs` and `/openapi.json` among them."""
+    """The FastAPI routes, including `/docs` and `/openapi.json`."""
     api = Api(
         title=_TITLE,
         version=foretell.__version__,
@@ -60,14 +60,14 @@ def build_api(state: AppState) -> Api:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        # A redirect would go to whatever host the request names.
+        # A redirect would go to the host that the request names, which may be forged.
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.app_state = state
     packages = {"/admin/models": (state.settings.max_package_bytes, "FORETELL_MAX_PACKAGE_BYTES")}
     api.add_middleware(BodyLimit, max_bytes=state.settings.max_body_bytes, larger=packages)
-    # Around the limit, which is one of what comes out.
+    # Outside the size limit, so that the limit applies to the unpacked body.
     api.add_middleware(Unpacking)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     api.add_middleware(OperatorOnly, state=state)
@@ -84,7 +84,7 @@ def build_api(state: AppState) -> Api:
 
 
 def surround(app: Application, settings: AppSettings, hot: Iterable[HotRoute] = ()) -> RequestLog:
-    """`app` (all of it, the hot route too) with request ids, the log, HTTP metrics and, if there are origins, CORS."""
+    """`app` (with the hot route) with request ids, the request log, HTTP metrics and, if origins are set, CORS."""
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -100,6 +100,6 @@ def surround(app: Application, settings: AppSettings, hot: Iterable[HotRoute] = 
         app,
         plain_paths=[SUBMIT_PATH, "/docs", "/openapi.json"],
         named_parameters=["prediction_id", "webhook_id"],
-        # What comes from another web page needs CORS, which stands around the ASGI app.
+        # Requests from other web pages need the CORS middleware, which direct routes skip.
         hot=() if settings.cors_origins else hot,
     )

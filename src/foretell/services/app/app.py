@@ -1,4 +1,4 @@
-"""How the app is put together: the hot route in front, everything else behind it."""
+"""Assembles the app: the hot route first, then everything else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -49,22 +49,22 @@ from foretell.services.app.waiting import Waiting
 
 log = structlog.get_logger()
 
-#: Submissions that one transaction may accept.
+#: Submissions that one transaction accepts at most.
 _MAX_BATCH = 256
-#: Everybody hears within 5 s, whatever the database does: who waits to be known and for a batch to end, then for their
-#: own, ...
+#: Every request is answered within 5 s, whatever the database does. A submission waits at most this long for
+#: authentication and the batch before it, then for its own statement.
 _STATEMENT_TIMEOUT_S = 2.0
 _INTAKE_PATIENCE_S = 2.0
-#: ... and who waits for a connection and some statements, ...
+#: Other requests wait at most this long for a connection and their statements, ...
 _TRANSACTION_TIMEOUT_S = 3.0
-#: ... whose last commit may take a second more, also where one transaction (who asks?) comes before another.
+#: ... and at most this long in all, with authentication. The last commit may take another second.
 _ALLOWED_S = 3.9
-#: More than this many that wait for the database are more than it can take in time: 503, try again.
+#: The database can't accept more waiting submissions in time; more get 503.
 _MAX_WAITING = 4_000
 
 
 class App:
-    """Leads each request to the hot route, to the operator's routes, or to the API."""
+    """Routes each request to the hot route, to the operational routes (health, metrics), or to the API."""
 
     def __init__(self, hot: Application, operations: Operations, api: Application) -> None:
         self._hot = hot
@@ -83,7 +83,7 @@ class App:
             with deadline.allowed(_ALLOWED_S) as allowance:
 
                 async def send_and_lift(message: Message) -> None:
-                    # Whoever hears the first word has been answered; a stream goes on.
+                    # The request counts as answered once the response begins; a stream may take longer.
                     allowance.lift()
                     await send(message)
 
@@ -97,7 +97,7 @@ class App:
 
 
 def _receiving(receive: Receive, allowance: deadline.Allowance) -> Receive:
-    """Until the body has arrived no time of the allowance passes."""
+    """A `receive` that pauses the time limit until the body has arrived."""
     arrived = False
 
     async def receive_body() -> Message:
@@ -223,7 +223,7 @@ def _operations(
             "broker": partial(health.check, broker),
             "clock": partial(check_clock, database),
         },
-        # Without the broker, submissions are accepted all the same: they wait in the database.
+        # Not the broker: without it, submissions are still accepted and wait in the database.
         needed_to_serve=["database"],
         details=lambda: {
             "models_stamp": registry.followed,
@@ -234,7 +234,7 @@ def _operations(
 
 
 async def _prepare_queues(broker: Broker, registry: Registry) -> None:
-    """Declare the queues before the first task: one published before any worker ever ran must not bounce."""
+    """Declare the queues, so that a task that is published before any worker has run is not returned."""
     names = {queues.RESULTS} | {queues.tasks_queue(package.queue) for package in registry}
     for name in sorted(names | {queues.TASKS}):
         while True:
@@ -246,7 +246,7 @@ async def _prepare_queues(broker: Broker, registry: Registry) -> None:
 
 
 async def _look_after_development_user(settings: AppSettings, database: Database, passwords: Passwords) -> None:
-    """In development, the user `test` exists. Production refuses to start while somebody could log in as it."""
+    """In development, create the user `test`. In production, refuse to start while it can log in."""
     if settings.production:
         if await authentication.has_development_user(database, passwords):
             raise Misconfigured(

@@ -1,4 +1,4 @@
-"""Who calls: an access token, an API key or a session from the headers, to an `Identity`. Knows no web framework."""
+"""Authenticates a caller by access token, API key or session. Independent of the web framework."""
 
 import asyncio
 import time
@@ -24,14 +24,14 @@ from foretell.services.app.page.cookies import SAFE_METHODS, check_not_foreign, 
 
 log = structlog.get_logger()
 
-#: So long may a key that was revoked, or a session that was ended, in another process still work here.
+#: A key revoked or a session ended in another process may work here for this long.
 REMEMBERED_S = 5.0
-#: How often a process asks which accounts were blocked in another one.
+#: How often a process reads which accounts were blocked in another one.
 ENDINGS_EVERY_S = 1.0
-#: Machines' clocks may differ by so much.
+#: Allowed difference between the clocks of machines.
 _CLOCKS_DIFFER_S = 120.0
 _RECORD_USES_EVERY_S = 60.0
-#: How those begin which the database knows.
+#: Prefixes of the credentials that are looked up in the database.
 _LOOKED_UP = (api_keys.PREFIX, sessions.PREFIX)
 
 
@@ -62,18 +62,18 @@ def token_of(headers: Sequence[tuple[bytes, bytes]], method: str = "GET") -> str
 
 
 def _not_a_session(token: str) -> str:
-    # The secret of a session counts as a cookie only, which needs the other secret beside it.
+    # A session's secret is valid only as a cookie, because a cookie also needs the CSRF token.
     if token.startswith(sessions.PREFIX):
         raise InvalidToken
     return token
 
 
 class Authenticator:
-    """Identifies callers, remembering keys and sessions for `remembered_s`, the `max_remembered` last used ones.
+    """Identifies callers. Caches the `max_remembered` last used keys and sessions for `remembered_s`.
 
-    Access tokens never need the database, but for those of Telegram chats: with a chat's link its tokens end at once.
-    Which accounts were blocked or have ended their log-ins it is told (`end`, see `endings.follow_endings`).
-    `uses` gathers which keys and sessions were used (see `record_uses`).
+    Access tokens need no database, except those of Telegram chats, which end as soon as the chat is unlinked.
+    `follow_endings` reports accounts that were blocked or ended their log-ins (`end`). `key_uses` and `session_uses`
+    collect what was used (see `record_uses`).
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Authenticator:
         self._remembered: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Identity]] = {}
         self._revocations = 0
-        #: By account: whether it is active, and since when its access tokens count, in seconds since 1970.
+        #: By account: whether it is active, and the earliest issue time of valid access tokens, in seconds since 1970.
         self._ended: dict[UUID, tuple[bool, float]] = {}
 
     def identify_cached(self, token: str) -> Identity | None:
-        """Who `token` proves to be, at once; None if only `identify` can tell. Raises `InvalidToken`."""
+        """The identity of `token` from memory; None if `identify` is needed. Raises `InvalidToken`."""
         if not token.startswith(_LOOKED_UP):
             identity = self._access_tokens.verify(token)
             if self._ended:
@@ -114,7 +114,7 @@ class Authenticator:
         return identity
 
     def check(self, identity: Identity) -> None:
-        """Raises `InvalidToken` when this caller's account was blocked, or its access token ended, meanwhile."""
+        """Raises `InvalidToken` if the account has been blocked or the access token has been ended since."""
         ended = self._ended.get(identity.user_id)
         if ended is None:
             return
@@ -123,32 +123,32 @@ class Authenticator:
             raise InvalidToken
 
     async def check_still(self, identity: Identity, token: str) -> None:
-        """The same, for a stream that goes on: it ends with the session or the key. Raises `Unavailable`, too."""
+        """The same for a stream, which must also end with its session or key. Also raises `Unavailable`."""
         self.check(identity)
         if token.startswith(_LOOKED_UP):
             await self.identify(token)
 
     async def identify(self, token: str) -> Identity:
-        """Who `token` proves to be. Raises `InvalidToken`, `Unavailable`."""
+        """The identity of `token`. Raises `InvalidToken`, `Unavailable`."""
         identity = self.identify_cached(token)
         if identity is not None:
             return identity
         if not token.startswith(_LOOKED_UP):
             return await self._of_chat(token)
-        # Many requests with one key arrive together: one of them asks for all.
+        # Concurrent requests with the same key share one query.
         asking = self._asking.get(token)
         if asking is None:
             asking = self._asking[token] = asyncio.create_task(self._ask(token))
             asking.add_done_callback(lambda done: self._asked(token, done))
         try:
-            # Shielded, since others wait for the same answer, and have come sooner or later than we.
+            # Shielded, since other requests wait for the same query with their own deadlines.
             async with asyncio.timeout_at(deadline.until()):
                 return await asyncio.shield(asking)
         except TimeoutError:
             raise Unavailable(part="database") from None
 
     async def _of_chat(self, token: str) -> Identity:
-        """Never remembered: whoever unlinks a chat, in whichever process, has the word that it is over."""
+        """Not cached, because unlinking a chat in any process must end its tokens at once."""
         identity = self._access_tokens.verify(token)
         assert identity.chat is not None
         async with self._database.snapshot() as connection:
@@ -157,15 +157,15 @@ class Authenticator:
         return identity
 
     def forget_api_key(self, api_key_id: UUID) -> None:
-        """The key was revoked here: it ends at once. Call it after the commit."""
+        """Remove a revoked key from the cache. Call this after the commit."""
         self._forget(lambda known: known.api_key_id == api_key_id)
 
     def forget_session(self, session_id: UUID) -> None:
-        """The session was ended here: it ends at once. Call it after the commit."""
+        """Remove an ended session from the cache. Call this after the commit."""
         self._forget(lambda known: known.session_id == session_id)
 
     def end(self, ended: Iterable[Ended]) -> None:
-        """What became of accounts. Their keys and sessions are looked up anew. Call it after the commit."""
+        """Apply changes of accounts; their keys and sessions are looked up again. Call this after the commit."""
         changed = set()
         for each in ended:
             found = (each.active, each.tokens_from.timestamp())
@@ -176,7 +176,7 @@ class Authenticator:
             self._forget(lambda known: known.user_id in changed)
 
     def forget_ended(self, before: float) -> None:
-        """Forget what ended before: no access token is as old as that, and everything else is looked up."""
+        """Remove changes from before this time: all access tokens are newer, and other credentials are looked up."""
         for user_id in [each for each, (_, tokens_from) in self._ended.items() if tokens_from < before]:
             del self._ended[user_id]
 
@@ -191,7 +191,7 @@ class Authenticator:
         async with self._database.snapshot() as connection:
             identity = await identify(connection, token)
         self._note_use(identity)
-        # An answer from before a revocation must not outlive it.
+        # A result from before a revocation must not be cached.
         if revocations == self._revocations:
             self._remembered[token] = (identity, self._clock() + self._remembered_s)
             self._remembered.move_to_end(token)
@@ -208,14 +208,14 @@ class Authenticator:
     def _asked(self, token: str, done: "asyncio.Task[Identity]") -> None:
         del self._asking[token]
         if not done.cancelled():
-            # Every caller may have given up meanwhile; that is no reason for a warning.
+            # Retrieve the error, so that asyncio does not warn when no caller waits any more.
             done.exception()
 
 
 async def record_uses(
     authenticator: Authenticator, database: Database, lifetime: Lifetime, stopping: asyncio.Event
 ) -> None:
-    """Write down once a minute which keys and sessions were used, and a last time when `stopping` is set."""
+    """Record the used keys and sessions every minute, and once more when `stopping` is set."""
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), _RECORD_USES_EVERY_S)
@@ -226,16 +226,16 @@ async def record_uses(
                     await api_keys.record_uses(connection, keys)
                     await sessions.record_uses(connection, browsers, lifetime)
             except ForetellError as error:
-                # Nobody is harmed by a time of last use that is a little old.
+                # A time of last use that is slightly old does no harm.
                 log.warning("key_uses_not_recorded", reason=error.message)
         if stopping.is_set():
             return
 
 
 async def follow_endings(authenticator: Authenticator, database: Database, oldest_token_s: float) -> None:
-    """Hear again and again, until cancelled, of accounts that were blocked or ended their log-ins in any process.
+    """Poll, until cancelled, for accounts that any process has blocked or whose log-ins it has ended.
 
-    Access tokens are good for `oldest_token_s` at most.
+    Access tokens are valid for at most `oldest_token_s`.
     """
     while True:
         since = now() - timedelta(seconds=oldest_token_s + _CLOCKS_DIFFER_S)

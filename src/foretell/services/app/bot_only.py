@@ -1,4 +1,4 @@
-"""Keeps the addresses of the bot from everybody else, to whom there is nothing at them."""
+"""Restricts the bot's routes to the bot; all other callers get 404."""
 
 import hashlib
 import hmac
@@ -12,10 +12,10 @@ from foretell.services.app.problems import problem_response
 
 
 class BotOnly:
-    """Answers 404, as at any address where nothing is, unless the bearer token is the bot's secret."""
+    """Answers 404, as for an unknown path, unless the bearer token is the bot's secret."""
 
     def __init__(self, app: Application, *, secret: str, paths: Iterable[str]) -> None:
-        """An empty `secret` is nobody's. What stands below one of `paths` is kept, too."""
+        """Protects `paths` and everything below them. With an empty `secret`, every caller gets 404."""
         self._app = app
         self._expected = _digest(secret.encode()) if secret else None
         self._paths = tuple(paths)
@@ -23,7 +23,7 @@ class BotOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._keeps(scope["path"]) and not self._is_bot(scope):
-            # Before the body is read or the method looked at: neither must tell anybody more.
+            # Before the body and the method are checked, since other errors would reveal that the route exists.
             response = problem_response(NothingHere(), Request(scope))
             await response(scope, receive, send)
             return
@@ -37,7 +37,7 @@ class BotOnly:
             return False
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        # Digests have one length, and comparing them takes one time, whatever was given.
+        # Digests have the same length, so that the time of the comparison reveals nothing.
         return hmac.compare_digest(_digest(token.strip()), self._expected) and scheme.lower() == b"bearer"
 
 

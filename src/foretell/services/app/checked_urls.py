@@ -1,4 +1,4 @@
-"""Look at the addresses that webhooks are given when they are set. Whoever sends looks again, each time."""
+"""Checks the URL of a webhook when it is set. The dispatcher checks it again before each delivery."""
 
 import time
 from collections import OrderedDict
@@ -12,7 +12,7 @@ _MOST_REMEMBERED = 10_000
 
 
 class CheckedUrls:
-    """Checks URLs, and remembers hosts for a moment: the same one may come with every prediction."""
+    """Checks URLs, and caches hosts for a short time, because every prediction may name the same one."""
 
     def __init__(self, addresses: Addresses, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._addresses = addresses
@@ -20,7 +20,7 @@ class CheckedUrls:
         self._good_until: OrderedDict[tuple[bool, str, int], float] = OrderedDict()
 
     async def check(self, url: str, pointer: str) -> None:
-        """Raises `InvalidRequest` for one that can't be used; `pointer` says where it stood."""
+        """Raises `InvalidRequest` for a URL that can't be used; `pointer` is its place in the request."""
         try:
             destination = read_url(url)
             if self._good_until.get(destination.origin, 0.0) > self._clock():

@@ -1,4 +1,4 @@
-"""Where a request comes from, seen through the reverse proxies that we trust."""
+"""The client address of a request, behind trusted reverse proxies."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def client_address(scope: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> str:
-    """The address of the caller.
+    """The address of the client.
 
-    That is who connected to us, unless it is a trusted proxy: then the last address in `X-Forwarded-For` that is not
-    one. What stands before it was written by the caller and proves nothing.
+    It is the address of the peer. If that is a trusted proxy, it is the last address in `X-Forwarded-For` that is not a
+    trusted proxy; the client may have forged the addresses before that one.
     """
     client = scope.get("client")
     address: str = client[0] if client else ""
@@ -37,7 +37,7 @@ def _is_address(text: str) -> bool:
 
 
 def is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether this is the address of a proxy that we trust."""
+    """Whether this is the address of a trusted proxy."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

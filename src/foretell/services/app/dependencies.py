@@ -1,4 +1,4 @@
-"""What routes ask for: the state of the process, and who calls."""
+"""Dependencies of the routes: the state of the process, the caller, and parameter types."""
 
 import re
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from foretell.services.app.authentication import token_of
 from foretell.services.app.page.cookies import COOKIE, SAFE_METHODS
 from foretell.services.app.state import AppState
 
-# These describe for the OpenAPI page what `token_of` reads; by themselves they refuse nobody.
+# These only describe for the OpenAPI page what `token_of` reads; they check nothing.
 _oauth2 = OAuth2PasswordBearer("/token", scheme_name="Password", refreshUrl="/token", auto_error=False)
 _bearer = HTTPBearer(scheme_name="AccessTokenOrApiKey", auto_error=False)
 _api_key = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
@@ -43,7 +43,7 @@ async def _token(
     return token_of(request.scope["headers"], request.method)
 
 
-#: What proves who calls: an access token, an API key, or the secret of a session.
+#: The caller's credentials: an access token, an API key, or the secret of a session.
 Token = Annotated[str, Depends(_token)]
 
 
@@ -54,7 +54,7 @@ async def _caller(request: Request, token: Token, state: State) -> Identity:
     return identity
 
 
-#: What a chat may change for its account. What it could make beside (a key, a webhook, a link) would outlive its link.
+#: What a chat may change for its account. Anything else (a key, a webhook, a link) would remain after it is unlinked.
 _FOR_CHATS = ("/predictions", "/balance")
 
 
@@ -62,31 +62,31 @@ def _is_for_chats(path: str) -> bool:
     return path.startswith(tuple(f"{each}/" for each in _FOR_CHATS)) or path in _FOR_CHATS
 
 
-#: Who calls; anybody else gets 401.
+#: The authenticated caller; without one the answer is 401.
 Caller = Annotated[Identity, Depends(_caller)]
 
 
 def _written_plainly(value: Any) -> Any:
-    # Pydantic reads `1_0`, ` 10` and `10.0`, too: what somebody meant by these we don't know.
+    # Pydantic also accepts `1_0`, ` 10` and `10.0`, whose intended meaning is unclear.
     if isinstance(value, str) and not _plain_number(value):
         raise ValueError("must be a whole number, written with the digits 0 to 9")
     return value
 
 
 _plain_number = re.compile(r"-?[0-9]{1,19}").fullmatch
-#: For every number in a query or a path, behind its bounds: the API's description knows none that stand behind it.
+#: For every number in a query or a path. Put it after the bounds: OpenAPI omits bounds that come after it.
 PlainNumber = BeforeValidator(_written_plainly)
 
 
 def _written_as_date(value: Any) -> Any:
-    # Pydantic takes a number for seconds since 1970: what somebody meant by it we don't know.
+    # Pydantic reads a number as seconds since 1970, which may not be what was meant.
     if isinstance(value, str) and not _begins_with_date(value):
         raise ValueError("must be a date and a time with its offset: 2026-01-31T09:30:00Z")
     return value
 
 
 _begins_with_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]").match
-#: A moment in a query.
+#: A date and time in a query.
 QueryMoment = Annotated[AwareDatetime, BeforeValidator(_written_as_date)]
 
 MAX_LIMIT = 200

@@ -1,6 +1,6 @@
-"""What somebody takes with them: their history as a table, and everything that is kept of them as lines of JSON.
+"""Exports of an account: its history as CSV, and all its data as lines of JSON.
 
-Both are written page by page, each read in a moment of its own, so that nobody's length holds up anybody.
+Both are streamed page by page, each page from its own short transaction, so that a long export blocks nothing.
 """
 
 import csv
@@ -28,7 +28,7 @@ _COLUMNS = (
     *("id", "created_at", "model", "version", "status", "price", "started_at", "finished_at", "waiting_s"),
     *("running_s", "worker_id", "error_code", "error", "input", "features", "output"),
 )
-#: What a spreadsheet takes for a formula; a number that is below zero is none.
+#: Text that a spreadsheet would run as a formula (a negative number is none).
 _is_formula = re.compile(r"[\s]*[=+\-@\t\r|%]").match
 _is_number = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 async def history_pages(
     state: AppState, user_id: UUID, *, status: Status | None = None, model: str | None = None, span: Span = ALL
 ) -> AsyncIterator[Sequence[PredictionView]]:
-    """All predictions of somebody that fit, with what was asked, newest first; ends early when we are told to stop."""
+    """All matching predictions of an account with their inputs, newest first. Raises when the process stops."""
     before_id = None
     while not state.stopping.is_set():
         async with state.database.snapshot() as connection:
@@ -56,12 +56,12 @@ async def history_pages(
         if len(views) < _PAGE:
             return
         before_id = views[-1].id
-    # A file that looks whole and is not would be worse than one that breaks off.
+    # Break the connection, so that the incomplete file does not look complete.
     raise ConnectionAbortedError("the process ends")
 
 
 async def table(pages: AsyncIterator[Sequence[PredictionView]]) -> AsyncIterator[bytes]:
-    """These predictions as CSV (RFC 4180), in UTF-8 with a mark that spreadsheets need, safe to open in one."""
+    """These predictions as CSV (RFC 4180), in UTF-8 with a byte order mark, without formulas for spreadsheets."""
     yield b"\xef\xbb\xbf" + _lines([_COLUMNS])
     async for views in pages:
         yield _lines(_cells(view) for view in views)
@@ -91,7 +91,7 @@ def _text(json: msgspec.Raw | None) -> str | None:
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: an apostrophe before it makes it a text."""
+    """A cell that no spreadsheet runs as a formula: an apostrophe in front makes it a text."""
     return "'" + text if _is_formula(text) and not _is_number(text) else text
 
 
@@ -102,7 +102,7 @@ def _lines(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 async def everything(state: AppState, user_id: UUID) -> AsyncIterator[bytes]:
-    """Everything that is kept of a person, an object a line, with what it is in `record`. No secret is among it."""
+    """All data of an account without secrets, one JSON object a line, with its kind in `record`."""
     async with state.database.snapshot() as connection:
         user = await registration.find_user_by_id(connection, user_id)
         balance = await ledger.balance(connection, user_id)
@@ -124,7 +124,7 @@ async def everything(state: AppState, user_id: UUID) -> AsyncIterator[bytes]:
             movements = await ledger.movements(connection, user_id, limit=_PAGE, before_id=before_id)
         yield b"".join(_line("transaction", asdict(movement)) for movement in movements)
         if len(movements) < _PAGE:
-            # By this line whoever reads it knows that nothing is missing.
+            # The last line shows that the export is complete.
             yield _line("end", {})
             return
         before_id = movements[-1].id

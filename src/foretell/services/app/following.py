@@ -1,6 +1,7 @@
-"""Wake those who follow the events of an account.
+"""Wakes the event streams of accounts that have new events.
 
-A hint from the broker is the fast way. Since hints may be lost, the database is asked every second, too, once for all.
+The broker announces new events quickly. Since announcements may be lost, one query for all streams also polls the
+database every second.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ _LOOK_INTERVAL_S = 1.0
 
 
 class Following:
-    """Who follows the events of which account, in this process."""
+    """The event streams of this process, by account."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,7 +32,7 @@ class Following:
 
     @asynccontextmanager
     async def follow(self, user_id: UUID) -> AsyncIterator[asyncio.Event]:
-        """An `asyncio.Event` that is set when there may be new events. Begin before you look; clear it yourself."""
+        """An `asyncio.Event` that is set when there may be new events. Enter before reading; the caller clears it."""
         written = asyncio.Event()
         self._followed.setdefault(user_id, []).append(written)
         try:
@@ -43,13 +44,13 @@ class Following:
                 self._last.pop(user_id, None)
 
     def wake(self, users: Iterable[UUID]) -> None:
-        """These may have new events."""
+        """Wake the streams of these accounts."""
         for user_id in users:
             for written in self._followed.get(user_id, ()):
                 written.set()
 
     async def listen(self, announced: AsyncIterator[bytes]) -> None:
-        """Wake by the broker's events, for as long as they come."""
+        """Wake streams on announcements from the broker, until those end."""
         async for body in announced:
             if not self._followed:
                 continue
@@ -59,7 +60,7 @@ class Following:
                 log.warning("event_ignored", size_bytes=len(body))
 
     async def look(self) -> None:
-        """Wake by the database, every second, until cancelled."""
+        """Poll the database every second and wake streams, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_INTERVAL_S)
             if not self._followed:

@@ -1,4 +1,4 @@
-"""What the app measures."""
+"""Metrics of the app."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ACCEPTED = Counter(
 
 
 def count_accepted(submissions: Sequence[Submission], outcomes: Sequence[Receipt | ForetellError]) -> None:
-    """Count what became of a batch: once for all that are alike, since batches are large when time is short."""
+    """Count the outcomes of a batch, with one update for each kind of outcome, which costs less for large batches."""
     tally = Tally(
         (submission.model, submission.version)
         for submission, outcome in zip(submissions, outcomes, strict=True)

@@ -1,4 +1,4 @@
-"""The monitoring service, asked for operators with the installation's token, so that their page needs one door only."""
+"""A client of the monitoring service, so that the operators' page needs only the app."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -16,13 +16,13 @@ from foretell.services.app.settings import AppSettings
 
 log = structlog.get_logger()
 
-#: Whoever asks the app hears within 5 s.
+#: The app answers within 5 s.
 _TIMEOUT_S = 3.0
-#: Moving thousands of messages takes its time; whoever asked for it waits.
+#: Moving thousands of messages takes long, and the operator waits for it.
 _MOVING_TIMEOUT_S = 120.0
 _MOST_BYTES = 32 * 1024 * 1024
 _LOOK_FOR_LINES_EVERY_S = 1.0
-#: Lines come from many machines, some seconds late.
+#: Log lines may arrive some seconds late.
 _LATE = timedelta(seconds=15)
 _MOST_LINES = 1000
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -66,21 +66,21 @@ class Monitoring:
         self._http: httpx.AsyncClient | None = None
 
     async def ask(self, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
-        """The JSON that it answers to GET. Raises `MonitoringAway`, `MonitoringNotSet`, `MonitoringRefused`."""
+        """The JSON answer to a GET. Raises `MonitoringAway`, `MonitoringNotSet`, `MonitoringRefused`."""
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
         return await self._send("GET", path, params=given, timeout=_TIMEOUT_S)
 
     async def search_logs(self, parameters: Mapping[str, Any]) -> tuple[bytes, str]:
-        """Lines that fit, and the `Link` to those before them; empty where there are none."""
+        """The matching lines, and the `Link` header that leads to earlier ones (empty without any)."""
         answer = await self._answer("GET", "/reports/logs", params=dict(parameters), timeout=_TIMEOUT_S)
         return answer.content, answer.headers.get("link", "").replace("</reports/logs", "</admin/logs")
 
     async def read(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """The same, read."""
+        """The decoded answer to a GET. Raises the same as `ask`."""
         return msgspec.json.decode(await self.ask(path, parameters))
 
     async def tell(self, method: str, path: str, body: Any = None, **parameters: Any) -> dict[str, Any]:
-        """What it answers to what changes something. Raises `MayBeDone`, too, when that is not known."""
+        """Send a request that changes something. Also raises `MayBeDone` when its outcome is unknown."""
         try:
             answer = await self._send(method, path, params=parameters, json=body, timeout=_MOVING_TIMEOUT_S)
         except MonitoringAway as error:
@@ -97,14 +97,14 @@ class Monitoring:
         if not self._url:
             raise MonitoringNotSet
         if self._http is None:
-            # trust_env: no proxy of the machine stands between the services of one installation.
+            # trust_env: the services of one installation don't use the machine's proxy.
             self._http = httpx.AsyncClient(base_url=self._url, headers=self._headers, trust_env=False)
         try:
             answer = await self._http.request(method, path, **rest)
         except (httpx.TransportError, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise MonitoringAway from error
         if answer.status_code in (401, 403, 421) or answer.status_code >= 500 or len(answer.content) > _MOST_BYTES:
-            # A wrong token is the installation's mistake, and none of whoever asks.
+            # A wrong token is an error of the installation, not of the caller.
             log.warning("monitoring_not_asked", path=path, status=answer.status_code)
             raise MonitoringAway
         if answer.status_code >= 400:
@@ -116,7 +116,7 @@ class Monitoring:
         return answer
 
     async def follow_logs(self, parameters: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
-        """Lines as they come, and an empty list when none came for a moment; a service that is away is waited for."""
+        """New lines at every poll, which may be none. Keeps polling while the service is unavailable."""
         shown: set[bytes] = set()
         began = now()
         first = True
@@ -128,7 +128,7 @@ class Monitoring:
             except (MonitoringAway, MonitoringNotSet):
                 lines = []
             keyed = [(_encode(line), line) for line in lines]
-            # What is there already was shown, or is too old to be.
+            # The first poll only marks the existing lines as shown.
             yield [] if first else [line for key, line in keyed if key not in shown]
             if keyed:
                 shown, first = {key for key, _ in keyed}, False
@@ -142,10 +142,10 @@ class Monitoring:
 
 
 def part(name: str) -> str:
-    """A part of a path, whatever is in it."""
+    """Quote a segment of a path."""
     return quote(name, safe="")
 
 
 def moment(text: datetime | None) -> str | None:
-    """A moment as the monitoring service reads it."""
+    """A time in the format of the monitoring service."""
     return None if text is None else text.astimezone(UTC).isoformat()

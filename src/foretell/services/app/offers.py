@@ -1,4 +1,4 @@
-"""What can be ordered, and its price: looked up for each request, settled anew only when the models have changed."""
+"""The model versions that can be requested, with their prices; recomputed only when the models change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from foretell.kit.randomness import RANDOM
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one model version costs and takes."""
+    """A model version and its price."""
 
     package: ModelPackage
     price_credits: int
@@ -19,7 +19,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Canaries:
-    """Offers of one model, and the upper ends of their parts of the traffic."""
+    """Offers of one model, and their cumulative traffic weights."""
 
     offers: list[Offer]
     bounds: list[float]
@@ -29,10 +29,10 @@ class _Canaries:
 
 
 class Offers:
-    """The offers of a registry. They change in the same moment as the registry, and so as `GET /models`."""
+    """The offers of a registry. They change at the same time as the registry and `GET /models`."""
 
     def __init__(self, registry: LiveRegistry, price_of: Callable[[ModelPackage], int]) -> None:
-        """`price_of` says what one prediction of a package costs, in credits."""
+        """`price_of` returns the price of one prediction of a package, in credits."""
         self._registry = registry
         self._price_of = price_of
         self._offers: dict[tuple[str, str | None], Offer] = {}
@@ -41,7 +41,7 @@ class Offers:
         self._settle()
 
     def get(self, model: str, version: str | None) -> Offer | None:
-        """The offer of a version, or of the model: its default version, unless `traffic.toml` divides the requests."""
+        """The offer of a version. Without one, the default version or a draw by the weights in `traffic.toml`."""
         if self._generation != self._registry.generation:
             self._settle()
         if version is None and model in self._canaries:
@@ -49,7 +49,7 @@ class Offers:
         return self._offers.get((model, version))
 
     def _settle(self) -> None:
-        """Make the offers anew. Those that were handed out are kept by whoever has them."""
+        """Recompute the offers. Requests under way keep the offer that they have."""
         self._generation = self._registry.generation
         offers: dict[tuple[str, str | None], Offer] = {}
         for package in self._registry:
@@ -66,7 +66,7 @@ class Offers:
         self._offers, self._canaries = offers, canaries
 
     def _divide(self, default: Offer, weights: dict[str, float]) -> _Canaries | None:
-        """The versions that share what names none; the price is the default's, whichever is drawn."""
+        """The versions that share requests without a version. All have the price of the default version."""
         name = default.package.name
         offers = [Offer(self._registry.get(name, version), default.price_credits) for version in weights]
         return _Canaries(offers, list(accumulate(weights.values()))) if any(weights.values()) else None

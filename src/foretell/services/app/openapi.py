@@ -1,7 +1,7 @@
-"""The OpenAPI page: FastAPI's document, with what FastAPI does not see.
+"""The OpenAPI document: FastAPI's, with the parts that FastAPI does not know.
 
-That are predictions, which are msgspec structs, `POST /predictions/predict`, which is plain ASGI, the operator's
-routes, and problems, which every route can answer.
+These are predictions (msgspec structs), `POST /predictions/predict` (plain ASGI), the operational routes, and the
+problems that every route can answer.
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ _PROBLEMS = {
     429: ("Too many attempts.", _WAIT),
     503: ("A part that is needed for this is away.", _WAIT),
 }
-#: What callers see with each of them. Where there are several, it is the one that most see first.
+#: The example of each status: the error that callers see most often.
 _EXAMPLES: dict[int, ForetellError] = {
     400: NotAcceptable(reason="Bad Request"),
     401: errors.InvalidToken(),
@@ -59,16 +59,16 @@ _EXAMPLES: dict[int, ForetellError] = {
 
 
 def problem_answers(*wrong: int | ForetellError) -> dict[int | str, dict[str, Any]]:
-    """What a route answers when something is wrong, besides 503, which any can answer.
+    """The problem responses of a route, in addition to 503, which every route can answer.
 
-    Statuses, or an error where the usual example of its status is not what this route says.
+    Give a status, or an error if the usual example of its status does not fit this route.
     """
     found = [_EXAMPLES[each] if isinstance(each, int) else each for each in (*wrong, 503)]
     return {error.status: _problem(error) for error in found}
 
 
 def struct_answer(struct: type[msgspec.Struct], description: str, **more: Any) -> dict[str, Any]:
-    """An answer that is one of the msgspec structs of this document."""
+    """A response with one of the msgspec structs of this document."""
     content = {"application/json": {"schema": {"$ref": _REF.format(struct.__name__)}}}
     return {"description": description, "content": content, **more}
 
@@ -82,7 +82,7 @@ def _problem(error: ForetellError) -> dict[str, Any]:
 
 
 class Api(FastAPI):
-    """FastAPI with the whole of our OpenAPI document."""
+    """FastAPI with our complete OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -118,7 +118,7 @@ def _schemas() -> dict[str, Any]:
 
 
 def _drop_frameworks_422(document: dict[str, Any]) -> None:
-    # Added to every route with a parameter. No route of ours answers so: those that can fail say how by themselves.
+    # FastAPI adds a 422 to every route with a parameter. None of our routes uses it; each declares its own problems.
     for operations in document["paths"].values():
         for operation in operations.values():
             if "application/json" in operation["responses"].get("422", {}).get("content", ()):
@@ -128,7 +128,7 @@ def _drop_frameworks_422(document: dict[str, Any]) -> None:
 
 
 def _tell_of_foreign_requests(document: dict[str, Any]) -> None:
-    # Wherever a cookie is taken, a request that changes something is refused without what belongs to it.
+    # A request that changes something and uses the cookie may be refused without its CSRF token.
     for operations in document["paths"].values():
         for method, operation in operations.items():
             if method != "get" and operation.get("security"):

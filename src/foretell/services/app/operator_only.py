@@ -1,4 +1,4 @@
-"""Keeps `/admin` for operators: to everybody else there is nothing at its addresses."""
+"""Restricts `/admin` to operators; all other accounts get 404."""
 
 from starlette.requests import Request
 
@@ -13,15 +13,15 @@ from foretell.services.app.problems import problem_response
 from foretell.services.app.state import AppState
 
 PREFIX = "/admin"
-#: Where routes find who acts.
+#: The scope key of the acting operator.
 ACTOR = "foretell.actor"
 
 
 class OperatorOnly:
-    """Answers 401 to nobody known, 404 to whoever is no operator, before the body is read or the method looked at.
+    """Answers 401 without valid credentials and 404 without the operator role, before body and method are checked.
 
-    What somebody is, the database is asked each time: an operator who is one no more must not go on. A token that
-    was issued for a chat makes nobody an operator.
+    The role is read from the database for every request, so that a removed operator loses access at once. A token of a
+    chat never has operator rights.
     """
 
     def __init__(self, app: Application, *, state: AppState) -> None:

@@ -1,7 +1,6 @@
-"""Model packages that operators send to the app, which loads no model itself.
+"""Model packages that operators upload to the app, which loads no model itself.
 
-Where a model service is named that takes them, it checks and installs them; else a process of their own on this
-machine does.
+The configured model service checks and installs them. Without one, a separate process on this machine does.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +16,7 @@ from foretell.kit.errors import ForetellError, MayBeDone
 from foretell.services.app.settings import AppSettings
 
 _CONNECT_TIMEOUT_S = 3.0
-#: The check, and what comes before and after it.
+#: The time of the check, with a margin for the upload and the installation.
 _TIMEOUT_S = CHECK_TIMEOUT_S + 30.0
 _CHUNK_BYTES = 256 * 1024
 
@@ -33,7 +32,7 @@ class PackageRefused(ForetellError):
 
 
 class Packages:
-    """Takes packages, one at a time."""
+    """Checks and installs packages, one at a time."""
 
     def __init__(self, settings: AppSettings) -> None:
         self._settings = settings
@@ -41,7 +40,7 @@ class Packages:
 
     @property
     def folder(self) -> Path:
-        """Where operators' packages are."""
+        """The folder of uploaded packages."""
         return operators_folder(self._settings.models_dir, self._settings.data_dir)
 
     async def take(
@@ -52,9 +51,9 @@ class Packages:
         replace: bool,
         arrived: Callable[[], Awaitable[None]],
     ) -> tuple[Archive, Checked]:
-        """Check the package in this ZIP archive, and install it if it is ready and that is asked for.
+        """Check the package in this ZIP archive, and install it if it is ready and `install` is true.
 
-        `arrived` is awaited before anything of it runs. Raises `NoUploads`, `NotAPackage`, `CheckTooLong`,
+        `arrived` is awaited before any of its code runs. Raises `NoUploads`, `NotAPackage`, `CheckTooLong`,
         `CannotCheck`, `PackageRefused`, `MayBeDone`, and what `content` and `arrived` raise.
         """
         async with self._arriving.archive(content) as archive:
@@ -64,11 +63,11 @@ class Packages:
             return archive, await self._arriving.check(archive, self.folder, install=install, replace=replace)
 
     async def _send(self, archive: Archive, *, install: bool, replace: bool) -> Checked:
-        """Have the model service check it."""
+        """Send the package to the model service."""
         token = self._settings.admin_token.get_secret_value()
         timeout = httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
         try:
-            # trust_env: no proxy of the machine stands between the services of one installation.
+            # trust_env: the services of one installation don't use the machine's proxy.
             async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
                 answer = await client.post(
                     f"{self._settings.package_service_url.rstrip('/')}/packages",

@@ -1,4 +1,4 @@
-"""Models, as the API says them."""
+"""Models in the format of the API."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from foretell.services.app.settings import AppSettings
 
 
 def price_of(package: ModelPackage, registry: LiveRegistry, settings: AppSettings) -> int:
-    """What one prediction costs: as operators say (traffic.toml), else as the settings do, else the manifest."""
+    """The price of one prediction: from traffic.toml, else the settings, else the manifest."""
     rule = registry.traffic.get(package.name)
     said = None if rule is None else rule.price_credits
     return settings.price_credits_of(package) if said is None else said

@@ -1,4 +1,4 @@
-"""The framework's errors, and ours, as the problems that every service answers (`kit/problems.py`)."""
+"""Turns the framework's errors and ours into problem responses (`kit/problems.py`)."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -25,7 +25,7 @@ from foretell.kit.unpacking import ACCEPTED, UnknownEncoding
 
 log = structlog.get_logger()
 
-#: RFC 9110: these ask for nothing to be done.
+#: The safe methods of RFC 9110, which change nothing.
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -37,7 +37,7 @@ class NotAcceptable(ForetellError):
 
 
 def problem_response(error: ForetellError, request: Request, headers: Mapping[str, str] | None = None) -> Response:
-    """The same as a response, with `headers` besides."""
+    """The error as a problem response, with additional `headers`."""
     reads_only = request.method in _SAFE_METHODS
     status, own_headers, content = problem_bytes(error, request.url.path, reads_only=reads_only)
     if isinstance(error, UnknownEncoding):
@@ -52,7 +52,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(ForetellError, _explained)
     api.add_exception_handler(RequestValidationError, _not_valid)
     api.add_exception_handler(HTTPException, _from_framework)
-    # Starlette raises it again after this answer, so that whoever stands around can log it.
+    # Starlette raises the error again after this response, so that the outer middleware can log it.
     api.add_exception_handler(Exception, _unforeseen)
 
 
@@ -78,10 +78,10 @@ async def _from_framework(request: Request, error: Exception) -> Response:
     headers = error.headers
     cause = error.__cause__
     if isinstance(cause, ForetellError):
-        # FastAPI wraps what comes up while it reads a body; what we raised there ourselves counts.
+        # FastAPI wraps errors raised while it reads a body; use our own error.
         explained = cause
     elif error.status_code in (404, 405) and (methods := _methods(request)):
-        # The framework names the methods of one route; others may stand at the same address, or in front of it.
+        # The framework names the methods of one route only; other routes may have the same path.
         explained, headers = (
             MethodNotAllowed(method=_asked_method(request)),
             {"Allow": ", ".join(methods)},
@@ -108,14 +108,14 @@ def _asked_method(request: Request) -> str:
 
 
 def _methods(request: Request) -> list[str]:
-    """Every method that the address takes, as the OpenAPI page has it; none for an address that is not there."""
+    """Every method of the path, according to the OpenAPI document; none for an unknown path."""
     template = getattr(request.scope.get("route"), "path_format", request.url.path)
     methods = [method.upper() for method in request.app.openapi()["paths"].get(template, ())]
     return [*methods, "HEAD"] if "GET" in methods else methods
 
 
 def _required(request: Request) -> list[str]:
-    """The fields that the body of the route must have."""
+    """The required fields of the route's body."""
     field = getattr(request.scope.get("route"), "body_field", None)
     kind = getattr(getattr(field, "field_info", None), "annotation", None)
     fields = getattr(kind, "model_fields", {})
@@ -123,13 +123,13 @@ def _required(request: Request) -> list[str]:
 
 
 def _explain(errors: Sequence[Mapping[str, Any]], body: Any, required: Sequence[str]) -> ForetellError:
-    """FastAPI's validation errors without the values: those may be passwords.
+    """FastAPI's validation errors without the values, which may be passwords.
 
-    Without any body, every field that is `required` is missing.
+    Without a body, every `required` field is reported as missing.
     """
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedBody()
-    # That a field may be null, too, is no help to whoever sent something else.
+    # "May be null" does not help a client that sent another value.
     helpful = [error for error in errors if error["type"] != "none_required"] or errors
     return InvalidRequest(
         [_field_problem(each, body) for error in helpful for each in _by_field(error, required)],
@@ -153,7 +153,7 @@ def _field_problem(error: Mapping[str, Any], body: Any) -> dict[str, str]:
 
 
 def _within(body: Any, path: Sequence[str | int]) -> Sequence[str | int]:
-    """The path as far as the body goes: below a field of several types, Pydantic names the type that was tried."""
+    """The part of the path that exists in the body: Pydantic appends the types it tried for a union."""
     for depth, step in enumerate(path):
         try:
             body = body[step]

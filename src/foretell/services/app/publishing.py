@@ -1,7 +1,7 @@
-"""Send accepted predictions to the workers, in envelopes of whatever waits.
+"""Publishes accepted predictions to the workers, in envelopes of all that are waiting.
 
-Nothing here is needed for correctness: what is not published or not marked is found by the dispatcher's sweep. So a
-broker that is away makes predictions late, and never makes a submission fail.
+This is not needed for correctness: the dispatcher's sweep finds predictions that are not published or not marked. So
+while the broker is unavailable, predictions are late, but submissions succeed.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from foretell.kit.tracing import Span
 
 log = structlog.get_logger()
 
-#: Tasks taken in one go; they leave in envelopes of up to `MAX_ENVELOPE_TASKS`.
+#: Tasks of one batch, published in envelopes of up to `MAX_ENVELOPE_TASKS`.
 _MAX_BATCH = 512
-#: Beyond this many the sweep does it, from the database and not from memory.
+#: The dispatcher's sweep publishes what exceeds this, from the database.
 _MAX_WAITING = 20_000
-#: A mark may come late: a prediction that is settled by then needs none, which is nearly all of them.
+#: Predictions are marked as published this late, because most are settled by then and need no mark.
 _MARK_AFTER_S = 0.5
 
 
 class Publishing:
-    """The app's publisher: one batch of envelopes under way at a time."""
+    """The app's publisher. It publishes one batch of envelopes at a time."""
 
     def __init__(self, broker: Broker, store: Store, *, close_within_s: float = 5.0) -> None:
-        """With a broker that is away, thousands that wait would hold up `close` for minutes, a deadline each batch."""
+        """`close` gives up after `close_within_s`, since each batch may wait for a deadline of the broker."""
         self._broker = broker
         self._store = store
         self._close_within_s = close_within_s
@@ -46,13 +46,13 @@ class Publishing:
             max_waiting=_MAX_WAITING,
             observe_size=metrics.BATCH_ITEMS.labels("publish").observe,
         )
-        #: Of those that wait, the ones that are part of a trace.
+        #: Open spans of the waiting predictions that are traced.
         self._spans: dict[UUID, Span] = {}
         self._to_mark: deque[tuple[datetime, list[UUID]]] = deque()
         self._marking: asyncio.Task[None] | None = None
 
     def publish_soon(self, submission: Submission) -> None:
-        """Send this accepted prediction on its way. Never raises, never waits."""
+        """Enqueue an accepted prediction. Never raises or waits."""
         try:
             self._batcher.enqueue(submission)
         except Overloaded:
@@ -65,7 +65,7 @@ class Publishing:
             self._spans[submission.id] = tracing.begin(spans.publish(queue), "producer", trace, about)
 
     async def close(self) -> None:
-        """Send what waits and mark what was sent, as far as a broker or database that is away allows it."""
+        """Publish what is waiting and mark what was published, as far as broker and database are available."""
         try:
             async with asyncio.timeout(self._close_within_s):
                 await self._batcher.drain()
@@ -113,7 +113,7 @@ class Publishing:
             try:
                 await self._store.mark_published(ids, published_at)
             except ForetellError as error:
-                # Unmarked, they are published once more, which is harmless.
+                # Without a mark they are published again, which is harmless.
                 log.warning("marking_failed", predictions=len(ids), reason=error.message)
 
 

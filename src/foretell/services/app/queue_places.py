@@ -1,7 +1,7 @@
-"""Where in the queue a prediction stands and how long that will take: about, and cheap however many ask.
+"""Estimates a prediction's place in the queue and its waiting time, at a cost that does not grow with the requests.
 
-The queue is looked at at most every two seconds, and only when somebody asks. How fast it moves is how far its oldest
-prediction has come between two looks.
+The queue is read at most every two seconds, and only on request. Its pace is the number of places that its oldest
+prediction has advanced between two reads.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from foretell.kit.database import Database
 from foretell.kit.errors import Unavailable
 
 _LOOK_EVERY_S = 2.0
-#: Two looks that lie further apart say nothing of how fast the queue moves now.
+#: Two reads further apart than this give no current pace.
 _FORGOTTEN_AFTER_S = 60.0
-#: How much of the last look's pace counts, the rest is that of those before.
+#: The weight of the newest pace in the moving average.
 _NEWEST_COUNTS = 0.3
 
 
@@ -30,7 +30,7 @@ class _Look:
     places: list[int]
 
     def ahead_of(self, prediction_id: UUID) -> int:
-        """How many stand before it."""
+        """The number of predictions before this one."""
         index = bisect_left(self.ids, prediction_id)
         if index < len(self.ids):
             return self.places[index] - 1
@@ -38,7 +38,7 @@ class _Look:
 
 
 class QueuePlaces:
-    """Knows the queue of this installation, as it was up to two seconds ago."""
+    """The queue of this installation, at most two seconds old."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -48,10 +48,10 @@ class QueuePlaces:
         self._looking: asyncio.Task[None] | None = None
 
     async def place_of(self, prediction_id: UUID) -> QueuePlace | None:
-        """Where this queued prediction stands; None when nobody can say."""
+        """The place of this queued prediction; None when it is unknown."""
         look = self._looked
         if look is None or self._clock() - look.at >= _LOOK_EVERY_S:
-            # One looks for all who ask meanwhile, and is never cancelled half-way.
+            # One query answers all concurrent callers, so the end of one caller must not cancel it.
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look())
             await asyncio.shield(self._looking)
@@ -67,14 +67,14 @@ class QueuePlaces:
             async with self._database.snapshot() as connection:
                 found = await figures.queue_places(connection)
         except Unavailable:
-            # Nobody needs it: the prediction itself is what was asked for.
+            # The place is optional; the prediction is answered without it.
             return
         before, at = self._looked, self._clock()
         self._looked = look = _Look(at, [each for each, _ in found], [place for _, place in found])
         if before is None or at - before.at > _FORGOTTEN_AFTER_S:
             self._per_s = None
         elif before.ids:
-            # A queue that is empty now has moved at least as far as it was long.
+            # A queue that is empty now has advanced by at least its former length.
             moved = before.ahead_of(look.ids[0]) if look.ids else before.places[-1]
             pace = moved / max(at - before.at, 0.001)
             self._per_s = pace if not self._per_s else _NEWEST_COUNTS * pace + (1 - _NEWEST_COUNTS) * self._per_s

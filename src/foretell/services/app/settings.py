@@ -20,12 +20,12 @@ _SHORTEST_SECRET = 32
 
 
 def _split(value: Any) -> Any:
-    """`a, b` from the environment as a list; a list as it is."""
+    """Split `a, b` from the environment; leave a list unchanged."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _split_pairs(value: Any) -> Any:
-    """`sentiment=2, flight-delay=1` from the environment as a mapping."""
+    """Parse `sentiment=2, flight-delay=1` from the environment into a mapping."""
     if not isinstance(value, str):
         return value
     pairs = {}
@@ -42,45 +42,45 @@ def _without_at(value: Any) -> Any:
 
 
 class AppSettings(OutgoingSettings, UploadSettings):
-    """What the app knows. Lists are written with commas: `FORETELL_PRICES=sentiment=2,flight-delay=1`."""
+    """Settings of the app. Lists are separated by commas: `FORETELL_PRICES=sentiment=2,flight-delay=1`."""
 
     port: int = Field(default=8000, ge=0, le=65535)
-    #: Signs access tokens. All app processes of an installation need the same.
+    #: Signs access tokens. All app processes of an installation need the same one.
     secret_key: SecretStr = SecretStr("")
     registration_open: bool = True
-    #: How many accounts one address may ask for in a day; 0: as many as it likes.
+    #: Accounts that one client address may create in a day; 0: no limit.
     signups_per_address: int = Field(default=100, ge=0)
-    #: How many accounts all chats of Telegram together may ask for in a day; 0: as many as they like.
+    #: Accounts that all Telegram chats together may create in a day; 0: no limit.
     telegram_signups: int = Field(default=1000, ge=0)
-    #: How many tests and redeliveries one account may ask for in a minute; 0: as many as it likes.
+    #: Webhook tests and redeliveries that one account may request in a minute; 0: no limit.
     webhook_sends_per_minute: int = Field(default=30, ge=0)
-    #: How many exports one account may ask for in a minute; 0: as many as it likes.
+    #: Exports that one account may request in a minute; 0: no limit.
     exports_per_minute: int = Field(default=10, ge=0)
-    #: What a new user gets.
+    #: Credits of a new account.
     signup_credits: int = Field(default=100, ge=0, le=1_000_000_000)
     #: Prices in credits by model, in place of those in the models' manifests.
     prices: Annotated[dict[str, Annotated[int, Field(ge=0, le=1_000_000)]], NoDecode, BeforeValidator(_split_pairs)] = (
         Field(default_factory=dict)
     )
-    #: By it the bot proves that it is this installation's own (see contracts/bot_secret.py).
+    #: Authenticates the bot of this installation (see contracts/bot_secret.py).
     bot_secret: SecretStr = SecretStr("")
-    #: Whether there is a bot, as far as this process knows.
+    #: Whether this installation has a bot, according to this process's environment.
     bot_is_on: Annotated[bool, BeforeValidator(bool)] = Field(default=False, validation_alias="TELEGRAM_TOKEN")
-    #: What the bot is called, in place of what it says itself.
+    #: The bot's name, which overrides the one that the bot reports.
     telegram_bot_name: Annotated[str, BeforeValidator(_without_at)] = Field(default="", pattern=r"^[A-Za-z0-9_]{0,64}$")
     access_token_lifetime_s: int = Field(default=900, ge=1, le=86_400)
     refresh_token_lifetime_s: int = Field(default=30 * 86_400, ge=1, le=366 * 86_400)
-    #: How long a session of a browser lasts without use, and in any case.
+    #: How long a browser session lasts without use, and at most.
     session_idle_s: int = Field(default=14 * 86_400, ge=60, le=366 * 86_400)
     session_lifetime_s: int = Field(default=90 * 86_400, ge=60, le=366 * 86_400)
-    #: A model service that checks and installs the packages that operators send, where this process can't.
+    #: The model service that checks and installs packages that operators upload; empty: this process does it.
     package_service_url: str = Field(default="", pattern=r"^(https?://.+)?$")
-    #: What that model service wants to see.
+    #: The token for that model service.
     admin_token: SecretStr = SecretStr("")
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
-    #: A prediction that nobody took within this time fails with `expired`, and its credits come back.
+    #: A prediction that has not ended after this time fails with `expired`, and its credits are released.
     prediction_expires_s: float = Field(default=3600.0, gt=0)
-    #: Addresses or networks of the reverse proxies whose X-Forwarded-For is believed.
+    #: Addresses or networks of the reverse proxies whose X-Forwarded-For is trusted.
     trusted_proxies: Annotated[
         tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode, BeforeValidator(_split)
     ] = ()
@@ -113,14 +113,14 @@ class AppSettings(OutgoingSettings, UploadSettings):
         return Lifetime(self.session_idle_s, self.session_lifetime_s)
 
     def price_credits_of(self, package: ModelPackage) -> int:
-        """What one prediction of this model costs: the operator's price, else the manifest's."""
+        """The price of one prediction: the one in `prices`, else the manifest's."""
         return self.prices.get(package.name, package.price_credits)
 
 
 def signing_secret(settings: AppSettings) -> str:
-    """The secret that signs tokens: the one that was set, else one made once and kept in `data_dir/secret_key`.
+    """The secret that signs tokens: the configured one, else the one in `data_dir/secret_key`, which is created.
 
-    Several processes that start together agree on one. Raises `Misconfigured`.
+    Processes that start at the same time use the same one. Raises `Misconfigured`.
     """
     given = settings.secret_key.get_secret_value()
     if given:
@@ -141,7 +141,7 @@ def signing_secret(settings: AppSettings) -> str:
 
 
 def _place_new_secret(file: Path) -> None:
-    # A link appears whole or not at all, and fails when another process was first; then theirs counts.
+    # `link` is atomic, and fails if another process was first; then the other secret is used.
     draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

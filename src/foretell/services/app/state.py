@@ -1,4 +1,4 @@
-"""What the routes of one app process share, put together once and handed in."""
+"""The objects that the routes of one app process share."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from foretell.services.app.waiting import Waiting
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """One app process. Routes get it as a dependency (`dependencies.State`)."""
+    """The state of one app process. Routes get it as a dependency (`dependencies.State`)."""
 
     settings: AppSettings
     database: Database
@@ -30,18 +30,18 @@ class AppState:
     access_tokens: AccessTokens
     throttle: LoginThrottle
     signups: SignupThrottle
-    #: The same for those who sign up in Telegram, all together.
+    #: The same for all sign-ups in Telegram together.
     telegram_signups: SignupThrottle
-    #: What an account asks to be sent to its webhooks out of turn.
+    #: Limits the webhook tests and redeliveries of an account.
     webhook_sends: AccountThrottle
-    #: How often an account may take with it what is kept of it.
+    #: Limits the exports of an account.
     exports: AccountThrottle
     authenticator: Authenticator
     session_lifetime: Lifetime
     waiting: Waiting
     following: Following
     checked_urls: CheckedUrls
-    #: Set when the process is to end: streams must end then.
+    #: Set when the process is to stop; streams then end.
     queue_places: QueuePlaces
     monitoring: Monitoring
     packages: Packages

@@ -1,8 +1,7 @@
 """`POST /predictions/predict`: the hot route, as plain ASGI.
 
-A FastAPI route with pydantic models would halve the speed of the whole path, so this one parses with msgspec and
-answers by itself, past ASGI where it can (`kit/direct.py`). What it refuses, it refuses with the same problems as every
-other route.
+A FastAPI route with pydantic models would halve the throughput of the whole path. So this route parses with msgspec and
+answers without ASGI where it can (`kit/direct.py`). Its errors are the same problems as those of every other route.
 """
 
 import asyncio
@@ -42,13 +41,13 @@ from foretell.services.app.waiting import Waiting
 
 PATH = "/predictions/predict"
 
-#: The longest that `Prefer: wait` waits, whatever it asks for.
+#: The longest time that `Prefer: wait` waits.
 _LONGEST_WAIT_S = 60.0
 _LONGEST_KEY = 255
 
 
 class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the end of this prediction is to be told."""
+    """The receiver of the event of this prediction's end."""
 
     webhook: str
 
@@ -57,7 +56,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of the request."""
 
     model: str
-    #: An empty one is a mistake (a variable that was never set), not a wish for the default version.
+    #: An empty one is refused: it is more likely a variable that was not set than a request for the default version.
     version: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -72,14 +71,14 @@ _encode_answer = msgspec.json.Encoder().encode
 
 
 class Reply(NamedTuple):
-    """Status, body and headers of an answer."""
+    """Status, body and headers of a response."""
 
     status: int
     answer: Prediction
     headers: list[tuple[bytes, bytes]]
 
     def ended(self, finished: Finished | None) -> "Reply":
-        """This reply with the end of its prediction, if that came in time."""
+        """This reply with the end of its prediction, if it ended in time."""
         if finished is None:
             return self
         answer = msgspec.structs.replace(
@@ -104,7 +103,7 @@ class UnknownModel(ForetellError):
 
 
 class Submit:
-    """The route. Holds no state of its own beside what it was given."""
+    """The route. It has no state except its collaborators."""
 
     def __init__(
         self,
@@ -122,10 +121,9 @@ class Submit:
         expires_after_s: float,
         checked_urls: CheckedUrls,
     ) -> None:
-        """What the route asks and hands on to.
+        """Authentication and the wait for the intake may take `patience_s` together.
 
-        To look up who asks and to wait for the intake may take `patience_s` together; after `allowed_s` nothing more is
-        looked up. `expires_after_s` is how long a prediction may wait.
+        After `allowed_s` nothing more is read from the database. A prediction expires after `expires_after_s`.
         """
         self._checked_urls = checked_urls
         self._offers = offers
@@ -142,7 +140,7 @@ class Submit:
 
     @property
     def route(self) -> HotRoute:
-        """The route, which explains what it refuses."""
+        """The hot route; errors become problem responses."""
 
         async def answer(request: Request) -> Answer:
             return await answered(self._answer, request, PATH)
@@ -159,14 +157,14 @@ class Submit:
         submission = self._check(identity, body, _idempotency_key(headers))
         if submission.webhook is not None:
             if identity.chat is not None:
-                # The address would be told, and keep its secret, after the chat was unlinked.
+                # The webhook would get events, and keep its secret, after the chat is unlinked.
                 raise ChatMayNot
             await self._checked_urls.check(submission.webhook, pointer("notify", "webhook"))
-        # Since when the database has kept us waiting, first for one thing and then for another; not for the body.
+        # The start of the wait for the database: authentication counts, the time to receive the body does not.
         since = asyncio.get_running_loop().time() - looked_up_s
         wait_s = _wait_s(headers.get(b"prefer"))
         if wait_s:
-            # Not held here either while we wait.
+            # Free the body during the wait.
             del body
             reply = await self._submit_and_wait(submission, since, wait_s, request.let_go)
         else:
@@ -175,14 +173,14 @@ class Submit:
         return bytes_answer(_encode_answer(reply.answer), JSON, reply.status, reply.headers)
 
     async def _look_up(self, token: str) -> tuple[Identity, float]:
-        """Who `token` proves to be, and how many seconds that took."""
+        """The identity of `token`, and how many seconds the lookup took."""
         began = asyncio.get_running_loop().time()
         with deadline.allowed(self._patience_s):
             identity = await self._authenticator.identify(token)
         return identity, asyncio.get_running_loop().time() - began
 
     def _check(self, identity: Identity, body: Body, key: str | None) -> Submission:
-        """The submission that the body asks for. Raises what is wrong with it, naming the field."""
+        """The submission of this body. Raises errors that name the field."""
         try:
             order = _decode_order(body)
         except msgspec.ValidationError as error:
@@ -190,7 +188,7 @@ class Submit:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise MalformedBody from None
         stage: Stage
-        # null is how some clients write what they leave out.
+        # Some clients send null for an absent field.
         if isinstance(order.features, msgspec.Raw) and (order.input is msgspec.UNSET or order.input == _NULL):
             stage, raw = "features", order.features
         elif isinstance(order.input, msgspec.Raw) and (order.features is msgspec.UNSET or order.features == _NULL):
@@ -214,7 +212,7 @@ class Submit:
         webhook = None if order.notify is None else order.notify.webhook
         request_hash = None
         if key is not None:
-            # The same value in other words (white space, order of fields) is the same request.
+            # Hash the value as re-encoded: a request that differs only in white space or field order is the same.
             words = [package.name.encode(), (order.version or "").encode(), stage.encode(), _encode(value)]
             if webhook is not None:
                 words.append(webhook.encode())
@@ -263,7 +261,7 @@ class Submit:
     async def _submit_and_wait(
         self, submission: Submission, since: float, wait_s: float, accepted: Callable[[], None]
     ) -> Reply:
-        # We watch before we submit, and so the event of its end can't be missed.
+        # Watch before submitting, so that the event of the end can't be missed.
         async with self._waiting.watch(submission.id) as ended:
             reply = await self._submit(submission, since)
             accepted()
@@ -275,21 +273,21 @@ class Submit:
             return reply if reply.answer.finished_at else reply.ended(await self._wait(ended, wait_s))
 
     async def _repeat(self, user_id: UUID, prediction_id: UUID, since: float) -> Reply:
-        """The prediction that was made when the key came first: what a retry after a lost answer asks for."""
+        """The prediction of an earlier request with the same idempotency key."""
         left_s = since + self._allowed_s - asyncio.get_running_loop().time()
         try:
             with deadline.allowed(left_s):
                 async with self._database.snapshot() as connection:
                     view = await history.find(connection, user_id, prediction_id)
         except Unavailable as error:
-            # Nothing was done now, but what was asked for was done before.
+            # This request did nothing, but an earlier one may have succeeded.
             raise MayBeDone(part="database") from error
         answer = prediction_of(view)
         replayed = (b"idempotency-replayed", b"true")
         return Reply(200 if view.finished_at else 202, answer, [_location(view.id), replayed])
 
     async def _wait(self, ended: "asyncio.Future[Finished]", wait_s: float) -> Finished | None:
-        """The end, unless time is up or we are told to stop; then the caller gets the 202 and asks again later."""
+        """The end of the prediction; None after `wait_s` or when the process stops, and the client then gets 202."""
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((ended, stop), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -314,12 +312,12 @@ def _location(prediction_id: UUID) -> tuple[bytes, bytes]:
     return (b"location", b"/predictions/%s" % str(prediction_id).encode())
 
 
-#: The escape of NUL, not the six characters of it behind a backslash that is escaped itself.
+#: The escape of NUL, unless its backslash is itself escaped.
 _find_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 
 
 def _says_nul(payload: bytes) -> bool:
-    # The regular expression takes longer than the look for what is nearly never there.
+    # The substring search is faster than the regular expression, and nearly always enough.
     return b"\\u0000" in payload and _find_nul(payload) is not None
 
 
@@ -344,7 +342,7 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def _wait_s(prefer: bytes | None) -> float:
-    """The seconds of `Prefer: wait=N` (RFC 7240); 0 without one, or with one that can't be read."""
+    """The seconds of `Prefer: wait=N` (RFC 7240); 0 if it is absent or invalid."""
     if prefer is None:
         return 0.0
     for preference in prefer.decode("latin-1").lower().split(","):

@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of `POST /predictions/predict`, which plain ASGI serves (see `submit`)."""
+"""The OpenAPI description of `POST /predictions/predict`, which is plain ASGI (see `submit`)."""
 
 from typing import Any
 
@@ -82,7 +82,7 @@ SUBMIT_OPERATION: dict[str, Any] = {
         {
             "name": "traceparent",
             "in": "header",
-            # An example would be sent by everybody who tries this on the page, and all of them be one trace.
+            # No example: everyone who tries the route on the page would send it, all in the same trace.
             "description": "The trace that this is part of (W3C Trace Context): `00-TRACE-SPAN-01`, in hexadecimal.",
             "schema": {"type": "string"},
         },

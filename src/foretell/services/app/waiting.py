@@ -1,7 +1,7 @@
-"""Wake those who wait for the end of a prediction.
+"""Wakes the requests that wait for the end of a prediction.
 
-The event from the broker is the fast way. Since events may be lost, the database is asked now and then too, once for
-all who wait.
+The broker's event arrives quickly. Since events may be lost, one query for all waiting requests also polls the
+database.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from foretell.kit.errors import Unavailable
 
 log = structlog.get_logger()
 
-#: How often the database is asked for endings whose event did not come.
+#: How often the database is polled for endings whose event was lost.
 _LOOK_INTERVAL_S = 1.0
 
 Ended = asyncio.Future[Finished]
 
 
 class Waiting:
-    """Who waits for which prediction, in this process."""
+    """The waiting requests of this process, by prediction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,7 +35,7 @@ class Waiting:
 
     @asynccontextmanager
     async def watch(self, prediction_id: UUID) -> AsyncIterator[Ended]:
-        """A future that gets the end of this prediction, if it ends from now on. Begin before you look or submit."""
+        """A future for the end of this prediction, if it ends from now on. Enter before reading or submitting it."""
         ended: Ended = asyncio.get_running_loop().create_future()
         self._watched.setdefault(prediction_id, []).append(ended)
         try:
@@ -49,7 +49,7 @@ class Waiting:
                 self._watched.pop(prediction_id, None)
 
     async def listen(self, events: AsyncIterator[bytes]) -> None:
-        """Wake by the broker's events, for as long as they come."""
+        """Wake requests on the broker's events, until those end."""
         async for body in events:
             if not self._watched:
                 continue
@@ -59,7 +59,7 @@ class Waiting:
                 log.warning("event_ignored", size_bytes=len(body))
 
     async def look(self) -> None:
-        """Wake by the database, every second, until cancelled."""
+        """Poll the database every second and wake requests, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_INTERVAL_S)
             if not self._watched:
@@ -68,12 +68,12 @@ class Waiting:
                 async with self._database.snapshot() as connection:
                     views = await history.find_many(connection, list(self._watched))
             except Unavailable:
-                # Whoever waits goes on waiting until their own time is up.
+                # The requests keep waiting until their own time-outs.
                 continue
             self.wake(finished_of(view) for view in views if view.finished_at is not None)
 
     def wake(self, finished: Iterable[Finished]) -> None:
-        """Give these ends to those who wait for them."""
+        """Resolve the futures of these predictions."""
         for prediction in finished:
             for ended in self._watched.pop(prediction.id, ()):
                 if not ended.done():
@@ -81,7 +81,7 @@ class Waiting:
 
 
 def finished_of(view: PredictionView) -> Finished:
-    """The end of a prediction that the database says has ended."""
+    """The end of a prediction that has ended in the database."""
     assert view.finished_at is not None
     return Finished(
         id=view.id,

@@ -1,1 +1,1 @@
-"""The page: its sessions in cookies, and its built files."""
+"""The web page: session cookies and the built files."""

@@ -1,7 +1,7 @@
-"""The cookie of a session, and what proves that a request with it comes from our own page.
+"""The session cookie, and the CSRF checks of requests that carry it.
 
-A browser sends the cookie with whatever any page makes it send. So a request that changes something must not come from
-another page (`Sec-Fetch-Site`, `Origin`), and must show a secret that other pages can't know (`X-CSRF-Token`).
+A browser sends the cookie with requests that any web page causes. So a request that changes something must not come
+from another page (`Sec-Fetch-Site`, `Origin`), and must have a secret that other pages can't know (`X-CSRF-Token`).
 """
 
 import hmac
@@ -13,10 +13,10 @@ from foretell.domain.accounts.sessions import PREFIX, csrf_token_of
 from foretell.kit.errors import ForetellError
 from foretell.services.app.client_address import Network, is_trusted
 
-#: RFC 9110: these ask for nothing to be done.
+#: The safe methods of RFC 9110, which change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 COOKIE = "foretell_session"
-#: Over HTTPS. Browsers take it from this host alone, so that no neighbour of the domain can put another in its place.
+#: The name over HTTPS. Browsers accept `__Host-` only from this host, so that no other host of the domain can set it.
 SECURE_COOKIE = f"__Host-{COOKIE}"
 _NAMES = (SECURE_COOKIE.encode(), COOKIE.encode())
 
@@ -39,10 +39,10 @@ def session_secret_of(cookies: bytes) -> str | None:
 
 
 def check_not_foreign(headers: Iterable[tuple[bytes, bytes]], secret: str) -> None:
-    """Raises `ForeignRequest` unless our own page sent this, with the token that belongs to `secret`."""
+    """Raises `ForeignRequest` unless our own page sent the request, with the CSRF token of `secret`."""
     given = {name: value.decode("latin-1") for name, value in headers if name in _LOOKED_AT}
     check_own_page(given)
-    # As bytes: a text with other letters than ASCII's can't be compared so.
+    # As bytes, since `compare_digest` takes only ASCII texts.
     shown = given.get(b"x-csrf-token", "").encode()
     if not hmac.compare_digest(shown, csrf_token_of(secret).encode()):
         raise ForeignRequest
@@ -52,10 +52,10 @@ _LOOKED_AT = frozenset((b"host", b"origin", b"sec-fetch-site", b"x-csrf-token"))
 
 
 def check_own_page(headers: Mapping[bytes, str]) -> None:
-    """Raises `ForeignRequest` when the browser says that another page sent this; programs say nothing."""
+    """Raises `ForeignRequest` when the browser's headers name another page; other clients send none of them."""
     site = headers.get(b"sec-fetch-site")
     if site is not None:
-        # The browser knows best; a proxy may have given the request another `Host`.
+        # More reliable than `Origin`, because a proxy may have changed `Host`.
         if site not in ("same-origin", "none"):
             raise ForeignRequest
         return
@@ -72,7 +72,7 @@ def _host(origin: str) -> str | None:
 
 
 def came_by_https(scope: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> bool:
-    """Whether the browser used HTTPS, as a trusted proxy says."""
+    """Whether the browser used HTTPS, according to a trusted proxy."""
     if scope.get("scheme") == "https":
         return True
     client = scope.get("client")
@@ -83,7 +83,7 @@ def came_by_https(scope: Mapping[str, Any], trusted_proxies: Sequence[Network]) 
 
 
 def setting(secret: str, *, secure: bool, lasts_s: float) -> str:
-    """The value of `Set-Cookie` that gives a browser this secret; with none, it forgets the one it has."""
+    """The value of `Set-Cookie` that sets this secret; an empty one deletes the cookie."""
     name = SECURE_COOKIE if secure else COOKIE
     parts = [f"{name}={secret}", "Path=/", f"Max-Age={int(lasts_s) if secret else 0}", "HttpOnly", "SameSite=Lax"]
     return "; ".join([*parts, "Secure"] if secure else parts)

@@ -1,7 +1,7 @@
-"""Serves the built page: `/` and `/ui/...` give its one document, `/ui/assets/...` its files, under a strict policy.
+"""Serves the built page: `/` and `/ui/...` return its one document, `/ui/assets/...` its files, under a strict policy.
 
-What is built lies in `built/` beside this file: `index.html`, and files whose names change with their content, each
-with a `.br` and a `.gz` beside it. Where nothing is built, `/` says so.
+The build is in `built/` beside this file: `index.html`, and files whose names contain a hash of their content, each
+with a `.br` and a `.gz` version. Without a build, `/` explains how to get one.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ log = structlog.get_logger()
 FOLDER = Path(__file__).parent / "built"
 _PREFIX = "/ui/"
 _ASSETS = "/ui/assets/"
-#: Where the document is asked for, and the template of its addresses for the log of requests.
+#: The paths of the document, as templates for the request log.
 PATHS = ("/", "/ui", "/ui/{path:path}", "/favicon.ico")
-#: More than any page of ours has; what is beyond it does not belong into memory.
+#: Larger files are not served, since files are kept in memory.
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 _TYPES = {
@@ -84,16 +84,16 @@ or from the network, and says why when it can't. Everything else works without t
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """One file as it goes out, by the coding that it is in; `b""` is none."""
+    """One file, with its content by encoding; `b""` is uncompressed."""
 
     content_type: bytes
-    #: The tag that changes with the content, without quotation marks.
+    #: The ETag, without quotation marks.
     tag: bytes
     bodies: Mapping[bytes, bytes]
 
 
 class Page:
-    """The page, as a plain ASGI app. A build while it serves counts from the next document that is asked for."""
+    """The page, as a plain ASGI app. A new build is served from the next request for the document on."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
@@ -102,7 +102,7 @@ class Page:
 
     @property
     def built(self) -> bool:
-        """Whether there is a page."""
+        """Whether a build exists."""
         return (self._folder / "index.html").is_file()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +116,7 @@ class Page:
         file = self._files.get(name)
         if path.startswith(_ASSETS) or path == "/favicon.ico":
             if file is None:
-                # Never the document: a browser would take it for the script that a newer build no longer has.
+                # Not the document: a browser would use it as the missing script of an older build.
                 await problem_response(NothingHere(), Request(scope))(scope, receive, send)
                 return
             await _send(scope, send, file, _FOREVER if path.startswith(_ASSETS) else _ASKED_AGAIN)
@@ -131,14 +131,14 @@ class Page:
             await respond(send, status, _NOT_BUILT, _TYPES[".html"], [*_HEADERS, _NOT_STORED])
 
     async def _look(self) -> None:
-        """Read the files anew when the document is another one."""
+        """Read the files again when the document has changed."""
         try:
             built_at = (self._folder / "index.html").stat().st_mtime_ns
         except OSError:
             self._files, self._read_at = {}, None
             return
         if built_at != self._read_at:
-            # Those of the build before stay while this process runs, for pages that are open.
+            # Keep the files of earlier builds for pages that are open.
             files = await asyncio.to_thread(_read, self._folder)
             assets = {name: file for name, file in self._files.items() if name.startswith("assets/")}
             self._files, self._read_at = assets | files, built_at
@@ -157,7 +157,7 @@ def _read(folder: Path) -> dict[str, _File]:
                 if beside.is_file():
                     bodies[coding] = beside.read_bytes()
         except OSError as error:
-            # A build may be under way: its document comes last, and with it we look again.
+            # A build may be under way. It writes the document last, and then all files are read again.
             log.warning("page_file_not_read", name=path.name, reason=str(error))
             continue
         tag = hashlib.sha256(bodies[b""]).hexdigest()[:24].encode()

@@ -21,7 +21,7 @@ async def show_about(state: State) -> http.About:
             async with state.database.snapshot() as connection:
                 name = await telegram.bot_name(connection)
         except Unavailable:
-            # The page must come up to say that the database is away.
+            # The page must load even when the database is unavailable, to report that.
             name = None
     return http.About(
         product="Foretell",

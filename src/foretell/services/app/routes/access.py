@@ -1,4 +1,4 @@
-"""Who may come in, for a reverse proxy that keeps doors of its own (`auth_request`; docs/proxy.md)."""
+"""Access checks for a reverse proxy that protects other services (`auth_request`; docs/proxy.md)."""
 
 from fastapi import APIRouter, Response
 
@@ -8,7 +8,7 @@ from foretell.services.app.openapi import problem_answers
 
 router = APIRouter(tags=["accounts"])
 
-#: A proxy asks with the method that it was asked with: what a session's cookie may do depends on it.
+#: A proxy uses the method of the original request, on which the CSRF check of a session depends.
 _OTHERS = ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _NOT_STORED = {"Cache-Control": "no-store"}
 

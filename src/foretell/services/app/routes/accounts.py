@@ -47,7 +47,7 @@ async def register(wanted: http.NewUser, request: Request, state: State) -> http
     """Create an account. It gets the sign-up grant of credits."""
     if not state.settings.registration_open:
         raise Forbidden("Registration is closed here. Ask the operator for an account.")
-    # What is wrong at once costs nobody a hash.
+    # Checked before the password is hashed, which is expensive.
     username_key(wanted.username)
     check_password(wanted.password)
     state.signups.attempt(client_address(request.scope, state.settings.trusted_proxies))

@@ -1,4 +1,4 @@
-"""Credits: what is there, and how it came to be."""
+"""Balance, usage and transactions."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -51,7 +51,7 @@ async def show_usage(
     state: State,
     days: Annotated[int, Query(ge=1, le=_MOST_DAYS, description="Today and those before it"), PlainNumber] = 30,
 ) -> http.Usage:
-    """From stored sums, so that it is fast for any history. Some seconds behind."""
+    """From stored sums, which are fast for any history and some seconds old."""
     since = now().date() - timedelta(days=days - 1)
     async with state.database.snapshot() as connection:
         found = await usage.used(connection, caller.user_id, since)

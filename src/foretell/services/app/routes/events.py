@@ -24,10 +24,10 @@ from foretell.services.app.state import AppState
 
 router = APIRouter(tags=["notifications"])
 
-#: Proxies cut a connection on which nothing moves; many after 60 s.
+#: Proxies close an idle connection, many after 60 s.
 COMMENT_EVERY_S = 15.0
 _LARGEST = 2**63 - 1
-#: Events that one look takes for a stream.
+#: Events that a stream reads at once.
 _PAGE = 100
 _STREAM = "text/event-stream"
 
@@ -85,13 +85,13 @@ async def _ask(state: AppState, user_id: UUID) -> None:
 
 async def _look(state: AppState, user_id: UUID, after: int, limit: int) -> tuple[list[http.Event], bool]:
     async with state.database.snapshot() as connection:
-        # One more than asked for says whether there are more.
+        # One more than requested, to know whether there are more.
         found = await events.page(connection, user_id, after=after, limit=limit + 1)
         return await told.shown(connection, found[:limit]), len(found) > limit
 
 
 def _position(last_event_id: str | None, after: int | None) -> int | None:
-    # Empty is how the standard says that there was none.
+    # By the standard, an empty id means that there was none.
     if not last_event_id:
         return after
     if not re.fullmatch(r"[0-9]{1,19}", last_event_id) or int(last_event_id) > _LARGEST:
@@ -116,8 +116,8 @@ async def _events(state: AppState, caller: Identity, token: str, after: int) -> 
     stopping = asyncio.create_task(state.stopping.wait())
     try:
         async with state.following.follow(user_id) as written:
-            # The first byte at once: whoever stands between lets it through, and the browser knows that it is there.
-            # With it the place at which the stream begins: one that breaks before its first event goes on there.
+            # Send the first bytes at once, so that proxies and the browser see the response begin. They contain the
+            # id at which the stream begins, so that a client that reconnects before the first event misses none.
             yield b"retry: 2000\nid: %d\n\n" % after
             while not stopping.done():
                 written.clear()
@@ -125,10 +125,10 @@ async def _events(state: AppState, caller: Identity, token: str, after: int) -> 
                     await state.authenticator.check_still(caller, token)
                     found, more = await _look(state, user_id, after, _PAGE)
                 except InvalidToken:
-                    # Signed out, or blocked: a browser that comes back hears so.
+                    # Signed out or blocked: a browser that reconnects gets 401.
                     return
                 except Unavailable:
-                    # The stream lives on: what it waits for is a fact that the database will still know.
+                    # The stream goes on: the database still has the events when it is available again.
                     found, more = [], False
                 for event in found:
                     yield _event(event)
@@ -140,7 +140,7 @@ async def _events(state: AppState, caller: Identity, token: str, after: int) -> 
 
 
 async def _something(written: asyncio.Event, stopping: "asyncio.Task[bool]") -> bool:
-    """Wait for something new, or the end; False when nothing came for a while."""
+    """Wait for new events or the stop of the process; False on a time-out."""
     waiting = asyncio.create_task(written.wait())
     try:
         done, _ = await asyncio.wait((waiting, stopping), timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -150,7 +150,6 @@ async def _something(written: asyncio.Event, stopping: "asyncio.Task[bool]") -> 
 
 
 def _event(event: http.Event) -> bytes:
-    # JSON has no line breaks between its tokens here, so one `data:` line holds it all. Raw parts are as they were
-    # sent, and may have some.
+    # One `data:` line must hold the JSON. Raw parts are as the client sent them and may contain line breaks.
     data = _encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
     return b"event: %b\nid: %d\ndata: %b\n\n" % (event.type.encode(), event.sequence, data)

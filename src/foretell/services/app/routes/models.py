@@ -1,4 +1,4 @@
-"""Models: what can be predicted, from what, and for how much. Public, and settled at start."""
+"""The models with their schemas and prices. Public."""
 
 from typing import Annotated
 

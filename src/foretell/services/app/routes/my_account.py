@@ -1,4 +1,4 @@
-"""Calls for one's own account: settings of the page, password, export, closing."""
+"""The caller's own account: page settings, password, export, closing."""
 
 from uuid import UUID
 
@@ -37,7 +37,7 @@ async def change_me(wanted: http.UserChange, caller: Caller, state: State) -> ht
     responses=problem_answers(401, 403, 413, 422, 429),
 )
 async def change_password(wanted: http.PasswordChange, caller: Caller, request: Request, state: State) -> None:
-    """Every other session and every token ends, also the token of this request. API keys stay."""
+    """All other sessions and all tokens end, including the token of this request. API keys stay valid."""
     check_password(wanted.new)
     user = await _prove(state, caller.user_id, wanted.old, request)
     password_hash = await state.passwords.hash(wanted.new)
@@ -79,10 +79,10 @@ async def export_me(caller: Caller, state: State) -> Response:
 async def close_me(
     wanted: http.AccountClosing, caller: Caller, request: Request, response: Response, state: State
 ) -> None:
-    """Sign-in is closed: sessions, tokens and keys end, webhooks are removed, chats unlinked.
+    """Sessions, tokens and keys end, webhooks are removed, chats are unlinked. Nobody can sign in any more.
 
-    Its name stays taken and its transactions stay written. What is queued ends as it ends.
-    The only operator can't: 409.
+    The name stays taken, and transactions are kept. Queued predictions still run.
+    The only operator can't close their account: 409.
     """
     user = await _prove(state, caller.user_id, wanted.password, request)
     async with state.database.transaction() as connection:
@@ -96,16 +96,16 @@ async def close_me(
 
 
 async def _prove(state: AppState, user_id: UUID, password: str, request: Request) -> User:
-    """The caller, whose password this is. Raises `WrongPassword`, `TooManyAttempts`."""
+    """Check the caller's password; returns the user. Raises `WrongPassword`, `TooManyAttempts`."""
     async with state.database.snapshot() as connection:
         user = await registration.find_user_by_id(connection, user_id)
-    # Whoever finds a browser open must not guess faster than somebody who finds none.
+    # Throttled like a log-in, so that an open session does not make guessing faster.
     address = client_address(request.scope, state.settings.trusted_proxies)
     state.throttle.attempt(user.username, address)
     try:
         await authenticate(state.database, state.passwords, user.username, password)
     except InvalidCredentials:
-        # No 401: that is how a page hears that its session is over.
+        # Not 401, which tells the page that its session has ended.
         raise WrongPassword from None
     state.throttle.succeeded(user.username, address)
     return user

@@ -1,4 +1,4 @@
-"""Predictions after they were accepted: look at them, follow them, take them back. `submit` accepts them."""
+"""Shows, streams and cancels predictions. `submit` accepts them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ from foretell.services.app.waiting import finished_of
 
 router = APIRouter(tags=["predictions"])
 
-#: Proxies cut a connection on which nothing moves; many after 60 s.
+#: Proxies close an idle connection, many after 60 s.
 COMMENT_EVERY_S = 15.0
 
 _encode = msgspec.json.Encoder().encode
@@ -56,7 +56,7 @@ async def list_predictions(
 ) -> Response:
     """The history, newest first."""
     async with state.database.snapshot() as connection:
-        # One more than asked for says whether there is a page after this one.
+        # One more than requested, to know whether there is a next page.
         views = await history.page(
             connection,
             caller.user_id,
@@ -132,7 +132,7 @@ async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -
     """Cancel a prediction while it is queued. Its credits are released."""
     async with state.database.transaction() as connection:
         view = await cancel(connection, caller.user_id, prediction_id)
-    # Those who wait in other processes see it when they look into the database, within a second.
+    # Waiting requests in other processes see it when they poll the database, within a second.
     state.waiting.wake([finished_of(view)])
     return _json(prediction_of(view))
 
@@ -157,11 +157,11 @@ async def follow_prediction(
     state: State,
     last_event_id: Annotated[str | None, Header(description="The id of the last event that was seen")] = None,
 ) -> Response:
-    """Server-sent events: the present state of the prediction, and then its end, which also ends the stream."""
-    # Before the stream begins, so that a prediction that is not there is an ordinary 404.
+    """Server-sent events: the current state of the prediction, then its end, which also ends the stream."""
+    # Before the stream begins, so that an unknown prediction is an ordinary 404.
     view = await _find(state, caller.user_id, prediction_id)
     if view.status != "queued" and last_event_id == view.status:
-        # Otherwise a browser comes again and again: a stream that ends is one that broke, to it.
+        # 204, because a browser reconnects after the end of a stream, and only 204 stops it.
         return Response(status_code=204)
     return StreamingResponse(
         _events(state, caller, token, view),
@@ -174,7 +174,7 @@ async def _events(state: AppState, caller: Identity, token: str, view: Predictio
     stopping = asyncio.create_task(state.stopping.wait())
     try:
         async with state.waiting.watch(view.id) as ended:
-            # Looked at again once we watch: it may have ended in between.
+            # Read again after `watch`: it may have ended in between.
             view = await _look_again(state, view)
             yield _event(view)
             while view.status == "queued" and not stopping.done():
@@ -205,7 +205,7 @@ async def _look_again(state: AppState, view: PredictionView) -> PredictionView:
     try:
         return await _find(state, view.user_id, view.id)
     except Unavailable:
-        # The stream lives on: what it waits for is a fact that the database will still know.
+        # The stream goes on: the database still has the end when it is available again.
         return view
 
 
@@ -215,7 +215,7 @@ async def _find(state: AppState, user_id: UUID, prediction_id: UUID) -> Predicti
 
 
 def _event(view: PredictionView) -> bytes:
-    # JSON has no line breaks between its tokens here, so one `data:` line holds it all.
+    # The encoded JSON has no line breaks, so one `data:` line is enough.
     return b"event: prediction\nid: %b\nretry: 2000\ndata: %b\n\n" % (
         view.status.encode(),
         _encode(prediction_of(view)),

@@ -1,4 +1,4 @@
-"""Sessions of browsers: signed in by a cookie that scripts can't read."""
+"""Browser sessions, with a cookie that scripts can't read."""
 
 from uuid import UUID
 
@@ -20,12 +20,12 @@ router = APIRouter(tags=["sessions"])
 
 @router.post("/session", summary="Sign in", responses=problem_answers(401, 403, 413, 422, 429))
 async def sign_in(wanted: http.Credentials, request: Request, response: Response, state: State) -> http.SessionStart:
-    """Name and password for a cookie, `HttpOnly` and `SameSite=Lax`. An earlier session of the browser ends.
+    """Sign in with name and password; sets a cookie, `HttpOnly` and `SameSite=Lax`. The browser's earlier session ends.
 
-    Programs take tokens (`POST /token`) or keys (`POST /api-keys`) instead.
+    Programs use tokens (`POST /token`) or keys (`POST /api-keys`) instead.
     """
     headers = {name: value.decode("latin-1") for name, value in request.scope["headers"]}
-    # Else another page could sign somebody in under a name of its own choice.
+    # Otherwise another page could sign the user in to an account of its own choice.
     cookies.check_own_page(headers)
     address = client_address(request.scope, state.settings.trusted_proxies)
     state.throttle.attempt(wanted.username, address)
@@ -73,7 +73,7 @@ async def sign_out(caller: Caller, token: Token, request: Request, response: Res
 
 @router.get("/sessions", summary="My sessions", responses=problem_answers(401))
 async def list_sessions(caller: Caller, state: State) -> http.Sessions:
-    """All sessions of browsers, the newest first."""
+    """All browser sessions of the account, newest first."""
     async with state.database.snapshot() as connection:
         found = await sessions.list_sessions(connection, caller.user_id)
     return http.Sessions(
@@ -93,7 +93,7 @@ async def list_sessions(caller: Caller, state: State) -> http.Sessions:
 
 @router.delete("/sessions", status_code=204, summary="Sign out everywhere", responses=problem_answers(401))
 async def sign_out_everywhere(caller: Caller, request: Request, response: Response, state: State) -> None:
-    """Every session and every token ends, this one too; in other app processes within seconds. API keys stay."""
+    """Every session and token ends, including this one; in other app processes within seconds. API keys stay valid."""
     async with state.database.transaction() as connection:
         await registration.end_log_ins(connection, caller.user_id)
         ended = await registration.ended(connection, caller.user_id)
@@ -119,7 +119,7 @@ def _secret_of(token: str) -> str:
 
 
 def give_cookie(response: Response, request: Request, state: AppState, secret: str) -> None:
-    """Set the cookie with this secret; without one, delete it."""
+    """Set the cookie with this secret; an empty one deletes it."""
     secure = cookies.came_by_https(request.scope, state.settings.trusted_proxies)
     lasts_s = min(state.session_lifetime.idle_s, state.session_lifetime.whole_s)
     response.headers.append("Set-Cookie", cookies.setting(secret, secure=secure, lasts_s=lasts_s))

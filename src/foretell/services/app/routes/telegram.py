@@ -1,4 +1,4 @@
-"""Telegram, for the people whose chats act for their account. What the bot asks is in `telegram_bot`."""
+"""Telegram chats of an account, for its owner. The bot's routes are in `telegram_bot`."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ _LARGEST_ID = 2**53
 async def make_link(caller: Caller, response: Response, state: State) -> http.TelegramLink:
     """A link for Telegram, valid once and for 15 minutes: the chat that opens it can act for this account.
 
-    Whoever has it can spend the account's credits. Of several that were made, the five newest work.
+    Everyone who has the link can spend the account's credits. Only the five newest links are valid.
     """
     async with state.database.transaction() as connection:
         code, expires_at = await telegram.make_code(connection, caller.user_id)

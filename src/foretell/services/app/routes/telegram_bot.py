@@ -1,6 +1,6 @@
-"""Calls of the installation's own bot, on behalf of chats. `BotOnly` refuses all other callers.
+"""Routes for the installation's own bot, on behalf of chats. `BotOnly` refuses all other callers.
 
-In no OpenAPI document, since for everybody else there is nothing at these addresses: docs/telegram.md has them.
+They are not in the OpenAPI document, because other callers get 404. docs/telegram.md describes them.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from foretell.services.app.state import AppState
 
 router = APIRouter(include_in_schema=False)
 
-#: Every address of this file; what stands below one of them is the bot's, too.
+#: Every path of this module; paths below them are only for the bot, too.
 PATHS = (
     "/telegram/bot",
     "/telegram/accounts",
@@ -30,7 +30,7 @@ PATHS = (
     "/telegram/payments",
     "/telegram/refunds",
 )
-#: All who sign up in Telegram come from one address, the bot's.
+#: The throttle's key for all sign-ups in Telegram, which come from one address, the bot's.
 _SIGNUPS = "telegram"
 
 
@@ -84,7 +84,7 @@ async def take_token(chat: contract.ChatOf, response: Response, state: State) ->
     """An access token of the account that a chat is linked to, valid while it is. It has no operator rights."""
     async with state.database.snapshot() as connection:
         user, link = await telegram.find_link(connection, chat.chat_id)
-    # Whoever gets hold of a chat, or of the bot, must not get the whole installation with it.
+    # No operator rights, so that a stolen chat or bot does not give access to the whole installation.
     access_token, expires_in_s = state.access_tokens.issue(replace(user, role="user"), link)
     response.headers["Cache-Control"] = "no-store"
     return contract.ChatToken(access_token=access_token, expires_in=expires_in_s, user_id=user.id)
@@ -108,7 +108,7 @@ async def refund(told: contract.NewRefund, state: State) -> contract.Payment:
 
 
 async def _known(state: AppState, chat_id: int) -> Link | None:
-    """A double tap makes no second account and counts once in the throttle."""
+    """The existing link of a chat, so that a double tap creates no second account and is throttled once."""
     async with state.database.snapshot() as connection:
         try:
             return await telegram.find(connection, chat_id)

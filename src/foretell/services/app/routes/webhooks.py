@@ -1,4 +1,4 @@
-"""Webhooks of an account. The dispatcher sends; here they are looked after."""
+"""Management of an account's webhooks. The dispatcher sends the events."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -121,7 +121,7 @@ async def change_webhook(webhook_id: UUID, wanted: http.WebhookChange, caller: C
     responses=problem_answers(401, _NO_WEBHOOK),
 )
 async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None:
-    """It gets no more events, and its deliveries are deleted."""
+    """The webhook gets no more events, and its deliveries are deleted."""
     async with state.database.transaction() as connection:
         await endpoints.remove(connection, caller.user_id, webhook_id)
 
@@ -134,7 +134,7 @@ async def remove_webhook(webhook_id: UUID, caller: Caller, state: State) -> None
 async def rotate_webhook_secret(
     webhook_id: UUID, caller: Caller, response: Response, state: State
 ) -> http.WebhookSecret:
-    """For 24 hours everything is signed with the old secret, too; 409 while five replaced secrets still sign."""
+    """For 24 hours events are also signed with the old secret; 409 while five replaced secrets are still in use."""
     async with state.database.transaction() as connection:
         secret = await endpoints.rotate(connection, caller.user_id, webhook_id)
     response.headers.update(_NOT_STORED)
@@ -169,7 +169,7 @@ async def list_deliveries(
 ) -> http.DeliveryPage:
     """Every attempt of the last 7 days, newest first."""
     async with state.database.snapshot() as connection:
-        # One more than asked for says whether there is a page after this one.
+        # One more than requested, to know whether there is a next page.
         found = await endpoints.list_deliveries(
             connection, caller.user_id, webhook_id, limit=limit + 1, before_id=cursor
         )

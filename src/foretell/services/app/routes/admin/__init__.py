@@ -1,4 +1,4 @@
-"""What operators see and steer: `/admin/...`, behind `OperatorOnly`. Every act is a row of the journal."""
+"""The operators' routes: `/admin/...`, behind `OperatorOnly`. Every change is recorded in the journal."""
 
 from foretell.services.app.routes.admin import journal, models, predictions, queues, reports, users
 

@@ -1,4 +1,4 @@
-"""Who acts, and what each route of operators answers besides."""
+"""The acting operator, and the responses that all operators' routes share."""
 
 from typing import Annotated, Any
 
@@ -12,24 +12,24 @@ from foretell.services.app.operator_only import ACTOR
 
 
 async def _actor(request: Request, _token: Token) -> Actor:
-    # Proven before the route was found; the token is here for the OpenAPI page.
+    # `OperatorOnly` has checked the operator; the token is a parameter only for the OpenAPI page.
     actor: Actor = request.scope[ACTOR]
     return actor
 
 
-#: The operator who asks.
+#: The operator who sent the request.
 Operator = Annotated[Actor, Depends(_actor)]
 
 
-#: Of what the app passes on.
+#: The description of answers that the app passes on.
 AS_IT_COMES = "As the monitoring service answers it (docs/monitoring.md)"
 
 
 def reported(struct: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
-    """An answer of the monitoring service that is passed on: a struct of `contracts.reports`."""
+    """The OpenAPI response of an answer that the app passes on: a struct of `contracts.reports`."""
     return {200: struct_answer(struct, AS_IT_COMES)}
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Problems of a route of operators: 401, 404 to whoever is none, and these."""
+    """Problems of an operators' route: 401, 404 for other accounts, and these."""
     return problem_answers(*sorted({401, 404, *statuses}))

@@ -25,7 +25,7 @@ async def read_journal(
         int | None, Query(ge=0, le=_LARGEST_ID, description="`next_cursor` of the page before"), PlainNumber
     ] = None,
 ) -> http.JournalPage:
-    """Newest first, by the page and by the command line. Nobody can change or remove an entry."""
+    """Changes made on the page and the command line, newest first. Entries can't be changed or removed."""
     if subject is not None and "\0" in subject:
         raise InvalidRequest([{"detail": "must not contain the character NUL", "parameter": "subject"}])
     async with state.database.snapshot() as connection:

@@ -1,4 +1,4 @@
-"""Models, as operators look after them: versions, traffic, prices, comparisons, packages."""
+"""Models, for operators: versions, traffic, prices, comparisons, packages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -28,9 +28,9 @@ from foretell.services.app.state import AppState
 
 router = APIRouter(prefix="/admin", tags=["operators"])
 
-#: For the journal, after a check that took its time.
+#: The time limit of the journal entry after a long check.
 _JOURNAL_S = 3.0
-#: So many fields of each kind are compared.
+#: Fields of each kind that are compared, at most.
 _MOST_FIELDS = 5
 _one_writer = asyncio.Lock()
 
@@ -59,7 +59,7 @@ class ChangesBroken(ForetellError):
 
 @router.get("/models", summary="Models with their versions", responses=answers())
 async def oversee_models(operator: Operator, state: State) -> http.OverseenModels:
-    """What is installed, how requests are divided among versions, what they cost, and what can't be used."""
+    """Installed versions, their traffic and prices, and the packages that can't be used."""
     rules = await _rules(state)
     return http.OverseenModels(
         items=[_model(state, name, rules.get(name, Split())) for name in state.registry.names],
@@ -90,7 +90,7 @@ async def divide_traffic(
 
 @router.put("/models/{name}/price", summary="Set the price", responses=answers(403, 409, 413, 422))
 async def set_price(name: ModelName, wanted: http.NewPrice, operator: Operator, state: State) -> http.OverseenModel:
-    """In credits, for every version; null is what settings and manifest say. What was accepted costs what it cost."""
+    """In credits, for every version; null: the price of settings or manifest. Accepted predictions keep their price."""
     state.registry.get(name)
 
     def changed(split: Split) -> Split:
@@ -101,9 +101,9 @@ async def set_price(name: ModelName, wanted: http.NewPrice, operator: Operator, 
 
 @router.post("/models/reload", status_code=202, summary="Read everything anew", responses=answers(403, 409))
 async def reload_models(operator: Operator, state: State) -> http.ModelsStamp:
-    """Packages and traffic.toml, after a change by hand: every service does it within seconds (`models_stamp`).
+    """Reload packages and traffic.toml after a manual change, in every service within seconds (`models_stamp`).
 
-    Not if something is wrong with what was changed. That a model can be loaded, only `foretell models reload` tries.
+    Refused if there is an error in the change. Only `foretell models reload` also tries to load the models.
     """
     folder = state.packages.folder
     problems = await asyncio.to_thread(problems_of_changes, folder) if folder.is_dir() else []
@@ -123,7 +123,7 @@ async def compare_versions(
     state: State,
     hours: Annotated[int, Query(ge=1, le=168, description="How far back"), PlainNumber] = 24,
 ) -> http.ModelComparison:
-    """How the versions did on the newest 20,000 predictions of that time, what they answered, and what shadows said."""
+    """Results and outputs of the versions for the newest 20,000 predictions of that time, and shadow comparisons."""
     package = state.registry.get(name)
     fields = {each.name: each for each in fields_of(package.output_schema) if '"' not in each.name}
     choices = [each.name for each in fields.values() if each.kind in ("choice", "boolean")]
@@ -163,9 +163,9 @@ async def send_package(
     install: Annotated[bool, Query(description="Install it if it is ready")] = False,
     replace: Annotated[bool, Query(description="In place of the same version")] = False,
 ) -> http.PackageChecked:
-    """A package as a ZIP archive (`application/zip`) is checked as `foretell models check` does, and installed.
+    """Check a package in a ZIP archive (`application/zip`) like `foretell models check`, and install it.
 
-    Its code runs where the app does, or its model service: FORETELL_MODEL_UPLOADS says whether that may be.
+    Its code runs beside the app or its model service, if FORETELL_MODEL_UPLOADS allows that.
     """
     if operator.id is not None:
         state.exports.attempt(operator.id)
@@ -199,14 +199,14 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _prove(state: AppState, operator: Actor) -> None:
-    """Whoever sent a package slowly may be no operator any more. Raises `NotOperator`."""
+    """Check the role again after an upload, which may take long. Raises `NotOperator`."""
     with deadline.allowed(_JOURNAL_S):
         async with state.database.transaction() as connection:
             await journal.prove(connection, operator)
 
 
 async def _came_of_it(state: AppState, operator: Actor, after: Mapping[str, Any]) -> None:
-    # The check took longer than a request may keep the database waiting.
+    # The check took longer than the time limit of a request.
     with deadline.allowed(_JOURNAL_S):
         async with state.database.transaction() as connection:
             await journal.write_outcome(connection, operator, "model.send.done", "models", after=after)
@@ -240,7 +240,7 @@ async def _written(write: Callable[..., Any], *arguments: Any) -> Any:
 
 
 async def _change(state: AppState, operator: Actor, act: str, name: str, change: Any) -> http.OverseenModel:
-    """Change the rule of one model, with its row in the journal: both, or neither."""
+    """Change the rule of one model and write the journal entry: both, or neither."""
     folder = state.packages.folder
     async with _one_writer:
         rules = await _rules(state)
@@ -316,7 +316,7 @@ def _compared(
 
 
 def _label(package: ModelPackage, field: Field, value: str) -> http.Words:
-    """What people call a value, given as JSON text."""
+    """The label of a value, given as JSON text."""
     read = msgspec.json.decode(value)
     shown = read if isinstance(read, str) else value
     if shown in package.labels:

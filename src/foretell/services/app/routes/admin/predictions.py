@@ -1,4 +1,4 @@
-"""Everybody's predictions, without what was asked and answered."""
+"""Predictions of all accounts, without inputs and outputs."""
 
 from typing import Annotated
 from uuid import UUID
@@ -24,7 +24,7 @@ async def oversee_predictions(
     limit: Limit = 50,
     cursor: Annotated[UUID | None, Query(description="`next_cursor` of the page before")] = None,
 ) -> http.OverseenPredictions:
-    """Newest first. Of everybody's a page looks at 5,000 at most, so it may be short and have a next one."""
+    """Newest first. A page reads at most 5,000 predictions, so it may be short although there is a next one."""
     async with state.database.snapshot() as connection:
         found, following = await predictions.page(
             connection, limit=limit, before_id=cursor, user_id=user_id, model=model, status=status

@@ -1,4 +1,4 @@
-"""Queues, and the dead letters in them: looked at, sent back, thrown away, by the monitoring service."""
+"""Shows queues; shows, redrives and discards dead letters. The monitoring service does the work."""
 
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ QueueName = Annotated[
 
 @router.get("/queues", summary="What waits", response_model=None, responses=reported(activity.Queues) | answers())
 async def show_queues(operator: Operator, state: State) -> Response:
-    """The report `queues`: what waits in each, the oldest task, dead letters."""
+    """The report `queues`: waiting tasks of each, the oldest task, dead letters."""
     return Response(await state.monitoring.ask("/reports/queues"), media_type="application/json")
 
 
@@ -39,14 +39,14 @@ async def show_dead_letters(
     state: State,
     limit: Annotated[int, Query(ge=1, le=500, description="How many of the oldest"), PlainNumber] = 50,
 ) -> Response:
-    """The oldest dead letters by their shape: kind, model, size, predictions; never what is in inputs or outputs."""
+    """The oldest dead letters: kind, model, size, predictions; without inputs and outputs."""
     content = await state.monitoring.ask(f"/queues/{part(queue)}/dead", {"limit": limit})
     return Response(content, media_type="application/json")
 
 
 @router.post("/queues/{queue}/redrive", summary="Send dead letters back", responses=answers(403, 409, 413, 422))
 async def redrive(queue: QueueName, wanted: http.NewRedrive, operator: Operator, state: State) -> http.MovedLetters:
-    """The oldest go back to their queue, each once. Nothing is charged twice for it."""
+    """Return the oldest dead letters to their queue, each once. Nothing is charged twice."""
     return await _move(
         state, operator, "queue.redrive", queue, {"limit": wanted.limit}, "POST", "redrive", {"limit": wanted.limit}
     )
@@ -54,7 +54,7 @@ async def redrive(queue: QueueName, wanted: http.NewRedrive, operator: Operator,
 
 @router.post("/queues/{queue}/discard", summary="Throw dead letters away", responses=answers(403, 409, 413, 422))
 async def discard(queue: QueueName, wanted: http.NewDiscard, operator: Operator, state: State) -> http.MovedLetters:
-    """All of them, if there are exactly as many as `confirm` says: 409 with the number otherwise."""
+    """Discard all dead letters if their number is `confirm`; otherwise 409 with the number."""
     return await _move(
         state, operator, "queue.discard", queue, {"confirm": wanted.confirm}, "DELETE", "dead", None,
         confirm=wanted.confirm,
@@ -72,7 +72,7 @@ async def _move(
     body: Any,
     **parameters: Any,
 ) -> http.MovedLetters:
-    """Two rows in the journal: that it was asked for, before anything happens, and what came of it."""
+    """Move dead letters, with two journal entries: the request before anything happens, then its result."""
     subject = f"queue:{queue}"
     async with state.database.transaction() as connection:
         await journal.write(connection, operator, act, subject, before=asked)

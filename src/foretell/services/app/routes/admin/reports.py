@@ -1,4 +1,4 @@
-"""What the monitoring service knows, for operators: reports, alerts and logs."""
+"""Reports, alerts and logs of the monitoring service, for operators."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -28,7 +28,7 @@ from foretell.services.app.state import AppState
 router = APIRouter(prefix="/admin", tags=["operators"])
 
 _PERIOD = ("since", "until", "window")
-#: By name: what each report answers, in one line, and the parameters that it takes.
+#: By name: the answer of each report, its summary, and its parameters.
 _REPORTS: Mapping[str, tuple[type[msgspec.Struct], str, tuple[str, ...]]] = {
     "overview": (condition.Overview, "The few numbers that say whether all is well", _PERIOD),
     "health": (condition.Health, "How every service and instance is, and since when", ()),
@@ -64,7 +64,7 @@ _ABOUT = {
     "before": "Older than this place; from the Link header of an earlier answer",
     "after": "Newer than this place; from the Link header of an earlier answer",
 }
-#: Of whole numbers.
+#: The smallest values of integer parameters.
 _LEAST = {"points": 0, "days": 1, "limit": 0}
 _LOG_PARAMETERS = (
     *("service", "instance", "level", "min_level", "since", "until", "text", "prediction_id", "trace_id"),
@@ -86,7 +86,7 @@ _encode = msgspec.json.Encoder().encode
     "/overview", summary="Is it all right", response_model=None, responses=reported(condition.Glance) | answers()
 )
 async def show_overview(operator: Operator, state: State) -> Response:
-    """One glance: services, queues, workers, errors, open alerts, money of today. A part that is away is null."""
+    """Services, queues, workers, errors, open alerts, revenue of today. A part that is unavailable is null."""
     asked = {
         "overview": state.monitoring.read("/reports/overview"),
         "health": state.monitoring.read("/reports/health"),
@@ -109,7 +109,7 @@ async def show_overview(operator: Operator, state: State) -> Response:
 
 
 def _add_report(path: str, report: str, answer: dict[str, Any], summary: str, parameters: tuple[str, ...]) -> None:
-    """A route that answers as the monitoring service's report of that name."""
+    """Add a route that answers with this report of the monitoring service."""
 
     async def show(operator: Operator, request: Request, state: State) -> Response:
         return _json(await state.monitoring.ask(f"/reports/{report}", _given(request, parameters)))
@@ -146,13 +146,13 @@ _add_report("/workers", "workers", struct_answer(activity.Workers, AS_IT_COMES),
     openapi_extra=_described(("limit",)),
 )
 async def show_alerts(operator: Operator, request: Request, state: State) -> Response:
-    """Open alerts, and those that were resolved last (`limit`)."""
+    """Open alerts, and the `limit` alerts resolved most recently."""
     return _json(await state.monitoring.ask("/alerts", _given(request, ("limit",))))
 
 
 @router.get("/alerts/rules", summary="The rules of alerts", response_model=None, responses=_JSON | answers())
 async def show_alert_rules(operator: Operator, state: State) -> Response:
-    """Those that hold, and what is wrong with the operator's own."""
+    """The rules in force, and the errors in the operator's own rules."""
     return _json(await state.monitoring.ask("/alerts/rules"))
 
 
@@ -163,7 +163,7 @@ async def show_alert_rules(operator: Operator, state: State) -> Response:
     responses=reported(condition.Silenced) | answers(403, 413, 422),
 )
 async def silence_alert(alert_id: str, wanted: http.NewSilence, operator: Operator, state: State) -> Response:
-    """Of this rule and its subject; it is looked at and shown all the same. 0 minutes end a silence."""
+    """Stop notifications of this rule for its subject; it is still evaluated and shown. 0 minutes end the silence."""
     async with state.database.transaction() as connection:
         await journal.prove(connection, operator)
     told = await state.monitoring.tell("POST", f"/alerts/{part(alert_id)}/silence", {"minutes": wanted.minutes})
@@ -206,7 +206,7 @@ async def search_logs(
     if not follow and _STREAM not in accept:
         lines, link = await state.monitoring.search_logs(given)
         return Response(lines, media_type="application/json", headers={"Link": link} if link else {})
-    # What does not fit is refused before a stream begins.
+    # Refuse wrong parameters before a stream begins.
     await state.monitoring.ask("/reports/logs", {**given, "limit": 1})
     steady = {name: value for name, value in given.items() if name not in ("since", "until", "before", "after")}
 
@@ -218,7 +218,7 @@ async def search_logs(
 
 
 async def _still_in(state: AppState, caller: Identity, token: str) -> bool:
-    """Whether whoever follows the lines may still see them. While the database is away, they may."""
+    """Whether the caller may still see the lines; true while the database is unavailable."""
     try:
         await state.authenticator.check_still(caller, token)
         async with state.database.snapshot() as connection:
@@ -239,7 +239,7 @@ async def _lines(
         if state.stopping.is_set():
             return
         looks, quiet = looks + 1, quiet and not lines
-        # Also where lines never end.
+        # Also while lines keep coming.
         if looks >= _COMMENT_EVERY_S:
             if not await still_in():
                 return
@@ -251,7 +251,7 @@ async def _lines(
 
 
 def _given(request: Request, known: tuple[str, ...], also: tuple[str, ...] = ()) -> dict[str, str]:
-    """The parameters of the query that are passed on. Raises `InvalidRequest` for one that would change nothing."""
+    """The query parameters that are passed on. Raises `InvalidRequest` for an unknown one."""
     given = {}
     for name, value in request.query_params.items():
         if name in also:

@@ -1,4 +1,4 @@
-"""Accounts, as operators look after them."""
+"""Accounts, for operators."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -30,7 +30,7 @@ async def find_users(
     limit: Limit = 50,
     cursor: Annotated[UUID | None, Query(description="`next_cursor` of the page before")] = None,
 ) -> http.OverseenUsers:
-    """The newest first."""
+    """Newest first."""
     if name is not None and "\0" in name:
         raise InvalidRequest([{"detail": "must not contain the character NUL", "parameter": "name"}])
     async with state.database.snapshot() as connection:
@@ -44,7 +44,7 @@ async def find_users(
 
 @router.get("/users/{user_id:uuid}", summary="One account", responses=answers())
 async def show_user(user_id: UUID, operator: Operator, state: State) -> http.OverseenUserDetails:
-    """With what it has, and what it used in the last 30 days."""
+    """With its balance, and its usage of the last 30 days."""
     return await _details(state, user_id)
 
 
@@ -73,7 +73,7 @@ async def list_user_transactions(
 async def grant_credits(
     user_id: UUID, wanted: http.NewGrant, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """For nothing. With a `reference`, what is asked twice counts once: then it is a 409."""
+    """Free credits. A second grant with the same `reference` is refused: 409."""
     async with state.database.transaction() as connection:
         await users.grant(connection, operator, user_id, wanted.credits, reference=wanted.reference, note=wanted.note)
     return await _details(state, user_id)
@@ -83,7 +83,7 @@ async def grant_credits(
 async def refund_credits(
     user_id: UUID, wanted: http.NewRefund, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """What a prediction has cost, once; or a number of credits."""
+    """The price of a prediction, once; or a number of credits."""
     if (wanted.prediction_id is None) == (wanted.credits is None):
         raise InvalidRequest([{"detail": "Give either `prediction_id` or `credits`.", "pointer": pointer()}])
     async with state.database.transaction() as connection:
@@ -99,9 +99,9 @@ async def refund_credits(
 async def block_user(
     user_id: UUID, wanted: http.NewBlock, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """Sessions, tokens, keys and chats stop at once; in other app processes within a second.
+    """Sessions, tokens, keys and chats stop working at once; in other app processes within a second.
 
-    Blocked once more, for another reason, the journal says so. One that its owner closed: 409.
+    Blocking a blocked account records the new reason in the journal. For an account that its owner closed: 409.
     """
     async with state.database.transaction() as connection:
         await users.block(connection, operator, user_id, reason=wanted.reason)
@@ -112,7 +112,7 @@ async def block_user(
 async def unblock_user(
     user_id: UUID, wanted: http.NewBlock, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """It signs in anew. The keys of one that was blocked work again; one that its owner closed has none any more."""
+    """The user must sign in again. API keys work again, unless the owner had closed the account, which deletes them."""
     async with state.database.transaction() as connection:
         await users.unblock(connection, operator, user_id, reason=wanted.reason)
     return await _ended(state, user_id)
@@ -122,14 +122,14 @@ async def unblock_user(
 async def change_role(
     user_id: UUID, wanted: http.NewRole, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
-    """Access tokens of the account end. Nobody changes their own, and one operator is left: 409."""
+    """The account's access tokens end. 409 for one's own role, and for the last operator."""
     async with state.database.transaction() as connection:
         await users.set_role(connection, operator, user_id, wanted.role)
     return await _ended(state, user_id)
 
 
 async def _ended(state: AppState, user_id: UUID) -> http.OverseenUserDetails:
-    """What the account is now, after its tokens ended in this process, too."""
+    """The changed account, after ending its tokens in this process, too."""
     async with state.database.snapshot() as connection:
         state.authenticator.end(await users.ended(connection, user_id))
     return await _details(state, user_id)
