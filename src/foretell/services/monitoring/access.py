@@ -1,10 +1,10 @@
-"""Who may come in: whoever shows the token, when there is one."""
+"""Access control: requests need the token, if one is set."""
 
 from foretell.kit.asgi import Application, Receive, Scope, Send, shows_token
 from foretell.kit.errors import ForetellError
 from foretell.kit.problems import problem_bytes
 
-#: What everybody may see: whether the service works, and how it is used.
+#: Paths without access control: health and documentation.
 _OPEN = ("/health", "/docs", "/openapi.json")
 
 
@@ -16,9 +16,9 @@ class TokenNeeded(ForetellError):
 
 
 class Access:
-    """Lets through to `app` whoever shows `token`; with an empty one, everybody.
+    """Passes requests with `token` to `app`; with an empty one, all requests.
 
-    `/health` and what is below it, the documentation and its files are always open.
+    `/health` and paths below it, the documentation and its files are always open.
     """
 
     def __init__(self, app: Application, token: str) -> None:

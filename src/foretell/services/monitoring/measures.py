@@ -1,4 +1,4 @@
-"""What the monitoring service measures of itself."""
+"""Metrics of the monitoring service itself."""
 
 from prometheus_client import Counter, Gauge
 

@@ -1,4 +1,4 @@
-"""How the rooms of this service are plugged together."""
+"""The interface of a part of this service."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,7 @@ from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every part may use."""
+    """The objects that every part may use."""
 
     settings: MonitoringSettings
     database: MonitoringDatabase
@@ -23,21 +23,20 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one room adds to the service.
+    """One part of the service: its routes and its background work.
 
-    `run(stopping)` works beside the routes until `stopping` is set, and returns soon after. If it raises, that is
-    logged and it is called again after a moment, so it must be able to begin anew; a database that is away is no
-    reason to catch anything.
+    `run(stopping)` works until `stopping` is set and returns soon after. If it raises, the error is logged and it is
+    called again after a pause. So it must be restartable and need not catch `Unavailable`.
     """
 
     routes: Sequence[Route] = ()
     run: Callable[[asyncio.Event], Awaitable[None]] | None = None
-    #: An ASGI app around all routes, for answers that come in pieces; it passes on what is not its own.
+    #: ASGI middleware around all routes, for streamed responses; it passes all other requests on.
     around: Callable[[Application], Application] | None = None
-    #: Paths and schemas of the OpenAPI document (`contracts/openapi.py`), made when somebody asks for it.
+    #: Paths and schemas of the OpenAPI document (`contracts/openapi.py`), built on request.
     paths: Callable[[], dict[str, Any]] = dict
     schemas: Callable[[], dict[str, Any]] = dict
-    #: Routes that machines ask all day: their requests are logged as debug unless something was wrong.
+    #: Routes that are polled constantly: their requests are logged at debug level unless they fail.
     quiet: Sequence[str] = ()
     #: More fields of `/health`.
     details: Callable[[], dict[str, Any]] = dict

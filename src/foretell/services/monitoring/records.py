@@ -1,4 +1,4 @@
-"""The room of records: logs and values of metrics come in, are found again, and go when they are old."""
+"""Records: stores and searches logs and metric values, and deletes old ones."""
 
 from foretell.services.monitoring.intake.intake import Intake
 from foretell.services.monitoring.parts import Part, Surroundings

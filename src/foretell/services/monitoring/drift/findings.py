@@ -1,4 +1,4 @@
-"""What the last look for drift found, version by version: as it is kept, and as `GET /reports/drift` tells it."""
+"""The last drift findings by model version: computed, stored, and read for `GET /reports/drift`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(VersionFinding).decode
 
 
 def without_reference(model: str, version: str, reason: str, now: datetime) -> VersionFinding:
-    """For a version that can't be compared."""
+    """The finding for a version that can't be compared."""
     return VersionFinding(model=model, version=version, computed_at=now, status="no_reference", reason=reason)
 
 
@@ -37,10 +37,10 @@ def find(
     now: datetime,
     not_compared: Sequence[NotCompared] = (),
 ) -> VersionFinding:
-    """Compare what was seen of a version in each window with its reference, which says nothing of `not_compared`.
+    """Compare the counts of a version in each window with its reference, which does not cover `not_compared`.
 
-    A field, and the whole, is as the longest window says that has enough rows. Shorter ones see sooner what has broken,
-    but also that mornings are no evenings, and one day's weather is not a year's.
+    The status of a field, and of the version, is that of the longest window with enough rows. Shorter windows detect a
+    fault earlier, but also react to normal changes, for example between morning and evening.
     """
     windows = [_find_in_window(reference, tally, window_s, now) for window_s in sorted(windows_s)]
     telling = next((each for each in reversed(windows) if each.status != "not_enough_data"), windows[-1])
@@ -80,7 +80,7 @@ def _find_in_window(reference: Reference, tally: Tally, window_s: float, now: da
 
 
 async def keep(connection: AsyncConnection, found: Sequence[VersionFinding]) -> None:
-    """Keep this, and nothing of what was found before."""
+    """Store these findings in place of the earlier ones."""
     await connection.execute(delete(drift_findings))
     if found:
         await connection.execute(
@@ -100,7 +100,7 @@ async def keep(connection: AsyncConnection, found: Sequence[VersionFinding]) -> 
 async def latest(
     connection: AsyncConnection, *, model: str | None = None, version: str | None = None
 ) -> list[VersionFinding]:
-    """What was found last, by model and version."""
+    """The last findings, by model and version."""
     query = select(drift_findings.c.body).order_by(drift_findings.c.model, drift_findings.c.version)
     if model is not None:
         query = query.where(drift_findings.c.model == model)

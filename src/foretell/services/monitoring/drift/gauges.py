@@ -1,4 +1,4 @@
-"""Drift for Prometheus. Series of versions and features that are no more go away."""
+"""Drift metrics for Prometheus. Series of removed versions and features are removed."""
 
 from collections.abc import Sequence
 
@@ -26,12 +26,12 @@ _NUMBERS: dict[DriftStatus, int] = {"stable": 0, "shifting": 1, "drifted": 2}
 Labels = tuple[str, str, str, str]
 
 
-#: Which series are shown now: gauges are one of a process.
+#: The current series, to remove those that are gone. Global, because a process has each gauge once.
 _shown: dict[Gauge, set[Labels]] = {PSI: set(), STATUS: set()}
 
 
 def show(found: Sequence[VersionFinding]) -> None:
-    """Show this and nothing else."""
+    """Set the gauges to these findings and remove other series."""
     psi: dict[Labels, float] = {}
     status: dict[Labels, float] = {}
     for version in found:

@@ -1,10 +1,10 @@
-"""Whether a field drifts: a judgement by how much and how surely, never by one of them alone.
+"""Decides whether a field drifts, by the size of the shift and by its significance.
 
-With many rows, any difference is sure, also one that matters to nobody; with few, a large one may be chance. So a
-field drifts only when the shift is large *and* more than chance explains, *and* more than days usually are apart: a
-day's weather is one kind of weather. What is missing, outside of the reference's range or unknown to it is judged by
-its share, in the same way; and so is what is there although the reference mostly lacks it. A bin or category in which
-the reference counted nothing is outside of it, or unknown to it.
+With many rows even an unimportant difference is significant; with few rows a large difference may be chance. So a field
+drifts only if the shift is large, significant, and larger than the usual difference between single days. The share of
+rows that are missing, out of range or unknown is judged in the same way, and so is the share of rows that have the
+field when it is mostly missing in the reference. A bin or category with a reference count of 0 counts as out of range
+or unknown.
 """
 
 from collections.abc import Sequence
@@ -18,41 +18,41 @@ from foretell.inference.reference import Categories, Field, Numbers, is_never_th
 from foretell.inference.stability import Counts, joined, psi, side_by_side
 from foretell.services.monitoring.drift import statistics
 
-#: From the best to the worst.
+#: From best to worst.
 _ORDER: tuple[DriftStatus, ...] = ("no_reference", "not_enough_data", "stable", "shifting", "drifted")
 
-#: Fewer rows than this say nothing of a distribution.
+#: The smallest number of rows for which a distribution is compared.
 LEAST_ROWS = 500
 LEAST_REFERENCE_ROWS = 200
-#: How likely a stable model version is called unstable in one look, by chance alone; its fields share that.
+#: The probability that a stable model version is called unstable in one run by chance. It is divided among its fields.
 CHANCE = 0.001
 #: The population stability index from which a field shifts, and from which it has drifted.
 SHIFTING_PSI, DRIFTED_PSI = 0.1, 0.25
-#: A field that is farther than days usually are is shifting; so many times as far, it has drifted.
+#: A field is shifting if its PSI exceeds the usual one of single days; it has drifted at this many times the usual one.
 DRIFTED_BEYOND_USUAL = 1.25
-#: So many days in a row are often alike, and average out as one.
+#: This many consecutive days are often alike and count as one independent day.
 DAYS_ALIKE = 2
-#: In so many days together, good and bad ones have averaged out: nothing more is usual.
+#: Over this many days, differences between days have averaged out, and no PSI is usual any more.
 AVERAGED_OUT_DAYS = 28
-#: The same of the share of rows that are missing, out of range or unknown, above that of the reference.
+#: The same thresholds for the share of rows that are missing, out of range or unknown, above that of the reference.
 SHIFTING_SHARE, DRIFTED_SHARE = 0.01, 0.05
-#: The ends of a reference's range are the extremes of a sample: so many rows of as many may well lie beyond.
+#: The range of a reference is that of a sample, so this many rows of an equally large sample may well be outside.
 _ROWS_BEYOND = 10
 
 
 def worst(statuses: Sequence[DriftStatus]) -> DriftStatus:
-    """The status of a whole by those of its parts; of nothing, not enough data."""
+    """The worst of these statuses; "not enough data" for none."""
     return max(statuses, key=_ORDER.index, default="not_enough_data")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How often what was seen: in the bins of the reference, and beside them."""
+    """Counts in the bins of the reference and outside them."""
 
     counts: Counts
     below: int = 0
     above: int = 0
-    #: Of categories those that the reference doesn't have; of numbers what is no number.
+    #: Categories that the reference doesn't have; for a numeric field, values that are no numbers.
     unseen: int = 0
     missing: int = 0
 
@@ -68,9 +68,9 @@ class Seen:
 def judge(
     name: str, part: Literal["feature", "output"], field: Field, seen: Seen, fields: int, days: int = 1
 ) -> FieldFinding:
-    """How this field, one of `fields` that are judged together, is distributed now compared with its reference.
+    """Compare the distribution of a field with its reference.
 
-    It was seen on so many `days`.
+    `fields` is the number of fields judged together; `days` the number of days with observations.
     """
     kind: Literal["numeric", "categorical"] = "numeric" if isinstance(field, Numbers) else "categorical"
     if seen.rows < LEAST_ROWS or _rows_of(field) + field.missing < LEAST_REFERENCE_ROWS:
@@ -81,7 +81,7 @@ def judge(
 
     def judge_share(what: str, count: int, rows: int, known: int, known_rows: int) -> float:
         share = count / rows if rows else 0.0
-        # With nothing to compare it with, there is nothing to say.
+        # Without reference rows there is nothing to compare with.
         status = _judge_share(count, rows, known, known_rows, chance) if known_rows else "stable"
         if status != "stable":
             statuses.append(status)
@@ -150,13 +150,13 @@ def _rows_of(field: Field) -> int:
 
 
 def _in_empty_bins(field: Field, seen: Seen) -> int:
-    """How many rows are in bins, or have categories, that are listed and in which the reference counted nothing."""
+    """The rows in bins or categories that the reference lists with a count of 0."""
     counted = field.counts if isinstance(field, Numbers) else field.counts.values()
     return sum(int(count) for count, known in zip(seen.counts, counted, strict=True) if not known)
 
 
 def _judge_share(count: int, rows: int, known: int, known_rows: int, chance: float) -> DriftStatus:
-    """Whether a share of the rows has jumped. That of the reference may have been somewhat larger than was seen."""
+    """The status of a share of the rows. The reference's true share may be somewhat larger than its sample's."""
     if not rows:
         return "stable"
     excess = count / rows - known / known_rows
@@ -178,7 +178,7 @@ class _Distance:
 
 
 def _distance(field: Field, seen: Seen, chance: float) -> _Distance | None:
-    """How far the distributions are apart; None when too few rows have the field, or all are alike in the reference."""
+    """The distance of the distributions; None if too few rows have the field or the reference has only one bin."""
     reference, counts = side_by_side(field, seen)
     rows = int(counts.sum())
     if rows < LEAST_ROWS or reference.sum() < LEAST_REFERENCE_ROWS:
@@ -196,10 +196,10 @@ def _distance(field: Field, seen: Seen, chance: float) -> _Distance | None:
 
 
 def _usual(field: Field, days: int) -> float:
-    """How far so many days together are from the reference at most, as they usually are.
+    """The usual PSI of this many days together.
 
-    The index grows with the square of what shares are off, and the mean of n days that have nothing to do with one
-    another is off by 1/sqrt(n) of what one is.
+    The PSI grows with the square of the deviation of the shares, and the mean of n independent days deviates by
+    1/sqrt(n) of the deviation of one day. So the usual PSI falls with 1/n.
     """
     return field.usual_psi / max(days / DAYS_ALIKE, 1) if days < AVERAGED_OUT_DAYS else 0.0
 
@@ -219,5 +219,5 @@ def _distribution(field: Field, seen: Seen) -> Distribution | None:
     found = [round(float(each), 6) for each in counts / rows]
     if isinstance(field, Numbers):
         return Distribution(shares, found, edges=field.edges)
-    # The last share is that of all others.
+    # The last share is that of all other categories.
     return Distribution(shares, found, categories=list(field.counts))

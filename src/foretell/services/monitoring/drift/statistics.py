@@ -1,7 +1,7 @@
-"""How far apart two samples are that are known by their counts in the same bins, and how likely that is by chance.
+"""Statistical tests for two samples that are given as counts in the same bins.
 
-Only the distribution functions are scipy's, and `scipy.special` is imported by whoever calls one first: it takes a
-fraction of a second and twenty megabytes.
+Only the distribution functions are scipy's. `scipy.special` is imported at the first call, because the import takes a
+fraction of a second and 20 MB.
 """
 
 import numpy as np
@@ -10,9 +10,9 @@ from foretell.inference.stability import Counts
 
 
 def psi_by_chance(bins: int, reference_rows: int, rows: int, chance: float) -> float:
-    """What the index exceeds with this chance although both samples are of one distribution.
+    """The PSI that two samples of the same distribution exceed with probability `chance`.
 
-    It is then (1/n + 1/m) times chi-squared with bins - 1 degrees of freedom (Yurdakul 2018).
+    Then the PSI is (1/n + 1/m) times chi-squared with bins - 1 degrees of freedom (Yurdakul 2018).
     """
     from scipy.special import chdtri
 
@@ -20,9 +20,9 @@ def psi_by_chance(bins: int, reference_rows: int, rows: int, chance: float) -> f
 
 
 def kolmogorov_smirnov(reference: Counts, seen: Counts) -> tuple[float, float]:
-    """The largest distance of the cumulative shares, and how likely that or more is by chance.
+    """The largest distance of the cumulative shares, and its p-value.
 
-    Bins hide what happens inside of them, and ties make large distances rarer: the chance is rather too large.
+    Bins hide differences inside them, and ties make large distances rarer, so the p-value is rather too large.
     """
     from scipy.special import kolmogorov
 
@@ -32,7 +32,7 @@ def kolmogorov_smirnov(reference: Counts, seen: Counts) -> tuple[float, float]:
 
 
 def chi_squared(reference: Counts, seen: Counts) -> tuple[float, float]:
-    """Pearson's statistic for two samples, and how likely that or more is by chance."""
+    """Pearson's statistic for two samples, and its p-value."""
     from scipy.special import chdtrc
 
     together = reference + seen
@@ -44,7 +44,7 @@ def chi_squared(reference: Counts, seen: Counts) -> tuple[float, float]:
 
 
 def at_least(count: int, rows: int, share: float) -> float:
-    """How likely `count` or more of `rows` are by chance, if each is one with this chance."""
+    """The probability of `count` or more successes in `rows` trials, each with probability `share`."""
     from scipy.special import bdtrc
 
     return 1.0 if count == 0 else float(bdtrc(count - 1, rows, share))

@@ -1,6 +1,6 @@
-"""What was seen of a model version within sliding windows, in memory: one addition for each observation that arrives.
+"""Counts of a model version in sliding windows, in memory; each new observation is one addition.
 
-A window is made of sixty slices and the one that is begun; so it is as long as it says, or up to a slice longer.
+A window consists of sixty complete slices and the current one, so it may be up to one slice longer than its setting.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from foretell.inference.reference import Field, Reference
 from foretell.services.monitoring.drift.judging import Seen
 
 _SLICES = 60
-#: Clocks of machines differ by so much at most; what is of a later moment is not of this world.
+#: Allowed difference between clocks. Observations from later times are ignored.
 _AHEAD_S = 300.0
 
 Part = Literal["feature", "output"]
@@ -24,13 +24,13 @@ Part = Literal["feature", "output"]
 
 @dataclass(slots=True)
 class Total:
-    """Everything that was seen in a window."""
+    """The counts of a window."""
 
     rows: int = 0
     passed: int = 0
     since: datetime | None = None
     until: datetime | None = None
-    #: On how many days (UTC) there was something, but not more than lie between its ends: a night has one.
+    #: The number of days (UTC) with observations, at most the rounded length of their span: one night counts as one.
     days: int = 1
     fields: dict[tuple[Part, str], Seen] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Tally:
         self._windows: dict[float, dict[int, _Slice]] = {window_s: {} for window_s in windows_s}
 
     def add(self, observation: Observation, now: datetime) -> None:
-        """Count it in. What has another reference, is too old, or can't be right is left out."""
+        """Count an observation, unless it has another reference, is too old or has invalid counts."""
         age_s = (now - observation.until).total_seconds()
         if observation.reference_sha256 != self.sha256 or not -_AHEAD_S <= age_s <= self._longest_s:
             return
@@ -77,7 +77,7 @@ class Tally:
                 known.until = max(known.until, observation.until)
 
     def total(self, window_s: float, now: datetime) -> Total:
-        """What was seen in that window until `now`; what is older is forgotten."""
+        """The counts of that window until `now`; older slices are dropped."""
         slices = self._windows[window_s]
         oldest = _key(now, window_s) - _SLICES
         for key in [key for key in slices if key < oldest]:
@@ -112,11 +112,11 @@ class Tally:
                 values += [*seen.counts, seen.below, seen.above, seen.unseen, seen.missing]
         if not 0 <= observation.rows <= observation.passed or min(values, default=0) < 0:
             return None
-        # More than a row can't be counted of a row; and sums of what is bounded don't overflow.
+        # A count can't exceed the rows, and bounded values can't overflow the sums.
         return np.array(values, dtype=np.int64) if max(values, default=0) <= observation.rows < _MOST_ROWS else None
 
 
-#: Below, above, unseen, missing: they stand behind the bins of each field.
+#: The counts after the bins of each field: below, above, unseen, missing.
 _BESIDE = 4
 _MOST_ROWS = 2**40
 

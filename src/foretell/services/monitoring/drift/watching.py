@@ -1,4 +1,4 @@
-"""Looks for drift again and again: reads what instances have seen since, compares, keeps and shows what it finds."""
+"""Computes drift periodically: reads new observations, compares them with the references, stores the findings."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ Key = tuple[str, str]
 
 
 class DriftWatch:
-    """The look for drift of all model versions that are installed where this service looks for them."""
+    """Computes the drift of all model versions in this service's registry."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class DriftWatch:
         self._database = database
         self._registry = registry
         self.windows_s = sorted(set(windows_s))
-        #: By the identity of their packages, which are kept beside them.
+        #: By the `id()` of the package, which is kept in the value so that the id stays unique.
         self._references: dict[int, tuple[ModelPackage, Reference | None, str]] = {}
         self._tallies: dict[Key, Tally] = {}
         self._statuses: dict[Key, str] = {}
         self._read_until: int | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look every `every_s` until `stopping` is set."""
+        """Compute drift every `every_s` until `stopping` is set."""
         while not stopping.is_set():
             await self.look(now())
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), self._every_s)
 
     async def look(self, moment: datetime) -> list[VersionFinding]:
-        """Look once, as of `moment`."""
-        # First: what is read afterwards may be of references that came a moment ago.
+        """Compute drift once, as of `moment`."""
+        # First, since new observations may belong to references that have just been installed.
         await asyncio.to_thread(self._follow_packages)
         await self._read(moment)
         found = await asyncio.to_thread(self._find, moment)
@@ -84,11 +84,11 @@ class DriftWatch:
         self._tallies = tallies
 
     async def _read(self, moment: datetime) -> None:
-        """Count in what has arrived since the last look; at first, all of the longest window."""
+        """Count the observations since the last run; the first time, all of the longest window."""
         async with self._database.snapshot() as connection:
             first, last = await observations.ends(connection, moment - timedelta(seconds=self.windows_s[-1]))
         if self._read_until is None or self._read_until > last:
-            # At the start; or the table was emptied, and counts its rows anew.
+            # At the start, or after the table was emptied and its ids restarted.
             self._read_until = first - 1
         while self._read_until < last:
             async with self._database.snapshot() as connection:
@@ -118,7 +118,7 @@ class DriftWatch:
         return found
 
     def _tell(self, found: Sequence[VersionFinding]) -> None:
-        """One log line for each version whose status has changed."""
+        """Log each version whose status has changed."""
         statuses = {(each.model, each.version): each.status for each in found}
         for each in found:
             before = self._statuses.get((each.model, each.version), "not_enough_data")

@@ -1,4 +1,4 @@
-"""Bring the monitoring service's database to the tables that this release knows."""
+"""Migrates the monitoring service's database to the schema of this release."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ upgrade = _migrations.upgrade
 
 
 async def migrate(database: MonitoringDatabase) -> None:
-    """Create or upgrade the tables, and let everybody in. Raises `Misconfigured`, `Unavailable`."""
+    """Create or upgrade the tables, then open the database. Raises `Misconfigured`, `Unavailable`."""
     plain = database.with_statement_timeout(STATEMENT_TIMEOUT_S)
     try:
         await _migrations.migrate(plain)
@@ -28,7 +28,7 @@ async def migrate(database: MonitoringDatabase) -> None:
 
 
 async def migrate_when_possible(database: MonitoringDatabase, stopping: asyncio.Event) -> None:
-    """`migrate`, waiting for a database that is away until it comes or `stopping` is set. Raises `Misconfigured`."""
+    """`migrate`; retry while the database is unavailable, until `stopping` is set. Raises `Misconfigured`."""
     plain = database.with_statement_timeout(STATEMENT_TIMEOUT_S)
     try:
         await _migrations.migrate_when_possible(plain, stopping)

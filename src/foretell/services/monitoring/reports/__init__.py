@@ -1,1 +1,1 @@
-"""What the operator is shown: how things are and how they went, added up over all instances."""
+"""Reports for operators: current state and history, added up over all instances."""

@@ -1,7 +1,7 @@
-"""What instances counted in a period: the difference of their metrics at its end and at its beginning.
+"""Increases of metrics in a period: the difference between the snapshots at its end and at its beginning.
 
-A process's counters never go back, and one that starts again is another instance, which counts from zero. So what all
-instances counted can be added up, those that have ended among them.
+A process's counters never decrease, and a restarted process is another instance, which counts from zero. So the
+increases of all instances can be added up, including those that have ended.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from foretell.services.monitoring.storage.tables import instances, snapshots
 Families = Mapping[str, Family]
 Labels = tuple[str, ...]
 
-#: A snapshot this long before a moment still tells what was counted until then: old ones are kept one a minute.
+#: A snapshot up to this long before a time counts as that of the time, because old ones are thinned to one a minute.
 _STALE = timedelta(seconds=90)
 _NOTHING: Families = {}
-#: Instances whose snapshots are read with one statement.
+#: Instances whose snapshots one statement reads.
 _TOGETHER = 50
-#: Where processes die again and again for days, the first of them are left out.
+#: In a crash loop of many days, the oldest instances are left out.
 _MOST_INSTANCES = 5_000
 
 
@@ -44,33 +44,33 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One process and its metrics at each moment of the period: the first to count from, the last to count to."""
+    """One process and its metrics at each time of the period; the first is subtracted from the last."""
 
     instance: Instance
     taken: Sequence[Taken]
 
     @property
     def elapsed_s(self) -> float:
-        """In how long it counted that."""
+        """The time between the first and the last metrics, in seconds."""
         return max((self.taken[-1].at - self.taken[0].at).total_seconds(), HEARTBEAT_EVERY_S)
 
 
 class Counts:
-    """What all instances counted in a period."""
+    """The increases of all instances in a period."""
 
     def __init__(self, period: Period, counted: Sequence[Counted], moments: Sequence[datetime] = ()) -> None:
-        """`moments` bound the parts of the period; without them, it is one."""
+        """`moments` are the bounds of the parts of the period; without them, it is one part."""
         self.period = period
         self.counted = counted
         self.moments = moments or (period.since, period.until)
 
     @property
     def span_s(self) -> float:
-        """How much of the period the snapshots cover: shorter, if monitoring has looked for less long."""
+        """The seconds of the period that the snapshots cover; fewer if monitoring started later."""
         return self._covered_s(self.period.since, self.period.until)
 
     def increases(self, name: str, *by: str) -> dict[Labels, float]:
-        """By how much a counter grew, by the values of these labels; `service` and `instance` are labels too."""
+        """The increase of a counter by the values of these labels, which may include `service` and `instance`."""
         sums: dict[Labels, float] = defaultdict(float)
         for each in self.counted:
             for labels, increase in _increases(each, name, by, each.taken[0], each.taken[-1]):
@@ -78,11 +78,11 @@ class Counts:
         return dict(sums)
 
     def increase(self, name: str) -> float:
-        """By how much a counter grew, all its series together."""
+        """The increase of a counter over all its series."""
         return sum(self.increases(name).values())
 
     def histograms(self, name: str, *by: str) -> dict[Labels, Histogram]:
-        """What was observed, by the values of these labels."""
+        """The observations of a histogram, by the values of these labels."""
         found: dict[Labels, Histogram] = defaultdict(Histogram)
         for each in self.counted:
             family = each.taken[-1].families.get(name)
@@ -93,7 +93,7 @@ class Counts:
         return {labels: histogram for labels, histogram in found.items() if histogram.count}
 
     def histogram_parts(self, name: str) -> list[Histogram]:
-        """What was observed in each part of the period, all series together; evenly between two snapshots."""
+        """The observations in each part of the period, over all series; spread evenly between two snapshots."""
         parts = list(pairwise(self.moments))
         found = [Histogram() for _ in parts]
         for each in self.counted:
@@ -111,7 +111,7 @@ class Counts:
         return found
 
     def rates(self, name: str) -> list[float]:
-        """By how much a counter grew a second, in each part of the period, evenly between two snapshots."""
+        """The increase of a counter per second in each part of the period, spread evenly between two snapshots."""
         parts = list(pairwise(self.moments))
         grown = [0.0] * len(parts)
         for each in self.counted:
@@ -129,7 +129,7 @@ class Counts:
         return [increase / self._covered_s(begin, end) for increase, (begin, end) in zip(grown, parts, strict=True)]
 
     def _covered_s(self, begin: datetime, end: datetime) -> float:
-        """How much of this time the snapshots cover."""
+        """The seconds of this time that the snapshots cover."""
         if not self.counted:
             return (end - begin).total_seconds()
         first = min(each.taken[0].at for each in self.counted)
@@ -137,7 +137,7 @@ class Counts:
         return max((min(last, end) - max(first, begin)).total_seconds(), HEARTBEAT_EVERY_S)
 
     def newest(self, name: str, *by: str, service: str | None = None) -> dict[Labels, tuple[datetime, float]]:
-        """The values of a gauge that several processes find alike, from whoever looked last; and when that was."""
+        """The newest values, with their times, of a gauge that has the same value in several processes."""
         found: dict[Labels, tuple[datetime, float]] = {}
         for each in self.counted:
             family = each.taken[-1].families.get(name)
@@ -152,7 +152,7 @@ class Counts:
 
 
 def _observed(name: str, earlier: Taken, later: Taken) -> Iterator[tuple[Series, Sequence[float], float]]:
-    """By how much each series of a histogram grew: by bucket, and its sum."""
+    """The increase of each series of a histogram: by bucket, and of its sum."""
     before = _by_labels(earlier.families.get(name))
     for series in later.families[name].series:
         known = before.get(_identity(series))
@@ -199,9 +199,9 @@ async def count(
     service: str | None = None,
     names: Collection[str] | None = None,
 ) -> Counts:
-    """What the instances (of one service, or all) counted in `period`, in up to `points` parts of it.
+    """The increases of the instances (of one service, or all) in `period`, in up to `points` parts of it.
 
-    `names`: only these metrics are read, which takes less time than all of them.
+    With `names`, only these metrics are read, which takes less time.
     """
     moments = period.moments(points)
     seen = await list_instances(connection, service=service, seen_since=period.since)
@@ -219,7 +219,7 @@ async def count(
     }
     wanted = {number: {at for at, snapped in plan if snapped} for number, plan in plans.items()}
     bodies = await _bodies(connection, wanted)
-    # Many snapshots are a few milliseconds each: others have their turn meanwhile.
+    # In a thread, because each snapshot takes a few milliseconds and would block the event loop.
     decoded = await asyncio.to_thread(_decode, bodies, names)
     return Counts(
         period,
@@ -237,10 +237,10 @@ async def count(
 def _plan(
     instance: Instance, times: Sequence[datetime | None], first_after: datetime | None, moments: Sequence[datetime]
 ) -> list[tuple[datetime, bool]] | None:
-    """When the snapshot of each moment was taken, and whether there is one; None if nothing was counted.
+    """The time of the snapshot to use at each moment, and whether it exists; None without any snapshot in the period.
 
-    Without one near the first moment, a process that started later counts from zero, at its start; of another one, it
-    is not known what it counted before we heard of it.
+    Without a snapshot near the first moment, a process that started later counts from zero, at its start. Another
+    process counts from its first snapshot, since its earlier counts are unknown.
     """
     begin, end = moments[0], times[-1]
     if end is None or end < begin:
@@ -257,7 +257,7 @@ def _plan(
     for at in times[1:]:
         plan.append((at, True) if at is not None and at > plan[-1][0] else plan[-1])
     if not plan[-1][1]:
-        # It started and said something in the same instant.
+        # Its start and its only snapshot have the same time.
         plan[-1] = (end, True)
     return plan
 
@@ -265,9 +265,9 @@ def _plan(
 async def _times(
     connection: AsyncConnection, ids: Sequence[int], moments: Sequence[datetime]
 ) -> dict[int, list[datetime | None]]:
-    """When the last snapshot of each instance at or before each moment was taken; None too where it did not live."""
+    """The time of each instance's last snapshot at or before each moment; None also when it was not running."""
     last = len(moments) - 1
-    # A process says its last words up to one part before the moment that they count for; and clocks differ.
+    # A process's last snapshot may be up to one part before the moment that it counts for, and clocks differ.
     slack = moments[1] - moments[0] + _STALE
     asked = union_all(
         *(
@@ -316,7 +316,7 @@ async def _bodies(
     bodies = {}
     numbers = sorted(wanted)
     for start in range(0, len(numbers), _TOGETHER):
-        # Not pairs in one list: SQLite would read the whole table.
+        # Not a list of pairs, for which SQLite would read the whole table.
         some = or_(
             *(
                 and_(snapshots.c.instance_id == number, snapshots.c.at.in_(sorted(wanted[number])))

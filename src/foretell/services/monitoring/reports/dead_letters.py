@@ -1,8 +1,8 @@
-"""Dead letters: what is in them, back to their queue with them, or away with them.
+"""Shows dead letters, returns them to their queue (redrive), or discards them.
 
-The dispatcher looks after them, too (`services/dispatcher/sweeping.py`): it ends the predictions of those that can be
-read, within a second or so, and leaves the others lying. To look at them here, to take them and to give them back does
-it no harm: it only looks again. A dead letter that was sent back and can't be handled this time either is dead again.
+The dispatcher also handles them (`services/dispatcher/sweeping.py`): within about a second it ends the predictions of
+readable ones, and leaves the others in the queue. Taking and returning messages here does not disturb it. A dead letter
+that fails again after a redrive becomes a dead letter again.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ log = structlog.get_logger()
 
 MOST_SHOWN = 500
 MOST_MOVED = 100_000
-#: How many are under way at once.
+#: Messages that are handled at the same time.
 _IN_HAND = 100
-#: The next one should be here by then, unless somebody else has taken it or the broker is away.
+#: The next message should arrive within this time, unless another consumer has it or the broker is unavailable.
 _NEXT_WITHIN_S = 3.0
-#: How often it may be late though the broker says that there is one: it may just have started again.
+#: How often it may be late although the broker reports one: the broker may just have restarted.
 _MOST_LATE = 5
 _MOST_IDS = 20
-#: How often a message was sent back by us, in its headers.
+#: The header with the number of redrives of a message.
 _REDRIVEN = "redriven"
 _is_pool = re.compile(rf"{re.escape(queues.TASKS)}\.[a-z0-9][a-z0-9-]*", re.ASCII).fullmatch
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -63,16 +63,16 @@ class CutShort(ForetellError):
 
 
 class DeadLetterOffice:
-    """Reaches the broker when asked to, and lets go of it afterwards."""
+    """Shows, redrives and discards dead letters; connects to the broker for each call."""
 
     def __init__(self, settings: ServiceSettings, name: str) -> None:
         self._settings = settings
         self._name = name
-        # Two of us at once would take the messages from under each other's eyes.
+        # Concurrent calls would take messages from each other.
         self._turn = asyncio.Lock()
 
     async def show(self, queue: str, limit: int) -> DeadLetters:
-        """The oldest dead letters. They stay where they are. Raises `UnknownQueue`, `BrokerUnavailable`."""
+        """The oldest dead letters, which stay in the queue. Raises `UnknownQueue`, `BrokerUnavailable`."""
         async with self._turn, self._open(queue) as (broker, count):
             shown: list[DeadLetter] = []
             async with _consuming(broker, queue, min(limit, count)) as consumer:
@@ -81,10 +81,10 @@ class DeadLetterOffice:
             return DeadLetters(queue, count, shown)
 
     async def redrive(self, queue: str, limit: int) -> MovedLetters:
-        """Send the oldest back to their queue, each at most once, however soon it is dead again.
+        """Return the oldest to their queue, each at most once, even if it becomes a dead letter again meanwhile.
 
-        Each is acknowledged only when its copy is stored: it may arrive twice, never get lost. Raises `UnknownQueue`,
-        `BrokerUnavailable`, and `CutShort` if the broker goes away on the way.
+        Each is acknowledged after its copy is stored, so it may be delivered twice but is never lost. Raises
+        `UnknownQueue`, `BrokerUnavailable`, and `CutShort` if the broker becomes unavailable meanwhile.
         """
         async with self._turn, self._open(queue) as (broker, count):
             moved = await _settled(broker, queue, min(limit, count), partial(_send_back, broker, queue))
@@ -92,10 +92,10 @@ class DeadLetterOffice:
             return MovedLetters(queue, moved, max(0, count - moved))
 
     async def discard(self, queue: str, confirmed: int) -> MovedLetters:
-        """Throw the oldest away, if there are exactly as many as `confirmed`: whoever asks knows what they do.
+        """Discard all dead letters if there are exactly `confirmed`, so that the operator knows how many are lost.
 
-        Predictions whose tasks are thrown away end all the same, when their time is over. Raises `UnknownQueue`,
-        `NotConfirmed`, `BrokerUnavailable`, and `CutShort` if the broker goes away on the way.
+        Predictions whose tasks are discarded end when they expire. Raises `UnknownQueue`, `NotConfirmed`,
+        `BrokerUnavailable`, and `CutShort` if the broker becomes unavailable meanwhile.
         """
         async with self._turn, self._open(queue) as (broker, count):
             if count != confirmed:
@@ -106,18 +106,18 @@ class DeadLetterOffice:
 
     @asynccontextmanager
     async def _open(self, queue: str) -> AsyncIterator[tuple[Broker, int]]:
-        """The broker, and how many dead letters of `queue` wait. Raises `UnknownQueue`, `BrokerUnavailable`."""
+        """The broker, and the number of dead letters of `queue`. Raises `UnknownQueue`, `BrokerUnavailable`."""
         if queue not in (queues.TASKS, queues.RESULTS) and not _is_pool(queue):
             raise UnknownQueue(queue=queue)
         broker = await connect(self._settings.broker_url, name=self._name, prefix=self._settings.broker_prefix)
         try:
             try:
-                # Asked before anything else: to consume from a queue, or to publish to it, could declare it.
+                # First, because consuming or publishing could declare an unknown queue.
                 depth = await broker.depth(queues.dead_queue(queue))
                 await broker.depth(queue)
             except Unroutable:
                 raise UnknownQueue(queue=queue) from None
-            # It may be lost at this moment; then a publish brings it back.
+            # Declared here, so that a publish declares the queue again if it is lost meanwhile.
             await broker.ensure_queue(queue)
             yield broker, depth.ready
         finally:
@@ -126,7 +126,7 @@ class DeadLetterOffice:
 
 @asynccontextmanager
 async def _consuming(broker: Broker, queue: str, prefetch: int) -> AsyncIterator[Consumer]:
-    """A consumer of the dead letters of `queue`; what it holds at the end goes back."""
+    """A consumer of the dead letters of `queue`; messages that are not acknowledged at the end are returned."""
     consumer = await broker.consume(queues.dead_queue(queue), prefetch=max(1, prefetch))
     try:
         yield consumer
@@ -135,9 +135,9 @@ async def _consuming(broker: Broker, queue: str, prefetch: int) -> AsyncIterator
 
 
 async def _taken(broker: Broker, consumer: Consumer, queue: str, count: int) -> AsyncIterator[list[Delivery]]:
-    """Up to `count` dead letters of `queue`, as they come; less if somebody else has taken the others.
+    """Up to `count` dead letters of `queue`, as they arrive; fewer if another consumer has taken the others.
 
-    Raises `BrokerUnavailable` when they stay away although they are there, or nobody can tell.
+    Raises `BrokerUnavailable` when messages do not arrive although they exist, or when the depth can't be read.
     """
     left, late = count, 0
     while left > 0:
@@ -145,7 +145,7 @@ async def _taken(broker: Broker, consumer: Consumer, queue: str, count: int) -> 
             async with asyncio.timeout(_NEXT_WITHIN_S):
                 deliveries = await consumer.receive(min(left, _IN_HAND))
         except TimeoutError:
-            # A consumer waits in silence for a broker that is away, as for a message that somebody else has taken.
+            # A consumer waits without an error for an unavailable broker and for a message that another one has taken.
             if not (await broker.depth(queues.dead_queue(queue))).ready:
                 return
             late += 1
@@ -157,7 +157,7 @@ async def _taken(broker: Broker, consumer: Consumer, queue: str, count: int) -> 
 
 
 async def _settled(broker: Broker, queue: str, count: int, handle: Callable[[Delivery], Awaitable[None]]) -> int:
-    """Take up to `count` of the oldest for good, each after `handle`; how many those were. Raises `CutShort`."""
+    """Acknowledge up to `count` of the oldest, each after `handle`; returns their number. Raises `CutShort`."""
     settled = 0
     try:
         async with _consuming(broker, queue, min(count, _IN_HAND)) as consumer:
@@ -172,12 +172,12 @@ async def _settled(broker: Broker, queue: str, count: int, handle: Callable[[Del
 
 
 async def _let_go(_: Delivery) -> None:
-    """Nothing more is to be done with it."""
+    """The handler of discarded messages, which does nothing."""
 
 
 async def _send_back(broker: Broker, queue: str, delivery: Delivery) -> None:
     headers = {**delivery.headers, _REDRIVEN: str(_redriven(delivery) + 1)}
-    # An identifier of its own: the same one may be in flight only once.
+    # A new id, because the same id may be in flight only once.
     await broker.publish(queue, delivery.body, message_id=uuid7().hex, headers=headers)
 
 
@@ -212,5 +212,5 @@ def _read(body: bytes) -> tuple[TaskEnvelope | ResultEnvelope | None, str | None
     try:
         return decode_results(body), None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # What is quoted may be a value that somebody sent.
+        # Quoted text may be a value from an input.
         return None, _QUOTED.sub("…", reason)[:200]

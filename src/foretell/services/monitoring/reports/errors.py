@@ -1,4 +1,4 @@
-"""What went wrong: answers, predictions, and lines in the logs."""
+"""Errors: HTTP answers, failed predictions, and log lines."""
 
 from collections import defaultdict
 from datetime import datetime
@@ -33,7 +33,7 @@ class _AnswersFields(TypedDict):
 
 
 async def errors(connection: AsyncConnection, period: Period) -> Errors:
-    """What went wrong."""
+    """All errors of the period."""
     counts = await count(connection, period)
     answers = _answers(counts, "service", "route")
     return Errors(
@@ -51,13 +51,13 @@ async def errors(connection: AsyncConnection, period: Period) -> Errors:
 
 
 def requests(counts: Counts, service: str | None = None) -> AnswerCounts:
-    """All requests together, or those to one service."""
+    """The answers to all requests, or to those to one service."""
     found = _answers(counts) if service is None else _answers(counts, "service")
     return AnswerCounts(**_fields(found.get(() if service is None else (service,), [0.0, 0.0, 0.0])))
 
 
 def _answers(counts: Counts, *by: str) -> dict[tuple[str, ...], list[float]]:
-    """How many there were, how many with 4xx, how many with 5xx."""
+    """The number of answers, of 4xx and of 5xx, by these labels."""
     found: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for (*labels, status), grown in counts.increases(REQUESTS, *by, "status").items():
         numbers = found[tuple(labels)]
@@ -95,7 +95,7 @@ def failures(counts: Counts) -> Failures:
 
 
 def model_failures(counts: Counts) -> list[ModelFailures]:
-    """What models failed on, most first."""
+    """Failures of models, the most frequent first."""
     found = counts.increases(MODEL_FAILURES, "model", "version", "reason")
     failed = [ModelFailures(model, version, reason, round(grown)) for (model, version, reason), grown in found.items()]
     return sorted((each for each in failed if each.count), key=lambda each: (-each.count, each.model, each.version))

@@ -1,4 +1,4 @@
-"""How every service and every instance is, and since when."""
+"""The health of every service and instance, and since when."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from foretell.services.monitoring.storage.instances import (
     list_instances,
 )
 
-#: A service that was seen within this time is expected to run.
+#: A service with a heartbeat within this time is expected to run.
 REMEMBERED = timedelta(days=1)
-#: How long those that said goodbye are shown, and how long those that fell silent make their service look bad.
+#: How long stopped instances are shown, and how long missing ones affect the state of their service.
 _STOPPED_SHOWN = timedelta(hours=1)
 _MISSED = timedelta(minutes=10)
-#: A gap without any instance that is no longer than this, as a restart makes, is none.
+#: A shorter time without any instance is a restart and does not end "healthy since".
 _RESTART = timedelta(seconds=30)
 
 
 async def health(connection: AsyncConnection, at: datetime) -> Health:
-    """How everything is at `at`; of what was not seen for a day, nothing is said any more."""
+    """The health of everything at `at`, without instances that were last seen more than a day before."""
     by_service: dict[str, dict[str, Instance]] = defaultdict(dict)
-    # By start: of several processes with one name, the newest is the instance.
+    # Of several processes with the same name, the one that started last is shown.
     for each in await list_instances(connection, seen_since=at - REMEMBERED):
         known = by_service[each.service].get(each.instance)
         if known is None or known.started_at <= each.started_at:
@@ -61,15 +61,15 @@ def _service(name: str, instances: Sequence[Instance], at: datetime) -> ServiceH
 
 
 def _missed(instances: Sequence[Instance], at: datetime) -> list[Instance]:
-    """Those that fell silent and are to be seen in how their service is."""
+    """The missing instances that affect the state of their service."""
     missing = [each for each in instances if each.state == MISSING]
     if not any(each.live for each in instances):
-        # None runs: those that were there last, however long ago.
+        # No instance runs: those that were seen last, at any time.
         last = max(instances, key=lambda each: each.last_seen_at)
         if last.state == STOPPED:
             return []
         return [each for each in missing if last.last_seen_at - each.last_seen_at < _MISSED]
-    # Somebody else may have been started in the place of one that fell silent.
+    # A missing instance does not count if a new one was started after it.
     newest = max((each.started_at for each in instances if each.state == HEALTHY), default=None)
     return [
         each for each in missing if at - each.state_since < _MISSED and (newest is None or newest < each.last_seen_at)
@@ -89,7 +89,7 @@ def _state(instances: Sequence[Instance], missed: Sequence[Instance]) -> tuple[S
 
 
 def _healthy_since(healthy: Sequence[Instance], instances: Sequence[Instance]) -> datetime:
-    """Since when some instance was there without a gap longer than a restart takes."""
+    """Since when at least one instance has been running, without a gap longer than a restart."""
     since = min(each.state_since for each in healthy)
     earlier = sorted((each for each in instances if not each.live), key=lambda each: each.last_seen_at, reverse=True)
     for each in earlier:
@@ -99,7 +99,7 @@ def _healthy_since(healthy: Sequence[Instance], instances: Sequence[Instance]) -
 
 
 def _shown(instances: Sequence[Instance], at: datetime) -> list[Instance]:
-    """Those that run or should, and those that stopped a while ago; of a service that is gone, at least the last."""
+    """Running, missing and recently stopped instances; if there is none, the one seen last."""
     shown = [each for each in instances if each.state != STOPPED or at - each.state_since < _STOPPED_SHOWN]
     return shown or [max(instances, key=lambda each: each.last_seen_at)]
 

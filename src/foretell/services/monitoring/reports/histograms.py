@@ -1,4 +1,4 @@
-"""Histograms of several processes added up, and what can be read off them."""
+"""Adds up histograms of several processes, and estimates mean and quantiles."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,42 +6,41 @@ from math import inf
 
 
 class Histogram:
-    """How many observations there were in each bucket, by the bucket's upper bound; the last one's is infinite.
+    """The number of observations in each bucket, by its upper bound; the last bound is infinite.
 
-    Releases with different bounds may run side by side: then a bucket is as wide as the bounds of all leave it.
+    If releases with different bounds run side by side, the buckets have the bounds of all of them.
     """
 
     __slots__ = ("_buckets", "total")
 
     def __init__(self) -> None:
         self._buckets: dict[float, float] = defaultdict(float)
-        #: The sum of what was observed.
+        #: The sum of the observations.
         self.total = 0.0
 
     def add(self, bounds: Sequence[float], counts: Sequence[float], total: float) -> None:
-        """Add so many observations in each bucket (not cumulative, one more than `bounds`), with this sum."""
+        """Add observations: counts by bucket (not cumulative, one more than `bounds`) and their sum."""
         for bound, count in zip((*bounds, inf), counts, strict=True):
             self._buckets[bound] += count
         self.total += total
 
     @property
     def count(self) -> float:
-        """How many observations there were."""
+        """The number of observations."""
         return sum(self._buckets.values())
 
     @property
     def mean(self) -> float | None:
-        """The mean; None of nothing."""
+        """The mean; None without observations."""
         count = self.count
         return self.total / count if count else None
 
     def quantile(self, quantile: float) -> float | None:
-        """The value that this share (0 to 1) does not exceed, estimated; None of nothing.
+        """The estimated quantile (0 to 1); None without observations.
 
-        As `histogram_quantile` of Prometheus, but for what the sum tells: observations lie within their bucket such
-        that their sum is the one observed, and the first bucket begins at 0. So one observation alone is told as it
-        was, and a thousand of 2.003 s are not spread from 2 to 2.5. What lies above the last finite bound is only known
-        to do so: then it is that bound.
+        Like `histogram_quantile` of Prometheus, but it also uses the sum: observations are placed within their buckets
+        so that they have the observed sum, and the first bucket begins at 0. So a single observation is exact, and a
+        thousand of 2.003 s are not spread from 2 to 2.5. Above the last finite bound, the result is that bound.
         """
         rank = quantile * self.count
         if not self.count:
@@ -57,17 +56,17 @@ class Histogram:
             if upper == inf:
                 break
             if count and rank <= count:
-                # Of a bucket below zero it is not known where it begins.
+                # The lower bound of a bucket below zero is unknown.
                 return upper if upper <= lower else lower + (upper - lower) * (rank / count) ** bend
             rank -= count
             lower = upper
         return lower
 
     def _bend(self) -> float | None:
-        """The power of the place within a bucket (0 to 1) with which the observations have their sum.
+        """The exponent k: the position u within a bucket (0 to 1) becomes u ** k, so that the sum is the observed one.
 
-        The mean of u ** k for u from 0 to 1 is 1 / (k + 1). None where the sum says nothing: some lie above the last
-        bound, some below zero, or it does not fit the counts.
+        The mean of u ** k is 1 / (k + 1). None if the sum can't be used: observations above the last bound or below
+        zero, or a sum that does not fit the counts.
         """
         least = room = lower = 0.0
         for upper in sorted(self._buckets):
@@ -78,5 +77,5 @@ class Histogram:
             room += count * (upper - lower) if count else 0.0
             lower = max(upper, 0.0)
         place = (self.total - least) / room if room else 0.0
-        # Sums are rounded: all may lie at the upper end.
+        # Tolerance for rounded sums, when all observations are at the upper bound.
         return max(0.0, 1.0 / place - 1.0) if 0.0 < place < 1.0 + 1e-9 else None

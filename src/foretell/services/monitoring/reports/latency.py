@@ -1,4 +1,4 @@
-"""How long things took: requests, runs of models, whole predictions."""
+"""Durations: requests, runs of models, whole predictions."""
 
 from typing import TypedDict
 
@@ -22,7 +22,7 @@ PREDICTION_DURATION_S = "foretell_prediction_duration_seconds"
 _SETTLE_LAG_S = "foretell_settle_lag_seconds"
 _PUBLISH_DURATION_S = "foretell_broker_publish_duration_seconds"
 _DATABASE_WAIT_S = "foretell_database_wait_seconds"
-#: By the station that runs models.
+#: By the service that runs models.
 _RUN_DURATION_S = {
     "worker": "foretell_worker_run_duration_seconds",
     "model": "foretell_model_run_duration_seconds",
@@ -40,7 +40,7 @@ class Numbers(TypedDict):
 
 
 async def latency(connection: AsyncConnection, period: Period, points: int = 0) -> Latency:
-    """How long everything took, and whole predictions in up to so many points."""
+    """All durations of the period, and those of whole predictions in up to `points` parts of it."""
     counts = await count(connection, period, points=points) if points else await count(connection, period)
     return Latency(
         **period.fields,
@@ -71,13 +71,13 @@ def _points(counts: Counts) -> list[DurationPoint]:
 
 
 def durations(counts: Counts, name: str) -> Durations:
-    """What a histogram says, all its series together."""
+    """The durations in a histogram, over all its series."""
     found = counts.histograms(name)
     return Durations(**numbers(found[()])) if found else Durations()
 
 
 def numbers(histogram: Histogram) -> Numbers:
-    """What a histogram says."""
+    """Count, mean and quantiles of a histogram."""
     return {
         "count": round(histogram.count),
         "mean_s": histogram.mean,

@@ -1,4 +1,4 @@
-"""The few numbers that say whether all is well."""
+"""The few numbers that show whether all is well."""
 
 from collections.abc import Sequence
 
@@ -29,12 +29,12 @@ from foretell.services.monitoring.storage.tables import drift_findings
 
 _APP = "app"
 _SEVERITIES = ("critical", "warning", "info")
-#: So many are named; all are counted.
+#: Firing alerts that are named; all are counted.
 _MOST_FIRING = 10
 
 
 async def overview(connection: AsyncConnection, period: Period) -> Overview:
-    """How things are and went."""
+    """The current state and the main numbers of the period."""
     counts = await count(connection, period)
     now = await health(connection, period.until)
     workers = await list_instances(connection, service=WORKERS, live_only=True)

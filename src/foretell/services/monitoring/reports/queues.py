@@ -1,4 +1,4 @@
-"""What waits in the queues of the broker, and how well messages get there and out again."""
+"""The broker's queues: waiting messages, publishing and consuming."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +21,7 @@ _DEAD = dead_queue("")
 
 
 async def queues(connection: AsyncConnection, period: Period) -> Queues:
-    """What waits and moves."""
+    """The state of the queues, and the messages of the period."""
     counts = await count(connection, period)
     return Queues(
         **period.fields,
@@ -33,7 +33,7 @@ async def queues(connection: AsyncConnection, period: Period) -> Queues:
 
 
 def queue_lines(counts: Counts) -> list[QueueLine]:
-    """Every queue of which something is known."""
+    """Every known queue."""
     ready = counts.newest(_READY, "queue")
     dead = counts.newest(_DEAD_LETTERS, "queue")
     ages = counts.newest(_OLDEST_AGE_S, "queue")

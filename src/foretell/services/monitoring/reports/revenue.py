@@ -1,7 +1,7 @@
-"""What was earned, by model and day, as exact as the books.
+"""Revenue by model and day, as exact as the ledger.
 
-A dispatcher looks it up in the product's database and tells it of today and yesterday. It is written down here, so that
-older days stay known, also when their snapshots are gone.
+Dispatchers read the revenue of today and yesterday from the product's database and report it in their metrics. It is
+stored here, so that older days stay known after their snapshots are deleted.
 """
 
 import asyncio
@@ -32,21 +32,21 @@ _CREDITS = "foretell_revenue_credits"
 _PREDICTIONS = "foretell_revenue_predictions"
 _ADDED_UP_AT = "foretell_revenue_timestamp_seconds"
 _WRITE_DOWN_EVERY_S = 10.0
-#: A dispatcher tells of yesterday, too: what it said last may count for so long.
+#: A dispatcher also reports yesterday, so its last report is used for this long.
 _TOLD_WITHIN = timedelta(days=2)
-#: Of one that dies again and again, the last are enough: what the others said was written down.
+#: In a crash loop, the last instances are enough: the reports of the others are stored.
 _MOST_DISPATCHERS = 20
 
 
 async def revenue(connection: AsyncConnection, today: date, days: int) -> Revenue:
-    """What was earned on `today` and the days before, so many in all."""
+    """The revenue of the last `days` days up to `today`."""
     first = today - timedelta(days=days - 1)
     query = select(table).where(table.c.day >= first.isoformat(), table.c.day <= today.isoformat())
     items = {
         (row.day, row.model): Earned(row.day, row.model, row.credits, row.predictions, row.as_of)
         for row in await connection.execute(query)
     }
-    # What was said since it was last written down.
+    # Reports that are newer than the stored rows.
     told = await _told(connection, seen_since=now() - _TOLD_WITHIN)
     for earned in told:
         known = items.get((earned.day, earned.model))
@@ -67,7 +67,7 @@ async def revenue(connection: AsyncConnection, today: date, days: int) -> Revenu
 
 
 def _higher(earned: Earned, known: Earned | None) -> Earned:
-    """What has been earned is never taken back: a dispatcher that says less has not looked at everything yet."""
+    """The higher of two figures: revenue never falls, and a dispatcher that has just started may report too little."""
     if known is None or earned.credits >= known.credits:
         return earned
     return msgspec.structs.replace(earned, credits=known.credits, predictions=known.predictions)
@@ -83,7 +83,7 @@ def _totals(items: Iterable[Earned]) -> list[DayTotal]:
 
 
 async def _told(connection: AsyncConnection, *, seen_since: datetime) -> list[Earned]:
-    """What the dispatchers that were seen since then said last, by day and model; of several, the most."""
+    """The last reports of the dispatchers seen since then, by day and model; the highest if they differ."""
     found: dict[tuple[str, str], Earned] = {}
     dispatchers = await list_instances(connection, service=_DISPATCHER, seen_since=seen_since)
     for dispatcher in sorted(dispatchers, key=lambda each: each.last_seen_at)[-_MOST_DISPATCHERS:]:
@@ -103,7 +103,7 @@ async def _told(connection: AsyncConnection, *, seen_since: datetime) -> list[Ea
 
 
 def _read(body: bytes, at: datetime) -> list[Earned]:
-    """What a snapshot of `at` says. Its figures are as old as the dispatcher's last look at its database."""
+    """The revenue in a snapshot taken at `at`. Its figures have the time of the dispatcher's last database read."""
     values: dict[str, Mapping[tuple[str, str], float]] = {
         family.name: {
             (series.labels.get("day", ""), series.labels.get("model", "")): series.value for series in family.series
@@ -113,7 +113,7 @@ def _read(body: bytes, at: datetime) -> list[Earned]:
     }
     for added_up_at in values.get(_ADDED_UP_AT, {}).values():
         if isfinite(added_up_at):
-            # A dispatcher's clock may be ahead.
+            # Not later than the snapshot, because the dispatcher's clock may be ahead.
             at = min(at, datetime.fromtimestamp(added_up_at, UTC))
     predictions = values.get(_PREDICTIONS, {})
     return [
@@ -131,14 +131,14 @@ def _is_day(text: str) -> bool:
 
 
 class RevenueBook:
-    """Writes down what dispatchers tell."""
+    """Stores the revenue that dispatchers report."""
 
     def __init__(self, database: MonitoringDatabase, *, every_s: float = _WRITE_DOWN_EVERY_S) -> None:
         self._database = database
         self._every_s = every_s
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Write down every few seconds until `stopping` is set, and once more then."""
+        """Store it every few seconds until `stopping` is set, and once more at the end."""
         while not stopping.is_set():
             await self.write_down()
             with suppress(TimeoutError):
@@ -146,7 +146,7 @@ class RevenueBook:
         await self.write_down()
 
     async def write_down(self) -> None:
-        """Keep what they say now. Raises `Unavailable`."""
+        """Store the current reports. Raises `Unavailable`."""
         async with self._database.snapshot() as connection:
             told = await _told(connection, seen_since=now() - _TOLD_WITHIN)
         if told:

@@ -1,4 +1,4 @@
-"""How often shadow versions answered as the version that was asked, and how far off their numbers were."""
+"""How often shadow versions gave the same answer as the version in use, and how far their numbers differed."""
 
 from collections import defaultdict
 
@@ -14,7 +14,7 @@ _DIFFERENCE = "foretell_shadow_difference"
 
 
 async def shadows(connection: AsyncConnection, period: Period) -> Shadows:
-    """What the workers compared in the period."""
+    """The workers' comparisons in the period."""
     counts = await count(connection, period)
     answers: dict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
     for (model, version, shadow, outcome), grown in counts.increases(

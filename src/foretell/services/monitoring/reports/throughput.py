@@ -1,4 +1,4 @@
-"""How much was done, and how that went on over time."""
+"""Throughput, in total and over time."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,7 +17,7 @@ MOST_POINTS = 200
 
 
 async def throughput(connection: AsyncConnection, period: Period, points: int = DEFAULT_POINTS) -> Throughput:
-    """How much was done, in up to so many points."""
+    """The throughput of the period, in up to `points` parts of it."""
     counts = await count(connection, period, points=points)
     span_s = counts.span_s
     requests = counts.increases(REQUESTS, "service")

@@ -1,4 +1,4 @@
-"""What each worker does."""
+"""The activity of each worker."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ _CPU_S = "process_cpu_seconds_total"
 
 
 async def workers(connection: AsyncConnection, period: Period) -> Workers:
-    """What the workers did and do."""
+    """The current and past activity of the workers."""
     counts = await count(connection, period, service=SERVICE)
     counted = {each.instance.id: each for each in counts.counted}
     known = await list_instances(connection, service=SERVICE, seen_since=period.since)
@@ -66,5 +66,5 @@ def _current_task(said: Mapping[str, Any]) -> CurrentTask | None:
     try:
         return msgspec.convert(said.get("current_task"), CurrentTask | None)
     except msgspec.ValidationError:
-        # A worker of another release.
+        # A worker of another release has no such metric.
         return None

@@ -1,4 +1,4 @@
-"""The database of the monitoring service: apart from the product's, and with one writer at a time on SQLite."""
+"""The database of the monitoring service: separate from the product's, with one writer at a time on SQLite."""
 
 import asyncio
 import sqlite3
@@ -17,12 +17,12 @@ Returned = TypeVar("Returned")
 
 
 class MonitoringDatabase(Database):
-    """Not durable to the last commit (a power cut may cost the last moments), in the schema `monitoring` on PostgreSQL.
+    """A database in the schema `monitoring` (on PostgreSQL); a power failure may lose the last commits.
 
-    On SQLite, all who write take turns here, in the order in which they come: SQLite itself lets those who wait try
-    again at random, so that under load some would wait for ever. Transactions must be short: ingestion waits for them.
+    On SQLite, writers take turns here in order of arrival. SQLite itself lets waiting writers retry at random, so that
+    under load some would wait forever. Transactions must be short, because ingestion waits for them.
 
-    It is `Unavailable` until its tables are there (`migrations/run.py`).
+    Raises `Unavailable` until its tables exist (`migrations/run.py`).
     """
 
     def __init__(self, settings: MonitoringSettings) -> None:
@@ -37,7 +37,7 @@ class MonitoringDatabase(Database):
         self._open = False
 
     def open(self) -> None:
-        """The tables are there."""
+        """Allow transactions: the tables exist."""
         self._open = True
 
     def _check_open(self) -> None:
@@ -46,7 +46,7 @@ class MonitoringDatabase(Database):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """As `Database.transaction`, in turn with all other writers."""
+        """Like `Database.transaction`; on SQLite in turn with all other writers."""
         self._check_open()
         if self.dialect != "sqlite":
             async with super().transaction() as connection:
@@ -57,7 +57,7 @@ class MonitoringDatabase(Database):
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """As `Database.snapshot`."""
+        """Like `Database.snapshot`."""
         self._check_open()
         async with super().snapshot() as connection:
             yield connection

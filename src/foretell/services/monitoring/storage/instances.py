@@ -1,4 +1,4 @@
-"""Which instances there are and how each of them is, by what they said last."""
+"""The instances and their states, from their last heartbeats."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from foretell.contracts.monitoring import SILENT_AFTER_S, Heartbeat
 from foretell.services.monitoring.storage.tables import instances
 
 HEALTHY, UNHEALTHY, MISSING, STOPPED = "healthy", "unhealthy", "missing", "stopped"
-#: Those that run, as far as anybody knows.
+#: The states of running instances.
 LIVE = (HEALTHY, UNHEALTHY)
 
 _encode_json = msgspec.json.Encoder(enc_hook=str).encode
@@ -30,13 +30,13 @@ class Instance:
     started_at: datetime
     hostname: str
     pid: int
-    #: Where it answers HTTP, `HOST:PORT`, or empty.
+    #: Its HTTP address, `HOST:PORT`, or empty.
     address: str
     #: healthy, unhealthy, missing or stopped, and since when.
     state: str
     state_since: datetime
     last_seen_at: datetime
-    #: What its /health said last.
+    #: Its last /health answer.
     health: dict[str, Any]
     memory_bytes: int
     #: Processor time since its start.
@@ -45,7 +45,7 @@ class Instance:
 
     @property
     def live(self) -> bool:
-        """Whether it runs, as far as anybody knows."""
+        """Whether it is running, as far as is known."""
         return self.state in LIVE
 
 
@@ -74,9 +74,9 @@ async def list_instances(
 
 
 async def record(connection: AsyncConnection, heartbeat: Heartbeat, now: datetime) -> int:
-    """Keep what an instance says of itself, as heard at `now`; its id.
+    """Store a heartbeat that arrived at `now`; returns the id of the instance.
 
-    `state_since` changes only with the state. An old heartbeat that arrives late does not bring back one that stopped.
+    `state_since` changes only with the state. A late heartbeat does not change the state of a stopped instance.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     state = _state_of(heartbeat)
@@ -125,18 +125,18 @@ def _state_of(heartbeat: Heartbeat) -> str:
 
 
 async def any_silent(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether `mark_missing` would find somebody."""
+    """Whether `mark_missing` would change an instance."""
     return bool(await connection.scalar(select(exists().where(*_silent(now)))))
 
 
 async def mark_missing(connection: AsyncConnection, now: datetime) -> int:
-    """Call those missing that have not been heard of for `SILENT_AFTER_S`; how many became so."""
+    """Mark instances without a heartbeat for `SILENT_AFTER_S` as missing; returns their number."""
     result = await connection.execute(update(instances).where(*_silent(now)).values(state=MISSING, state_since=now))
     return int(result.rowcount)
 
 
 async def mark_stopped(connection: AsyncConnection, instance: str, now: datetime) -> None:
-    """Say goodbye for `instance`: what stores goodbyes is gone before its own could arrive."""
+    """Mark `instance` as stopped: the monitoring service can't receive its own goodbye."""
     mine = (instances.c.instance == instance, instances.c.state.in_(LIVE))
     await connection.execute(update(instances).where(*mine).values(state=STOPPED, state_since=now))
 

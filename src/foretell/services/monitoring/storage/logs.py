@@ -1,7 +1,7 @@
-"""Log records: found again by service, level, time, text, prediction and trace.
+"""Searches log records by service, level, time, text, prediction and trace.
 
-However many records there are, a search answers in time: it reads them piece by piece, newest first, and after its
-deadline says how far it came.
+A search reads records piece by piece and stops at its deadline, whatever their number. Its answer has the place from
+which to continue.
 """
 
 import time
@@ -25,14 +25,14 @@ LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 #: A prediction's records may come from a machine whose clock is behind that of the machine that made its id.
 _CLOCKS_DIFFER = timedelta(seconds=5)
 
-# Pieces are read so large that there are several before the deadline.
+# Records of one piece, chosen so that several pieces are read before the deadline.
 _FIRST_PIECE, _LARGEST_PIECE = 4_000, 100_000
 _PIECE_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One record as it is kept."""
+    """A stored record."""
 
     at: datetime
     seq: int
@@ -45,13 +45,13 @@ class LogRecord:
 
     @property
     def cursor(self) -> "Cursor":
-        """Its place."""
+        """The place of the record."""
         return Cursor(self.at, self.seq)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """A place among the records: that of the one with this time and number."""
+    """A place in the order of the records: the time and number of one."""
 
     at: datetime
     seq: int
@@ -64,7 +64,7 @@ _END = Cursor(datetime(9999, 1, 1, tzinfo=UTC), _LAST_SEQ)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which records are wanted; None: whatever it is."""
+    """The conditions of a search; None: no condition."""
 
     service: str | None = None
     instance: str | None = None
@@ -83,18 +83,18 @@ class LogQuery:
     #: Only records before this one, or after that one.
     before: Cursor | None = None
     after: Cursor | None = None
-    #: The oldest that fit instead of the newest.
+    #: The oldest matching records instead of the newest.
     oldest: bool = False
     limit: int = 100
-    #: Stop looking after this long, and say how far it went.
+    #: Stop the search after this long.
     deadline_s: float = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Records, oldest first, and from where to look on: before that place, or after it if the oldest were wanted.
+    """Matching records, oldest first.
 
-    `more` is None when there is nothing more to look at.
+    `more` is the place before which to continue (after which, if `oldest`); None when the search is complete.
     """
 
     records: list[LogRecord]
@@ -103,9 +103,9 @@ class LogPage:
 
 
 async def find(connection: AsyncConnection, query: LogQuery) -> LogPage:
-    """The newest records that fit `query` (or the oldest).
+    """The newest records that match `query` (or the oldest).
 
-    Of a prediction whose id tells its time, the oldest come first: they are right behind that time.
+    For a prediction whose id contains its time, the search begins there and returns the oldest records.
     """
     query = _narrowed(query)
     search = _Search(connection, query)
@@ -133,17 +133,17 @@ def _narrowed(query: LogQuery) -> LogQuery:
 
 
 class _Search:
-    """One search, along one index: from a place on, as far as the limit or the deadline lets it come."""
+    """One search along one index, until the limit or the deadline."""
 
     def __init__(self, connection: AsyncConnection, query: LogQuery) -> None:
         self._connection = connection
         self._query = query
         self._sqlite = connection.dialect.name == "sqlite"
-        # What the index finds, and what must be looked for in what it found.
+        # Conditions that the index answers, and conditions that are checked on each record.
         self._walk = _Conditions()
         self._filters = _Conditions()
         self._index = self._choose_index()
-        # SQLite looks a record up before it asks what the index could answer, unless record and index are joined.
+        # Without the join, SQLite reads each record before it checks the conditions that the index could answer.
         self._joined = self._sqlite and self._index == "ix_logs_warnings"
         self._row = "logs" if self._joined else "found"
         self._add_filters()
@@ -185,7 +185,7 @@ class _Search:
             self._filters.add(f"({fields} OR {message})", quoted_id=quoted, prediction_id=query.prediction_id)
 
     async def run(self) -> tuple[list[LogRecord], Cursor | None]:
-        """The records in the order of the search, and from where to look on."""
+        """The records in the order of the search, and the place from which to continue."""
         query = self._query
         low, high = self._bounds()
         if not self._filters.texts:
@@ -214,7 +214,7 @@ class _Search:
             )
 
     def _bounds(self) -> tuple[Cursor, Cursor]:
-        """Between which two places to look; neither is part of it."""
+        """The two places between which to search, both excluded."""
         query = self._query
         lows = [
             _BEGINNING,
@@ -226,7 +226,7 @@ class _Search:
         return max(lows), min(highs)
 
     async def _end_of_piece(self, low: Cursor, high: Cursor, size: int) -> Cursor | None:
-        """The place of the last of the next `size` records along the index; None if there are not so many."""
+        """The place of the last of the next `size` records along the index; None if fewer are left."""
         statement = self._statement(_PLACE, "", _Conditions(), low, high, 1, offset=size - 1)
         row = (await self._connection.execute(statement)).one_or_none()
         return None if row is None else Cursor(row.at, row.seq)
@@ -244,7 +244,7 @@ class _Search:
     def _statement(
         self, columns: str, join: str, filters: "_Conditions", low: Cursor, high: Cursor, limit: int, offset: int = 0
     ) -> TextualSelect:
-        # SQLite is told which index to take; PostgreSQL knows better, from its statistics.
+        # A hint for SQLite; PostgreSQL chooses the index by its statistics.
         hint = f"INDEXED BY {self._index}" if self._sqlite and self._index else ""
         between = ["(found.at, found.seq) > (:low_at, :low_seq)", "(found.at, found.seq) < (:high_at, :high_seq)"]
         order = _PLACE if self._query.oldest else "found.at DESC, found.seq DESC"
@@ -270,14 +270,14 @@ _COLUMNS = ("at", "seq", "service", "instance", "level", "message", "trace_id", 
 
 
 class _Conditions:
-    """Conditions, all of which must hold, and their values."""
+    """Conditions joined by AND, and their values."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.values: dict[str, Any] = {}
 
     def add(self, condition: str, /, **values: Any) -> None:
-        """One more."""
+        """Add a condition."""
         self.texts.append(condition)
         self.values |= values
 
@@ -293,7 +293,7 @@ def _just_before(place: Cursor) -> Cursor:
 async def counts(
     connection: AsyncConnection, since: datetime, until: datetime, service: str | None = None
 ) -> dict[str, dict[int, int]]:
-    """How many records of each level each service wrote in the minutes that began from `since` to before `until`."""
+    """The number of records by service and level, in the minutes from `since` to before `until`."""
     query = (
         select(log_counts.c.service, log_counts.c.level, func.sum(log_counts.c.records).label("records"))
         .where(log_counts.c.minute >= since, log_counts.c.minute < until)

@@ -1,7 +1,7 @@
-"""Conditions that find a text in upper or lower case, in every script, whatever the database's language is.
+"""Case-insensitive search conditions for every script, independent of the database's locale.
 
-SQLite's LIKE and PostgreSQL's without a language know only the case of ASCII. Other letters are looked for as either of
-their two forms.
+SQLite's LIKE, and PostgreSQL's without a locale, ignore case only for ASCII. So other letters are matched in both of
+their forms.
 """
 
 

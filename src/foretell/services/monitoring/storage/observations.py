@@ -1,4 +1,4 @@
-"""What instances saw of their models' rows, few seconds by few seconds."""
+"""Observations: counts of the values in models' rows that each instance sends every few seconds."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,12 +11,12 @@ from foretell.contracts.monitoring import Observation
 from foretell.services.monitoring.storage.tables import observations
 
 _encode = msgspec.msgpack.Encoder().encode
-#: An observation from the `body` of its row.
+#: Decodes the `body` of a row.
 decode = msgspec.msgpack.Decoder(Observation).decode
 
 
 async def record(connection: AsyncConnection, seen: Sequence[Observation]) -> None:
-    """Keep them."""
+    """Store observations."""
     if seen:
         await connection.execute(
             insert(observations),
@@ -34,7 +34,7 @@ async def record(connection: AsyncConnection, seen: Sequence[Observation]) -> No
 
 
 async def versions(connection: AsyncConnection, since: datetime) -> list[tuple[str, str]]:
-    """The model versions of which something was seen since then: name and version, sorted."""
+    """The model versions with observations since then: name and version, sorted."""
     query = select(observations.c.model, observations.c.version).where(observations.c.at >= since).distinct()
     return sorted((row.model, row.version) for row in await connection.execute(query))
 
@@ -42,7 +42,7 @@ async def versions(connection: AsyncConnection, since: datetime) -> list[tuple[s
 async def observed(
     connection: AsyncConnection, model: str, version: str, since: datetime, until: datetime
 ) -> list[Observation]:
-    """What was seen of a model version after `since` and until `until`, oldest first."""
+    """The observations of a model version after `since` and until `until`, oldest first."""
     query = (
         select(observations.c.body)
         .where(
@@ -57,14 +57,14 @@ async def observed(
 
 
 async def ends(connection: AsyncConnection, since: datetime) -> tuple[int, int]:
-    """The ids of the first observation that is of `since` or later, and of the last one; 1 and 0 when there is none."""
+    """The ids of the first observation from `since` on and of the last one; 1 and 0 when there is none."""
     last = await connection.scalar(select(func.max(observations.c.id))) or 0
     first = await connection.scalar(select(func.min(observations.c.id)).where(observations.c.at >= since))
     return (last + 1 if first is None else first), last
 
 
 async def bodies_after(connection: AsyncConnection, after: int, limit: int) -> list[tuple[int, bytes]]:
-    """Ids and encoded observations in the order in which they came, without those up to the id `after`."""
+    """Ids and encoded observations after the id `after`, in the order of arrival."""
     query = (
         select(observations.c.id, observations.c.body)
         .where(observations.c.id > after)

@@ -1,4 +1,4 @@
-"""What is old goes, and the oldest of all when there is too much, in small bites between which others write."""
+"""Deletes old records, and the oldest records when they take too much space, in short transactions."""
 
 import asyncio
 import time
@@ -31,20 +31,20 @@ from foretell.services.monitoring.storage.tables import (
 
 log = structlog.get_logger()
 
-#: How often to look.
+#: How often retention runs.
 _EVERY_S = 30.0
-#: Rows of one bite: some milliseconds.
+#: Rows of one transaction, which takes some milliseconds.
 _BITE = 2_000
-#: Snapshots older than this are thinned to one a minute, so much of them at a time.
+#: Snapshots older than this are thinned to one a minute, in slices of this length.
 _THIN_AFTER = timedelta(days=1)
 _THIN_SLICE = timedelta(minutes=10)
-#: What is freed beyond the need, so that not every look finds too much again.
+#: The share that is deleted beyond the need, so that not every run has to delete again.
 _SPARE = 0.05
-#: What a row with a body takes besides.
+#: Bytes of a row besides its body.
 _BODY_OVERHEAD = 150
 
-#: However far the clock goes ahead, records get older at most so many times as fast as time passes: a clock that is a
-#: year ahead for an hour costs the oldest day.
+#: Records age at most this many times as fast as time passes, to limit the harm of a wrong clock: a clock that is a
+#: year ahead for an hour costs only the oldest day of records.
 _FASTEST = 24
 
 _MINUTE = timedelta(minutes=1)
@@ -53,19 +53,19 @@ _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Where to cut so that enough goes: all before `minute`, and a part of what is in it."""
+    """Which records to delete: all before `minute`, and a part of those in it."""
 
     minute: datetime
     part: float
 
     @property
     def at(self) -> datetime:
-        """The time before which all goes."""
+        """The time before which records are deleted."""
         return self.minute + _MINUTE * self.part
 
 
 class Retention:
-    """Keeps the database as small as the settings want it."""
+    """Keeps the database within the limits of the settings."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Retention:
         clock: Callable[[], datetime] = now,
         elapsed_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Looks every `every_s`. `elapsed_s` is a clock that nobody sets."""
+        """Runs every `every_s`. `elapsed_s` is a monotonic clock."""
         self._database = database
         self._keep = timedelta(days=settings.monitoring_keep_days)
         self._max_bytes = settings.monitoring_max_bytes
@@ -88,14 +88,14 @@ class Retention:
         self._looked_s = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Tidy up now and then."""
+        """Tidy up every `every_s` until `stopping` is set."""
         while not stopping.is_set():
             await self.tidy(stopping)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), self._every_s)
 
     async def tidy(self, stopping: asyncio.Event) -> None:
-        """Once. Comes back early when `stopping` is set."""
+        """Tidy up once. Returns early when `stopping` is set."""
         at = self._moment()
         removed = await self._remove_old(at - self._keep, stopping)
         await self._thin(at - _THIN_AFTER, stopping)
@@ -104,7 +104,7 @@ class Retention:
             log.info("records_removed", rows=removed)
 
     def _moment(self) -> datetime:
-        """The current moment, or one before it where the clock went ahead faster than it may."""
+        """The current time, or an earlier one if the clock has advanced too fast (`_FASTEST`)."""
         at, elapsed_s = self._clock(), self._elapsed_s()
         if self._looked_at is not None:
             at = min(at, self._looked_at + timedelta(seconds=_FASTEST * (elapsed_s - self._looked_s)))
@@ -112,7 +112,7 @@ class Retention:
         return at
 
     async def _remove_old(self, until: datetime, stopping: asyncio.Event) -> int:
-        """Remove what is before `until`. A record with an old time that came in lately stays like others."""
+        """Remove records before `until`. A record with an old time that arrived recently is kept as long as others."""
         arrived = to_microseconds(until)
         removed = 0
         for table in (logs, samples):
@@ -128,7 +128,7 @@ class Retention:
     async def _remove_records(
         self, table: Table, until: datetime, stopping: asyncio.Event, *conditions: ColumnElement[bool]
     ) -> int:
-        """Remove the records before `until` that fulfil the conditions, in their order."""
+        """Remove the records before `until` that fulfil the conditions, oldest first."""
         place = tuple_(table.c.at, table.c.seq)
         low: tuple[datetime, int] | None = (_FIRST, -1)
         removed = 0
@@ -168,7 +168,7 @@ class Retention:
         return removed
 
     async def _bite(self, work: Callable[[AsyncConnection], Awaitable[int]]) -> int:
-        """One bite, and as long a pause: at most half of the time is ours."""
+        """Run one transaction and pause for as long as it took, so that deletion takes at most half of the time."""
         started = time.monotonic()
         async with self._database.transaction() as connection:
             rows = await work(connection)
@@ -176,9 +176,9 @@ class Retention:
         return rows
 
     async def _thin(self, until: datetime, stopping: asyncio.Event) -> None:
-        """Keep of older snapshots the last one of each minute."""
+        """Of the snapshots before `until`, keep only the last one of each minute."""
         while not stopping.is_set():
-            # The next one that is there: stretches without any are passed at once.
+            # Jump to the next snapshot, which skips times without any.
             async with self._database.snapshot() as connection:
                 next_at = await connection.scalar(
                     select(func.min(snapshots.c.at)).where(snapshots.c.at >= self._thinned_until)
@@ -206,7 +206,7 @@ class Retention:
             self._thinned_until = end
 
     async def _shrink(self, stopping: asyncio.Event) -> int:
-        """Remove the oldest of all while there is too much."""
+        """Remove the oldest records if all take too much space."""
         async with self._database.snapshot() as connection:
             records_bytes = sum(await _sizes(connection))
             stored_bytes = await _stored_bytes(connection, records_bytes)
@@ -229,14 +229,14 @@ class Retention:
 def _minute_of(column: Any, dialect: str) -> ColumnElement[Any]:
     """The beginning of the minute of a time."""
     if dialect == "sqlite":
-        # Whole microseconds; the column's own type would divide them as if they were times.
+        # Raw SQL, because times are stored as microseconds and the column's type does not allow the arithmetic.
         raw = f"{column.table.name}.{column.name}"
         return literal_column(f"{raw} - {raw} % 60000000", column.type)
     return func.date_trunc("minute", column, type_=column.type)
 
 
 async def _sizes(connection: AsyncConnection) -> list[int]:
-    """About how many bytes all records of each table take."""
+    """The approximate size of the records of each table, in bytes."""
     queries = (
         select(func.sum(log_counts.c.bytes)),
         select(func.count() * SAMPLE_BYTES).select_from(samples),
@@ -250,7 +250,7 @@ def _bodies(table: Table) -> ColumnElement[Any]:
 
 
 async def _stored_bytes(connection: AsyncConnection, records_bytes: int) -> int:
-    """How much room the records take. SQLite knows the pages in use; PostgreSQL's tables also hold what is gone."""
+    """The size of the records: on SQLite the pages in use, on PostgreSQL an estimate without dead rows."""
     if connection.dialect.name != "sqlite":
         return records_bytes
     pages, free, size = [
@@ -261,7 +261,7 @@ async def _stored_bytes(connection: AsyncConnection, records_bytes: int) -> int:
 
 
 async def _cut(connection: AsyncConnection, needed: float) -> _Cut:
-    """Where to cut so that at least `needed` bytes of records go, the oldest of every kind."""
+    """The cut that deletes at least `needed` bytes of records, the oldest of every kind."""
     dialect = connection.dialect.name
     found: dict[datetime, float] = {}
     queries = [select(log_counts.c.minute, func.sum(log_counts.c.bytes)).group_by(log_counts.c.minute)]
@@ -283,7 +283,7 @@ async def _cut(connection: AsyncConnection, needed: float) -> _Cut:
 
 
 async def _forget_room(connection: AsyncConnection, cut: _Cut) -> None:
-    """What was removed takes no room any more; how many there were stays known."""
+    """Set the size of the removed records to 0; their number stays known."""
     await connection.execute(
         update(log_counts).where(log_counts.c.minute < cut.minute, log_counts.c.bytes > 0).values(bytes=0)
     )

@@ -1,4 +1,4 @@
-"""Rows on their way into the database."""
+"""Rows that are ready to be stored."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class SampleRow(NamedTuple):
 
 
 def utf8_length(text: str) -> int:
-    """How many bytes `text` takes."""
+    """The length of `text` in bytes of UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -37,6 +37,6 @@ SAMPLE_BYTES = 150
 
 
 def room_of(row: LogRow) -> int:
-    """About how many bytes the row takes with its entries in the indexes."""
+    """The approximate size of the row with its index entries, in bytes."""
     traced = _TRACE_BYTES if row.trace_id is not None else 0
     return _LOG_BYTES + traced + utf8_length(row.message) + utf8_length(row.fields) + 2 * len(row.service)

@@ -1,4 +1,4 @@
-"""Single values that somebody sent."""
+"""Single metric values from `POST /metrics`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.services.monitoring.storage.tables import samples
 
-# Jumps from name to name along the index: the values between them are not read.
+# A loose index scan: it jumps from name to name and does not read the values between them.
 _SERVICES = text("""
     WITH RECURSIVE names (service) AS (
         SELECT min(service) FROM samples

@@ -1,4 +1,4 @@
-"""All metrics of each instance, moment by moment."""
+"""Snapshots: all metrics of an instance at one time."""
 
 import zlib
 from collections.abc import Collection
@@ -20,7 +20,7 @@ _decode_series = msgspec.msgpack.Decoder(list[Series]).decode
 
 
 class _Unread(msgspec.Struct):
-    """A family whose series are still as they are kept: to read them takes most of the time."""
+    """A family with encoded series: decoding them takes most of the time."""
 
     name: str
     kind: MetricKind
@@ -33,7 +33,7 @@ _decode_unread = msgspec.msgpack.Decoder(list[_Unread]).decode
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The metrics of one instance at one moment."""
+    """The metrics of one instance at one time."""
 
     instance: Instance
     at: datetime
@@ -41,9 +41,9 @@ class Snapshot:
 
 
 async def record(connection: AsyncConnection, instance_id: int, at: datetime, families: list[Family]) -> None:
-    """Keep the metrics of an instance at the moment `at`; a second time for the same moment changes nothing."""
+    """Store the metrics of an instance at `at`. A second call for the same time changes nothing."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    # Numbers in text-like shape, much of it the same name again and again: a tenth is left.
+    # The names repeat, so that compression leaves a tenth.
     body = zlib.compress(_encode(families), 1)
     statement = insert(snapshots).values(instance_id=instance_id, at=at, body=body).on_conflict_do_nothing()
     await connection.execute(statement)

@@ -1,6 +1,6 @@
-"""The tables of the monitoring service: in a file of their own, or in the schema `monitoring` of PostgreSQL.
+"""The tables of the monitoring service: in a separate SQLite file, or in the schema `monitoring` of PostgreSQL.
 
-Nothing here is needed for a prediction; everything may be deleted when it is old (`retention.py`).
+Predictions need nothing of this, so old rows may be deleted (`retention.py`).
 """
 
 from sqlalchemy import (
@@ -21,11 +21,11 @@ from sqlalchemy import (
 
 from foretell.kit.database import Moment, metadata
 
-#: Named as the product's tables are, and apart from them: this is another database.
+#: The naming convention of the product's tables, but a separate database.
 monitoring = MetaData(naming_convention=metadata.naming_convention)
 
-#: One log record each. `seq` tells records of one microsecond apart: when the record came in, in microseconds since
-#: 1970, or the next number that is free.
+#: One row for each log record. `seq` makes records of the same microsecond distinct: it is the time of arrival in
+#: microseconds since 1970, or the next free number.
 logs = Table(
     "logs",
     monitoring,
@@ -42,7 +42,7 @@ logs = Table(
     sqlite_with_rowid=False,
 )
 Index("ix_logs_service", logs.c.service, logs.c.at, logs.c.seq)
-#: With service and level, so that the errors of a service that has few are found without reading those of others.
+#: With service and level, so that a search for one service's errors does not read those of others.
 Index(
     "ix_logs_warnings", logs.c.at, logs.c.seq, logs.c.service, logs.c.level,
     postgresql_where=logs.c.level >= 30, sqlite_where=logs.c.level >= 30,
@@ -52,8 +52,8 @@ Index(
     postgresql_where=logs.c.trace_id.is_not(None), sqlite_where=logs.c.trace_id.is_not(None),
 )  # fmt: skip
 
-#: How many records of each level there were in each minute, for rates without reading the records; and about how much
-#: room those take that are still there.
+#: The number of records by minute, service and level, for rates without reading the records; and the approximate size
+#: of those that still exist.
 log_counts = Table(
     "log_counts",
     monitoring,
@@ -65,7 +65,7 @@ log_counts = Table(
     sqlite_with_rowid=False,
 )
 
-#: Single values that somebody sent to `POST /metrics`.
+#: Single metric values from `POST /metrics`.
 samples = Table(
     "samples",
     monitoring,
@@ -78,7 +78,7 @@ samples = Table(
 )
 Index("ix_samples_service", samples.c.service, samples.c.at, samples.c.seq)
 
-#: One process each, from its start to its end; one that starts again under the same name is another.
+#: One row for each process. A process that restarts under the same name is another instance.
 instances = Table(
     "instances",
     monitoring,
@@ -94,7 +94,7 @@ instances = Table(
     Column("state", Text, nullable=False),
     Column("state_since", Moment, nullable=False),
     Column("last_seen_at", Moment, nullable=False, index=True),
-    #: What its /health said last, as JSON.
+    #: Its last /health answer, as JSON.
     Column("health", Text, nullable=False),
     Column("memory_bytes", BigInteger, nullable=False),
     Column("cpu_s", Float, nullable=False),
@@ -102,7 +102,7 @@ instances = Table(
     UniqueConstraint("service", "instance", "started_at"),
 )
 
-#: All metrics of an instance at one moment: `list[contracts.monitoring.Family]` as MessagePack.
+#: All metrics of an instance at one time: `list[contracts.monitoring.Family]` as MessagePack.
 snapshots = Table(
     "snapshots",
     monitoring,
@@ -112,7 +112,7 @@ snapshots = Table(
     sqlite_with_rowid=False,
 )
 
-#: What one instance saw of one model version in a few seconds: `contracts.monitoring.Observation` as MessagePack.
+#: One instance's counts of one model version over a few seconds: `contracts.monitoring.Observation` as MessagePack.
 observations = Table(
     "observations",
     monitoring,
@@ -125,7 +125,7 @@ observations = Table(
 )
 Index("ix_observations_model", observations.c.model, observations.c.version, observations.c.at)
 
-#: What the last look for drift found, by model version, as JSON (`drift/`).
+#: The last drift finding of each model version, as JSON (`drift/`).
 drift_findings = Table(
     "drift_findings",
     monitoring,
@@ -135,13 +135,13 @@ drift_findings = Table(
     Column("body", Text, nullable=False),
 )
 
-#: Every time that a rule's condition held for one subject: pending, firing, then resolved.
+#: One row for each period in which a rule's condition holds for a subject: pending, firing, then resolved.
 alerts = Table(
     "alerts",
     monitoring,
     Column("id", Text, primary_key=True),
     Column("rule", Text, nullable=False),
-    #: What it is about, as a JSON object of texts, with sorted names: `{"instance": "w-2", "service": "ml_worker"}`.
+    #: The subject as a JSON object of texts, with sorted names: `{"instance": "w-2", "service": "ml_worker"}`.
     Column("subject", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -151,7 +151,7 @@ alerts = Table(
     Column("fired_at", Moment),
     Column("clear_since", Moment),
     Column("resolved_at", Moment, index=True),
-    #: Why it is over: cleared, no_data or rule_off.
+    #: Why it was resolved: cleared, no_data or rule_off.
     Column("reason", Text),
     #: Summary and action in every language, as JSON; `summary` is the English one.
     Column("texts", Text),
@@ -161,7 +161,7 @@ Index(
     postgresql_where=alerts.c.resolved_at.is_(None), sqlite_where=alerts.c.resolved_at.is_(None),
 )  # fmt: skip
 
-#: What people were last told of each subject of a rule, and how often it changed since.
+#: The last notification about each subject of a rule, and the number of changes since.
 told = Table(
     "told",
     monitoring,
@@ -169,14 +169,14 @@ told = Table(
     Column("subject", Text, primary_key=True),
     #: The newest alert about it.
     Column("alert_id", Text, nullable=False),
-    #: Whether they were told that it fires; and since when no more than that, and its end, is told of it.
+    #: Whether the last notification was that it fires; and since when further changes are damped.
     Column("fires", Boolean, nullable=False),
     Column("since", Moment),
     Column("changes", Integer, nullable=False),
     Column("changed_at", Moment, nullable=False),
 )
 
-#: What nobody wants to hear of until then.
+#: Subjects of rules without notifications until a time.
 silences = Table(
     "silences",
     monitoring,
@@ -185,7 +185,7 @@ silences = Table(
     Column("until", Moment, nullable=False),
 )
 
-#: What is to be told to whom: written with the change of the alert, sent until it is taken or given up.
+#: The outbox of notifications: written with the change of the alert, retried until delivered or given up.
 notices = Table(
     "notices",
     monitoring,
@@ -199,8 +199,8 @@ notices = Table(
     Column("last_error", Text),
 )
 
-#: What each model earned on each day (UTC), as last told by a dispatcher, which itself tells of two days only. Kept for
-#: good: a few rows a day.
+#: The revenue of each model and day (UTC), as last reported by a dispatcher, which reports only two days. Never
+#: deleted, because these are only a few rows a day.
 revenue = Table(
     "revenue",
     monitoring,
@@ -209,6 +209,6 @@ revenue = Table(
     Column("model", Text, primary_key=True),
     Column("credits", BigInteger, nullable=False),
     Column("predictions", BigInteger, nullable=False),
-    #: When it was so.
+    #: The time of the figures.
     Column("as_of", Moment, nullable=False),
 )

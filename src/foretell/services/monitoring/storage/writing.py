@@ -1,4 +1,4 @@
-"""Writes log records and values of metrics, thousands at a time, straight on the drivers."""
+"""Writes log records and metric values in large batches, directly with the drivers."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from foretell.kit.errors import MayBeDone, Unavailable
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.rows import LogRow, SampleRow, room_of
 
-#: Rows of one transaction: it must be over in time, and others want to write too.
+#: Rows of one transaction, which must be short because other writers wait for it.
 MAX_ROWS = 10_000
 
 _MINUTE_US = 60_000_000
@@ -24,7 +24,7 @@ _ADD = """
     SET records = log_counts.records + excluded.records, bytes = log_counts.bytes + excluded.bytes
 """
 _COUNT_SQLITE = f"INSERT INTO log_counts (minute, service, level, records, bytes) VALUES (?,?,?,?,?) {_ADD}"  # noqa: S608
-# Sorted: two who write at once must not wait for one another.
+# Sorted, so that two concurrent writers can't deadlock.
 _COUNT_POSTGRESQL = f"""
     INSERT INTO log_counts (minute, service, level, records, bytes)
     SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[]) ORDER BY 1, 2, 3
@@ -33,14 +33,14 @@ _COUNT_POSTGRESQL = f"""
 
 
 class Writer:
-    """Stores rows in the order in which they come. One at a time calls it."""
+    """Stores rows in the order in which they arrive. Calls must not be concurrent."""
 
     def __init__(self, database: MonitoringDatabase) -> None:
         self._database = database
         self._next_seq = 0
 
     async def write(self, logs: Sequence[LogRow], samples: Sequence[SampleRow]) -> None:
-        """Return when they are committed. Raises `Unavailable`, and `MayBeDone` when some of them may be."""
+        """Return after the commit. Raises `Unavailable`, or `MayBeDone` when some rows may be committed."""
         for start in range(0, max(len(logs), len(samples)), MAX_ROWS):
             end = start + MAX_ROWS
             try:
@@ -58,7 +58,7 @@ class Writer:
             await self._database.write_sqlite(lambda connection: _to_sqlite(connection, logs, samples, numbers))
 
     def _numbers(self, needed: int) -> "count[int]":
-        """The time in microseconds and what follows, never a number twice."""
+        """Unique numbers that begin at the time in microseconds."""
         first = max(self._next_seq, unix_ns() // 1000)
         self._next_seq = first + needed
         return count(first)

@@ -1,4 +1,4 @@
-"""What people were told of alerts, and what they do not want to hear of."""
+"""Notifications of alerts, and silences."""
 
 import sqlalchemy as sa
 from alembic import op

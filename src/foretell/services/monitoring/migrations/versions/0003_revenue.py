@@ -1,4 +1,4 @@
-"""What each model earned on each day, for longer than snapshots are kept."""
+"""The revenue of each model and day, kept for longer than snapshots."""
 
 import sqlalchemy as sa
 from alembic import op
