@@ -1,4 +1,4 @@
-"""Whose account it is: the bot asks the app in the name of whoever writes to it, and of nobody else."""
+"""The accounts of chats: the bot calls the app only on behalf of the person who wrote to it."""
 
 import asyncio
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from foretell.client.calls import Call
 from foretell.client.connection import request_of, settings_of
 from foretell.kit.errors import ForetellError
 
-#: Whoever comes after so many others takes a new token.
+#: The number of cached clients; a person beyond it needs a new token.
 _MOST_CLIENTS = 2_000
 _NOT_FOUND = 404
 _NOT_LINKED = "chat_not_linked"
@@ -25,19 +25,19 @@ class NotLinked(ForetellError):
 
 
 class Accounts:
-    """The accounts of people, each known by the person's number at Telegram, which is that of the private chat."""
+    """The accounts of people, by their Telegram user id, which is also the id of the private chat."""
 
     def __init__(
         self, app_url: str, secret: str, *, patience_s: float = 6.0, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        """`patience_s` is for how long a call is tried again."""
+        """`patience_s` is how long a call is retried."""
         self._url = app_url
         self._patience_s = patience_s
-        # One set of connections for everybody.
+        # All clients share one connection pool.
         connections = transport or httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=50))
         self._http = httpx.AsyncClient(transport=connections, **settings_of(app_url, secret))
         self._everybody = AsyncClient(app_url, retry_for_s=patience_s, transport=connections)
-        #: Those who came last are the last.
+        #: In order of last use.
         self._clients: OrderedDict[int, AsyncClient] = OrderedDict()
 
     async def close(self) -> None:
@@ -45,7 +45,7 @@ class Accounts:
         await self._http.aclose()
 
     async def _ask(self, method: str, path: str, **body: Any) -> Any:
-        # Every one of them may be told twice.
+        # All these calls are idempotent.
         call: Call[Any] = Call(method, path, repeatable=True, json=body or None)
         attempts = Attempts(call, self._patience_s)
         while True:
@@ -60,11 +60,11 @@ class Accounts:
             await asyncio.sleep(pause_s)
 
     async def tell_name(self, username: str) -> None:
-        """Say what the bot is called, for deep links. Raises `ApiError`, `Unreachable`."""
+        """Send the bot's name to the app, for deep links. Raises `ApiError`, `Unreachable`."""
         await self._ask("PUT", "/telegram/bot", username=username)
 
     async def sign_up(self, user_id: int, language: str, name: str) -> dict[str, Any]:
-        """Make an account for somebody, or find the one that is linked. Raises `ApiError`, `Unreachable`."""
+        """Create an account for a person, or find the linked one. Raises `ApiError`, `Unreachable`."""
         answer: dict[str, Any] = await self._ask(
             "POST", "/telegram/accounts", chat_id=user_id, language=language, name=name
         )
@@ -76,7 +76,7 @@ class Accounts:
         self._clients.pop(user_id, None)
 
     async def unlink(self, user_id: int) -> bool:
-        """Forget whose account it is; False when there was none. Raises `ApiError`, `Unreachable`."""
+        """Unlink a person; False when there was no link. Raises `ApiError`, `Unreachable`."""
         self._clients.pop(user_id, None)
         try:
             await self._ask("DELETE", f"/telegram/links/{user_id}")
@@ -87,14 +87,14 @@ class Accounts:
         return True
 
     async def pay(self, user_id: int, charge_id: str, stars: int, credits: int) -> dict[str, Any]:
-        """Count a payment; told twice it counts once. Raises `ApiError`, `Unreachable`."""
+        """Report a payment; one that is reported twice is booked once. Raises `ApiError`, `Unreachable`."""
         answer: dict[str, Any] = await self._ask(
             "POST", "/telegram/payments", chat_id=user_id, charge_id=charge_id, stars=stars, credits=credits
         )
         return answer
 
     async def account_of(self, user_id: int) -> str:
-        """Which account this person has now. Raises `NotLinked`, `ApiError`, `Unreachable`."""
+        """The id of this person's current account. Raises `NotLinked`, `ApiError`, `Unreachable`."""
         return str((await self._ask_for_token(user_id)).get("user_id") or "")
 
     async def _fetch(self, user_id: int) -> str:
@@ -109,16 +109,17 @@ class Accounts:
                 self._clients.pop(user_id, None)
                 raise NotLinked from None
             if error.status_code == _NOT_FOUND:
-                # The answer to strangers. It says nothing of the chat, nor of what is asked for in its name.
+                # The app's answer to callers without the bot's secret; it is unrelated to the chat.
                 reason = "it does not know the bot by its secret, FORETELL_BOT_SECRET"
                 raise Unreachable(url=self._url, reason=reason) from None
             raise
         return answer
 
     async def client_of(self, user_id: int) -> AsyncClient:
-        """The API, asked in the name of this person. Raises `NotLinked`, `ApiError`, `Unreachable`.
+        """A client of the API for this person's account. Raises `NotLinked`, `ApiError`, `Unreachable`.
 
-        So does every call of it: the app refuses its token as soon as the chat is unlinked, and gives no other.
+        Every call of the client raises them, too: the app refuses its token once the chat is unlinked, and issues no
+        other.
         """
         client = self._clients.get(user_id)
         if client is None:

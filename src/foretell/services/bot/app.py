@@ -1,4 +1,4 @@
-"""How the bot is put together."""
+"""Assembles the bot."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -41,7 +41,7 @@ _MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class Bot:
-    """The bot of one installation, between its opening and its end."""
+    """The bot of one installation."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Bot:
         *,
         app_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`secret` is the one that app, dispatcher and bot share. `app_transport` leads to the app in tests."""
+        """`secret` is shared by app, dispatcher and bot. Tests pass `app_transport` to reach the app."""
         self._settings = settings
         self._secret = secret
         self._instance = instance
@@ -78,7 +78,7 @@ class Bot:
         self.trouble = Trouble()
 
     async def take(self, updates: list[Arrived]) -> None:
-        """Store updates and have them handled."""
+        """Store updates and start to handle them."""
         people, flooding = await self._inbox.take(updates)
         for person_id in people:
             self._conversation.wake(person_id)
@@ -86,7 +86,7 @@ class Bot:
             self._conversation.flooded(person_id)
 
     def http(self) -> Application:
-        """What the bot answers itself."""
+        """The bot's own HTTP routes."""
 
         async def check_telegram() -> None:
             if self.trouble.reason:
@@ -107,7 +107,7 @@ class Bot:
         return RequestLog(Routes(routes, max_body_bytes=_MAX_BODY_BYTES, body_setting="", parts=[operations]))
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Talk until `stopping` is set."""
+        """Run until `stopping` is set."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.close)
             stack.push_async_callback(self._api.close)
@@ -116,7 +116,7 @@ class Bot:
             http = asyncio.create_task(serve_http(self.http(), self._settings, stopping))
             working = asyncio.create_task(self._work(stopping))
             try:
-                # Whichever ends first, by a stop or by an error, ends the other.
+                # When one ends, by a stop or by an error, the other is ended, too.
                 await asyncio.wait({http, working}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 stopping.set()
@@ -135,7 +135,7 @@ class Bot:
             await looking
 
     async def _hear(self, stopping: asyncio.Event) -> None:
-        """Hear of updates: by asking for them, or by being told."""
+        """Receive updates by polling or by the webhook."""
         greeting = Greeting(self.parts, self.trouble, self._settings.bot_webhook_url, webhook_secret(self._secret))
         if not await greeting.until_welcome(stopping):
             return
@@ -153,7 +153,7 @@ class Bot:
 
 
 async def serve(settings: BotSettings, instance: str, stopping: asyncio.Event) -> None:
-    """Run the bot until `stopping` is set; without a token, say so and end."""
+    """Run the bot until `stopping` is set. Without a token, log that and return."""
     if not settings.telegram_token.get_secret_value():
         log.info("bot_off", reason="TELEGRAM_TOKEN is not set")
         return

@@ -1,4 +1,4 @@
-"""Handles updates: each person's one after the other, different people's side by side."""
+"""Handles updates: in order for each person, concurrently for different people."""
 
 import asyncio
 
@@ -18,17 +18,17 @@ from foretell.services.bot.words import Words, language_of
 
 log = structlog.get_logger()
 
-#: An update whose handling ended this process, or failed, so often is given up.
+#: An update whose handling has crashed the process or failed this often is given up.
 _MOST_ATTEMPTS = 3
-#: An answer that Telegram does not take is tried again with growing pauses, and for so long.
+#: An answer that Telegram does not accept is retried with growing pauses, for a limited time.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _ANSWERED_WITHIN_S = 600.0
-#: So many people are answered at the same time.
+#: People who are answered at the same time.
 _MOST_PEOPLE = 100
 
 
 class Conversation:
-    """Takes updates out of the inbox and gives them to the routers."""
+    """Takes updates from the inbox and passes them to the routers."""
 
     def __init__(self, parts: Parts, inbox: Inbox, router: Router) -> None:
         self._parts = parts
@@ -41,12 +41,12 @@ class Conversation:
         self._closed = False
 
     async def resume(self) -> None:
-        """Handle what an earlier process left."""
+        """Handle the updates that an earlier process left."""
         for person_id in await self._inbox.people():
             self.wake(person_id)
 
     def wake(self, person_id: int) -> None:
-        """Something of this person is in the inbox."""
+        """Handle the waiting updates of this person."""
         if person_id in self._handling:
             self._again.add(person_id)
             return
@@ -62,19 +62,19 @@ class Conversation:
             self.wake(person_id)
 
     async def close(self, grace_s: float) -> None:
-        """Let what is under way end, within `grace_s`; what waits stays in the inbox."""
+        """Wait up to `grace_s` for updates being handled; waiting ones stay in the inbox."""
         self._closed = True
         self._again.clear()
         handling = set(self._handling.values())
         if handling:
             _, late = await asyncio.wait(handling, timeout=grace_s)
             for task in late:
-                # It begins anew with the next process.
+                # The next process handles the update again.
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
     def flooded(self, person_id: int) -> None:
-        """Somebody sends more than anybody reads: say so once, until there is quiet."""
+        """A person sends too many updates: log it and answer once, until the inbox is empty."""
         UPDATES.labels("flood").inc()
         if person_id in self._scolded:
             return
@@ -91,7 +91,7 @@ class Conversation:
                 else:
                     wait_s = await self._handle(waiting)
                     if wait_s is not None and tried_for_s < _ANSWERED_WITHIN_S:
-                        # Nothing is wrong with it: it is handled again when Telegram may listen.
+                        # Telegram was the problem, not the update, so the attempt does not count.
                         await self._inbox.not_begun(waiting.update_id)
                         await asyncio.sleep(max(wait_s, pause_s))
                         tried_for_s += max(wait_s, pause_s)
@@ -111,7 +111,7 @@ class Conversation:
             log.warning("answer_not_sent", reason=error.message)
 
     async def _handle(self, waiting: Waiting) -> float | None:
-        """Answer one update; returns after how many seconds to try again when Telegram did not take the answer."""
+        """Answer one update. Returns the seconds until a retry if Telegram did not accept the answer, else None."""
         update = decode_update(waiting.body)
         person = update.person
         if person is None:
@@ -121,7 +121,7 @@ class Conversation:
         settings = await self._parts.chats.of(chat_id)
         talk = Talk(self._parts, update, person, settings)
         if settings.blocked and update.my_chat_member is None:
-            # Whoever writes to us has us back.
+            # A person who writes to the bot has unblocked it.
             await self._parts.chats.change(chat_id, blocked=0)
         heard = language_of(person.language_code)
         if settings.heard != heard:
@@ -202,7 +202,7 @@ class Conversation:
                 return
 
     def _command_in(self, text: str) -> tuple[str, str] | None:
-        """The command and what stands behind it; None when it is none, an empty name when it is for another bot."""
+        """The command and the text after it; None for another text, an empty name for another bot's command."""
         if not text.startswith("/"):
             return None
         parts = text[1:].split(maxsplit=1)

@@ -1,4 +1,4 @@
-"""Tells what is in the outbox: each chat's events one after the other, different chats' side by side."""
+"""Sends the events in the outbox: in order for each chat, concurrently for different chats."""
 
 import asyncio
 from typing import Any
@@ -24,16 +24,16 @@ log = structlog.get_logger()
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
-#: A result may be here before the app's answer to whoever asked for it; for so long it waits for that.
+#: A result may arrive before the app's answer to the submission. It waits this long for that answer.
 _ANSWER_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.1
-#: Why a webhook was turned off: its receiver said 410.
+#: The reason of a webhook that was turned off because its receiver answered 410.
 _GONE = "gone"
 _NOT_FOUND = 404
 
 
 class Delivery:
-    """Works off the outbox."""
+    """Sends the events in the outbox."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -43,12 +43,12 @@ class Delivery:
         parts.outbox.on_new = self.wake
 
     async def resume(self) -> None:
-        """Tell what an earlier process left."""
+        """Send the events that an earlier process left."""
         for chat_id in await self._parts.outbox.chats():
             self.wake(chat_id)
 
     def wake(self, chat_id: int) -> None:
-        """Something waits for this chat."""
+        """Send the waiting events of this chat."""
         if self._closed:
             return
         if chat_id in self._telling:
@@ -66,7 +66,7 @@ class Delivery:
             self.wake(chat_id)
 
     async def close(self) -> None:
-        """End; what is not told stays in the outbox."""
+        """Stop sending; unsent events stay in the outbox."""
         self._closed = True
         for task in self._telling.values():
             task.cancel()
@@ -97,7 +97,7 @@ class Delivery:
                 EVENTS.labels("dropped").inc(dropped)
                 log.info("chat_blocked", chat_id=chat_id, dropped=dropped)
             except TelegramError as error:
-                # For good: nothing that comes later shall wait for it.
+                # A permanent error: give the event up, so that later ones do not wait for it.
                 log.error("event_not_told", chat_id=chat_id, reason=error.message)
                 EVENTS.labels("dropped").inc()
                 await self._parts.outbox.done(event.number if event is not None else 0)
@@ -108,7 +108,7 @@ class Delivery:
                     TELLING.observe(max(0.0, now().timestamp() - event.stored_at))
 
     async def _tell(self, event: Event) -> bool:
-        """Tell one; False when nobody wants to hear it. Raises `TelegramError`."""
+        """Send one event; False when the chat does not want it. Raises `TelegramError`."""
         if (await self._parts.chats.of(event.chat_id)).blocked:
             return False
         data = msgspec.json.decode(event.data)
@@ -128,9 +128,9 @@ class Delivery:
         return True
 
     async def _is_of_account(self, event: Event, data: dict[str, Any]) -> bool:
-        """Whether this happened to the account that the chat acts for now.
+        """Whether the event belongs to the chat's current account.
 
-        Raises `NotLinked` when it acts for none: it may have been unlinked since the event came.
+        Raises `NotLinked` when the chat was unlinked since the event arrived.
         """
         if event.type != "prediction.finished":
             account = await self._parts.accounts.account_of(event.chat_id)
@@ -175,14 +175,14 @@ class Delivery:
         except Blocked:
             if asked.chat_id == event.chat_id:
                 raise
-            # We were put out of the group; whoever asked there still wants to know.
+            # The bot was removed from the group, so the person gets the result in the private chat.
             await self._parts.chats.change(asked.chat_id, blocked=1)
             await self._send(event.chat_id, text, keyboard)
         await self._parts.asked.told(asked.key)
         return True
 
     async def _model(self, user_id: int, prediction: dict[str, Any]) -> Model | None:
-        """For the words of it; a result is told without them rather than not."""
+        """The model, for labels; None if it can't be read, since a result without labels is better than none."""
         try:
             client = await self._parts.accounts.client_of(user_id)
             return await self._parts.models.known(client, prediction["model"])

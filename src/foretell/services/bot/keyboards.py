@@ -1,9 +1,9 @@
-"""Buttons below a message."""
+"""Inline keyboards: the buttons of a message."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-#: What a button may carry.
+#: The largest size of a button's data, in bytes.
 _MOST_BYTES = 64
 _COLUMNS = 2
 _WIDE = 20
@@ -25,7 +25,7 @@ class Keyboard:
         assert all(len(each.data.encode()) <= _MOST_BYTES for row in self.rows for each in row)
 
     def markup(self) -> dict[str, Any]:
-        """As the Bot API takes it."""
+        """The keyboard in the format of the Bot API."""
         return {
             "inline_keyboard": [
                 [
@@ -38,7 +38,7 @@ class Keyboard:
 
 
 def paged(buttons: Sequence[Button], page: int, turn: Callable[[int], str], *, size: int) -> list[list[Button]]:
-    """One page of many buttons, with those that turn the page; `turn` makes their data."""
+    """One page of many buttons, with buttons to the other pages; `turn` makes their data."""
     pages = max(1, -(-len(buttons) // size))
     page = min(max(page, 0), pages - 1)
     shown = buttons[page * size : (page + 1) * size]

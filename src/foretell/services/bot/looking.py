@@ -1,4 +1,4 @@
-"""Looks after what nothing was heard of: predictions on their way, results that nobody told, payments not counted."""
+"""Polls for what no event has reported: unsent predictions, missing results, payments that are not booked."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,19 +23,19 @@ _NOT_NOW = (409, 429)
 
 
 class Looking:
-    """The database remembers, the dispatcher wakes: what it did not wake us for is found here."""
+    """Completes the open work in the bot's database when the dispatcher's events do not arrive."""
 
     def __init__(self, parts: Parts, interval_s: float, *resume: Callable[[], Awaitable[None]]) -> None:
-        """`resume` goes on with what waits, wherever an error may have left it."""
+        """`resume` are called in each run, to continue work that an error has interrupted."""
         self._parts = parts
         self._resume = resume
         self._interval_s = interval_s
         self._named = False
-        #: Charges that the app refuses: said once, and asked again all the same.
+        #: Charges that the app refuses: logged once, but retried.
         self._refused: set[str] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping` is set."""
+        """Poll until `stopping` is set."""
         while not stopping.is_set():
             try:
                 await self.look()
@@ -47,14 +47,14 @@ class Looking:
                 await asyncio.wait_for(stopping.wait(), self._interval_s)
 
     async def look(self) -> None:
-        """Once."""
+        """Poll once."""
         await self._tell_name()
         for asked in await self._parts.asked.due():
             with suppress(Unreachable):
                 try:
                     await (self._send(asked) if asked.prediction_id is None else self._ask_for(asked))
                 except NotLinked:
-                    # It was asked for in the name of an account that is not this chat's any more.
+                    # The chat was unlinked from the account that asked for it.
                     await self._parts.asked.refused(asked.key)
         await self._count_payments()
         for resume in self._resume:
@@ -62,14 +62,14 @@ class Looking:
         WAITING.set(await self._parts.outbox.waiting())
 
     async def _tell_name(self) -> None:
-        """The app makes deep links with our name."""
+        """Send the bot's name to the app, which needs it for deep links."""
         if self._parts.username and not self._named:
             with suppress(ApiError, Unreachable):
                 await self._parts.accounts.tell_name(self._parts.username)
                 self._named = True
 
     async def _send(self, asked: Asked) -> None:
-        """Once more with the same key: if it was taken, the answer is the one that we missed."""
+        """Submit again with the same idempotency key. If the app had accepted it, the answer is the same."""
         try:
             client = await self._parts.accounts.client_of(asked.user_id)
             prediction = await client.submit(asked.model, asked.input, idempotency_key=asked.key)
@@ -87,13 +87,13 @@ class Looking:
             await self._put(asked, prediction)
 
     async def _ask_for(self, asked: Asked) -> None:
-        """What became of it."""
+        """Ask the app for the prediction; its end goes to the outbox."""
         try:
             client = await self._parts.accounts.client_of(asked.user_id)
             prediction = await client.prediction(str(asked.prediction_id))
         except ApiError as error:
             if error.status_code == _NOT_FOUND:
-                # It went with its account, or the database is another one now.
+                # The prediction was deleted with its account, or the app has another database.
                 await self._parts.asked.refused(asked.key)
                 with suppress(TelegramError):
                     text = Words(asked.language)("history.gone")

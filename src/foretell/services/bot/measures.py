@@ -1,4 +1,4 @@
-"""What the bot measures."""
+"""Metrics of the bot."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

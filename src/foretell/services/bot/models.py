@@ -1,4 +1,4 @@
-"""The models as the bot shows them: what they are called, what they cost, and what is to be filled in."""
+"""The models for the bot: names, prices and input fields."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any
 from foretell.client import AsyncClient
 from foretell.contracts.fields import Field, fields_of, read_fields
 
-#: For so long an answer of the app is taken for what is still so.
+#: How long answers of the app are cached, in seconds.
 _FRESH_S = 15.0
 
 
 def short(name: str) -> str:
-    """A name for a model that fits a button, whatever it is called."""
+    """A short id of a model that fits into a button's data."""
     return sha256(name.encode()).hexdigest()[:12]
 
 
@@ -29,18 +29,18 @@ class Model:
     description: dict[str, str]
     labels: dict[str, dict[str, str]]
     fields: list[Field]
-    #: The same of what it answers: for the words of a result.
+    #: The fields of the output, for the texts of a result.
     output: list[Field] = field(default_factory=list)
 
     @property
     def text_field(self) -> Field | None:
-        """The text that is all there is to fill in, if it is so."""
+        """The model's only input field if that is a text, else None."""
         needed = [each for each in self.fields if each.required] or self.fields
         return needed[0] if len(needed) == 1 and needed[0].kind == "text" else None
 
 
 class Models:
-    """Asks the app for them, and remembers the answers for some seconds."""
+    """Reads models from the app, and caches the answers for some seconds."""
 
     def __init__(self) -> None:
         self._all: tuple[float, Sequence[Mapping[str, Any]]] = (0.0, [])
@@ -63,12 +63,12 @@ class Models:
         return model
 
     async def known(self, client: AsyncClient, name: str) -> Model:
-        """The same, be it an older version: enough to name what a result says. Raises `ApiError`, `Unreachable`."""
+        """The same, possibly outdated, which is enough for the labels of a result. Raises `ApiError`, `Unreachable`."""
         found = self._each.get(name)
         return found[1] if found is not None else await self.one(client, name)
 
     def forget(self) -> None:
-        """What is remembered may be out of date."""
+        """Clear the cache, which may be out of date."""
         self._all = (0.0, [])
         self._each.clear()
 

@@ -1,4 +1,4 @@
-"""`POST /notifications`: the dispatcher hands over an event, signed as Standard Webhooks says. Stored, then 204."""
+"""`POST /notifications`: stores an event from the dispatcher, signed by Standard Webhooks, then answers 204."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ _decode = msgspec.json.Decoder(_Notification).decode
 
 
 class Notifications:
-    """Takes events for chats."""
+    """Receives events for chats."""
 
     def __init__(self, outbox: Outbox, secret: str) -> None:
         self._outbox = outbox
@@ -56,17 +56,17 @@ class Notifications:
 
     @property
     def route(self) -> Route:
-        """Where they come."""
+        """The route of notifications."""
         return Route("POST", "/notifications", self.take)
 
     async def take(self, request: Request) -> Answer:
-        """Store one; the same one twice is stored once."""
+        """Store one event; a repeated one is stored once."""
         body = bytes(await request.body())
         headers = {name: (request.header(name.encode()) or b"").decode("latin-1") for name in _HEADERS}
         self._check(body, headers)
         try:
             told = _decode(body)
-            # A prediction ends once, however many ways we hear of it.
+            # By the prediction's id, since polling may report the same end.
             finished = told.type == "prediction.finished"
             event = msgspec.json.decode(told.data, type=_Prediction).id if finished else headers["webhook-id"]
         except msgspec.MsgspecError as error:
@@ -79,5 +79,5 @@ class Notifications:
         try:
             self._webhook.verify(body, headers, json_parse=False)
         except (WebhookVerificationError, ValueError):
-            # A ValueError: a signature that is no base64, a body that is no text.
+            # A ValueError means invalid base64 in the signature, or a body that is not UTF-8.
             raise NotSigned from None

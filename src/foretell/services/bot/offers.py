@@ -1,4 +1,4 @@
-"""What is on offer, as buttons: models with their prices, and credits for stars."""
+"""Buttons for models with their prices, and for credits that are sold for stars."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _MODELS_ON_A_PAGE = 6
 def models_on_page(
     models: Sequence[Mapping[str, Any]], page: int, turn: str, words: Words
 ) -> tuple[Sequence[Mapping[str, Any]], list[list[Button]]]:
-    """The models of one page, and the buttons of that page; those that turn it say `turn:PAGE`."""
+    """The models and buttons of one page; the buttons to other pages have the data `turn:PAGE`."""
     buttons = []
     for model in models:
         title = model["title"].get(words.language) or model["title"]["en"]
@@ -26,7 +26,7 @@ def models_on_page(
 
 
 def ways_to_more(settings: BotSettings, words: Words) -> list[list[Button]]:
-    """A button for each offer; none where nothing is sold."""
+    """A button for each offer of credits."""
     return [
         [
             Button(

@@ -1,4 +1,4 @@
-"""What a prediction says, as a message: label, probabilities as bars, price, worker, time."""
+"""The message of a prediction: label, probabilities as bars, price, worker, time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ _KNOWN_CODES = frozenset(
 
 
 def waiting_text(model: Model, words: Words) -> str:
-    """While it is on its way."""
+    """The text while a prediction is queued or running."""
     return words(
         "asked.waiting", model=Marked(words.of(model.title)), price=Marked(words.count("credits", model.price))
     )
@@ -32,7 +32,7 @@ def bar(share: float) -> str:
 
 
 def outcome_message(prediction: Mapping[str, Any], model: Model | None, words: Words) -> tuple[str, Keyboard]:
-    """A prediction that has ended, or one of the history that has not. Without `model`, in plainer words."""
+    """The message of a prediction that has ended, or of one in the history. Without `model`, without labels."""
     title = words.of(model.title) if model is not None else words("value.as_is", value=prediction["model"])
     lines = [f"<b>{title}</b>", ""]
     status = prediction["status"]
@@ -68,9 +68,9 @@ def _failure(prediction: Mapping[str, Any], model: Model | None, words: Words) -
 
 
 def _wrong_fields(values: Any, model: Model | None, words: Words) -> list[str]:
-    """A line for each field whose value can't be one: in the reader's language, where the model's reason is English.
+    """A line for each invalid value, in the reader's language, because the model's own reason is English.
 
-    Empty where the field model sees nothing wrong; then the model's own reason is all there is.
+    Empty if the checks of the fields find no error; then only the model's reason is shown.
     """
     if model is None or not isinstance(values, Mapping):
         return []
@@ -82,7 +82,7 @@ def _wrong_fields(values: Any, model: Model | None, words: Words) -> list[str]:
             elif field.required:
                 raise DoesNotFit("wrong.missing")
         except DoesNotFit as wrong:
-            # In a form there are buttons below to choose from, and here are none.
+            # The form's text refers to buttons, which this message does not have.
             why = Marked(words("failed.choice") if wrong.key == "wrong.choice" else complaint(wrong, words))
             lines.append(words("failed.field", title=Marked(words.of(field.title)), why=why))
     return lines[:_MOST_LINES]
@@ -100,7 +100,7 @@ def _footer(prediction: Mapping[str, Any], words: Words) -> str:
 
 
 def _answer(output: Any, model: Model | None, words: Words) -> list[str]:
-    """The label first, then the rest."""
+    """The lines of the output: the label first, then the rest."""
     if not isinstance(output, dict):
         return [words("value.as_is", value=shortened(str(output), _LONGEST_VALUE))]
     fields = {field.name: field for field in model.output} if model is not None else {}
@@ -118,7 +118,7 @@ def _answer(output: Any, model: Model | None, words: Words) -> list[str]:
 
 
 def _label(value: Any, field: Field | None, labels: dict[str, dict[str, str]], words: Words) -> str | None:
-    """What this value is called, if it has a name."""
+    """The label of this value, if it has one."""
     if str(value) in labels:
         return words.of(labels[str(value)])
     for choice in (field.choices if field is not None else None) or []:
@@ -128,7 +128,7 @@ def _label(value: Any, field: Field | None, labels: dict[str, dict[str, str]], w
 
 
 def _value(name: str, value: Any, field: Field | None, labels: dict[str, dict[str, str]], words: Words) -> list[str]:
-    """A value that is no label: shares of 1 as bars, everything else as it is."""
+    """The lines of a value that is no label: shares of 1 as bars, everything else unchanged."""
     if field is not None:
         title = words.of(field.title)
     elif name in labels:

@@ -1,22 +1,22 @@
-"""Which handler answers what: commands, buttons by the first part of their data, and the rest."""
+"""Maps updates to handlers: commands, buttons by the first part of their data, and all others."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from foretell.services.bot.talk import Talk
 
-#: Gets what stands behind the command.
+#: Gets the text after the command.
 OnCommand = Callable[[Talk, str], Awaitable[None]]
-#: Gets the parts of the button's data behind the first.
+#: Gets the parts of the button's data after the first.
 OnButton = Callable[[Talk, list[str]], Awaitable[None]]
-#: Says whether it was its business.
+#: Returns whether it has handled the update.
 OnUpdate = Callable[[Talk], Awaitable[bool]]
 
 _Handler = TypeVar("_Handler")
 
 
 class Router:
-    """What one file answers."""
+    """The handlers of one module."""
 
     def __init__(self) -> None:
         self.commands: dict[str, OnCommand] = {}
@@ -24,20 +24,20 @@ class Router:
         self.others: list[OnUpdate] = []
 
     def command(self, name: str) -> Callable[[OnCommand], OnCommand]:
-        """`/name`."""
+        """Register a handler of `/name`."""
         return _into(self.commands, name)
 
     def button(self, name: str) -> Callable[[OnButton], OnButton]:
-        """Buttons whose data is `name:…`."""
+        """Register a handler of buttons whose data is `name:…`."""
         return _into(self.buttons, name)
 
     def update(self, handler: OnUpdate) -> OnUpdate:
-        """Whatever is no command and no button."""
+        """Register a handler of updates that are neither command nor button."""
         self.others.append(handler)
         return handler
 
     def include(self, other: "Router") -> None:
-        """Answer what another file answers, too."""
+        """Add the handlers of another router."""
         assert not self.commands.keys() & other.commands.keys()
         assert not self.buttons.keys() & other.buttons.keys()
         self.commands |= other.commands

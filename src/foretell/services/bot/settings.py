@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 
 
 def _offers(value: Any) -> Any:
-    """`500:250,2000:900` from the environment, as pairs of credits and stars."""
+    """Parse `500:250,2000:900` from the environment into pairs of credits and stars."""
     if not isinstance(value, str):
         return value
     pairs = []
@@ -26,12 +26,12 @@ def _offers(value: Any) -> Any:
     return pairs
 
 
-#: Telegram takes up to 10,000 stars at once.
+#: Telegram allows up to 10,000 stars for one invoice.
 _Offer = tuple[Annotated[int, Field(ge=1, le=1_000_000_000)], Annotated[int, Field(ge=1, le=10_000)]]
 
 
 class BotSettings(ServiceSettings):
-    """What the bot can be told."""
+    """Settings of the bot."""
 
     port: int = Field(default=8004, ge=0, le=65535)
     telegram_token: SecretStr = Field(
@@ -41,23 +41,23 @@ class BotSettings(ServiceSettings):
         default="https://api.telegram.org",
         validation_alias=AliasChoices("telegram_api_url", "TELEGRAM_API_URL", "FORETELL_TELEGRAM_API_URL"),
     )
-    #: What bot, app and dispatcher of an installation know one another by: `whsec_` and base64.
+    #: The shared secret of bot, app and dispatcher: `whsec_` and base64.
     bot_secret: SecretStr = SecretStr("")
     app_url: str = "http://127.0.0.1:8000"
-    #: What may be bought with Telegram Stars: `CREDITS:STARS`, with commas.
+    #: Credits that are sold for Telegram Stars: `CREDITS:STARS`, separated by commas.
     stars_offers: Annotated[tuple[_Offer, ...], NoDecode, BeforeValidator(_offers), Field(max_length=20)] = ()
-    #: Where Telegram reaches us, `https://…`, if it is to bring updates itself; without it, the bot fetches them.
+    #: The public URL (`https://…`) of the bot's webhook; without it, the bot polls for updates.
     bot_webhook_url: str = ""
-    #: How many messages a second Telegram takes of this bot, and how many for one chat.
+    #: Telegram's limits: messages per second of this bot, and for one chat.
     bot_messages_per_second: float = Field(default=30.0, gt=0, le=10_000)
     bot_chat_messages_per_second: float = Field(default=1.0, gt=0, le=10_000)
-    #: How long one request for updates waits for some, in seconds.
+    #: How long one poll waits for updates, in seconds.
     bot_poll_s: int = Field(default=25, ge=0, le=50)
-    #: How often the bot looks after what it has heard nothing of.
+    #: How often the bot checks open predictions and payments, in seconds.
     bot_look_interval_s: float = Field(default=5.0, gt=0)
-    #: After so long without a word of a result, the bot asks for it, in seconds.
+    #: After this time without an event for a prediction, the bot asks the app for it, in seconds.
     bot_look_after_s: float = Field(default=15.0, gt=0)
-    #: How long the app may take before somebody is told that it does not answer.
+    #: How long calls of the app are retried before the person gets an error, in seconds.
     bot_patience_s: float = Field(default=6.0, ge=0)
 
     @model_validator(mode="after")

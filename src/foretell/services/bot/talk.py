@@ -1,4 +1,4 @@
-"""One thing that somebody did, and the means to answer it. What handlers get."""
+"""The argument of handlers: an update, and the methods to answer it."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Parts:
-    """What the bot is made of."""
+    """The components of the bot."""
 
     settings: BotSettings
     sender: Sender
@@ -35,22 +35,22 @@ class Parts:
     asked: AskedPredictions
     outbox: Outbox
     payments: Payments
-    #: What it is called, as soon as Telegram said so.
+    #: The bot's username, once Telegram has returned it.
     name: list[str] = field(default_factory=list)
 
     async def forget_account_of(self, user_id: int) -> int:
-        """Somebody's private chat acts for the account no more: nothing of it is told or sent; returns how much."""
+        """Delete the open predictions and events of a person whose chat was unlinked; returns the number of events."""
         await self.asked.forget_of(user_id)
         return await self.outbox.drop(user_id)
 
     @property
     def username(self) -> str:
-        """What the bot is called; empty while that is not known."""
+        """The bot's username; empty while it is unknown."""
         return self.name[0] if self.name else ""
 
 
 class Talk:
-    """An update with its chat, its person and the language of both."""
+    """An update with its chat, its person and their language."""
 
     def __init__(self, parts: Parts, update: Update, person: User, settings: ChatSettings) -> None:
         self.parts = parts
@@ -59,56 +59,56 @@ class Talk:
         self.settings = settings
         self.words = Words(settings.language or language_of(person.language_code))
         tap = update.callback_query
-        #: The message that the tapped button is below, or that was sent to us.
+        #: The message with the tapped button, or the message that was sent to the bot.
         self.message = tap.message if tap is not None else update.message or update.edited_message
         self._answered = tap is None
-        #: The message that `show` changes; 0: none yet.
+        #: The message that `show` edits; 0: none yet.
         self._shown = self.tapped_message_id
 
     @property
     def user_id(self) -> int:
-        """Who it is."""
+        """The Telegram id of the person."""
         return self.person.id
 
     @property
     def chat_id(self) -> int:
-        """Where it is."""
+        """The Telegram id of the chat."""
         return self.message.chat.id if self.message is not None else self.person.id
 
     @property
     def private(self) -> bool:
-        """Whether nobody else reads it."""
+        """Whether this is a private chat."""
         return self.message is None or self.message.chat.type == "private"
 
     @property
     def tapped_message_id(self) -> int:
-        """The message whose button was tapped; 0 when none was."""
+        """The id of the message whose button was tapped, or 0."""
         tap = self.update.callback_query
         return tap.message.message_id if tap is not None and tap.message is not None else 0
 
     def goes_on_in(self, message_id: int) -> None:
-        """Have `show` change this message."""
+        """Let `show` edit this message."""
         self._shown = message_id
 
     async def say(self, text: str, keyboard: Keyboard | None = None) -> int:
-        """A new message; in a group it answers the person's own. Returns its number."""
+        """Send a new message; in a group it replies to the person's message. Returns its id."""
         reply_to = None
         if not self.private and self.update.message is not None:
             reply_to = self.update.message.message_id
         return await self.parts.sender.send(self.chat_id, text, keyboard, reply_to=reply_to)
 
     async def show(self, text: str, keyboard: Keyboard | None = None) -> int:
-        """In place of the message whose button was tapped, or that was shown before, else as a new one."""
+        """Edit the message whose button was tapped, or the one shown before; otherwise send a new one."""
         if not self._shown or not await self.parts.sender.edit(self.chat_id, self._shown, text, keyboard):
             self._shown = await self.say(text, keyboard)
         return self._shown
 
     async def answer_tap(self, text: str | None = None, *, alert: bool = False) -> None:
-        """End the button's waiting, with a note if there is one to give; only the first counts."""
+        """Answer the tap on a button, with an optional note. Only the first call has an effect."""
         tap = self.update.callback_query
         if self._answered or tap is None:
             return
         self._answered = True
-        # A tap that is too old can't be answered any more, and nobody waits for it.
+        # A tap that is too old can't be answered any more, which does no harm.
         with suppress(TelegramError):
             await self.parts.sender.call("answerCallbackQuery", callback_query_id=tap.id, text=text, show_alert=alert)

@@ -1,4 +1,4 @@
-"""Updates that Telegram brings itself, where the operator named an address of ours."""
+"""Receives updates by Telegram's webhook, if the operator has configured its URL."""
 
 import hashlib
 import hmac
@@ -26,12 +26,12 @@ class NotTelegram(ForetellError):
 
 
 def webhook_secret(bot_secret: str) -> str:
-    """What Telegram shows us with every update; made from the installation's secret, and not to be turned back."""
+    """The secret that Telegram sends with every update; a one-way hash of the installation's secret."""
     return hmac.new(bot_secret.encode(), b"telegram webhook", hashlib.sha256).hexdigest()
 
 
 class WebhookUpdates:
-    """Takes them: stored, then 200."""
+    """Stores each update, then answers 200."""
 
     def __init__(self, secret: str, take: Callable[[list[Arrived]], Awaitable[None]]) -> None:
         self._secret = secret.encode()
@@ -39,18 +39,18 @@ class WebhookUpdates:
 
     @property
     def route(self) -> Route:
-        """Where Telegram brings them."""
+        """The route of the webhook."""
         return Route("POST", PATH, self.receive)
 
     async def receive(self, request: Request) -> Answer:
-        """One update."""
+        """Store one update."""
         if not hmac.compare_digest(request.header(_SECRET_HEADER) or b"", self._secret):
             raise NotTelegram
         body = bytes(await request.body())
         try:
             update = arrived(body)
         except msgspec.MsgspecError as error:
-            # Refused, it would come again and again.
+            # Still 200, because Telegram would resend a refused update again and again.
             log.error("update_not_understood", reason=str(error))
             update = None
         if update is not None:

@@ -1,4 +1,4 @@
-"""What the bot says, from the catalogues (gettext) beside this file: no text stands in the code."""
+"""The bot's texts, from the gettext catalogues beside this file. The code contains no texts."""
 
 import gettext
 import io
@@ -34,52 +34,52 @@ def _translations(language: str) -> gettext.GNUTranslations:
 
 
 def language_of(telegram_code: str | None) -> str:
-    """Our language for somebody whose Telegram speaks this one."""
+    """The bot's language for a Telegram language code."""
     return "ru" if (telegram_code or "").lower().partition("-")[0] == "ru" else "en"
 
 
 class Words:
-    """The texts of one language. What is put into them is escaped, since Telegram reads them as HTML."""
+    """The texts of one language. Values put into them are escaped, since Telegram parses them as HTML."""
 
     def __init__(self, language: str) -> None:
         self.language = language if language in LANGUAGES else "en"
         self._texts = _translations(self.language)
 
     def __call__(self, key: str, **values: Any) -> str:
-        """The text of that key."""
+        """The text of this key."""
         return self._texts.gettext(key).format(**{name: _safe(value) for name, value in values.items()})
 
     def plain(self, key: str, **values: Any) -> str:
-        """The text of that key for a place that knows no HTML: a button, say."""
+        """The text of this key where HTML is not parsed, for example on a button."""
         return self._texts.gettext(key).format(**values)
 
     def refusal(self, key: str, key_without: str, reason: str) -> str:
-        """Why something was refused. Reasons come from the app, in English: elsewhere `key_without` does without."""
+        """The text of a refusal. The app's reasons are English, so other languages use `key_without`."""
         return self(key, reason=reason) if self.language == "en" and reason else self(key_without)
 
     def count(self, key: str, number: int, **values: Any) -> str:
-        """The text of that key in the plural form of `number`, which is `{number}` in it."""
+        """The text of this key in the plural form for `number`, which replaces `{number}`."""
         text = self._texts.ngettext(key, key, number)
         return text.format(number=self.number(number), **{name: _safe(value) for name, value in values.items()})
 
     def measure(self, value: float, unit: Any) -> str:
-        """A number with its unit, not escaped. `unit` has `en` and `ru`, each in the one form that a schema has."""
+        """A number with its unit, not escaped. `unit` has `en` and `ru`, each in the single form from the schema."""
         key = f"unit.{unit.en.casefold()}"
         if catalogue(self.language).get(key) is None:
-            # In brackets, since a number wants another form than the one there is: 1 mile, 21 миля.
+            # In brackets, since the number may need another form of the word: 1 mile, 21 миля.
             return f"{self.number(value)} ({getattr(unit, self.language)})"
-        # What is no whole number has the form of two in Russian (1,5 мили), and more than one in English.
+        # A fraction has the form for two in Russian (1,5 мили), and the plural in English.
         amount = int(abs(value)) if float(value).is_integer() else 2
         return self._texts.ngettext(key, key, amount).format(number=self.number(value))
 
     def of(self, words: Any) -> str:
-        """The one of two texts that is in this language, escaped: an object or a mapping with `en` and `ru`."""
+        """The text of this language from an object or mapping with `en` and `ru`, escaped."""
         if isinstance(words, dict):
             return escape(str(words.get(self.language) or words.get("en") or ""), quote=False)
         return escape(str(getattr(words, self.language)), quote=False)
 
     def number(self, value: float) -> str:
-        """A number as one writes it here."""
+        """A number in the format of this language."""
         return str(format_decimal(value, locale=self.language, decimal_quantization=False))
 
     def percent(self, share: float) -> str:
@@ -95,7 +95,7 @@ class Words:
 
 
 class Marked(str):
-    """HTML that is meant so."""
+    """HTML that must not be escaped."""
 
 
 def _safe(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Who may change models here: whoever shows the admin token."""
+"""Changes of models need the admin token."""
 
 from hmac import compare_digest
 
@@ -21,14 +21,14 @@ class AdminTokenNotSet(ForetellError):
 
 
 class AdminToken:
-    """The token of this installation; without one nobody may."""
+    """Checks the installation's admin token; without one, every request is refused."""
 
     def __init__(self, token: str) -> None:
         self._expected = f"bearer {token}".encode() if token else b""
 
     @property
     def is_set(self) -> bool:
-        """Whether there is one."""
+        """Whether a token is configured."""
         return bool(self._expected)
 
     def check(self, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""How the model service is put together: routes on plain ASGI, models that load while it already answers."""
+"""Assembles the model service: routes on plain ASGI; models load while it already answers."""
 
 import asyncio
 from functools import partial
@@ -25,7 +25,7 @@ from foretell.services.model.routes.predictions import Predictions
 from foretell.services.model.routes.repository import Repository
 from foretell.services.model.settings import ModelSettings
 
-#: Answered many thousand times a second: a line for each would be most of what the service does. What fails is logged.
+#: Routes with many thousand requests a second: only failures are logged, since a line for each would dominate the cost.
 _HOT = (
     "/predict",
     "/models/{name}/predict",
@@ -35,7 +35,7 @@ _HOT = (
 
 
 def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
-    """The whole service as one ASGI app, with the models of `models`."""
+    """The service as one ASGI app, with the models of `models`."""
 
     async def check_models() -> None:
         if not models.all_tried:
@@ -46,7 +46,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
             raise Unavailable(part=f"models that hang: {', '.join(models.hanging)}")
 
     async def show_openapi(request: Request) -> Answer:
-        # Made anew each time: models come and go.
+        # Built for each request, because models change.
         return json_answer(with_prefix(openapi(models.registry), request.headers))
 
     operations = Operations(
@@ -54,7 +54,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
         instance=instance,
         version=foretell.__version__,
         checks={"calls": check_calls},
-        # Healthy at once, since each model answers as soon as it is loaded; ready when all were tried.
+        # Healthy at once, since each model answers as soon as it is loaded; ready after all loads.
         until_ready={"models": check_models},
         live=lambda: not models.hanging,
         metrics_token=settings.metrics_token,
@@ -84,7 +84,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
 
 
 def _explain(error: ForetellError, path: str) -> Answer:
-    """Errors of the protocol are the protocol's; all others are problems."""
+    """Errors of `/v2` have the protocol's format; all others are problems."""
     protocol = path == open_inference.PREFIX or path.startswith(open_inference.PREFIX + "/")
     return (open_inference.error_answer if protocol else problem_answer)(error, path)
 

@@ -1,8 +1,8 @@
 """Calls one version of one model for many callers at once.
 
-Single rows share calls: those that arrive while a call is under way, or in the same turn of the event loop, are the
-next batch (`kit/batching.py`); no timer, so a lone row passes at once. A small model answers in microseconds, less than
-it takes to hand a call to a thread, so it is called right on the event loop; whatever takes long goes to a thread.
+Single rows share calls: rows that arrive during a call, or in the same iteration of the event loop, are the next batch
+(`kit/batching.py`). There is no timer, so a single row is not delayed. A small model answers in microseconds, faster
+than a switch to a thread, so it is called on the event loop; longer calls run in a thread.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ log = structlog.get_logger()
 
 Row = dict[str, Any]
 
-#: Runtimes whose calls compute in our thread. What another server or somebody's class does meanwhile, nobody knows.
+#: Runtimes whose calls compute in the calling thread. Other runtimes may wait for a server or run a user's class.
 _COMPUTING: frozenset[RuntimeName] = frozenset({"onnx", "skops", "joblib", "mlflow"})
-#: More single rows than this that wait for one model can't be answered in time: 503, try again.
+#: More waiting single rows of one model can't be answered in time and get 503.
 _MAX_WAITING = 4_000
 
 
@@ -52,7 +52,7 @@ class ModelHangs(ForetellError):
 
 
 class ModelCalls:
-    """One loaded package. Has an engine of its own, so that it can be dropped or replaced as a whole."""
+    """One loaded package, with its own engine, so that it can be dropped or replaced as a whole."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ModelCalls:
         watch: Watch = unwatched,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`clock` times calls. Processor time: what others do meanwhile on a busy machine is not the model's fault."""
+        """`clock` times calls, by processor time, so that the load of other processes does not count."""
         self.package = package
         self._engine = Engine(Registry([package]), load=load, watch=watch)
         self._offloading = Offloading(
@@ -73,9 +73,9 @@ class ModelCalls:
         self._turn = asyncio.Semaphore(1)
         self._observe_duration = RUN_DURATION_S.labels(package.name, package.version).observe
         observe_size = metrics.BATCH_ITEMS.labels("model").observe
-        # Rows of one batch are of one stage.
+        # All rows of a batch have the same stage.
         stages: tuple[Stage, ...] = ("input", "features")
-        #: Where lone rows share calls.
+        #: The batchers of single rows.
         self.singles: dict[Stage, Batcher[Any, Row | Failure]] = {
             stage: Batcher(
                 partial(self._call, stage=stage),
@@ -95,22 +95,22 @@ class ModelCalls:
 
     @cached_property
     def signature(self) -> Signature:
-        """What the model takes and gives, as tensors."""
+        """The model's input and output tensors."""
         return signature_of(self.package)
 
     @property
     def hangs(self) -> bool:
-        """Whether a call is over its time and still has not returned."""
+        """Whether a call has exceeded its time limit and not returned."""
         return self._offloading.overdue
 
     def predict_one(self, row: Any, stage: Stage) -> "asyncio.Future[Row | Failure]":
-        """The output for one row, or why there is none. Raises `Overloaded`, `ModelTimeout` and `ModelHangs`."""
+        """The output or failure of one row. Raises `Overloaded`, `ModelTimeout` and `ModelHangs`."""
         return self.singles[stage].enqueue(row)
 
     async def predict_many(self, rows: Sequence[Any], stage: Stage) -> list[Row | Failure]:
         """An output or a failure for each row. Raises `ModelTimeout` and `ModelHangs`.
 
-        Rows of one request are a batch already, so they wait for no others; between their batches, others pass.
+        The rows of a request are already a batch and do not wait for other rows. Between its calls, other requests run.
         """
         size = self._offloading.part_for_loop(self.package.max_batch)
         outcomes: list[Row | Failure] = []
@@ -122,7 +122,7 @@ class ModelCalls:
         return outcomes
 
     async def _call(self, rows: Sequence[Any], stage: Stage) -> list[Row | Failure]:
-        """One call of the model with at most `max_batch` rows."""
+        """Call the model once, with at most `max_batch` rows."""
         started = time.perf_counter()
         try:
             outcomes = await self._offloading.run(len(rows), lambda: self._engine.predict(self.package, rows, stage))
@@ -136,7 +136,7 @@ class ModelCalls:
         return outcomes
 
     def _time(self) -> None:
-        """Learn how long calls take, by the package's first example, up to the size that is too long for the loop."""
+        """Measure calls with the package's first example, up to the batch size that is too slow for the event loop."""
         for example in self.package.examples[:1]:
             stage: Stage = "features" if example.input is None else "input"
             row = example.features if example.input is None else example.input

@@ -1,4 +1,4 @@
-"""What the model service measures."""
+"""Metrics of the model service."""
 
 from prometheus_client import Histogram
 

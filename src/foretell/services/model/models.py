@@ -1,4 +1,4 @@
-"""Which models this process serves: found in folders, loaded, unloaded and replaced while requests go on."""
+"""The models of this process: loads, unloads and replaces them without interrupting requests."""
 
 import asyncio
 import time
@@ -50,12 +50,12 @@ class ModelNotLoaded(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """How one version of a model is."""
+    """The state of one version of a model."""
 
     name: str
     version: str
     state: Literal["READY", "LOADING", "UNAVAILABLE"]
-    #: Why it is not ready.
+    #: Why it is not ready; empty if it is.
     reason: str = ""
 
 
@@ -68,7 +68,7 @@ class _UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class _Canaries:
-    """Versions of one model that share the requests which name none, and the upper ends of their parts."""
+    """Versions of one model that share the requests without a version, and their cumulative weights."""
 
     calls: list[ModelCalls]
     bounds: list[float]
@@ -78,7 +78,7 @@ class _Canaries:
 
 
 class Models:
-    """The models of `registry`. Each package is loaded into `ModelCalls` of its own; whoever holds those may finish."""
+    """The models of `registry`. Each package has its own `ModelCalls`: requests to a replaced one can finish."""
 
     def __init__(
         self,
@@ -89,27 +89,27 @@ class Models:
         clock: Callable[[], float] = time.thread_time,
         slow_after_s: float = SLOW_AFTER_S,
     ) -> None:
-        """`watch` says whom to tell of the calls of a model (see inference/observing.py); `clock` times the calls.
+        """`watch` observes the calls of a model (see inference/observing.py); `clock` times the calls.
 
-        A load that takes longer than `slow_after_s` does not keep the next one waiting.
+        After `slow_after_s`, the next load begins beside a load that is still running.
         """
         self.registry = registry
         self._load = load
         self._watch = watch
         self._clock = clock
         self._slow_after_s = slow_after_s
-        #: By name and version, the default version of a model also by its name and None.
+        #: By name and version; the default version also by name and None.
         self._ready: dict[tuple[str, str | None], ModelCalls] = {}
         self._canaries: dict[str, _Canaries] = {}
         self._reasons: dict[tuple[str, str], str] = {}
         self._unloaded: set[str] = set()
-        #: What is being loaded, by name and version.
+        #: The loads under way, by name and version.
         self._under_way: dict[tuple[str, str], _UnderWay] = {}
-        #: Whether each model was loaded, or could not be.
+        #: Whether every load has succeeded or failed.
         self.all_tried = False
 
     def get(self, name: str, version: str | None = None) -> ModelCalls:
-        """A model that is ready; without `version` the default one, or one that `traffic.toml` lets share its requests.
+        """A model that is ready; without `version` the default one, or a draw by the weights in `traffic.toml`.
 
         Raises `ModelNotFound`, `ModelLoading` and `ModelNotReady`.
         """
@@ -125,12 +125,12 @@ class Models:
         return calls
 
     def package(self, name: str, version: str | None = None) -> ModelPackage:
-        """The package of a model, ready or not; as it is served, if it is. Raises `ModelNotFound`."""
+        """The package of a model: the one that is served, else the installed one. Raises `ModelNotFound`."""
         calls = self._ready.get((name, version))
         return self.registry.get(name, version) if calls is None else calls.package
 
     def status(self, name: str, version: str | None = None) -> ModelStatus:
-        """How a model is. Raises `ModelNotFound`."""
+        """The state of a model. Raises `ModelNotFound`."""
         package = self.package(name, version)
         if (name, package.version) in self._ready:
             return ModelStatus(name, package.version, "READY")
@@ -139,29 +139,29 @@ class Models:
 
     @property
     def statuses(self) -> list[ModelStatus]:
-        """How each version of each model is."""
+        """The state of each version of each model."""
         return [self.status(package.name, package.version) for package in self.registry]
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Why versions can't be served as they are on the disk now; what one should replace may be served on."""
+        """Why installed versions can't be served. An earlier package of the same version may still be served."""
         unread = {package.name: package.reason for package in self.registry.unavailable}
         reasons = {f"{package.name} {package.version}": self._reason(package) for package in self.registry}
         return unread | {title: reason for title, reason in reasons.items() if reason}
 
     def _reason(self, package: ModelPackage) -> str | None:
-        """Why a package is not served; None for one that is, or will be."""
-        # What came while its model was unloaded is not loaded either.
+        """Why a package is not served; None if it is or will be."""
+        # A version that was installed while its model was unloaded is not loaded either.
         return _UNLOADED if package.name in self._unloaded else self._reasons.get((package.name, package.version))
 
     @property
     def hanging(self) -> list[str]:
-        """The models with a call that is over its time and has not returned."""
+        """The models with a call that has exceeded its time limit and not returned."""
         return sorted({calls.package.name for calls in self._ready.values() if calls.hangs})
 
     @property
     def loading(self) -> dict[str, float]:
-        """For how many seconds each version that is being loaded has been; 0 for one that waits for its turn."""
+        """The seconds since the load of each version began; 0 for a load that is waiting."""
         now = time.monotonic()
         loading = {}
         for status in self.statuses:
@@ -172,13 +172,13 @@ class Models:
         return loading
 
     async def follow(self) -> None:
-        """Serve what the registry has now: load what is new or changed, let go what went. Never raises for a package.
+        """Follow the registry: load new and changed packages, drop removed ones. Never raises because of a package.
 
-        What can't be loaded is logged, and says why when it is asked for; what it should replace is served on. Returns
-        when all was tried; each is served as soon as it is loaded. May be called again before it returns.
+        A failed load is logged and is the reason in `ModelNotReady`; the package to be replaced stays in use. Each
+        package is served as soon as it is loaded. Returns after all loads; may be called again before that.
         """
         self._settle()
-        # Asked when its turn comes: it may have been unloaded, or loaded, while others were being loaded.
+        # A lazy generator, because a model may be unloaded or loaded while others are being loaded.
         loads = (
             partial(self._begin, package)
             for package in list(self.registry)
@@ -189,9 +189,9 @@ class Models:
         self.all_tried = True
 
     async def load(self, name: str) -> None:
-        """Load a model, all its versions, as it is on the disk now; what is served and changed is replaced.
+        """Load all versions of a model from the disk, and replace changed ones.
 
-        Raises `ModelNotFound` and `ModelNotLoaded`; then what was served goes on.
+        Raises `ModelNotFound` and `ModelNotLoaded`; then the earlier packages stay in use.
         """
         await in_thread(self.registry.refresh)
         versions = self.registry.versions(name)
@@ -210,7 +210,7 @@ class Models:
             raise ModelNotLoaded(model=name, reason=failed[0])
 
     async def unload(self, name: str) -> None:
-        """Serve no version of a model until it is loaded again; requests under way are finished.
+        """Stop serving all versions of a model until it is loaded again. Requests under way finish.
 
         Raises `ModelNotFound`.
         """
@@ -243,7 +243,7 @@ class Models:
             if is_latest:
                 del self._under_way[key]
         if not is_latest:
-            # The package changed while it was being loaded, and another load of it is under way.
+            # The package has changed during its load, and another load is under way.
             return
         if why is not None:
             log.error("model_not_loaded", model=package.name, version=package.version, reason=why.reason)
@@ -251,23 +251,23 @@ class Models:
             if why is not None:
                 self._reasons[key] = why.reason
             else:
-                # At once, and not when all are loaded: somebody may be waiting for this one.
+                # Serve it at once; do not wait for the other loads.
                 self._ready[key] = calls
                 self._reasons.pop(key, None)
             self._settle()
 
     def _settle(self) -> None:
-        """Let go what is not to be served, and settle who answers requests that name no version."""
+        """Drop models that must not be served, and choose the versions for requests without a version."""
         installed = {(package.name, package.version) for package in self.registry}
         ready: dict[tuple[str, str | None], ModelCalls] = {}
         for (name, version), calls in self._ready.items():
-            # Those under None are settled anew: they may be what was replaced.
+            # Entries under None are set again, since they may be packages that were replaced.
             if (name, version) in installed and name not in self._unloaded:
                 ready[name, version] = calls
                 if self.registry.default_versions[name] == version:
                     ready[name, None] = calls
         for (name, version), calls in self._ready.items():
-            # A new default version that is still being loaded takes over when it is: until then the last one answers.
+            # While a new default version is being loaded, the earlier one stays the default.
             still_there = version is None and (name, calls.package.version) in ready
             if still_there and (name, self.registry.default_versions[name]) not in self._reasons:
                 ready.setdefault((name, None), calls)
@@ -282,7 +282,7 @@ class Models:
 
 
 def _share(default: ModelCalls, split: Split, ready: dict[tuple[str, str | None], ModelCalls]) -> _Canaries | None:
-    """The versions that share what names none. Each must be ready and take what the default version takes."""
+    """The versions that share requests without a version. Each must be ready and have the default's input schemas."""
     calls: list[ModelCalls] = []
     parts: list[float] = []
     for version, weight in split.weights.items():

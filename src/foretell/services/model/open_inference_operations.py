@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of `/v2`."""
+"""The OpenAPI operations of `/v2`."""
 
 from typing import Any
 

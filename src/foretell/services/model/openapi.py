@@ -1,4 +1,4 @@
-"""The OpenAPI page of the model service, made from the schemas of the models that it has now."""
+"""The OpenAPI document of the model service, from the schemas of its current models."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def _predict_flight(package: ModelPackage) -> dict[str, Any]:
 
 
 def _predict(package: ModelPackage) -> dict[str, Any]:
-    """`POST /models/{name}/predict` for one model, exactly."""
+    """`POST /models/{name}/predict` for one model, with its schemas."""
     features, raw, output = (_part(package, part) for part in ("features", "input", "output"))
     return {
         "tags": ["predictions"],
@@ -113,7 +113,7 @@ def _predict(package: ModelPackage) -> dict[str, Any]:
 
 
 def _predict_any() -> dict[str, Any]:
-    """`POST /models/{name}/predict` for a model of any name."""
+    """`POST /models/{name}/predict` for any model."""
     row = {"type": "object"}
     return {
         "tags": ["predictions"],
@@ -138,7 +138,7 @@ field is `features` or `input` is always understood as one of the latter two."""
 def _answers(output: dict[str, Any]) -> dict[str, Any]:
     service = {"type": "object", "properties": _VERSION | _SERVICE, "required": [*_VERSION, *_SERVICE]}
     listed = {"type": "object", "properties": {"outputs": _list_of(output)}, "required": ["outputs"]}
-    # The fields of one output stand beside those of the service, so the output's own schema can't close the object.
+    # The object has the output's fields and the service's, so the output's schema must not forbid additional ones.
     single = {"type": "object", "description": "The fields of the output, and these"}
     return {"allOf": [service], "anyOf": [listed, single]}
 

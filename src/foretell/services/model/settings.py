@@ -9,14 +9,14 @@ _SHORTEST_TOKEN = 16
 
 
 class ModelSettings(InferenceSettings, UploadSettings):
-    """What the model service can be told."""
+    """Settings of the model service."""
 
     port: int = Field(default=8001, ge=0, le=65535)
-    #: Whoever has this token may load, unload and send models. Without one, nobody may.
+    #: The token for loading, unloading and uploading models. Without one, these are disabled.
     admin_token: SecretStr = SecretStr("")
-    #: Bounds of one request: tensors are large, and so are batches.
+    #: Limits of one request, large enough for batches of tensors.
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    #: Of memory that is mostly the models', requests may take a quarter.
+    #: The memory of all requests together; most memory belongs to the models.
     max_bytes_under_way: int = Field(default=24 * 1024 * 1024, ge=1024 * 1024)
     max_rows: int = Field(default=10_000, ge=1)
     max_answer_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)

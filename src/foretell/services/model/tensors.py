@@ -1,9 +1,9 @@
-"""Rows as tensors and back: each feature is an input of its own, each field of the output an output.
+"""Converts rows to tensors and back: each feature is an input tensor, each field of the output an output tensor.
 
-A text is BYTES, a whole number INT64, a number FP64, true or false BOOL, of shape [rows]; a list of one of these is a
-tensor of shape [rows, n]. Whatever else a schema describes travels as BYTES that hold its JSON.
+A text is BYTES, an integer INT64, a number FP64, a boolean BOOL, of shape [rows]; a list of one of these is a tensor of
+shape [rows, n]. Every other type is sent as JSON in BYTES.
 
-What may be missing keeps its datatype: null in JSON, and NaN in what has one, stand for it.
+A nullable value keeps its datatype: null in JSON, or NaN for floating-point numbers, means missing.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ _DTYPES: dict[str, Any] = {
     "FP32": numpy.float32,
     "FP64": numpy.float64,
 }
-#: By its upper half, a number of 32 bits.
+#: The upper half of a 32-bit floating-point number.
 _BRAIN_FLOAT = "BF16"
 _NUMBERS = frozenset({*_DTYPES, _BRAIN_FLOAT}) - {"BOOL"}
 _LISTED = ", ".join([*sorted(_NUMBERS, key=lambda name: (name.lstrip("BFINTU"), name))])
 _DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 
-#: In a row: the feature is not there at all.
+#: Marks a feature that is absent from a row.
 LEFT_OUT = object()
 
 _decode_json = msgspec.json.Decoder().decode
@@ -47,16 +47,16 @@ class InvalidTensor(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What the schema says about one feature or one field of the output."""
+    """The tensor of one feature or one field of the output, from its schema."""
 
     name: str
     datatype: str
-    #: Of a list: how many items it has.
+    #: The length of a list.
     width: int | None = None
     holds_json: bool = False
     #: Whether a value may be null.
     nullable: bool = False
-    #: Whether a feature that may not be null may be left out instead.
+    #: Whether a feature that is not nullable may be absent instead.
     left_out: bool = False
 
     @property
@@ -64,7 +64,7 @@ class Tensor:
         return TensorMetadata(self.name, self.datatype, [-1] if self.width is None else [-1, self.width])
 
     def values(self, given: InferInput, binary: memoryview | None) -> list[Any]:
-        """One value for each row, as JSON would have it. Raises `InvalidTensor`."""
+        """One JSON value for each row. Raises `InvalidTensor`."""
         accepted = _NUMBERS if self.datatype in _NUMBERS else {self.datatype}
         if given.datatype not in accepted:
             taken = f" (taken are {_LISTED})" if self.datatype in _NUMBERS else ""
@@ -151,7 +151,7 @@ class Tensor:
 
 
 def size_of(output: InferOutput, content: bytes) -> int:
-    """About how many bytes a tensor has in an answer. Numbers in JSON are short; texts are as long as they are."""
+    """The approximate size of a tensor in an answer, in bytes: 8 for a number in JSON, its length for a text."""
     if not isinstance(output.data, list):
         return len(content)
     if output.datatype == "BYTES":
@@ -164,7 +164,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: what is long, or may be, by its kind."""
+    """A value for an error message; only its type if it may be long."""
     return repr(value) if type(value) in (int, float, bool) and len(repr(value)) < 30 else f"a {type(value).__name__}"
 
 
@@ -178,7 +178,7 @@ def _real(dtype: Any) -> Callable[[Any], bool]:
     return lambda value: type(value) in (int, float) and isfinite(value) and abs(value) <= most
 
 
-#: Whether what stands in JSON fits a datatype. BF16 reaches as far as FP32.
+#: Whether a JSON value fits a datatype. BF16 has the range of FP32.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "BYTES": lambda value: type(value) is str,
     "BOOL": lambda value: type(value) is bool,
@@ -188,7 +188,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 
 
 class Signature(NamedTuple):
-    """What a model takes and gives, by the names of the tensors."""
+    """The input and output tensors of a model, by name."""
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
@@ -196,7 +196,7 @@ class Signature(NamedTuple):
 
 def signature_of(package: ModelPackage) -> Signature:
     """The tensors of a model's features and of its output."""
-    # A feature may be left out by leaving out its tensor, too.
+    # A request leaves out a feature by leaving out its tensor.
     inputs, output = package.features_schema, package.output_schema
     needed, given = inputs.get("required", ()), output.get("required", ())
     return Signature(
@@ -215,14 +215,14 @@ def _tensor(name: str, field: Any, *, left_out: bool = False) -> Tensor:
     if isinstance(field, dict) and field.get("type") == "array":
         datatype, nullable = _datatype(field.get("items"))
         length = field.get("minItems")
-        # Lists of one length make a matrix; of several lengths only rows that happen to agree would.
+        # Only lists of a fixed length always form a matrix.
         if datatype and length and length == field.get("maxItems"):
             return Tensor(name, datatype, width=length, nullable=nullable)
     return Tensor(name, "BYTES", holds_json=True)
 
 
 def _output(name: str, field: Any, *, always: bool) -> Tensor:
-    """A number that may be missing is NaN where it is; of other datatypes none has a sign for that, so it is JSON."""
+    """The tensor of an output field. A type that may be missing is sent as JSON, except FP64, which has NaN."""
     tensor = _tensor(name, field)
     if (always and not tensor.nullable) or (tensor.datatype == "FP64" and tensor.width is None):
         return tensor
@@ -230,7 +230,7 @@ def _output(name: str, field: Any, *, always: bool) -> Tensor:
 
 
 def _datatype(schema: Any) -> tuple[str | None, bool]:
-    """The datatype of what is one text, number or truth value, and whether it may be null instead."""
+    """The datatype of a text, number or boolean (None for other types), and whether it is nullable."""
     if not isinstance(schema, dict):
         return None, False
     for either in ("anyOf", "oneOf"):

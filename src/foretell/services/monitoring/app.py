@@ -1,4 +1,4 @@
-"""How the monitoring service is put together: rooms that each bring routes, and work beside them."""
+"""Assembles the monitoring service from its parts, each with routes and background work."""
 
 import asyncio
 import os
@@ -30,16 +30,16 @@ from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 log = structlog.get_logger()
 
-#: Predictions come first: on a busy machine, monitoring waits.
+#: Lower priority, so that on a busy machine predictions come first.
 _NICENESS = 10
-#: After how long work that failed is begun anew.
+#: The pause before background work that failed is restarted.
 _AGAIN_S = 2.0
-#: How long the end may wait for a database that is away.
+#: How long the shutdown waits for an unavailable database.
 _GOODBYE_S = 2.0
 
 
 def parts_of(surroundings: Surroundings) -> list[Part]:
-    """Every room of the service."""
+    """Every part of the service."""
     return [
         records.part(surroundings),
         heartbeats.part(surroundings),
@@ -52,7 +52,7 @@ def parts_of(surroundings: Surroundings) -> list[Part]:
 
 
 def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
-    """The whole service as one ASGI app, of these parts."""
+    """The service as one ASGI app of these parts."""
     settings, database = surroundings.settings, surroundings.database
     token = settings.monitoring_token.get_secret_value()
 
@@ -80,17 +80,17 @@ def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
         if part.around is not None:
             app = part.around(app)
     return RequestLog(
-        # Who shows the token may come under any name; without one, no web page but ours may come at all.
+        # With a token, any host name is accepted. Without one, requests from other web pages are refused.
         OwnPages(Access(app, token), names_refused=not token, own_names=settings.monitoring_own_names),
         plain_paths=["/docs", "/openapi.json"],
         quiet_routes=[*OPERATIONS, *(path for part in parts for path in part.quiet)],
-        # What services tell us all day would be most of all traces.
+        # Otherwise most traces would be heartbeats and log shipping.
         begins_traces=False,
     )
 
 
 async def _show_metrics(request: Request) -> Answer:
-    """This process's own; here because `POST /metrics` has the same path."""
+    """This process's own metrics. The route is here because `POST /metrics` has the same path."""
     return bytes_answer(metrics.render(), metrics.CONTENT_TYPE.encode())
 
 
@@ -99,11 +99,11 @@ async def serve(settings: MonitoringSettings, instance: str, stopping: asyncio.E
     database = MonitoringDatabase(settings)
     surroundings = Surroundings(settings, database, instance)
     parts = parts_of(surroundings)
-    # Answers at once, even while the database is away: those who send learn that from a 503.
+    # HTTP starts at once: while the database is unavailable, senders get 503.
     http = asyncio.create_task(serve_http(build(parts, surroundings), settings, stopping))
     working = asyncio.create_task(_work(parts, database, stopping))
     try:
-        # Whichever ends first, by a stop or by an error, ends the other.
+        # When one ends, by a stop or by an error, the other is ended, too.
         await asyncio.wait({http, working}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.set()
@@ -119,14 +119,14 @@ async def _say_goodbye(database: MonitoringDatabase, instance: str) -> None:
 
 
 async def _work(parts: Sequence[Part], database: MonitoringDatabase, stopping: asyncio.Event) -> None:
-    """What the parts do beside their routes, as soon as the database is there and up to date."""
+    """Run the background work of the parts as soon as the database is available and migrated."""
     await migrate_when_possible(database, stopping)
     await asyncio.gather(*(_keep_running(part.run, stopping) for part in parts if part.run is not None))
     await stopping.wait()
 
 
 async def _keep_running(work: Callable[[asyncio.Event], Awaitable[None]], stopping: asyncio.Event) -> None:
-    """Run `work` until it returns, beginning anew when it fails."""
+    """Run `work` until it returns; restart it when it fails."""
     while not stopping.is_set():
         try:
             await work(stopping)

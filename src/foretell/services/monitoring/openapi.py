@@ -1,4 +1,4 @@
-"""The OpenAPI page of the monitoring service: every part hands in its own operations."""
+"""The OpenAPI document of the monitoring service, from the operations of all parts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -42,6 +42,6 @@ def openapi(parts: Iterable[Part], *, token_needed: bool) -> dict[str, Any]:
 
 
 def _with_answers(operation: Any, answers: dict[str, Any]) -> Any:
-    # Beside its operations, a path may have parameters.
+    # A path may also have parameters beside its operations.
     is_operation = isinstance(operation, dict) and "responses" in operation
     return operation | {"responses": operation["responses"] | answers} if is_operation else operation

@@ -1,4 +1,4 @@
-"""How the preprocessing service is put together."""
+"""Assembles the preprocessing service."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from foretell.services.preprocessing.settings import PreprocessingSettings
 
 
 def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instance: str) -> Application:
-    """The whole service as one ASGI app."""
+    """The service as one ASGI app."""
 
     async def check_calls() -> None:
         if preprocessors.hanging:
@@ -41,7 +41,7 @@ def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instanc
     )
 
     async def show_openapi(request: Request) -> Answer:
-        # Made anew each time: models come and go.
+        # Built for each request, because models change.
         return json_answer(with_prefix(openapi(preprocessors.registry), request.headers))
 
     routes = Routes(

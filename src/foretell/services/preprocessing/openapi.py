@@ -1,4 +1,4 @@
-"""The OpenAPI page of the preprocessing service, made from the schemas of the installed models."""
+"""The OpenAPI document of the preprocessing service, from the schemas of the installed models."""
 
 from typing import Any
 

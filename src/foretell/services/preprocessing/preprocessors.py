@@ -1,4 +1,4 @@
-"""The preprocessing of every installed model. The models themselves are not loaded."""
+"""The preprocessing of every installed model, without loading the models."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class PreprocessingTimeout(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """The preprocessing of one package. `reason` says why it can't be used, if it can't."""
+    """The preprocessing of one package. `reason` is why it can't be used; empty if it can."""
 
     package: ModelPackage
     engine: Engine
@@ -42,7 +42,7 @@ class Preprocessor:
     reason: str = ""
 
     async def run(self, rows: list[Any]) -> list[Row | Failure]:
-        """Features for each row, or why there are none. Raises `PreprocessingUnavailable`, `PreprocessingTimeout`."""
+        """The features or the failure of each row. Raises `PreprocessingUnavailable`, `PreprocessingTimeout`."""
         package = self.package
         if self.reason:
             raise PreprocessingUnavailable(model=package.name, version=package.version, reason=self.reason)
@@ -57,7 +57,7 @@ class Preprocessor:
 
 
 class Preprocessors:
-    """One `Preprocessor` for each package of `registry`, made at once: that runs the packages' code."""
+    """One `Preprocessor` for each package of `registry`. The constructor runs the packages' code."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -66,8 +66,8 @@ class Preprocessors:
         self.refresh()
 
     def refresh(self) -> None:
-        """Follow the registry: packages that are new or changed are tried, those that went are let go. Blocks."""
-        # By identity: a package whose files changed is another one.
+        """Follow the registry: try new and changed packages, drop removed ones. Blocks."""
+        # By object identity: a package whose files have changed is another object.
         self._made = {
             id(package): self._made.get(id(package))
             or Preprocessor(package, self._engine, Offloading(timeout_s=package.timeout_s), _try(self._engine, package))
@@ -76,9 +76,9 @@ class Preprocessors:
         self._engine.keep_only(made.package for made in self._made.values())
 
     def get(self, name: str, version: str | None = None) -> Preprocessor:
-        """The preprocessing of a model; without `version` of the default one.
+        """The preprocessing of a model, by default of its default version.
 
-        Raises `ModelNotFound`, and `PreprocessingUnavailable` for a package that came a moment ago.
+        Raises `ModelNotFound`, and `PreprocessingUnavailable` for a package that was just installed.
         """
         package = self.registry.get(name, version)
         made = self._made.get(id(package))
@@ -88,19 +88,19 @@ class Preprocessors:
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Why versions, or packages that can't be read, can't be used."""
+        """The reasons of versions that can't be used and packages that can't be read."""
         return {package.name: package.reason for package in self.registry.unavailable} | {
             f"{made.package.name} {made.package.version}": made.reason for made in self._made.values() if made.reason
         }
 
     @property
     def hanging(self) -> list[str]:
-        """The models whose preprocessing is over its time and has not returned."""
+        """The models whose preprocessing has exceeded its time limit and not returned."""
         return sorted({made.package.name for made in self._made.values() if made.offloading.overdue})
 
 
 def _try(engine: Engine, package: ModelPackage) -> str:
-    """Preprocess the first example, so that nobody waits for it; why that does not work, if it does not."""
+    """Preprocess the first example, so that the first request is fast; returns the reason if it fails."""
     inputs = [example.input for example in package.examples if example.input is not None][:1]
     try:
         engine.preprocess(package, inputs)

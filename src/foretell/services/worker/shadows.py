@@ -1,5 +1,4 @@
-"""Shadow versions: they run on tasks that were just answered; their outputs are compared with the answers and
-discarded.
+"""Shadow versions: run on tasks that were just answered; their outputs are compared with the answers and discarded.
 
 A shadow's outputs reach neither the broker nor the database, so no user sees them or pays for them. Shadows run in a
 separate process, one envelope at a time; envelopes that arrive meanwhile are skipped. So a shadow that is slow, hangs

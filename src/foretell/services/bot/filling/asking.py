@@ -1,4 +1,4 @@
-"""A form as a message: the question of a field with its buttons, or the summary before it is sent."""
+"""Shows a form as a message: the question of a field with its buttons, or the summary before the submission."""
 
 import json
 from typing import Any
@@ -17,13 +17,13 @@ _LONGEST_LABEL = 34
 
 
 def shortened(text: str, most: int) -> str:
-    """`text` in one line, cut if it is longer."""
+    """`text` in one line, cut to `most` characters."""
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def said(field: Field, value: Any, words: Words) -> str:
-    """A value as a person says it, not escaped."""
+    """A value in the reader's language, not escaped."""
     if value is None:
         return words("value.unknown")
     if isinstance(value, bool) and field.kind == "boolean":
@@ -39,7 +39,7 @@ def said(field: Field, value: Any, words: Words) -> str:
 
 
 def complaint(wrong: DoesNotFit, words: Words) -> str:
-    """Why an answer was none."""
+    """Why an answer is invalid."""
     values = {
         name: words.number(value) if isinstance(value, (int, float)) else value for name, value in wrong.values.items()
     }
@@ -47,7 +47,7 @@ def complaint(wrong: DoesNotFit, words: Words) -> str:
 
 
 def bounds(field: Field, words: Words) -> str:
-    """What the answer must be like; empty where nothing needs to be said."""
+    """The conditions of the answer; empty without any."""
 
     def number(value: float) -> str:
         return words.number(value)
@@ -69,7 +69,7 @@ def bounds(field: Field, words: Words) -> str:
 
 
 def question(form: Form, model: Model, words: Words, *, page: int = 0, wrong: str = "") -> tuple[str, Keyboard]:
-    """What is asked now, and the buttons to answer it. `wrong` says why the last answer was none."""
+    """The current question and its buttons. `wrong` is why the last answer was invalid."""
     field = model.fields[form.step]
     title = words.of(field.title)
     lines = [wrong, ""] if wrong else []
@@ -117,7 +117,7 @@ def _ways_out(form: Form, words: Words) -> list[Button]:
 
 
 def answers_of(form: Form, model: Model, words: Words) -> list[str]:
-    """What was answered, a line each."""
+    """The answers, one line each."""
     lines = []
     for field in model.fields:
         if field.name in form.values:
@@ -127,7 +127,7 @@ def answers_of(form: Form, model: Model, words: Words) -> list[str]:
 
 
 def summary(form: Form, model: Model, words: Words, available: int, *, private: bool) -> tuple[str, Keyboard]:
-    """All answers with the price, before it is sent; with the balance where nobody else reads it."""
+    """All answers with the price; in a private chat also the balance."""
     lines = [f"<b>{words.of(model.title)}</b>", "", *answers_of(form, model, words), ""]
     price, has = Marked(words.count("credits", model.price)), Marked(words.count("credits", available))
     lines.append(words("form.price", price=price, available=has) if private else words("form.price_only", price=price))
@@ -142,7 +142,7 @@ def summary(form: Form, model: Model, words: Words, available: int, *, private: 
 
 
 def fields_to_change(form: Form, model: Model, words: Words, page: int) -> tuple[str, Keyboard]:
-    """Which answer is to be changed."""
+    """The question which answer to change."""
     buttons = [
         Button(shortened(getattr(field.title, words.language), _LONGEST_LABEL), _data(form, "g", place))
         for place, field in enumerate(model.fields)

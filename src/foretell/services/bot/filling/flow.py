@@ -1,4 +1,4 @@
-"""How a form goes on: the next question, the summary, and its way to the app."""
+"""The steps of a form: the next question, the summary, and the submission to the app."""
 
 from typing import Any
 
@@ -25,15 +25,15 @@ _UNPROCESSABLE = 422
 async def begin(
     talk: Talk, client: AsyncClient, model: Model, values: dict[str, Any] | None = None, *, which: bool = False
 ) -> None:
-    """A new form in place of the one that may be there; `values` are answers already, as far as they fit.
+    """Begin a new form in place of an earlier one. Valid ones of `values` are used as answers.
 
-    `which`: if all is answered, ask which answer is to be changed.
+    `which`: if all is answered, ask which answer to change.
     """
     fields = {field.name: field for field in model.fields}
     kept = {name: value for name, value in (values or {}).items() if name in fields and fits(fields[name], value)}
     form = Form(id=new_id(), model=model.name, version=model.version, values=kept)
     if values:
-        # What was left out then is left out again.
+        # Skip the fields that the given values leave out.
         form.skipped = [field.name for field in model.fields if not field.required and field.name not in kept]
     form.go_on(model)
     if which and form.step >= len(model.fields):
@@ -48,7 +48,7 @@ async def begin(
 async def show(
     talk: Talk, client: AsyncClient, form: Form, model: Model, *, page: int = 0, wrong: str = "", anew: bool = False
 ) -> None:
-    """Ask what is to be asked now. `anew`: in a new message, whatever was tapped."""
+    """Show the current question or the summary. `anew`: in a new message, even if a button was tapped."""
     if form.step < len(model.fields):
         text, keyboard = question(form, model, talk.words, page=page, wrong=wrong)
     else:
@@ -56,7 +56,7 @@ async def show(
         text, keyboard = summary(form, model, talk.words, balance["available"], private=talk.private)
         text = f"{wrong}\n\n{text}" if wrong else text
     form.seen = talk.update.update_id
-    # Kept before it is shown: a message may be lost, an answer must not be.
+    # Store the form before showing it: a message may be lost, an answer must not be.
     await talk.parts.forms.keep(talk.chat_id, talk.user_id, form)
     shown = await (talk.say(text, keyboard) if anew else talk.show(text, keyboard))
     if shown != form.message_id:
@@ -70,7 +70,7 @@ def key_of(talk: Talk, form_id: str) -> str:
 
 
 async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> None:
-    """Send a form that is filled in. The message that was tapped waits for the result."""
+    """Submit a complete form. The result will replace the message that was tapped."""
     key = key_of(talk, form.id)
     asked = await talk.parts.asked.by_key(key)
     if asked is None:
@@ -80,12 +80,12 @@ async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> N
     elif asked.state != "sending":
         return
     else:
-        # An earlier process ended before it had an answer.
+        # An earlier process submitted it but ended before the answer.
         talk.goes_on_in(asked.message_id)
     try:
         prediction = await client.submit(form.model, asked.input, idempotency_key=asked.key)
     except Unreachable:
-        # It may have been taken; it is sent again with the same key until there is an answer.
+        # The app may have accepted it; it is submitted again with the same key until there is an answer.
         await talk.parts.forms.end(talk.chat_id, talk.user_id)
         await talk.show(talk.words("asked.later", model=Marked(talk.words.of(model.title))))
         return
@@ -100,14 +100,14 @@ async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> N
     await talk.parts.asked.accepted(asked.key, prediction["id"])
     await talk.parts.forms.end(talk.chat_id, talk.user_id)
     if prediction["status"] != "queued":
-        # It had ended when we asked a second time.
+        # The prediction had already ended when it was submitted again.
         await talk.parts.outbox.put(
             prediction["id"], talk.user_id, "prediction.finished", msgspec.json.encode(prediction)
         )
 
 
 async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, error: ApiError) -> None:
-    """Nothing was done: the form stays as it is, or goes back to the answer that does not fit."""
+    """Handle a refusal: the form stays as it is, or returns to the invalid answer."""
     if error.status_code == _PAYMENT_REQUIRED:
         price = Marked(talk.words.count("credits", model.price))
         if talk.private:
@@ -136,7 +136,7 @@ async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, er
 
 
 def _field_of(error: ApiError, model: Model) -> int | None:
-    """Which field the app does not like."""
+    """The index of the field that the app has refused, or None."""
     for each in error.errors:
         steps = str(each.get("pointer") or "").removeprefix("#/").split("/")
         for place, field in enumerate(model.fields):

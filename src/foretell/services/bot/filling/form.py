@@ -1,4 +1,4 @@
-"""A form under way: what was answered, what comes next, and what remains of it when the model changes."""
+"""The state of a form: its answers, the next question, and what to keep when the model changes."""
 
 import secrets
 import sqlite3
@@ -13,48 +13,48 @@ from foretell.services.bot.filling.reading import DoesNotFit, check
 from foretell.services.bot.models import Model
 from foretell.services.bot.storage.database import BotDatabase
 
-#: A form that nobody touched for so long is over.
+#: A form without an answer for this long is deleted.
 _KEPT_S = 30 * 86_400.0
 
 
-#: The model of a text that waits for somebody to choose one.
+#: The model of a form whose text waits for the choice of a model.
 NO_MODEL = ""
 
 
 def new_id() -> str:
-    """A name for a form, short enough for buttons."""
+    """An id for a form, short enough for the data of buttons."""
     return secrets.token_urlsafe(6)
 
 
 class Form(Struct):
-    """What somebody fills in, in one chat."""
+    """The form of one person in one chat."""
 
     id: str
     model: str
     version: str
-    #: The message that asks; buttons below others are of the past.
+    #: The message with the current question; buttons of other messages are outdated.
     message_id: int = 0
-    #: Which field is asked for; as many as there are fields: all is there, and to be sent.
+    #: The index of the field to ask for; the number of fields when the form is complete.
     step: int = 0
     values: dict[str, Any] = {}
-    #: Names of the fields that are left out.
+    #: Names of the fields without a value.
     skipped: list[str] = []
-    #: One answer is changed; then all is there again.
+    #: Whether one answer of a complete form is being changed.
     changing: bool = False
-    #: The update that brought it this far: one that is handled again, after a crash, must not count twice.
+    #: The last update that changed the form, so that an update that is handled again after a crash counts once.
     seen: int = 0
 
     def answered(self, field: Field) -> bool:
-        """Whether there is nothing more to ask about this field."""
+        """Whether this field has an answer or was skipped."""
         return field.name in self.values or field.name in self.skipped
 
     def take(self, field: Field, value: Any) -> None:
-        """The answer."""
+        """Set the answer."""
         self.values[field.name] = value
         self.skipped = [name for name in self.skipped if name != field.name]
 
     def skip(self, field: Field) -> None:
-        """No answer: what may be unknown and must be said is null, the rest is left out."""
+        """Skip the field: null for a required field that is nullable, otherwise no value."""
         self.values.pop(field.name, None)
         if field.required:
             self.values[field.name] = None
@@ -62,7 +62,7 @@ class Form(Struct):
             self.skipped.append(field.name)
 
     def go_on(self, model: Model) -> None:
-        """To the next field without an answer, or to the end."""
+        """Go to the next field without an answer, or to the end."""
         first = 0 if self.changing else self.step
         self.changing = False
         self.step = next(
@@ -71,7 +71,7 @@ class Form(Struct):
         )
 
     def refit(self, model: Model) -> bool:
-        """Keep what still fits a new version of the model; returns whether it is another version."""
+        """Keep the answers that fit a new version of the model; returns whether the version has changed."""
         if model.version == self.version:
             return False
         self.version = model.version
@@ -86,7 +86,7 @@ class Form(Struct):
 
 
 def fits(field: Field, value: Any) -> bool:
-    """Whether this can be a value of the field."""
+    """Whether this is a valid value of the field."""
     try:
         check(field, value)
     except DoesNotFit:
@@ -95,7 +95,7 @@ def fits(field: Field, value: Any) -> bool:
 
 
 def may_be_skipped(field: Field) -> bool:
-    """Whether it may go without an answer."""
+    """Whether the field needs no answer."""
     return not field.required or field.nullable
 
 
@@ -111,13 +111,13 @@ def offered(field: Field, language: str) -> list[tuple[str, Any]]:
 
 
 class Forms:
-    """The forms under way, one for each person and chat."""
+    """The open forms, one for each person and chat."""
 
     def __init__(self, database: BotDatabase) -> None:
         self._database = database
 
     async def of(self, chat_id: int, user_id: int) -> Form | None:
-        """The one of this person in this chat."""
+        """The form of this person in this chat."""
 
         def work(connection: sqlite3.Connection) -> bytes | None:
             row = connection.execute(
@@ -131,12 +131,12 @@ class Forms:
         try:
             return msgspec.json.decode(state, type=Form)
         except msgspec.MsgspecError:
-            # Written by another release: better asked anew than never answered again.
+            # Stored by another release: end it, so that the person can begin again.
             await self.end(chat_id, user_id)
             return None
 
     async def keep(self, chat_id: int, user_id: int, form: Form) -> None:
-        """Remember how far it is."""
+        """Store the form."""
         state, at = msgspec.json.encode(form), now().timestamp()
 
         def work(connection: sqlite3.Connection) -> None:
@@ -149,7 +149,7 @@ class Forms:
         await self._database.run(work)
 
     async def end(self, chat_id: int, user_id: int) -> bool:
-        """It is over; False when there was none."""
+        """Delete the form; False when there was none."""
         return await self._database.run(
             lambda connection: bool(
                 connection.execute("DELETE FROM forms WHERE chat_id = ? AND user_id = ?", (chat_id, user_id)).rowcount

@@ -1,4 +1,4 @@
-"""What a person wrote, as a value of a field; or why it is none, so that it can be said kindly."""
+"""Reads a written answer as a value of a field; errors are explained in the person's language."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _LATEST_HOUR, _LATEST_MINUTE, _NOON = 23, 59, 12
 
 
 class DoesNotFit(Exception):
-    """A value that is none for this field. `key` and `values` are for `Words`; numbers among them are to be written."""
+    """The value is invalid for this field. `key` and `values` are for `Words`; numbers in them must be formatted."""
 
     def __init__(self, key: str, **values: Any) -> None:
         super().__init__(key)
@@ -30,14 +30,14 @@ class DoesNotFit(Exception):
 
 
 def read(field: Field, text: str, language: str) -> Any:
-    """The value that somebody means by `text`. Raises `DoesNotFit`."""
+    """The value of the field in `text`. Raises `DoesNotFit`."""
     value = _READERS[field.kind](field, text.strip(), language)
     check(field, value)
     return value
 
 
 def check(field: Field, value: Any) -> None:
-    """Raises `DoesNotFit` if this can't be a value of the field. Patterns are left to the app, which says more."""
+    """Raises `DoesNotFit` for an invalid value. Patterns are left to the app, whose error is more precise."""
     if value is None:
         if not field.nullable:
             raise DoesNotFit("wrong.empty")
@@ -46,7 +46,7 @@ def check(field: Field, value: Any) -> None:
 
 
 def _any(field: Field, value: Any) -> None:
-    """Whatever it is, the app judges it."""
+    """Accept any value; the app checks it."""
 
 
 def _choice(field: Field, text: str, language: str) -> Any:
@@ -140,7 +140,7 @@ def _time(field: Field, text: str, language: str) -> str:
 def _date_in(text: str) -> date:
     for pattern in ("%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y"):
         try:
-            # Dates alone have no zone.
+            # A date has no time zone.
             return datetime.strptime(text, pattern).date()  # noqa: DTZ007
         except ValueError:
             continue

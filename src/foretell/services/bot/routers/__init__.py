@@ -1,4 +1,4 @@
-"""What the bot answers, one file each. The order counts for what is no command and no button."""
+"""The bot's handlers, one module for each topic. The order matters for updates that are neither command nor button."""
 
 from foretell.services.bot.routers import (
     balance,
@@ -18,7 +18,7 @@ from foretell.services.bot.routing import Router
 
 
 def all_routers() -> Router:
-    """Everything."""
+    """One router with all handlers."""
     router = Router()
     for each in (payments, edits, start, help, language, models, predict, balance, history, settings, cancel, other):
         router.include(each.router)

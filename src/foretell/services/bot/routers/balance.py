@@ -16,14 +16,14 @@ _MOVEMENTS = 8
 
 @router.command("balance")
 async def balance(talk: Talk, rest: str) -> None:
-    """What there is, the last movements, and the way to more."""
+    """Show the balance, the last transactions, and offers of credits."""
     words = talk.words
     client = await talk.parts.accounts.client_of(talk.user_id)
     if not talk.private:
         await talk.say(words("balance.private"))
         return
     credits = await client.balance()
-    # A paid prediction has two of them, and is told as one.
+    # A paid prediction has two transactions, which are shown as one.
     movements = _told((await client.transactions(limit=2 * _MOVEMENTS))["items"])[:_MOVEMENTS]
     prices = [model["price"] for model in await talk.parts.models.all(client)]
     lines = [words("balance.available", available=Marked(words.count("credits", credits["available"])))]
@@ -32,7 +32,7 @@ async def balance(talk: Talk, rest: str) -> None:
     if movements:
         lines += ["", words("balance.movements")]
     for movement in movements:
-        # A capture takes from what was held before; what it cost is its amount.
+        # A capture takes held credits, so its change of the available ones is 0; its cost is `amount`.
         change = -movement["amount"] if movement["kind"] == "capture" else movement["available_change"]
         lines.append(
             words(
@@ -49,6 +49,6 @@ async def balance(talk: Talk, rest: str) -> None:
 
 
 def _told(movements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Without the holds that were captured since."""
+    """The transactions without holds that have been captured."""
     captured = {each.get("prediction_id") for each in movements if each["kind"] == "capture"}
     return [each for each in movements if each["kind"] != "hold" or each.get("prediction_id") not in captured]

@@ -8,6 +8,6 @@ router = Router()
 
 @router.command("cancel")
 async def cancel(talk: Talk, rest: str) -> None:
-    """End the form that is under way. What was sent already goes on."""
+    """End the current form. Predictions that were already sent go on."""
     ended = await talk.parts.forms.end(talk.chat_id, talk.user_id)
     await talk.say(talk.words("cancel.done" if ended else "cancel.nothing"))

@@ -8,7 +8,7 @@ router = Router()
 
 @router.update
 async def edited(talk: Talk) -> bool:
-    """What was answered is not changed by editing the message."""
+    """Tell the person that editing a message does not change an answer."""
     if talk.update.edited_message is None:
         return False
     if talk.private and await talk.parts.forms.of(talk.chat_id, talk.user_id) is not None:

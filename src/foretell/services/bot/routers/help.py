@@ -9,7 +9,7 @@ router = Router()
 
 @router.command("help")
 async def help_(talk: Talk, rest: str) -> None:
-    """What can be done here."""
+    """Show what the bot can do."""
     sells = bool(ways_to_more(talk.parts.settings, talk.words))
     text = talk.words("help")
     await talk.say(f"{text}\n\n{talk.words('help.stars')}" if sells else text)

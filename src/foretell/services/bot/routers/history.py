@@ -1,4 +1,4 @@
-"""`/history`: pages of predictions, each with its details, to be repeated as it was or with one thing changed."""
+"""`/history`: pages of predictions with details. Each can be repeated unchanged or with one answer changed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ _SIGNS = {"succeeded": "✅", "failed": "⚠️", "canceled": "✖️", "queued"
 
 @router.command("history")
 async def history(talk: Talk, rest: str) -> None:
-    """The newest."""
+    """Show the newest predictions."""
     await talk.parts.accounts.client_of(talk.user_id)
     if not talk.private:
         await talk.say(talk.words("history.private"))
@@ -33,7 +33,7 @@ async def history(talk: Talk, rest: str) -> None:
 
 @router.button("h")
 async def turned(talk: Talk, arguments: list[str]) -> None:
-    """Another page."""
+    """Show another page."""
     if await _is_for_others(talk):
         return
     page = int(arguments[0]) if arguments and arguments[0].isdecimal() else 0
@@ -45,7 +45,7 @@ async def turned(talk: Talk, arguments: list[str]) -> None:
 
 
 async def _is_for_others(talk: Talk) -> bool:
-    """Whether a group would read it: a page that an earlier release showed there."""
+    """Whether the page is in a group, where an earlier release showed it to all members."""
     if talk.private:
         return False
     await talk.answer_tap(talk.words.plain("history.private"), alert=True)
@@ -102,7 +102,7 @@ async def _model(talk: Talk, client: AsyncClient, name: str) -> Model | None:
 
 @router.button("d")
 async def details(talk: Talk, arguments: list[str]) -> None:
-    """One prediction, with what was asked."""
+    """Show one prediction with its input."""
     if await _is_for_others(talk):
         return
     client = await talk.parts.accounts.client_of(talk.user_id)
@@ -120,13 +120,13 @@ async def details(talk: Talk, arguments: list[str]) -> None:
 
 @router.button("r")
 async def repeat(talk: Talk, arguments: list[str]) -> None:
-    """The same again: to the summary, with everything filled in."""
+    """Repeat a prediction: show the summary of a filled form."""
     await _again(talk, arguments, change=False)
 
 
 @router.button("v")
 async def vary(talk: Talk, arguments: list[str]) -> None:
-    """The same with one thing changed: which?"""
+    """Repeat a prediction with one change: ask which answer to change."""
     await _again(talk, arguments, change=True)
 
 

@@ -9,13 +9,13 @@ router = Router()
 
 
 def _keyboard() -> Keyboard:
-    # Each in its own language, so that everybody finds theirs.
+    # Each name in its own language, so that people recognize theirs.
     return Keyboard([[Button(Words(each).plain("language.name"), f"lang:{each}") for each in LANGUAGES]])
 
 
 @router.command("language")
 async def language(talk: Talk, rest: str) -> None:
-    """Which languages there are; `/language ru` takes one at once."""
+    """Show the languages; `/language ru` sets one at once."""
     if rest.lower() in LANGUAGES:
         await _take(talk, rest.lower())
         return
@@ -24,7 +24,7 @@ async def language(talk: Talk, rest: str) -> None:
 
 @router.button("lang")
 async def chosen(talk: Talk, arguments: list[str]) -> None:
-    """One was tapped."""
+    """Set the language that was tapped."""
     if arguments and arguments[0] in LANGUAGES:
         await _take(talk, arguments[0])
 

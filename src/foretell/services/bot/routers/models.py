@@ -11,13 +11,13 @@ router = Router()
 
 @router.command("models")
 async def models(talk: Talk, rest: str) -> None:
-    """What can be asked, what it is for and what it costs."""
+    """Show the models with their purposes and prices."""
     await _page(talk, 0)
 
 
 @router.button("mm")
 async def turned(talk: Talk, arguments: list[str]) -> None:
-    """Another page."""
+    """Show another page."""
     await _page(talk, int(arguments[0]) if arguments and arguments[0].isdecimal() else 0)
 
 

@@ -1,4 +1,4 @@
-"""Whatever nobody else answers: each wrong thing gets a kind word, and a group its quiet."""
+"""Handles all remaining updates: a hint in a private chat, no answer in a group."""
 
 import structlog
 
@@ -13,7 +13,7 @@ _OUT = frozenset({"kicked", "left"})
 
 @router.update
 async def let_in_or_put_out(talk: Talk) -> bool:
-    """Somebody blocked us, or has us back."""
+    """Record that a chat has blocked or unblocked the bot."""
     changed = talk.update.my_chat_member
     if changed is None:
         return False
@@ -27,7 +27,7 @@ async def let_in_or_put_out(talk: Talk) -> bool:
 
 @router.update
 async def anything(talk: Talk) -> bool:
-    """A word, a picture, a command of somebody else."""
+    """Answer any other message, such as a text, a picture or an unknown command."""
     message = talk.update.message
     if message is None or not talk.private:
         return True

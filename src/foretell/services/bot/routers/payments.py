@@ -1,4 +1,4 @@
-"""Credits for Telegram Stars: invoice, the question before the payment, and the payment."""
+"""Credits for Telegram Stars: invoice, pre-checkout query, and payment."""
 
 from contextlib import suppress
 
@@ -23,7 +23,7 @@ def _payload(credits: int, stars: int) -> str:
 
 
 def _read(payload: str) -> tuple[int, int] | None:
-    """Credits and stars of an invoice of ours; None for another's."""
+    """Credits and stars in the payload of our invoices; None for any other payload."""
     name, _, rest = payload.partition(":")
     credits, _, stars = rest.partition(":")
     return (int(credits), int(stars)) if name == "credits" and credits.isdecimal() and stars.isdecimal() else None
@@ -31,7 +31,7 @@ def _read(payload: str) -> tuple[int, int] | None:
 
 @router.button("buy")
 async def buy(talk: Talk, arguments: list[str]) -> None:
-    """An offer was tapped: send its invoice."""
+    """Send the invoice of the offer that was tapped."""
     words = talk.words
     offer = tuple(int(each) for each in arguments if each.isdecimal())
     if offer not in talk.parts.settings.stars_offers:
@@ -40,7 +40,7 @@ async def buy(talk: Talk, arguments: list[str]) -> None:
     if not talk.private:
         await talk.answer_tap(words.plain("stars.private"), alert=True)
         return
-    # Nobody pays without an account.
+    # Raises `NotLinked`, so that only people with an account can pay.
     await talk.parts.accounts.account_of(talk.user_id)
     credits, stars = offer
     named = words.count("credits", credits)
@@ -58,7 +58,7 @@ async def buy(talk: Talk, arguments: list[str]) -> None:
 
 @router.update
 async def asked_before(talk: Talk) -> bool:
-    """Somebody presses pay: yes, if it is an offer of ours and there is an account. Within 10 s."""
+    """Answer a pre-checkout query within 10 s: yes for an offer of ours and a person with an account."""
     query = talk.update.pre_checkout_query
     if query is None:
         return False
@@ -88,7 +88,7 @@ async def asked_before(talk: Talk) -> bool:
 
 @router.update
 async def paid(talk: Talk) -> bool:
-    """It is paid: written down first, then counted by the app, now or as soon as it answers."""
+    """Store a payment, then report it to the app, now or as soon as the app answers."""
     message = talk.update.message
     if message is None or message.successful_payment is None:
         return False

@@ -1,4 +1,4 @@
-"""`/predict`: which model, and its form."""
+"""`/predict`: the choice of a model, and its form."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _TEXT = "text"
 
 @router.command("predict")
 async def predict(talk: Talk, text: str) -> None:
-    """The models as buttons; with a text, straight to the model that takes one."""
+    """Show the models as buttons; with a text, begin the form of the model that takes one."""
     client = await talk.parts.accounts.client_of(talk.user_id)
     models = await talk.parts.models.all(client)
     if not models:
@@ -36,7 +36,7 @@ async def predict(talk: Talk, text: str) -> None:
 
 @router.button("mp")
 async def turned(talk: Talk, arguments: list[str]) -> None:
-    """Another page of models."""
+    """Show another page of models."""
     client = await talk.parts.accounts.client_of(talk.user_id)
     page = int(arguments[0]) if arguments and arguments[0].isdecimal() else 0
     await talk.show(talk.words("predict.which"), _buttons(talk, await talk.parts.models.all(client), page))
@@ -53,7 +53,7 @@ async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[s
         await talk.say(talk.words("predict.no_text_model"), _buttons(talk, models))
         return
     if len(fitting) > 1:
-        # Kept until a model is chosen.
+        # Keep the text until a model is chosen.
         kept = Form(id=new_id(), model=NO_MODEL, version="", values={_TEXT: text})
         await talk.parts.forms.keep(talk.chat_id, talk.user_id, kept)
         names = {model.name for model in fitting}
@@ -62,7 +62,7 @@ async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[s
     model = fitting[0]
     field = model.text_field
     assert field is not None
-    # Named after the message, so that what comes twice is asked for once.
+    # The id is made from the message, so that a repeated update makes one prediction.
     number = talk.message.message_id if talk.message is not None else 0
     form = Form(id=f"t{number}", model=model.name, version=model.version)
     try:
@@ -77,7 +77,7 @@ async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[s
 
 @router.button("m")
 async def model_chosen(talk: Talk, arguments: list[str]) -> None:
-    """A model was tapped: its form begins."""
+    """Begin the form of the model that was tapped."""
     client = await talk.parts.accounts.client_of(talk.user_id)
     for each in await talk.parts.models.all(client):
         if arguments and short(each["name"]) == arguments[0]:
@@ -92,7 +92,7 @@ async def model_chosen(talk: Talk, arguments: list[str]) -> None:
 
 @router.button("f")
 async def form_tapped(talk: Talk, arguments: list[str]) -> None:
-    """A button of a form."""
+    """Handle a button of a form."""
     form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
     if form is None or form.model == NO_MODEL or len(arguments) < 3 or form.id != arguments[0]:
         sent = bool(arguments) and await talk.parts.asked.by_key(flow.key_of(talk, arguments[0])) is not None
@@ -104,7 +104,7 @@ async def form_tapped(talk: Talk, arguments: list[str]) -> None:
         await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
         return
     if arguments[1] != str(form.step) or talk.tapped_message_id != form.message_id:
-        # A second tap, or a question of before: what is asked now is shown again.
+        # A second tap, or a button of an earlier question: show the current question again.
         await talk.answer_tap(talk.words.plain("form.step_past"))
         if talk.tapped_message_id == form.message_id:
             await flow.show(talk, client, form, model)
@@ -155,7 +155,7 @@ async def _tapped_answer(talk: Talk, client: AsyncClient, form: Form, model: Mod
 
 @router.update
 async def written(talk: Talk) -> bool:
-    """An answer to a question, written; or something else that came in its place."""
+    """Handle a written answer to a question, or another message in its place."""
     message = talk.update.message
     if message is None or message.successful_payment is not None:
         return False
@@ -166,7 +166,7 @@ async def written(talk: Talk) -> bool:
     model = await talk.parts.models.one(client, form.model)
     renewed = form.refit(model)
     if form.seen == talk.update.update_id:
-        # It counted already, before this process was started.
+        # An earlier process has already counted this answer.
         await flow.show(talk, client, form, model, anew=True)
         return True
     if form.step >= len(model.fields):
@@ -186,7 +186,7 @@ async def written(talk: Talk) -> bool:
 
 
 def _is_for_us(talk: Talk, form: Form) -> bool:
-    """In a group, what is said is meant for the others, unless it answers our question."""
+    """Whether a message is for the bot: in a group only a reply to its question is."""
     if talk.private:
         return True
     message = talk.update.message

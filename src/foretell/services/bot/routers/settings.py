@@ -1,4 +1,4 @@
-"""`/settings`: language, what is told here, and whose account it is."""
+"""`/settings`: language, notifications, and the account of the chat."""
 
 from foretell.services.bot.keyboards import Button, Keyboard
 from foretell.services.bot.routing import Router
@@ -7,13 +7,13 @@ from foretell.services.bot.words import LANGUAGES, Marked, Words
 
 router = Router()
 
-#: Below how many credits one may want to be told; 0: never.
+#: The thresholds of the low-balance notification, in credits; 0: never.
 THRESHOLDS = (0, 5, 20, 100)
 
 
 @router.command("settings")
 async def settings(talk: Talk, rest: str) -> None:
-    """All of them."""
+    """Show all settings."""
     if not talk.private:
         await talk.say(talk.words("settings.private"))
         return
@@ -51,7 +51,7 @@ def _threshold(words: Words, credits: int) -> Button:
 
 @router.button("set")
 async def changed(talk: Talk, arguments: list[str]) -> None:
-    """One of them was tapped."""
+    """Change the setting that was tapped."""
     words, what = talk.words, arguments[0] if arguments else ""
     if what == "elsewhere":
         now = (await talk.parts.chats.of(talk.chat_id)).elsewhere

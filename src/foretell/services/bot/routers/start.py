@@ -9,13 +9,13 @@ from foretell.services.bot.words import Marked
 router = Router()
 
 _FORBIDDEN, _NOT_FOUND, _CONFLICT = 403, 404, 409
-#: What a link from a group carries in place of a code.
+#: The parameter of a link from a group, in place of a code.
 _FROM_GROUP = "group"
 
 
 @router.command("start")
 async def start(talk: Talk, code: str) -> None:
-    """Without a code, an account of this chat's own; with one, the account that made it."""
+    """Without a code, create an account for this chat; with one, link the account that made the code."""
     words = talk.words
     if not talk.private:
         await talk.say(words("start.group"))
@@ -48,7 +48,7 @@ async def _link(talk: Talk, code: str) -> None:
     try:
         await talk.parts.accounts.account_of(talk.user_id)
     except NotLinked:
-        # What waits is of an account that was unlinked elsewhere: the next one shall not hear of it.
+        # Waiting events belong to an account that was unlinked elsewhere; the next account must not get them.
         await talk.parts.forget_account_of(talk.user_id)
     try:
         await talk.parts.accounts.link(talk.user_id, code, talk.person.first_name)

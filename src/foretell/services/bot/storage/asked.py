@@ -1,4 +1,4 @@
-"""What was asked for in Telegram, and which message waits for its result."""
+"""Predictions that were requested in Telegram, and the messages that show their results."""
 
 import sqlite3
 from typing import Any, NamedTuple
@@ -8,19 +8,19 @@ import msgspec
 from foretell.kit.clock import now
 from foretell.services.bot.storage.database import BotDatabase
 
-#: It stays so long: an event may come again; what nobody told by then never will be.
+#: Rows are kept this long, since an event may be sent again; older results are no longer shown.
 _KEPT_S = 8 * 86_400.0
 _LATEST_LOOK_S = 600.0
 
 
 class Asked(NamedTuple):
-    """One prediction that somebody wants."""
+    """One requested prediction."""
 
     #: The idempotency key.
     key: str
     chat_id: int
     user_id: int
-    #: The message that becomes the result; 0 when there is none any more.
+    #: The message that will show the result; 0 when it no longer exists.
     message_id: int
     language: str
     model: str
@@ -38,15 +38,15 @@ def _asked(row: sqlite3.Row) -> Asked:
 
 
 class AskedPredictions:
-    """Remembers them from before they are sent until after they are told."""
+    """Stores predictions before they are submitted, until after their results are shown."""
 
     def __init__(self, database: BotDatabase, look_after_s: float = 15.0) -> None:
-        """After `look_after_s` without a word of its result, a prediction is to be looked at."""
+        """A prediction is due for polling after `look_after_s` without its result."""
         self._database = database
         self._look_after_s = look_after_s
 
     async def by_key(self, key: str) -> Asked | None:
-        """What was written down under this key."""
+        """The prediction with this idempotency key, or None."""
 
         def work(connection: sqlite3.Connection) -> Asked | None:
             row = connection.execute("SELECT * FROM asked WHERE key = ?", (key,)).fetchone()
@@ -55,7 +55,7 @@ class AskedPredictions:
         return await self._database.run(work)
 
     async def begin(self, asked: Asked) -> None:
-        """Write down that it is about to be sent."""
+        """Store a prediction before it is submitted."""
 
         def work(connection: sqlite3.Connection) -> None:
             at = now().timestamp()
@@ -80,7 +80,7 @@ class AskedPredictions:
         await self._database.run(work)
 
     async def accepted(self, key: str, prediction_id: str) -> None:
-        """The app has it."""
+        """Record that the app has accepted it."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -92,23 +92,23 @@ class AskedPredictions:
         await self._database.run(work)
 
     async def refused(self, key: str) -> None:
-        """The app does not want it; nothing was done."""
+        """Delete a prediction that the app has refused."""
         await self._database.run(lambda connection: connection.execute("DELETE FROM asked WHERE key = ?", (key,)))
 
     async def forget_of(self, user_id: int) -> None:
-        """Nobody waits for what this person asked for: whose account it was has changed."""
+        """Delete the open predictions of a person, whose account has changed."""
         await self._database.run(
             lambda connection: connection.execute("DELETE FROM asked WHERE user_id = ? AND state <> 'told'", (user_id,))
         )
 
     async def told(self, key: str) -> None:
-        """Its result is in the chat."""
+        """Record that its result is shown in the chat."""
         await self._database.run(
             lambda connection: connection.execute("UPDATE asked SET state = 'told' WHERE key = ?", (key,))
         )
 
     async def by_prediction(self, prediction_id: str) -> Asked | None:
-        """Who asked for this prediction here."""
+        """The request of this prediction, or None if it was made elsewhere."""
 
         def work(connection: sqlite3.Connection) -> Asked | None:
             row = connection.execute("SELECT * FROM asked WHERE prediction_id = ?", (prediction_id,)).fetchone()
@@ -117,7 +117,7 @@ class AskedPredictions:
         return await self._database.run(work)
 
     async def sending_since(self, user_id: int) -> float | None:
-        """Since when something of this person is on its way to the app; None when nothing is."""
+        """Since when a prediction of this person is being submitted, or None."""
 
         def work(connection: sqlite3.Connection) -> float | None:
             found = connection.execute(
@@ -129,7 +129,7 @@ class AskedPredictions:
         return await self._database.run(work)
 
     async def due(self, limit: int = 100) -> list[Asked]:
-        """Those that nothing was heard of for longer than usual; each is due again after twice as long."""
+        """The predictions that are due for polling; each is due again after twice the time."""
 
         def work(connection: sqlite3.Connection) -> list[Asked]:
             at = now().timestamp()
@@ -147,7 +147,7 @@ class AskedPredictions:
         return await self._database.run(work)
 
     async def look_at_once(self) -> None:
-        """Have all that is open looked at: after a start, something may have ended while we were away."""
+        """Make all open predictions due: after a start, since they may have ended while the bot was down."""
         await self._database.run(
             lambda connection: connection.execute("UPDATE asked SET look_at = 0 WHERE state IN ('sending', 'waiting')")
         )

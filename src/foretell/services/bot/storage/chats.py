@@ -1,28 +1,28 @@
-"""What is remembered of a chat: its language, what it wants to hear, and where its lists were turned to."""
+"""Settings of a chat: language, notifications, and the cursors of its list pages."""
 
 import sqlite3
 from typing import NamedTuple
 
 from foretell.services.bot.storage.database import BotDatabase
 
-#: A list so many messages ago can't be turned any more.
+#: Pages of lists that are older than this many messages are forgotten.
 _MESSAGES_REMEMBERED = 1000
 
 
 class ChatSettings(NamedTuple):
-    """How one chat wants it."""
+    """The settings of one chat."""
 
-    #: The language that was chosen; None: Telegram's.
+    #: The chosen language; None: that of Telegram.
     language: str | None = None
-    #: Whether results of predictions made elsewhere are told here, too.
+    #: Whether the chat also gets results of predictions that were made elsewhere.
     elsewhere: bool = False
     blocked: bool = False
-    #: The language of whoever wrote here last, by their Telegram.
+    #: The Telegram language of the person who wrote here last.
     heard: str | None = None
 
     @property
     def spoken(self) -> str:
-        """The language to speak when nobody has just written."""
+        """The language of messages that answer nobody."""
         return self.language or self.heard or "en"
 
 
@@ -33,7 +33,7 @@ class Chats:
         self._database = database
 
     async def of(self, chat_id: int) -> ChatSettings:
-        """The settings of a chat; those of a new one when it is not known."""
+        """The settings of a chat; the defaults for an unknown one."""
 
         def work(connection: sqlite3.Connection) -> ChatSettings:
             row = connection.execute(
@@ -46,7 +46,7 @@ class Chats:
         return await self._database.run(work)
 
     async def change(self, chat_id: int, **columns: object) -> None:
-        """Set some of them, by their names."""
+        """Set columns by name."""
         names = [name for name in columns if name in ChatSettings._fields]
         assert len(names) == len(columns)
 
@@ -58,7 +58,7 @@ class Chats:
         await self._database.run(work)
 
     async def remember_page(self, chat_id: int, message_id: int, page: int, cursor: str) -> None:
-        """Where a page of a list begins: its cursor is too long for a button. Lists of long ago are forgotten."""
+        """Store the cursor of a list page, which is too long for a button. Old lists are deleted."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -72,7 +72,7 @@ class Chats:
         await self._database.run(work)
 
     async def page(self, chat_id: int, message_id: int, page: int) -> str | None:
-        """The cursor of that page; None when it is not remembered."""
+        """The cursor of a page; None when it is not stored."""
 
         def work(connection: sqlite3.Connection) -> str | None:
             row = connection.execute(

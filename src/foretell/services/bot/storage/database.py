@@ -19,7 +19,7 @@ _Waiting = tuple[Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
 _BUSY_S = 5.0
 _PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -2000")
 
-#: What brings a file from each version to the next; a version that was released is never changed.
+#: The migrations from each version to the next; a released one is never changed.
 _STEPS = (
     """
     CREATE TABLE chats (
@@ -63,12 +63,12 @@ _STEPS = (
     """,
     "ALTER TABLE outbox ADD COLUMN account TEXT NOT NULL DEFAULT '';",
 )
-#: The version of a file that this release makes.
+#: The schema version of this release.
 VERSION = len(_STEPS)
 
 
 class BotDatabase:
-    """Durable to the last commit: what Telegram or the dispatcher was told we have, we have."""
+    """Durable to the last commit, because Telegram and the dispatcher do not resend what is confirmed to them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,7 +77,7 @@ class BotDatabase:
         self._waiting: deque[_Waiting] = deque()
 
     async def open(self) -> None:
-        """Make the file, or bring it up to date."""
+        """Create or migrate the file."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
         FOLDERS.watch(self._path.parent)
 
@@ -95,12 +95,12 @@ class BotDatabase:
     async def run(self, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
         """Run `work(connection)` in a transaction, committed unless it raises. Raises `Unavailable`.
 
-        Whatever waits shares one commit, since that is what takes its time; each has its savepoint.
+        All waiting calls share one commit, because commits are slow; each call has its own savepoint.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Returned] = loop.create_future()
         self._waiting.append((work, done))
-        # Who comes while another is worked off finds its own taken along, and nothing left to do.
+        # If an earlier job has already taken this call along, this job finds nothing to do.
         self._thread.submit(self._work_off, loop)
         try:
             return await done
@@ -118,7 +118,7 @@ class BotDatabase:
         try:
             self._transact(batch, outcomes)
         except BaseException as error:
-            # Nothing of it was done.
+            # The whole transaction was rolled back.
             outcomes = [(done, None, error) for _, done in batch]
         loop.call_soon_threadsafe(_tell, outcomes)
 
@@ -144,7 +144,7 @@ class BotDatabase:
             raise
 
     async def ping(self) -> None:
-        """Raises `Unavailable` when it can't be used."""
+        """Raises `Unavailable` when the database can't be used."""
         await self.run(lambda connection: connection.execute("SELECT 1").fetchone())
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Updates between their arrival and the end of their handling: here before Telegram hears that we have them."""
+"""The inbox of updates: stored before they are confirmed to Telegram, removed after they are handled."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -7,21 +7,22 @@ from typing import NamedTuple
 from foretell.kit.clock import now
 from foretell.services.bot.storage.database import BotDatabase
 
-#: So many updates of one person wait at most; what is more is a flood, and passed over.
+#: Waiting updates of one person, at most; more are dropped as a flood.
 MOST_OF_ONE = 30
-#: After a week without updates their numbers may begin anywhere; after so long without any, ours mean nothing.
+#: After a week without updates Telegram may restart their ids anywhere, so older ids than this are not used as an
+#: offset.
 RENUMBERED_AFTER_S = 86_400.0
 #: Telegram repeats an update for a day at most.
 _REMEMBERED_S = 2 * 86_400.0
 
 
 class Arrived(NamedTuple):
-    """One update as it came."""
+    """One update as it arrived."""
 
     update_id: int
     person_id: int
     body: bytes
-    #: Whether it is taken however many wait.
+    #: Whether it is stored even if too many are waiting.
     of_money: bool = False
 
 
@@ -31,18 +32,18 @@ class Waiting(NamedTuple):
     update_id: int
     person_id: int
     body: bytes
-    #: How often it was begun.
+    #: The number of started attempts.
     attempts: int
 
 
 class Inbox:
-    """Keeps updates in their order, each person's apart."""
+    """Stores updates in order, separately for each person."""
 
     def __init__(self, database: BotDatabase) -> None:
         self._database = database
 
     async def take(self, arrived: Iterable[Arrived]) -> tuple[set[int], set[int]]:
-        """Store what is new; returns the people it is from, and those who sent too much."""
+        """Store new updates; returns their people, and the people who sent too many."""
         updates = list(arrived)
 
         def work(connection: sqlite3.Connection) -> tuple[set[int], set[int]]:
@@ -71,13 +72,13 @@ class Inbox:
         return await self._database.run(work)
 
     async def people(self) -> list[int]:
-        """Everybody of whom something waits."""
+        """The people with waiting updates."""
         return await self._database.run(
             lambda connection: [row[0] for row in connection.execute("SELECT DISTINCT person_id FROM inbox")]
         )
 
     async def next_of(self, person_id: int) -> Waiting | None:
-        """The oldest update of somebody, counted as begun; None when there is none."""
+        """The oldest update of a person, with this attempt counted; None when there is none."""
 
         def work(connection: sqlite3.Connection) -> Waiting | None:
             row = connection.execute(
@@ -92,7 +93,7 @@ class Inbox:
         return await self._database.run(work)
 
     async def not_begun(self, update_id: int) -> None:
-        """This attempt does not count."""
+        """Take back the count of an attempt."""
         await self._database.run(
             lambda connection: connection.execute(
                 "UPDATE inbox SET attempts = attempts - 1 WHERE update_id = ?", (update_id,)
@@ -100,13 +101,13 @@ class Inbox:
         )
 
     async def done(self, update_id: int) -> None:
-        """It is handled."""
+        """Remove an update that was handled."""
         await self._database.run(
             lambda connection: connection.execute("DELETE FROM inbox WHERE update_id = ?", (update_id,))
         )
 
     async def next_update_id(self) -> int:
-        """The number after the newest update of the last day; 0 when there was none: Telegram may count anew then."""
+        """The id after the newest update of the last day; 0 without any, since Telegram may have restarted the ids."""
         since = now().timestamp() - RENUMBERED_AFTER_S
 
         def work(connection: sqlite3.Connection) -> int:

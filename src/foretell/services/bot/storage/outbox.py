@@ -1,4 +1,4 @@
-"""Events that were handed to us, until they are told: each once in each chat, in the order in which they came."""
+"""The outbox of events for chats: each event once for each chat, in order of arrival."""
 
 import sqlite3
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from typing import NamedTuple
 from foretell.kit.clock import now
 from foretell.services.bot.storage.database import BotDatabase
 
-#: The dispatcher gives an event up after 7 days; for longer nothing can come again.
+#: How long ids of events are kept. The dispatcher gives up an event after 7 days, so it can't repeat one later.
 _KEPT_S = 8 * 86_400.0
 
 
 class Event(NamedTuple):
-    """One thing to tell in one chat."""
+    """One event for one chat."""
 
     number: int
     chat_id: int
@@ -20,20 +20,20 @@ class Event(NamedTuple):
     #: JSON, as in a webhook.
     data: bytes
     stored_at: float
-    #: To which account it happened; empty where nobody said so.
+    #: The account of the event; empty if unknown.
     account: str = ""
 
 
 class Outbox:
-    """Keeps them."""
+    """Stores events."""
 
     def __init__(self, database: BotDatabase) -> None:
         self._database = database
-        #: Told of the chat when something new waits for it.
+        #: Called with the id of a chat that has a new event.
         self.on_new: Callable[[int], None] = lambda chat_id: None
 
     async def put(self, event: str, chat_id: int, type_: str, data: bytes, *, account: str = "") -> bool:
-        """Store an event under its name; False when it was here before."""
+        """Store an event by its id; False when it was already stored."""
 
         def work(connection: sqlite3.Connection) -> bool:
             at = now().timestamp()
@@ -51,7 +51,7 @@ class Outbox:
         return new
 
     async def chats(self) -> list[int]:
-        """The chats that something waits for."""
+        """The chats with waiting events."""
         return await self._database.run(
             lambda connection: [
                 row[0] for row in connection.execute("SELECT DISTINCT chat_id FROM outbox WHERE done_at IS NULL")
@@ -59,7 +59,7 @@ class Outbox:
         )
 
     async def next_of(self, chat_id: int) -> Event | None:
-        """The oldest event that waits for this chat."""
+        """The oldest waiting event of this chat, or None."""
 
         def work(connection: sqlite3.Connection) -> Event | None:
             row = connection.execute(
@@ -72,14 +72,14 @@ class Outbox:
         return await self._database.run(work)
 
     async def done(self, number: int) -> None:
-        """It is told, or never will be."""
+        """Mark an event as delivered or given up."""
         at = now().timestamp()
         await self._database.run(
             lambda connection: connection.execute("UPDATE outbox SET done_at = ? WHERE number = ?", (at, number))
         )
 
     async def drop(self, chat_id: int) -> int:
-        """Tell nothing of what waits for this chat; returns how much that was."""
+        """Drop the waiting events of this chat; returns their number."""
         at = now().timestamp()
         return await self._database.run(
             lambda connection: (
@@ -90,7 +90,7 @@ class Outbox:
         )
 
     async def waiting(self) -> int:
-        """How many events wait."""
+        """The number of waiting events."""
         return await self._database.run(
             lambda connection: connection.execute("SELECT count(*) FROM outbox WHERE done_at IS NULL").fetchone()[0]
         )

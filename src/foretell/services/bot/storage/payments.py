@@ -1,4 +1,4 @@
-"""Stars that were paid, until the app has counted them."""
+"""Payments in stars, and whether the app has booked them."""
 
 import sqlite3
 from typing import NamedTuple
@@ -18,13 +18,13 @@ class Payment(NamedTuple):
 
 
 class Payments:
-    """Remembers them for good: each is somebody's money."""
+    """Stores payments. They are never deleted, because they are people's money."""
 
     def __init__(self, database: BotDatabase) -> None:
         self._database = database
 
     async def add(self, payment: Payment) -> bool:
-        """Write it down; False when it was before."""
+        """Store a payment; False when it was already stored."""
         return await self._database.run(
             lambda connection: bool(
                 connection.execute(
@@ -36,7 +36,7 @@ class Payments:
         )
 
     async def counted(self, charge_id: str) -> bool:
-        """The app has counted it; False when that was known."""
+        """Mark a payment as booked by the app; False when it was already marked."""
         return await self._database.run(
             lambda connection: bool(
                 connection.execute(
@@ -46,11 +46,11 @@ class Payments:
         )
 
     async def not_counted(self) -> list[Payment]:
-        """Those that the app does not know of yet."""
+        """The payments that the app has not booked yet."""
         return await self._database.run(lambda connection: _found(connection, "counted = 0"))
 
     async def find(self, charge_id: str) -> Payment | None:
-        """One of them."""
+        """The payment of this charge, or None."""
         found = await self._database.run(lambda connection: _found(connection, "charge_id = ?", charge_id))
         return found[0] if found else None
 

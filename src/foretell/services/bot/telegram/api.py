@@ -1,4 +1,4 @@
-"""The calls of the Bot API, and what its refusals mean. The token is part of every address, and must be in no word."""
+"""Calls of the Bot API, and its errors. The token is part of every URL, so no error or log line may contain a URL."""
 
 import logging
 from typing import Any
@@ -11,7 +11,7 @@ from foretell.kit.errors import ForetellError
 
 _TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
-#: At most so many calls are under way, beside the one that waits for updates.
+#: Concurrent calls, besides the one that polls for updates.
 _CONNECTIONS = 48
 
 
@@ -71,9 +71,9 @@ class BotApi:
     """One bot at one Bot API server. For one event loop."""
 
     def __init__(self, base_url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`base_url` is `https://api.telegram.org`, or the server of one's own."""
+        """`base_url` is `https://api.telegram.org`, or a self-hosted server."""
         for name in ("httpx", "httpcore"):
-            # They log whole addresses.
+            # These loggers write whole URLs.
             logging.getLogger(name).setLevel(logging.WARNING)
         self._token = token
         self._base = f"{base_url.rstrip('/')}/bot{token}"
@@ -88,7 +88,7 @@ class BotApi:
         await self._http.aclose()
 
     async def call(self, method: str, *, wait_s: float = 0.0, **parameters: Any) -> bytes:
-        """The result of one call, as JSON. `wait_s` is how much longer than usual the answer may take.
+        """The result of one call, as JSON. `wait_s` is added to the usual timeout.
 
         Raises `TelegramAway`, `TokenRefused`, `TooManyMessages`, `Blocked`, `OtherPoller`, else `TelegramError`.
         """
@@ -131,7 +131,7 @@ class BotApi:
 
 
 def changes_nothing(error: TelegramError) -> bool:
-    """Whether an edit was refused because the message says that already."""
+    """Whether an edit was refused because the message already has this content."""
     return "message is not modified" in error.message
 
 

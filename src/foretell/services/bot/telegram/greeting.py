@@ -1,4 +1,4 @@
-"""The first words with Telegram: who we are, how we hear of updates, and which commands there are."""
+"""Registers the bot with Telegram at the start: reads its name, sets the webhook, sets the menu of commands."""
 
 import asyncio
 from contextlib import suppress
@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(Identity).decode
 
 
 class Greeting:
-    """Says them until Telegram has understood."""
+    """Retries the registration until it succeeds."""
 
     def __init__(self, parts: Parts, trouble: Trouble, webhook_url: str, webhook_secret: str) -> None:
         self._parts = parts
@@ -31,7 +31,7 @@ class Greeting:
         self._webhook_secret = webhook_secret
 
     async def until_welcome(self, stopping: asyncio.Event) -> bool:
-        """True when Telegram knows us; False when we are told to stop before."""
+        """True after the registration; False when `stopping` is set before."""
         pause_s = _FIRST_PAUSE_S
         while not stopping.is_set():
             try:
@@ -58,7 +58,7 @@ class Greeting:
                 allowed_updates=list(WANTED),
             )
         else:
-            # What a webhook of before may have left; nothing that waits is dropped.
+            # Removes a webhook of an earlier configuration; waiting updates are kept.
             await call("deleteWebhook")
         self._parts.name[:] = [identity.username]
         log.info("telegram_welcomed", username=identity.username, webhook=bool(self._webhook_url))
@@ -66,5 +66,5 @@ class Greeting:
             words = Words(language)
             commands = [{"command": name, "description": words.plain(f"command.{name}")} for name in COMMANDS]
             with suppress(TelegramError):
-                # Only a menu: without it, everything works.
+                # An error is ignored, since this is only the menu.
                 await call("setMyCommands", commands=commands, language_code=None if language == "en" else language)

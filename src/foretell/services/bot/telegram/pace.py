@@ -1,16 +1,16 @@
-"""How fast we may speak: Telegram takes some 30 messages a second of a bot, and one a second for each chat."""
+"""Rate limiting: Telegram accepts about 30 messages a second from a bot, and one a second for each chat."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-#: A little slower than what is allowed: on its way, one message may gain on the one before.
+#: Slightly slower than allowed, because the network may shorten the time between two messages.
 _MARGIN = 1.05
-#: So many chats are remembered; whoever is forgotten was not spoken to for a while.
+#: Above this number, chats without a recent message are forgotten.
 _MOST_CHATS = 10_000
 
 
 class Pace:
-    """Gives each message its turn. For one event loop."""
+    """Delays each message to keep the limits. For one event loop."""
 
     def __init__(
         self,
@@ -21,19 +21,19 @@ class Pace:
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """An answer to somebody who waits may be up to `burst` messages early; Telegram bears that."""
+        """Answers to a waiting person may exceed a chat's rate by up to `burst` messages, which Telegram tolerates."""
         self._all_s = _MARGIN / per_second
         self._chat_s = _MARGIN / per_chat_second
         self._early_s = burst * self._chat_s
         self._clock = clock or asyncio.get_running_loop().time
         self._sleep = sleep
-        #: When the next message may go: to anybody, and to each chat.
+        #: The earliest time of the next message: to any chat, and to each chat.
         self._next = 0.0
         self._next_of: dict[int, float] = {}
         self._told: tuple[int, float] = (0, 0.0)
 
     async def turn(self, chat_id: int, *, answering: bool) -> None:
-        """Return when a message may go to this chat. `answering`: somebody is waiting for it."""
+        """Wait until a message may be sent to this chat. `answering`: a person is waiting for it."""
         now = self._clock()
         chat_at = self._next_of.get(chat_id, 0.0)
         at = max(now, chat_at - (self._early_s if answering else 0.0), self._next)
@@ -45,13 +45,13 @@ class Pace:
             await self._sleep(at - now)
 
     def said(self, chat_id: int) -> None:
-        """A message has arrived there: however long it took, the next one comes no sooner after it."""
+        """Count the chat's interval from now, when Telegram has accepted a message, however long that took."""
         self._next_of[chat_id] = max(self._next_of.get(chat_id, 0.0), self._clock() + self._chat_s)
 
     def told_to_wait(self, chat_id: int, wait_s: float) -> None:
-        """Telegram took a message to this chat amiss. When it does so with one chat after another, it means all."""
+        """Telegram has limited this chat (429). If it limits two chats in a row, all chats wait."""
         until = self._clock() + wait_s
-        # What answers may come early by this much has to wait, too.
+        # Plus the burst allowance, so that answers wait, too.
         self._next_of[chat_id] = until + self._early_s
         other, told_until = self._told
         if other != chat_id and told_until > self._clock():

@@ -1,4 +1,4 @@
-"""Fetches updates: stored first, confirmed to Telegram by asking for those that come after."""
+"""Polls for updates. Each batch is stored before the next poll, which confirms it to Telegram."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,14 +26,14 @@ Take = Callable[[list[Arrived]], Awaitable[None]]
 
 
 def arrived(body: bytes) -> Arrived | None:
-    """An update as it came; None when it is of nobody. Raises `msgspec.MsgspecError`."""
+    """Decode an update; None without a person. Raises `msgspec.MsgspecError`."""
     update = decode_update(body)
     person = update.person
     return None if person is None else Arrived(update.update_id, person.id, body, update.of_money)
 
 
 class Trouble:
-    """What is wrong between Telegram and us, said once in the log when it begins and once when it ends."""
+    """Logs a problem with Telegram once when it begins and once when it ends."""
 
     def __init__(self) -> None:
         self.reason = "nothing was heard of Telegram yet"
@@ -54,10 +54,10 @@ class Trouble:
 
 
 class Poller:
-    """Asks for updates again and again."""
+    """Polls for updates."""
 
     def __init__(self, sender: Sender, trouble: Trouble, take: Take, *, poll_s: int, offset: int) -> None:
-        """`take` stores them; `offset` is the first that is wanted, 0 for all that Telegram has."""
+        """`take` stores updates; `offset` is the id of the first one wanted, 0 for all that Telegram has."""
         self._sender = sender
         self._trouble = trouble
         self._take = take
@@ -66,7 +66,7 @@ class Poller:
         self._heard_at = now()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping` is set."""
+        """Poll until `stopping` is set."""
         stopped = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
@@ -84,7 +84,7 @@ class Poller:
             stopped.cancel()
 
     async def _poll(self) -> float:
-        """Ask once; returns how long to wait before the next time, in seconds."""
+        """Poll once; returns the pause before the next poll, in seconds."""
         if (now() - self._heard_at).total_seconds() > RENUMBERED_AFTER_S:
             self._offset = 0
         try:
@@ -110,7 +110,7 @@ class Poller:
             try:
                 await self._take([each for each in map(_read, bodies) if each is not None])
             except Unavailable as error:
-                # Not confirmed, so that they come again.
+                # Not confirmed, so that Telegram sends them again.
                 log.error("updates_not_stored", reason=error.message)
                 return _LONGEST_PAUSE_S / 10
             self._offset = max(_number(body) for body in bodies) + 1
@@ -134,6 +134,6 @@ def _read(body: bytes) -> Arrived | None:
     try:
         return arrived(body)
     except msgspec.MsgspecError as error:
-        # A kind of update that Telegram changed: passed over, lest it comes again for ever.
+        # Telegram may have changed this kind of update. Skip it, or it would be sent again forever.
         log.error("update_not_understood", reason=str(error))
         return None

@@ -1,4 +1,4 @@
-"""Sends messages to chats: in the pace that Telegram bears, in order within a chat, and again where it failed."""
+"""Sends messages to chats within Telegram's rate limits, in order within a chat, with retries."""
 
 import asyncio
 from typing import Any
@@ -23,19 +23,19 @@ from foretell.services.bot.telegram.types import Message
 
 log = structlog.get_logger()
 
-#: Telegram takes 4096 characters, after the entities.
+#: Telegram accepts 4096 characters after parsing entities.
 LONGEST_TEXT = 4000
-#: So often an answer to somebody is tried, and with these pauses; what is told later waits in the outbox instead.
+#: Attempts of an answer to a person, with doubling pauses. Other messages are retried by the outbox.
 _ANSWER_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
-#: An answer that may come only later than this is none.
+#: If Telegram asks for a longer wait than this, the message fails.
 _LONGEST_WAIT_S = 60.0
 
 _decode_message = msgspec.json.Decoder(Message).decode
 
 
 def fitting(text: str) -> str:
-    """As many of its lines as Telegram takes: each is whole HTML by itself, and half of one would be refused."""
+    """As many lines of the text as Telegram accepts. Lines are not cut, because each is complete HTML."""
     if _size(text) <= LONGEST_TEXT:
         return text
     lines, left = [], LONGEST_TEXT - 2
@@ -48,12 +48,12 @@ def fitting(text: str) -> str:
 
 
 def _size(text: str) -> int:
-    """Its length as Telegram counts, in UTF-16, and with the tags, which it does not count."""
+    """The length in UTF-16, as Telegram counts it, but including tags."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Sender:
-    """The voice of the bot."""
+    """Sends and edits messages."""
 
     def __init__(self, api: BotApi, pace: Pace) -> None:
         self._api = api
@@ -67,7 +67,7 @@ class Sender:
         return lock
 
     async def call(self, method: str, **parameters: Any) -> bytes:
-        """A call that is no message. Raises `TelegramError`."""
+        """Make a call that sends no message. Raises `TelegramError`."""
         try:
             answer = await self._api.call(method, **parameters)
         except TelegramError as error:
@@ -77,9 +77,9 @@ class Sender:
         return answer
 
     async def message(self, method: str, chat_id: int, *, answering: bool, **parameters: Any) -> bytes:
-        """A call that makes or changes a message, in its turn. Raises `TelegramError`.
+        """Make a call that sends or edits a message, within the rate limits. Raises `TelegramError`.
 
-        Waits as long as Telegram asks to. Who is `answering` somebody also tries again when Telegram is away.
+        Waits as long as Telegram asks to. With `answering`, it also retries when Telegram does not answer.
         """
         pause_s = _FIRST_PAUSE_S
         for attempt in range(1, _ANSWER_ATTEMPTS + 1):
@@ -113,7 +113,7 @@ class Sender:
         answering: bool = True,
         reply_to: int | None = None,
     ) -> int:
-        """Send a message; returns its number. Raises `TelegramError`."""
+        """Send a message; returns its id. Raises `TelegramError`."""
         reply = None if reply_to is None else {"message_id": reply_to, "allow_sending_without_reply": True}
         sent = await self.message(
             "sendMessage",
@@ -130,7 +130,7 @@ class Sender:
     async def edit(
         self, chat_id: int, message_id: int, text: str, keyboard: Keyboard | None = None, *, answering: bool = True
     ) -> bool:
-        """Change a message in place; False when that can't be done any more. Raises `TelegramError`."""
+        """Edit a message; False when it can't be edited any more. Raises `TelegramError`."""
         try:
             await self.message(
                 "editMessageText",

@@ -1,4 +1,4 @@
-"""What Telegram sends, as far as we look at it. Names are the Bot API's; what is not named here is passed over."""
+"""The parts of Telegram's objects that the bot uses, with the Bot API's names. Other fields are ignored."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class User(Struct, frozen=True):
 
 
 class Chat(Struct, frozen=True):
-    """Where messages stand; a private chat has its person's id."""
+    """A chat. The id of a private chat is the person's id."""
 
     id: int
     type: str = "private"
@@ -46,7 +46,7 @@ class Message(Struct, frozen=True):
 
 
 class CallbackQuery(Struct, frozen=True):
-    """A tap on a button below a message of ours."""
+    """A tap on a button of one of the bot's messages."""
 
     id: str
     from_user: User = field(name="from")
@@ -55,7 +55,7 @@ class CallbackQuery(Struct, frozen=True):
 
 
 class PreCheckoutQuery(Struct, frozen=True):
-    """Somebody is about to pay; to be answered within 10 s."""
+    """A person is about to pay; must be answered within 10 s."""
 
     id: str
     from_user: User = field(name="from")
@@ -65,13 +65,13 @@ class PreCheckoutQuery(Struct, frozen=True):
 
 
 class ChatMember(Struct, frozen=True):
-    """What somebody is in a chat: `kicked` is also what a bot is to a person who blocked it."""
+    """A member's status in a chat. A bot that a person has blocked is `kicked`."""
 
     status: str
 
 
 class ChatMemberUpdated(Struct, frozen=True):
-    """We were let into a chat, or put out of it."""
+    """The bot was added to a chat or removed from it."""
 
     chat: Chat
     from_user: User = field(name="from")
@@ -79,7 +79,7 @@ class ChatMemberUpdated(Struct, frozen=True):
 
 
 class Update(Struct, frozen=True):
-    """One thing that happened; all but one of the fields are None."""
+    """One update; all but one of the fields are None."""
 
     update_id: int
     message: Message | None = None
@@ -90,7 +90,7 @@ class Update(Struct, frozen=True):
 
     @property
     def person(self) -> User | None:
-        """Who did it; None for channels and other bots."""
+        """The person who caused it; None for channels and other bots."""
         of = (
             self.message or self.edited_message or self.callback_query or self.pre_checkout_query or self.my_chat_member
         )
@@ -99,12 +99,12 @@ class Update(Struct, frozen=True):
 
     @property
     def of_money(self) -> bool:
-        """Whether it must not be lost, however much somebody sends."""
+        """Whether it is about a payment, and must be stored even if the person sends too much."""
         paid = self.message is not None and self.message.successful_payment is not None
         return paid or self.pre_checkout_query is not None
 
 
-#: The kinds of updates that we ask for.
+#: The kinds of updates that the bot requests.
 WANTED = ("message", "edited_message", "callback_query", "pre_checkout_query", "my_chat_member")
 
 

@@ -1,4 +1,4 @@
-"""`GET /models` and `GET /models/{name}`: what can be asked, from what, and what is not ready and why."""
+"""`GET /models` and `GET /models/{name}`: models with their schemas, and why some are not ready."""
 
 from typing import Any
 

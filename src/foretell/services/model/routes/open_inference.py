@@ -1,7 +1,7 @@
-"""`/v2`: the Open Inference Protocol for every model, as `tritonclient.http` and others speak it.
+"""`/v2`: the Open Inference Protocol for every model, for `tritonclient.http` and other clients.
 
-A model's inputs are its features, each a tensor of its own (see `tensors.py`). Errors are `{"error": text}`. No answer
-is ever compressed: the client's asynchronous half can't read it.
+A model's inputs are its features, each a separate tensor (see `tensors.py`). Errors are `{"error": text}`. Answers are
+never compressed, because `tritonclient.http.aio` can't read compressed ones.
 """
 
 import re
@@ -26,10 +26,10 @@ from foretell.services.model.tensors import LEFT_OUT, Tensor, size_of
 PREFIX = "/v2"
 
 _SERVER = v2.ServerMetadata("foretell", foretell.__version__, ["binary_tensor_data", "model_repository"])
-#: Parameters that ask for something else than the tensors; to ignore them would be to answer another question.
+#: Parameters that change the result. They are refused, because ignoring them would give a wrong answer.
 _UNSUPPORTED = ("classification", "shared_memory_region", "sequence_id")
 _NO_JSON = "it must be JSON, in UTF-8 and not nested too deep"
-#: As Python's `json` writes them, and JSON has them not.
+#: NaN and Infinity as Python's `json` writes them, which is invalid JSON.
 _writes_no_number = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b").search
 _HEADER_LENGTH = v2.HEADER_LENGTH.lower().encode()
 
@@ -64,8 +64,8 @@ class RowFailed(Failed):
 
 
 def error_answer(error: ForetellError, _: str) -> Answer:
-    """`error` as clients of the protocol expect it."""
-    # Not ready is a 400 here, whatever it is elsewhere; but what is being loaded will be ready without anybody's doing.
+    """`error` in the protocol's format."""
+    # Not ready is 400 in this protocol. A model that is being loaded keeps its own status, since a retry will succeed.
     not_ready = isinstance(error, ModelNotReady) and not isinstance(error, ModelLoading)
     status = 400 if not_ready or error.status == 422 else error.status
     text = error.message
@@ -78,9 +78,9 @@ def error_answer(error: ForetellError, _: str) -> Answer:
 
 
 class OpenInference:
-    """The protocol's routes, those of the repository aside.
+    """The protocol's routes, except those of the repository.
 
-    `max_rows` bounds what one request may ask for, `max_answer_bytes` what it may get.
+    `max_rows` limits the rows of a request, `max_answer_bytes` the size of its answer.
     """
 
     def __init__(self, models: Models, *, max_rows: int, max_answer_bytes: int) -> None:
@@ -90,7 +90,7 @@ class OpenInference:
 
     @property
     def routes(self) -> list[Route]:
-        """A model's routes are there without a version, which means the default one, and with it."""
+        """All routes. Those of a model exist with and without a version; without one, they use the default version."""
         routes = [
             Route("GET", "/v2", self.server_metadata),
             Route("GET", "/v2/health/live", self.server_live),
@@ -106,21 +106,21 @@ class OpenInference:
         return routes
 
     async def server_metadata(self, request: Request) -> Answer:
-        """What this server is."""
+        """The server's name, version and extensions."""
         return json_answer(_SERVER)
 
     async def server_live(self, request: Request) -> Answer:
-        """Whether it answers at all."""
+        """Liveness: always 200."""
         return json_answer({"live": True})
 
     async def server_ready(self, request: Request) -> Answer:
-        """Whether every model was loaded, as far as it can be."""
+        """Readiness: whether every load has succeeded or failed."""
         if not self._models.all_tried:
             return json_answer(v2.Error("The models are being loaded."), 400)
         return json_answer({"ready": True})
 
     async def model_metadata(self, request: Request) -> Answer:
-        """What a model takes and gives."""
+        """The input and output tensors of a model."""
         calls = self._calls(request)
         package = calls.package
         return json_answer(
@@ -134,21 +134,21 @@ class OpenInference:
         )
 
     async def model_ready(self, request: Request) -> Answer:
-        """Whether a model can be asked."""
+        """Whether a model is ready."""
         try:
             return json_answer({"name": self._calls(request).package.name, "ready": True})
         except ModelLoading as error:
             return json_answer(v2.Error(error.message), 400)
 
     async def model_config(self, request: Request) -> Answer:
-        """The same as `model_metadata` in the words of Triton's extension for model configurations."""
+        """The same as `model_metadata` in the format of Triton's model configuration extension."""
         calls = self._calls(request)
         return json_answer(
             {
                 "name": calls.package.name,
                 "platform": f"foretell_{calls.package.manifest.runtime}",
                 "backend": calls.package.manifest.runtime,
-                # 0 is Triton's word for "the shapes say it all": ours have the rows in them.
+                # In Triton, 0 means that the shapes include the batch dimension, as ours do.
                 "max_batch_size": 0,
                 "input": [_configured(tensor) for tensor in calls.signature.inputs.values()],
                 "output": [_configured(tensor) for tensor in calls.signature.outputs.values()],
@@ -217,7 +217,7 @@ class OpenInference:
 
 
 def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
-    """The JSON of a body as a `kind`. Raises `InvalidInference`, `BodyTooHeavy`, `TooMuchUnderWay`."""
+    """Decode a body as a `kind`. Raises `InvalidInference`, `BodyTooHeavy`, `TooMuchUnderWay`."""
     request.weigh(body)
     try:
         return msgspec.json.decode(body, type=kind)
@@ -230,7 +230,7 @@ def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
 
 
 def _read(request: Request, body: Body) -> tuple[v2.InferRequest, dict[str, memoryview]]:
-    """The request, and the bytes of those of its inputs that are binary."""
+    """The request, and the bytes of its binary inputs."""
     raw_length = request.header(_HEADER_LENGTH)
     length = len(body)
     if raw_length is not None:
@@ -271,7 +271,7 @@ def _refuse_unsupported(asked: v2.InferRequest) -> None:
 
 
 def _wanted(asked: v2.InferRequest, calls: ModelCalls) -> list[tuple[Tensor, bool]]:
-    """The outputs that are asked for, in their order, and whether each is to be binary."""
+    """The requested outputs in order, and whether each is binary."""
     by_default = _of(asked.parameters, "binary_data_output") is True
     if not asked.outputs:
         return [(tensor, by_default) for tensor in calls.signature.outputs.values()]

@@ -1,6 +1,6 @@
-"""`POST /packages`: a model package that an operator sent to the app, to be checked, and installed if it is ready.
+"""`POST /packages`: checks a model package that an operator uploaded to the app, and installs it if it is ready.
 
-Only for whoever has the admin token. It is off where FORETELL_MODEL_UPLOADS is, which production is without a word.
+It needs the admin token. FORETELL_MODEL_UPLOADS turns it off; in production it is off by default.
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ class Packages:
     """The route."""
 
     def __init__(self, settings: ModelSettings, admin: AdminToken, folder: Path) -> None:
-        """`folder` is where packages are installed."""
+        """`folder` is the folder into which packages are installed."""
         self._arriving = Arriving(settings)
         self._max_bytes = settings.max_package_bytes
         self._admin = admin
@@ -31,7 +31,7 @@ class Packages:
         return [Route("POST", "/packages", self.take)]
 
     async def take(self, request: Request) -> Answer:
-        """What the check found, as `Checked`."""
+        """Check a package; answers with `Checked`."""
         self._admin.check(request)
         install, replace = _flag(request, "install"), _flag(request, "replace")
         assert isinstance(request, AsgiRequest)

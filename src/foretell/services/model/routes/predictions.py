@@ -1,6 +1,6 @@
 """`POST /predict` for the flight-delay model, `POST /models/{name}/predict` for any: the hot routes.
 
-Rows are checked by the models' own schemas, in the engine, so nothing here can let through what a schema refuses.
+The engine checks rows by the models' own schemas, so these routes do not check them.
 """
 
 from collections.abc import Coroutine, Sequence
@@ -35,7 +35,7 @@ class ModelFailed(Failed):
 
 
 class Predictions:
-    """Answers at once. `max_rows` bounds what one request may ask for."""
+    """Answers at once. `max_rows` limits the rows of a request."""
 
     def __init__(self, models: Models, *, max_rows: int) -> None:
         self._models = models
@@ -49,7 +49,7 @@ class Predictions:
         ]
 
     def predict_flight(self, request: Request, body: Body) -> Pending:
-        """Features of one flight in, the prediction out."""
+        """Predict from the features of one flight."""
         row = decode(request, body)
         calls = self._models.get(FLIGHT_DELAY)
 
@@ -61,7 +61,7 @@ class Predictions:
         return Pending(calls.singles["features"], row, answer)
 
     def predict(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
-        """One value or a list of them, as features or as raw input; see `openapi.py`."""
+        """Predict from one value or a list, as features or as raw input (see `openapi.py`)."""
         value, stage, path = _unwrap(decode(request, body))
         calls = self._models.get(request.parameters["name"], request.query_value("version"))
         if type(value) is list:
@@ -92,7 +92,7 @@ def _predicted(package: ModelPackage, answer: dict[str, Any]) -> Answer:
 
 
 def decode(request: Request, body: Body) -> Any:
-    """The JSON of a body. Raises `MalformedBody`, `BodyTooHeavy`, `TooMuchUnderWay`."""
+    """Decode the JSON of a body. Raises `MalformedBody`, `BodyTooHeavy`, `TooMuchUnderWay`."""
     request.weigh(body)
     try:
         return _decode(body)
@@ -101,7 +101,7 @@ def decode(request: Request, body: Body) -> Any:
 
 
 def _unwrap(body: Any) -> tuple[Any, Stage, tuple[str, ...]]:
-    """What is to be predicted, as what, and where in the body it stands."""
+    """The value or values, their stage, and their path in the body."""
     if type(body) is dict and len(body) == 1:
         if "features" in body:
             return body["features"], "features", ("features",)
@@ -118,7 +118,7 @@ def refusal(
     *path: str | int,
     listed: bool = False,
 ) -> ForetellError:
-    """The error that says what is wrong with each row that failed, the place of the rows in the body being `path`."""
+    """The error with the reason of each failed row; `path` is the place of the rows in the body."""
     errors: list[dict[str, str]] = []
     model_failed = False
     for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):

@@ -1,6 +1,6 @@
-"""`/v2/repository`: which models there are, and loading and unloading them, for whoever has the admin token.
+"""`/v2/repository`: the index of models, and loading and unloading them with the admin token.
 
-Without an admin token in the settings the index may be read, and nothing can be changed.
+If no admin token is configured, only the index is available.
 """
 
 import msgspec
@@ -17,7 +17,7 @@ class _LoadRequest(msgspec.Struct, frozen=True):
 
 
 class _UnloadRequest(msgspec.Struct, frozen=True):
-    #: What clients of Triton send along (`unload_dependents`) means nothing here: no model depends on another.
+    #: Triton clients send `unload_dependents`, which is ignored because no model depends on another.
     parameters: v2.Parameters | None = None
 
 
@@ -37,7 +37,7 @@ class Repository:
         ]
 
     async def index(self, request: Request) -> Answer:
-        """Every version of every model and how it is."""
+        """The state of every version of every model."""
         if self._admin.is_set:
             self._admin.check(request)
         asked = read_struct(request, await request.body() or b"{}", v2.RepositoryIndexRequest)
@@ -50,7 +50,7 @@ class Repository:
         )
 
     async def load(self, request: Request) -> Answer:
-        """Load a model as it is on the disk now; if it is served, requests under way are finished by the old one."""
+        """Load a model from the disk. Requests under way finish on the earlier one."""
         self._admin.check(request)
         asked = read_struct(request, await request.body() or b"{}", _LoadRequest)
         if asked.parameters:
@@ -59,7 +59,7 @@ class Repository:
         return json_answer({})
 
     async def unload(self, request: Request) -> Answer:
-        """Serve a model no more; requests under way are finished."""
+        """Stop serving a model. Requests under way finish."""
         self._admin.check(request)
         read_struct(request, await request.body() or b"{}", _UnloadRequest)
         await self._models.unload(request.parameters["name"])

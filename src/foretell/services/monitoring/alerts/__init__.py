@@ -1,1 +1,1 @@
-"""Alerts: rules are looked at every few seconds, and whoever has to know is told."""
+"""Alerts: evaluates rules every few seconds and sends notifications."""

@@ -1,4 +1,4 @@
-"""An alert, and its way from pending to firing to resolved: a pure function of a measurement and the time."""
+"""Alerts and their state transitions (pending, firing, resolved): pure functions of a measurement and the time."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,16 +17,16 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The number of one subject; None: it can't be told now, and what is open stays as it is."""
+    """The value of one subject; None: unknown now, and an open alert does not change."""
 
     subject: dict[str, str]
     value: float | None
-    #: More that the texts may name.
+    #: Additional values for the texts.
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def subject_key(subject: Mapping[str, str]) -> SubjectKey:
-    """How `subject` is stored and compared."""
+    """The form in which `subject` is stored and compared."""
     return _encode(dict(subject)).decode()
 
 
@@ -40,18 +40,18 @@ PENDING: Final = "pending"
 FIRING: Final = "firing"
 NO_DATA: Final = "no_data"
 RESOLVED: Final = "resolved"
-#: Why an alert is over.
+#: Why an alert was resolved.
 Reason = Literal["cleared", "no_data", "rule_off"]
 
-#: A number that is not there must be missing for this long before that means anything.
+#: A value must be missing for this long before the alert changes to `no_data` or is resolved.
 NO_DATA_AFTER_S = 60.0
-#: After so long without a number, an alert that is stored without one is over too.
+#: An alert of a rule with `no_data = "keep"` is resolved after this long without a value.
 NO_DATA_KEPT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One time that a rule's condition held for one subject."""
+    """One period in which a rule's condition holds for a subject."""
 
     id: str
     rule: str
@@ -61,28 +61,28 @@ class Alert:
     value: float | None
     pending_since: datetime
     fired_at: datetime | None = None
-    #: Since when it is clear, or has no number.
+    #: Since when the value is clear or missing.
     clear_since: datetime | None = None
     resolved_at: datetime | None = None
     reason: Reason | None = None
 
     @property
     def fires(self) -> bool:
-        """Whether people should know of it: it fires, or did so when there was last a number."""
+        """Whether the alert is firing, or was firing when its value went missing."""
         return self.state in (FIRING, NO_DATA)
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The moment of an evaluation."""
+    """The time of an evaluation."""
 
     at: datetime
-    #: Monitoring has just started and does not know yet what is there.
+    #: Monitoring has just started and does not know all instances yet.
     early: bool = False
 
 
 def begun(rule: Rule, subject: SubjectKey, measurement: Measurement | None, now: Now, new_id: str) -> Alert | None:
-    """The alert that begins with this measurement, if it does: pending, or firing when the rule waits for nothing."""
+    """The alert that this measurement begins, or None: pending, or firing if the rule has no `for_s`."""
     if measurement is None or measurement.value is None or not rule.is_alarming(measurement.value):
         return None
     alert = Alert(new_id, rule.name, subject, rule.severity, PENDING, measurement.value, pending_since=now.at)
@@ -90,12 +90,12 @@ def begun(rule: Rule, subject: SubjectKey, measurement: Measurement | None, now:
 
 
 def moved_on(alert: Alert, rule: Rule, measurement: Measurement | None, now: Now) -> Alert | None:
-    """`alert`, which is open, after this measurement; None when it was pending and is over, so that nobody need know.
+    """The open `alert` after this measurement; None if it was pending and its condition no longer holds.
 
-    `measurement` None: there is no number for this subject. Its value None: nobody can tell now.
+    `measurement` None: the subject has no value. Its value None: the value is unknown now.
     """
     if measurement is None:
-        # Who has just started has not heard of everybody yet.
+        # Just after the start, not all instances have sent metrics yet.
         return alert if now.early else _without_number(alert, rule, now)
     if measurement.value is None:
         return alert
@@ -113,13 +113,13 @@ def moved_on(alert: Alert, rule: Rule, measurement: Measurement | None, now: Now
 
 
 def switched_off(alert: Alert, now: Now) -> Alert | None:
-    """`alert`, of a rule that is off or gone."""
+    """`alert` of a rule that was disabled or removed."""
     return None if alert.state == PENDING else _resolved(alert, "rule_off", now)
 
 
 def _fired_if_due(alert: Alert, rule: Rule, now: Now) -> Alert:
     held = now.at - alert.pending_since >= timedelta(seconds=rule.for_s)
-    # What waits for nothing can't have been there for a moment only, start or not.
+    # Rules without `for_s` fire even just after the start, because they do not depend on a duration.
     if not held or (now.early and rule.for_s > 0):
         return alert
     return replace(alert, state=FIRING, fired_at=now.at)
@@ -128,7 +128,7 @@ def _fired_if_due(alert: Alert, rule: Rule, now: Now) -> Alert:
 def _without_number(alert: Alert, rule: Rule, now: Now) -> Alert | None:
     since = alert.clear_since or now.at
     if alert.state == PENDING:
-        # A number that is missing once may be back the next time.
+        # Wait, since a missing value may return in the next evaluation.
         gone = now.at - since >= timedelta(seconds=NO_DATA_AFTER_S)
         return None if gone else replace(alert, clear_since=since)
     kept_s = NO_DATA_KEPT_S if rule.no_data == "keep" else max(NO_DATA_AFTER_S, rule.resolve_for_s)

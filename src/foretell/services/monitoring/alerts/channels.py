@@ -1,4 +1,4 @@
-"""Where notifications go: webhooks, signed as Standard Webhooks says, and a Telegram chat."""
+"""The channels of notifications: webhooks, signed by Standard Webhooks, and a Telegram chat."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 _LONGEST_ANSWER_BYTES = 64 * 1024
 _LONGEST_ERROR = 200
 _LONGEST_PAUSE_S = 3600.0
-#: Of the statuses that blame the sender, those that pass by themselves.
+#: The 4xx statuses that are temporary.
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 _encode = msgspec.json.Encoder().encode
@@ -42,36 +42,36 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt went: taken, or not; then `final` says that another would be in vain."""
+    """The result of one attempt; `final`: a retry would fail, too."""
 
     taken: bool
     detail: str
     final: bool = False
-    #: How long the receiver wants to be left alone.
+    #: The receiver's Retry-After.
     retry_after_s: float | None = None
 
 
 class Channel(Protocol):
-    """Somebody who is told of alerts."""
+    """A receiver of notifications."""
 
     @property
     def name(self) -> str:
-        """Under which its notifications are stored; says nothing that is secret."""
+        """The name in stored notifications; contains no secret."""
 
     def body_of(self, message: Message) -> str:
-        """The message in the shape that goes there."""
+        """The body of the message for this channel."""
 
     def trial(self, at: datetime) -> str:
         """The body of a test."""
 
     async def send(self, notice_id: str, body: str, at: datetime) -> Outcome:
-        """Try to deliver it, within some seconds. `notice_id` is the same over all attempts. Never raises."""
+        """Try to deliver it, within some seconds. `notice_id` is the same in all attempts. Never raises."""
 
 
 def channels_of(settings: AlertSettings, *, deadline_s: float = 10.0) -> dict[str, Channel]:
-    """The channels that are set, by name. `deadline_s` is for one attempt, up to the last byte of the answer."""
+    """The configured channels, by name. `deadline_s` is for one attempt, up to the last byte of the answer."""
     for name in ("httpx", "httpcore"):
-        # They log whole addresses, and Telegram has its token in there.
+        # These loggers write whole URLs, and Telegram's contain the token.
         logging.getLogger(name).setLevel(logging.WARNING)
     key = webhook_key(settings.alert_webhook_secret.get_secret_value())
     channels: list[Channel] = [
@@ -87,23 +87,23 @@ def channels_of(settings: AlertSettings, *, deadline_s: float = 10.0) -> dict[st
 
 
 class Webhook:
-    """An address that gets every message as JSON."""
+    """A URL that receives every message as JSON."""
 
     def __init__(self, url: str, key: bytes | None, language: str, deadline_s: float) -> None:
-        """`key` signs; without one, messages are not signed."""
+        """`key` signs the messages; without one they are not signed."""
         self._url = url
         self._key = key
         self._language = language
         self._deadline_s = deadline_s
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        # The path is often a secret, and tells two webhooks of one host apart: so a part of its hash.
+        # A part of the URL's hash distinguishes webhooks of one host without showing the path, often a secret.
         digest = hashlib.sha256(url.encode()).hexdigest()[:8]
         self._name = f"webhook {host_and_port(parts.hostname or '', port)} {digest}"
 
     @property
     def name(self) -> str:
-        """Host, port and which one of that host."""
+        """Host, port and a hash that distinguishes several webhooks of one host."""
         return self._name
 
     def body_of(self, message: Message) -> str:
@@ -115,7 +115,7 @@ class Webhook:
         return _encode(trial_payload(at, self._language)).decode()
 
     async def send(self, notice_id: str, body: str, at: datetime) -> Outcome:
-        """Post it. Whatever is not 2xx is a failure, redirects too; 4xx is final, but for those that pass."""
+        """Post the body. Everything but 2xx is a failure, also a redirect; 4xx is final unless it is temporary."""
         content = body.encode()
         timestamp = str(int(at.timestamp()))
         headers = {"Content-Type": "application/json", "webhook-id": notice_id, "webhook-timestamp": timestamp}
@@ -125,13 +125,13 @@ class Webhook:
 
 
 def signature(key: bytes, notice_id: str, timestamp: str, content: bytes) -> str:
-    """The signature that Standard Webhooks wants."""
+    """The signature by Standard Webhooks."""
     signed = hmac.new(key, f"{notice_id}.{timestamp}.".encode() + content, hashlib.sha256).digest()
     return "v1," + base64.b64encode(signed).decode()
 
 
 class Telegram:
-    """A chat that a bot writes to."""
+    """A Telegram chat that receives messages from the bot."""
 
     name = "telegram"
 
@@ -143,7 +143,7 @@ class Telegram:
         self._deadline_s = deadline_s
 
     def body_of(self, message: Message) -> str:
-        """The message as a call of `sendMessage`; plain text, so that nothing in it is taken for markup."""
+        """The message as a call of `sendMessage`, as plain text, so that nothing in it is parsed as markup."""
         return self._call(text_of(message, self._language))
 
     def trial(self, at: datetime) -> str:
@@ -154,7 +154,7 @@ class Telegram:
         return _encode({"chat_id": self._chat, "text": text, "link_preview_options": {"is_disabled": True}}).decode()
 
     async def send(self, notice_id: str, body: str, at: datetime) -> Outcome:
-        """Call it. The token is in no outcome."""
+        """Call `sendMessage`. The outcome never contains the token."""
         headers = {"Content-Type": "application/json"}
         return await _post(self._url, body.encode(), headers, self._deadline_s, secret=self._token, explains=True)
 
@@ -162,9 +162,9 @@ class Telegram:
 async def _post(
     url: str, content: bytes, headers: Mapping[str, str], deadline_s: float, *, secret: str, explains: bool = False
 ) -> Outcome:
-    """Post once, over a new connection: notifications are few, and a kept one would be stale. Never raises.
+    """Post once, over a new connection, since notifications are rare and a kept one would be stale. Never raises.
 
-    `secret` is in no outcome. `explains`: the answer's body says how it went, as Telegram's does.
+    The outcome never contains `secret`. `explains`: the answer's body describes the result, as Telegram's does.
     """
     try:
         async with (
@@ -184,12 +184,12 @@ async def _post(
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Made once: reading the certificates takes its time."""
+    """The TLS context; cached, because reading the certificates is slow."""
     return httpx.create_ssl_context()
 
 
 def _is_loopback(url: str) -> bool:
-    """Whether this is the machine's own loopback, which a proxy of the environment can't reach."""
+    """Whether the host is the machine's loopback, which a configured proxy can't reach."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback
@@ -219,7 +219,7 @@ def _outcome(response: httpx.Response, said: Mapping[str, Any], secret: str) -> 
 
 
 def _said(answer: bytes) -> dict[str, Any]:
-    """What Telegram says in the body of an answer."""
+    """The decoded body of Telegram's answer."""
     try:
         said = msgspec.json.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -237,7 +237,7 @@ def _retry_after_s(response: httpx.Response, said: Mapping[str, Any]) -> float |
 
 
 def _without(secret: str, text: str) -> str:
-    """`text`, unless `secret` or a telling part of it is in there."""
+    """`text`, unless it contains `secret` or a large part of it."""
     path = urlsplit(secret).path if "://" in secret else secret
     shown = text if len(path) < 2 else text.replace(secret, "…").replace(path, "…")
     return "".join(each if each.isprintable() else " " for each in shown)[:_LONGEST_ERROR]

@@ -1,4 +1,4 @@
-"""Evaluates all rules every few seconds: measures, moves alerts on, and writes the notifications that are due."""
+"""Evaluates all rules every few seconds: measures, changes the states of alerts, and writes due notifications."""
 
 import asyncio
 import time
@@ -41,26 +41,26 @@ EVALUATE_EVERY_S = 5.0
 _LONGEST_LABEL = 100
 _HOUR = timedelta(hours=1)
 
-#: What was measured, by rule; a rule that could not be measured is not in it.
+#: Measurements by rule, without rules that could not be measured.
 Measurements = Mapping[str, Mapping[SubjectKey, Measurement]]
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The step of one alert: it begins without `before`, and is deleted without `after`."""
+    """The change of one alert. Without `before` it is created, without `after` it is deleted."""
 
     before: StoredAlert | None
     after: StoredAlert | None
 
     @property
     def notifies(self) -> bool:
-        """Whether it began or ceased to fire, of which people are notified."""
+        """Whether the alert started or stopped firing, which is notified."""
         before = self.before is not None and self.before.alert.fires
         return before != (self.after is not None and self.after.alert.fires)
 
 
 class Evaluator:
-    """Evaluates the rules of `rules` against what is in the database."""
+    """Evaluates the rules of `rules` against the database."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class Evaluator:
         grace_s: float = 60.0,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """`wake` is called when there is something to send."""
+        """`wake` is called when there are notifications to send."""
         self.rules = rules
-        #: Rules that could not be measured the last time, and why.
+        #: Rules that failed in the last evaluation, with the errors.
         self.failing: dict[str, str] = {}
-        #: When the last evaluation was, and what it measured.
+        #: The time and the measurements of the last evaluation.
         self.evaluated_at: datetime | None = None
         self.measurements: Measurements = {}
         self._database = database
@@ -101,7 +101,7 @@ class Evaluator:
                 await asyncio.wait_for(stopping.wait(), EVALUATE_EVERY_S)
 
     async def evaluate(self) -> None:
-        """Evaluate every rule once. Raises `Unavailable`; then nothing has changed."""
+        """Evaluate every rule once. Raises `Unavailable` without having changed anything."""
         self.rules.look()
         current = self.rules.current
         rules = {name: rule for name, rule in current.rules.items() if rule.enabled}
@@ -115,7 +115,7 @@ class Evaluator:
             transitions = _transitions(known, rules, current, measurements, now)
             wanted = bool(transitions) or bool(await self._due(connection, at))
         if wanted:
-            # Another process may have done it meanwhile, so it is determined again.
+            # Compute the transitions again under the lock: another process may have applied them meanwhile.
             async with self._database.transaction() as connection:
                 await store.lock(connection)
                 transitions = _transitions(await store.open_alerts(connection), rules, current, measurements, now)
@@ -129,7 +129,7 @@ class Evaluator:
         self._show(rules, known.values())
 
     def _measure(self, rules: Iterable[Rule], snapshot: Snapshot, now: Now) -> Measurements:
-        """What each rule measures; one that fails does not keep the others from it."""
+        """The measurements of each rule. A rule that fails does not affect the others."""
         measurements: dict[str, dict[SubjectKey, Measurement]] = {}
         failing: dict[str, str] = {}
         for rule in rules:
@@ -154,11 +154,11 @@ class Evaluator:
         return due(changed, await store.silenced(connection, at), at, self._throttle) if changed else []
 
     async def _notify(self, connection: AsyncConnection, at: datetime) -> bool:
-        """Write one notification for each channel, of all changes that are due; whether there was any."""
+        """Write one notification for each channel with all changes that are due. Returns whether there was any."""
         silenced = await store.silenced(connection, at)
         for each in await store.unnotified(connection):
             if each.key in silenced and each.changes > 1:
-                # Of a subject that is silenced only the final state matters.
+                # While a subject is silenced, only its final state matters.
                 await store.drop_changes(connection, each, each.changes % 2)
         notified = await self._due(connection, at)
         changes = [Change(each.stored, each.changes) for each in notified]
@@ -182,7 +182,7 @@ class Evaluator:
         return bool(notifications)
 
     def _show(self, rules: Mapping[str, Rule], known: Iterable[StoredAlert]) -> None:
-        """Set the gauge: also to 0 where nothing is open, which shows that rules are evaluated."""
+        """Set the gauge, also to 0 for rules without open alerts, which shows that they are evaluated."""
         counts: dict[tuple[str, str, str], int] = {
             (rule.name, rule.severity, state): 0 for rule in rules.values() for state in _OPEN
         }
@@ -202,12 +202,12 @@ _OPEN = (PENDING, FIRING, NO_DATA)
 def _transitions(
     known: Mapping[Key, StoredAlert], rules: Mapping[str, Rule], current: RuleSet, measurements: Measurements, now: Now
 ) -> list[Transition]:
-    """The transitions of the open alerts, and the alerts that begin; those that stay the same are left out."""
+    """The transitions of open alerts, and the new alerts; unchanged ones are left out."""
     transitions = []
     for (name, subject), stored in known.items():
         rule = rules.get(name)
         if rule is None:
-            # Of a rule that can't be read nobody knows whether it is off.
+            # A rule that can't be read may still be in force, so its alerts stay open.
             after = stored.alert if current.may_have(name) else switched_off(stored.alert, now)
             transitions.append(Transition(stored, None if after is None else replace(stored, alert=after)))
         elif name in measurements:
@@ -226,12 +226,12 @@ def _transitions(
 
 
 def _is_same(before: StoredAlert, after: StoredAlert | None) -> bool:
-    """Whether there is nothing to write: numbers alone change all the time, and are shown from memory."""
+    """Whether there is nothing to store. A value alone changes all the time and is shown from memory."""
     return after is not None and replace(after.alert, value=before.alert.value) == before.alert
 
 
 def _with_texts(alert: Alert, rule: Rule, measurement: Measurement | None, texts: AlertTexts | None) -> StoredAlert:
-    """The alert with what people read of it, which says how it was when it was last alarming."""
+    """The alert with its texts, which describe its last alarming measurement."""
     if (
         measurement is None
         or measurement.value is None
@@ -253,7 +253,7 @@ def _with_texts(alert: Alert, rule: Rule, measurement: Measurement | None, texts
 
 
 def shown(text: str) -> str:
-    """A label as it may stand in a message: whoever sends metrics must not be able to write lines of it."""
+    """A label, escaped for a message, so that the sender of a metric can't add lines to it."""
     return "".join(each if each.isprintable() else "�" for each in text)[:_LONGEST_LABEL]
 
 
@@ -269,7 +269,7 @@ async def _apply(connection: AsyncConnection, transitions: Sequence[Transition],
 
 
 def _log(transitions: Iterable[Transition]) -> None:
-    """Every change is logged, at once and undamped."""
+    """Log every change at once, independent of throttling."""
     for transition in transitions:
         if transition.after is None or not transition.notifies:
             continue

@@ -1,4 +1,4 @@
-"""What alerting measures of itself."""
+"""Metrics of alerting itself."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

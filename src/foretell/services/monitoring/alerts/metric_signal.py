@@ -1,4 +1,4 @@
-"""Numbers made of metrics: the value now, how it grew, rates, shares, quantiles; over all instances of a subject."""
+"""The signal `metric`: values, growth, rates, shares and quantiles, over all instances of a subject."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from foretell.services.monitoring.storage.instances import Instance
 
 _Group = tuple[str, ...]
 
-#: A rate of a shorter time than this would be large for a single event.
+#: Over a shorter time, a single event would give a high rate.
 _SHORTEST_RATE_S = 10.0
 _AGGREGATES: Mapping[Aggregate, Callable[[Sequence[float]], float]] = {
     "max": max,
@@ -27,7 +27,7 @@ _AGGREGATES: Mapping[Aggregate, Callable[[Sequence[float]], float]] = {
 
 
 class _Found(NamedTuple):
-    """One series of one instance that a rule asks for; `first` is None if it was not there yet."""
+    """A series of one instance that a rule selects; `first` is None if it did not exist at the start of the window."""
 
     group: _Group
     labels: Mapping[str, str]
@@ -40,12 +40,12 @@ class _Found(NamedTuple):
 
     @property
     def increase(self) -> float:
-        """By how much a counter grew. A process's counters never go back."""
+        """The increase of a counter; never negative, since a process's counters never decrease."""
         return max(0.0, self.last.value - (self.first.value if self.first is not None else 0.0))
 
 
 def measure_metric(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
-    """The number of each subject of a rule with signal `metric`."""
+    """Measure each subject of a rule with the signal `metric`."""
     numbers = _BY_KIND[rule.kind](rule, snapshot)
     return [Measurement(dict(zip(rule.by, group, strict=True)), value) for group, value in sorted(numbers.items())]
 
@@ -55,9 +55,9 @@ def _gauges(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
 
 
 def _ages(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
-    """How long ago the moment is that a gauge tells; who has just started has had no time for it yet.
+    """The age of the time in a gauge, at most the age of the instance, which may not have set it yet.
 
-    Of a rule for some services, their start counts as long as they tell nothing.
+    If the rule names services, their instances without the gauge count with their age.
     """
     now = snapshot.now.timestamp()
     ages = [
@@ -73,7 +73,7 @@ def _ages(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
 
 
 def _growths(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
-    """How much larger a gauge is now than it was; whoever told it then need not be who tells it now."""
+    """The increase of a gauge over the window, even if another instance reports it now."""
     found = list(_found(rule, snapshot))
     before = _put_together(
         rule.aggregate or "max", ((each.group, each.first.value) for each in found if each.first is not None)
@@ -83,7 +83,7 @@ def _growths(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
 
 
 def _rates(rule: Rule, snapshot: Snapshot) -> dict[_Group, float]:
-    """Events a second; what ended within the window counts with what it did in it."""
+    """Events per second, including those of instances that ended within the window."""
     rates: dict[_Group, float] = defaultdict(float)
     for each in _found(rule, snapshot):
         elapsed_s = max(each.elapsed_s, _SHORTEST_RATE_S) if each.live else rule.window_s
@@ -158,7 +158,7 @@ def _own_labels(instance: Instance) -> dict[str, str]:
 
 
 class WrongKind(Exception):
-    """A rule asks of a metric what there is not to know of it."""
+    """The rule's kind does not fit the kind of the metric."""
 
 
 def _check_kind(rule: Rule, family: Family) -> None:
@@ -179,7 +179,7 @@ def _fits(wanted: Mapping[str, Pattern], labels: Mapping[str, str]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _matches(pattern: str | tuple[str, ...], value: str) -> bool:
-    """Any of those that say what it is, if there are such, and none of those with `!`. The same few come every time."""
+    """Whether a value matches any pattern without `!` (if there is one) and none with `!`. Cached: arguments repeat."""
     patterns = (pattern,) if isinstance(pattern, str) else pattern
     refused = [each[1:] for each in patterns if each.startswith("!")]
     wanted = [each for each in patterns if not each.startswith("!")]

@@ -1,4 +1,4 @@
-"""Sends what waits to be sent: each channel in order and by itself, again and again until it is taken or a day old."""
+"""Sends queued notifications, each channel independently and in order; retries until delivered or a day old."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -18,9 +18,9 @@ log = structlog.get_logger()
 GIVEN_UP_AFTER_S = 86_400.0
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
-#: Longer than an attempt takes: whoever was killed meanwhile is not waited for any longer.
+#: The duration of a claim, longer than an attempt: afterwards another process may send the notification.
 _CLAIMED_FOR_S = 30.0
-#: After so many attempts a notification lets those behind it go first: it may be wrong itself, and not the channel.
+#: After this many attempts, later notifications no longer wait for this one, whose content may be the problem.
 _PATIENT_ATTEMPTS = 8
 _LOOK_EVERY_S = 5.0
 
@@ -37,7 +37,7 @@ class Sender:
         self._something_waits = asyncio.Event()
 
     def wake(self) -> None:
-        """There is something to send."""
+        """Send now: there are new notifications."""
         self._something_waits.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -53,7 +53,7 @@ class Sender:
                     task.cancel()
 
     async def send_due(self) -> None:
-        """Send whatever is due now, all channels at once and each in order."""
+        """Send all notifications that are due: channels concurrently, each in order."""
         async with self._database.snapshot() as connection:
             waiting = await store.waiting_notifications(connection)
         queues: dict[str, list[Notification]] = {}
@@ -81,7 +81,7 @@ class Sender:
                 return
 
     async def _attempt(self, channel: Channel, notification: Notification) -> bool:
-        """Send it once; whether the next may be sent."""
+        """Make one attempt; returns whether the next notification may be sent."""
         now = self._clock()
         async with self._database.transaction() as connection:
             claimed = await store.claim(connection, notification, now + timedelta(seconds=_CLAIMED_FOR_S))
@@ -133,8 +133,8 @@ class Sender:
 
 
 def _pause_s(attempts: int, outcome: Outcome) -> float:
-    """Twice as long each time; never shorter than the receiver wants."""
+    """The delay of the next attempt: doubled each time, at least the receiver's Retry-After."""
     pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 10))
-    # Not everybody at the same moment when a receiver is back.
+    # Jitter, so that senders do not all retry at the same time.
     pause_s *= 0.75 + RANDOM.random() / 2
     return max(pause_s, outcome.retry_after_s or 0.0)

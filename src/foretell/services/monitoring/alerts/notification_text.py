@@ -1,4 +1,4 @@
-"""What a notification says: one for all alerts that changed at a time, as data for programs and as text for people."""
+"""The contents of a notification, one for all alerts that changed together: as JSON and as text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 from foretell.services.monitoring.alerts.alert import Alert
 from foretell.services.monitoring.alerts.throttle import Change
 
-#: More than this in one message nobody reads; the rest is counted.
+#: Alerts that one message lists; the rest are only counted.
 MOST_ALERTS = 50
-#: Telegram takes 4096 characters, counted as UTF-16 does.
+#: Telegram accepts 4096 characters, counted in UTF-16.
 LONGEST_TEXT = 4000
 
 _WORDS = {
@@ -49,16 +49,16 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message, before it is put into the shape of a channel."""
+    """One message, independent of the channel."""
 
     changes: Sequence[Change]
     at: datetime
-    #: Since when some of it had to wait because there were too many messages.
+    #: Since when a part of it was held back because of the message limit.
     held_since: datetime | None = None
 
     @property
     def shown(self) -> list[Change]:
-        """The alerts that are told one by one: the worst first, and what fires before what is over."""
+        """The alerts that are listed: firing before resolved ones, the most severe first."""
         order = sorted(self.changes, key=lambda each: (not each.fires, _SEVERITIES.index(each.stored.alert.severity)))
         return order[:MOST_ALERTS]
 
@@ -67,7 +67,7 @@ _SEVERITIES = ("critical", "warning", "info")
 
 
 def text_of(message: Message, language: str) -> str:
-    """The message for people."""
+    """The message as text."""
     words = _WORDS[language]
     lines: list[str] = []
     if message.held_since is not None:
@@ -85,7 +85,7 @@ def text_of(message: Message, language: str) -> str:
 
 
 def trial_text(language: str) -> str:
-    """What a test says."""
+    """The text of a test."""
     return _WORDS[language]["trial"]
 
 
@@ -119,7 +119,7 @@ def _length(text: str) -> int:
 
 
 def payload_of(message: Message, language: str) -> dict[str, Any]:
-    """The message for programs: the body of a webhook."""
+    """The message as JSON, the body of a webhook."""
     return {
         "type": "alerts.changed",
         "timestamp": message.at,
@@ -133,7 +133,7 @@ def payload_of(message: Message, language: str) -> dict[str, Any]:
 
 
 def trial_payload(at: datetime, language: str) -> dict[str, Any]:
-    """The body of a webhook that is tried out."""
+    """The body of a webhook test."""
     return {"type": "alerts.test", "timestamp": at, "text": trial_text(language), "data": {}}
 
 

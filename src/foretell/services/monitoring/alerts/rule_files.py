@@ -1,6 +1,6 @@
-"""The rules that hold: those that ship, with the operator's file over them, read anew when it changes.
+"""The rules in force: the shipped ones, overridden by the operator's file, which is read again when it changes.
 
-A file that is wrong stops nothing: what can be used of it holds, and everybody is told what is wrong and where.
+An error in the file does not stop alerting: its valid rules are used, and every error is reported with its place.
 """
 
 import tomllib
@@ -24,7 +24,7 @@ Tables = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong with a file of rules; `rule` and `field` are empty where it is about the whole file or rule."""
+    """An error in a rule file; `rule` and `field` are empty for an error of the whole file or rule."""
 
     file: str
     rule: str
@@ -38,10 +38,9 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules by name, and what could not be used.
+    """The rules by name, and the errors.
 
-    `broken` are names of rules of the file that can't be used and do not ship; `unread` is a file of which nothing
-    could be read.
+    `broken` are names of invalid rules of the file that are not shipped; `unread`: the file could not be read at all.
     """
 
     rules: dict[str, Rule]
@@ -50,19 +49,19 @@ class RuleSet:
     unread: bool = False
 
     def may_have(self, name: str) -> bool:
-        """Whether there may be such a rule, which can't be read now: nobody knows then whether its alerts are over."""
+        """Whether such a rule may exist but can't be read now, so that its alerts must stay open."""
         return name in self.broken or (self.unread and name not in self.rules)
 
 
 def shipped_tables() -> Tables:
-    """The rules that ship, as they are written."""
+    """The shipped rules as TOML tables."""
     return tomllib.loads((resources.files(__package__) / "defaults.toml").read_text(encoding="utf-8"))
 
 
 def merged(shipped: Tables, tables: Tables, file: str) -> RuleSet:
-    """The rules that ship, with those of `tables`, which stand in `file`, over them by name.
+    """The shipped rules, overridden by name by `tables` from `file`.
 
-    Of a rule that ships, only what is said anew changes; if that does not fit, it holds as it ships.
+    A table changes only the given fields of a shipped rule. If the result is invalid, the shipped rule is used.
     """
     rules = {name: read_rule(name, fields) for name, fields in shipped.items()}
     mistakes: list[Mistake] = []
@@ -80,7 +79,7 @@ def merged(shipped: Tables, tables: Tables, file: str) -> RuleSet:
 
 
 def _over(base: Mapping[str, Any], fields: Mapping[str, Any]) -> Tables:
-    """`fields` over those of `base`. Another threshold takes the one for resolving along, in proportion."""
+    """`base` with these `fields`. A new threshold also changes the resolve threshold, in proportion."""
     if "above" not in fields and "below" not in fields:
         return {**base, **fields}
     kept = {name: value for name, value in base.items() if name not in _CONDITION}
@@ -92,7 +91,7 @@ def _over(base: Mapping[str, Any], fields: Mapping[str, Any]) -> Tables:
 
 
 class RuleFile:
-    """The rules as they are now; `path` is the operator's file, if there is one."""
+    """The current rules; `path` is the operator's file, if there is one."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -102,9 +101,9 @@ class RuleFile:
         self.look()
 
     def look(self) -> bool:
-        """Read the file anew if it changed since; whether it did.
+        """Read the file again if it has changed; returns whether it has.
 
-        When it can't be read, what held until now goes on to hold.
+        When it can't be read, the last rules stay in force.
         """
         if self.path is None:
             return False
@@ -130,7 +129,7 @@ class RuleFile:
 
 
 def _signature(path: Path) -> object:
-    """What changes when the file does; also when it comes and goes."""
+    """A value that changes when the file is changed, created or removed."""
     try:
         status = path.stat()
     except OSError as error:

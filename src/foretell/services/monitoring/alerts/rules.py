@@ -1,6 +1,6 @@
-"""What a rule is: which number is looked at, when it is alarming, and what people are told.
+"""Rules: the value to measure, when it is alarming, and the texts of the notifications.
 
-Rules are tables of a TOML file, one each, under the rule's name (`defaults.toml` is an example of all of it).
+Each rule is a table in a TOML file, under the rule's name (`defaults.toml` has examples of everything).
 """
 
 import re
@@ -18,7 +18,7 @@ Signal = Literal["metric", "service_down", "instance_down", "service_unhealthy",
 Severity = Literal["info", "warning", "critical"]
 Aggregate = Literal["max", "min", "sum", "avg"]
 Unit = Literal["count", "seconds", "share", "bytes"]
-#: A label's value, or several: with `*` and `?`, and `!` in front of what it must not be.
+#: One or several patterns of a label's value, with `*` and `?`; `!` in front excludes values.
 Pattern = str | list[str]
 
 LANGUAGES = ("en", "ru")
@@ -29,7 +29,7 @@ _LONGEST_TEXT = 500
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,199}")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
 
-#: By which labels each signal tells its subjects apart, besides a metric's, which says so itself.
+#: The labels that identify the subjects of each signal. A metric's rule sets its own (`by`).
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "service_down": ("service",),
     "instance_down": ("service", "instance"),
@@ -37,7 +37,7 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "service_absent": ("service",),
     "drift": ("model", "version"),
 }
-#: What else each signal's texts may name.
+#: Additional names that each signal's texts may use.
 FACTS: Mapping[str, tuple[str, ...]] = {
     "service_down": ("last_seen",),
     "instance_down": ("last_seen",),
@@ -48,7 +48,7 @@ _EVERYWHERE = ("value", "threshold", "window", "rule")
 
 
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One text in the languages that people read here; `{name}` stands for a label, `value`, `threshold`, …"""
+    """One text in all languages; `{name}` is replaced by a label, `value`, `threshold`, …"""
 
     en: str
     ru: str = ""
@@ -59,37 +59,38 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One rule, whole."""
+    """One complete rule."""
 
     name: str
     enabled: bool = True
     signal: Signal = "metric"
-    #: Of `metric`: which one, which of its series, and what is made of them.
+    #: For the signal `metric`: its name, the series to use, and how they are combined.
     metric: str = ""
     kind: Kind = "gauge"
     labels: dict[str, Pattern] = {}
-    #: Of `share`: the series that are counted, out of all that fit `labels`.
+    #: For the kind `share`: the series that are counted, out of all that match `labels`.
     part: dict[str, Pattern] = {}
-    #: One subject for each combination of these labels; what one subject has in several series is put together.
+    #: One subject for each combination of these labels; several series of a subject are combined.
     by: list[str] = []
     aggregate: Aggregate | None = None
     quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.99
-    #: How far back growth, rates, increases, shares and quantiles look.
+    #: The window of growth, rates, increases, shares and quantiles, in seconds.
     window_s: Annotated[float, msgspec.Meta(ge=10, le=86_400)] = 300.0
-    #: Shares and quantiles of fewer events than this say nothing.
+    #: Shares and quantiles need at least this many events.
     min_count: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    #: Of `service_down`, `instance_down`, `service_unhealthy`: only these (none: all). Of `service_absent`: those that
-    #: must be there, while one of `needed_by` is.
+    #: For `service_down`, `instance_down`, `service_unhealthy`: only these services (empty: all). For `service_absent`:
+    #: services that must exist while one of `needed_by` runs.
     services: list[str] = []
     needed_by: list[str] = []
     above: float | None = None
     below: float | None = None
-    #: The condition must hold this long; then it must be clear, at `resolve_…` or beyond, for `resolve_for_s`.
+    #: The alert fires after the condition has held for this long. It is resolved after the value has been at
+    #: `resolve_…` or beyond for `resolve_for_s`.
     for_s: _Seconds = 0.0
     resolve_below: float | None = None
     resolve_above: float | None = None
     resolve_for_s: _Seconds = 60.0
-    #: When there is no number any more: `resolve` after a minute, or `keep` the alert until there is.
+    #: When there is no value any more: `resolve` the alert after a minute, or `keep` it until there is a value.
     no_data: Literal["resolve", "keep"] = "resolve"
     severity: Severity = "warning"
     unit: Unit = "count"
@@ -103,7 +104,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def threshold(self) -> float:
-        """Beyond what the number is alarming."""
+        """The value beyond which the condition holds."""
         return self.above if self.above is not None else self.below or 0.0
 
     def is_alarming(self, value: float) -> bool:
@@ -111,9 +112,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return value > self.above if self.above is not None else value < self.threshold
 
     def is_clear(self, value: float) -> bool:
-        """Whether the number is back where it should be; between the two thresholds it is neither.
+        """Whether the value is at the resolve threshold or beyond. Between the thresholds it is neither.
 
-        At the threshold itself it is: a count that is to resolve at 0 can't get below.
+        The threshold itself counts as clear, because a count that resolves at 0 can't get below it.
         """
         if self.is_alarming(value):
             return False
@@ -123,7 +124,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class RuleBroken(Exception):
-    """One field of a rule does not fit: `field` says which, the message what is wrong."""
+    """A field of a rule is invalid: `field` is its name, the message is the error."""
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
@@ -131,7 +132,7 @@ class RuleBroken(Exception):
 
 
 def read_rule(name: str, fields: Mapping[str, Any]) -> Rule:
-    """The rule that a table says. Raises `RuleBroken`."""
+    """Read a rule from a table. Raises `RuleBroken`."""
     if not _NAME.fullmatch(name):
         raise RuleBroken("", "A rule's name has small letters, digits and _, at most 64, and begins with a letter.")
     if "name" in fields:
@@ -209,7 +210,7 @@ def _check_texts(rule: Rule, place: str, texts: Texts) -> None:
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """`text` with each `{name}` replaced; a name without a value by a dash."""
+    """`text` with each `{name}` replaced by its value, or by a dash without one."""
     parts: list[str] = []
     for literal, name, _, _ in Formatter().parse(text):
         parts.append(literal)
@@ -219,9 +220,9 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def written(value: float, unit: Unit, language: str = "en") -> str:
-    """A number as people read it: `75 s`, `2.5 h`, `12.5%`, `3.1 MiB`, `1,204`.
+    """A number with its unit, for people: `75 s`, `2.5 h`, `12.5%`, `3.1 MiB`, `1,204`.
 
-    In Russian with a decimal comma, a narrow space between groups of digits and before the unit, and Russian units.
+    Russian has a decimal comma, narrow spaces between groups of digits and before the unit, and Russian units.
     """
     number, name = value, ""
     if unit == "share":
@@ -237,7 +238,7 @@ def written(value: float, unit: Unit, language: str = "en") -> str:
     return f"{digits}{'' if name in ('', '%') else ' '}{name}"
 
 
-#: From which number on which unit is used, and its size.
+#: Smallest value, size and name of each unit.
 _SCALES: Mapping[str, tuple[tuple[float, float, str], ...]] = {
     "seconds": (
         (86_400, 86_400, "d"),

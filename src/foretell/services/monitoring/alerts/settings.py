@@ -1,4 +1,4 @@
-"""What alerting can be told."""
+"""Settings of alerting."""
 
 import base64
 import binascii
@@ -15,39 +15,39 @@ _SECRET_PREFIX = "whsec_"  # noqa: S105 - how such secrets begin, none itself
 
 
 def _split(value: Any) -> Any:
-    """`a, b` from the environment as a list; a list as it is."""
+    """Split `a, b` from the environment; leave a list unchanged."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class AlertSettings(ServiceSettings):
-    """Rules, and to whom it is told what they find. Lists are written with commas."""
+    """The rules, and the channels of notifications. Lists are separated by commas."""
 
-    #: A file of rules over those that ship.
+    #: A file of rules that override the shipped ones.
     alert_rules: Path | None = None
-    #: Where alerts are sent, and the secret that signs them (`whsec_` and base64; without one they are not signed).
-    #: These are the operator's own addresses, so private ones are fine.
+    #: The webhooks for alerts, and the secret that signs them (`whsec_` and base64; without one they are not signed).
+    #: The operator sets these addresses, so private ones are allowed.
     alert_webhook_urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
     alert_webhook_secret: SecretStr = SecretStr("")
-    #: The chat that the bot of `TELEGRAM_TOKEN` writes to.
+    #: The chat to which the bot of `TELEGRAM_TOKEN` sends alerts.
     alert_telegram_chat: str = ""
     telegram_token: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("telegram_token", "TELEGRAM_TOKEN")
     )
-    #: Under the name that the bot knows it by, too: a server of one's own is everybody's.
+    #: The Bot API server. The bot's variable is read, too, because both use the same server.
     telegram_api_url: str = Field(
         default="https://api.telegram.org",
         validation_alias=AliasChoices("telegram_api_url", "FORETELL_TELEGRAM_API_URL", "TELEGRAM_API_URL"),
     )
     alert_language: Literal["en", "ru"] = "en"
-    #: Of one subject of a rule, people are told that it fires, and that it is over, once in so many seconds.
+    #: For each subject of a rule, at most one pair of notifications (firing, resolved) in this many seconds.
     alert_damping_s: float = Field(default=300.0, ge=0, le=86_400)
     alert_messages_per_hour: int = Field(default=30, ge=1, le=3600)
-    #: How long after the start nothing fires that may only be on its way up.
+    #: For this long after the start, alerts that may only be caused by the start do not fire.
     alert_start_grace_s: float = Field(default=60.0, ge=0, le=3600)
 
     @model_validator(mode="after")
     def _addresses_can_be_reached(self) -> Self:
-        # Never the address itself in the message: often its path is the secret.
+        # The message does not contain the URL, whose path is often a secret.
         for number, url in enumerate(self.alert_webhook_urls, 1):
             if not _is_http(url.get_secret_value()):
                 raise self.refuse("alert_webhook_urls", f"number {number} is no http://HOST or https://HOST address.")
@@ -64,7 +64,7 @@ class AlertSettings(ServiceSettings):
 
 
 def webhook_key(secret: str) -> bytes | None:
-    """The key in a secret of Standard Webhooks; None if it is none."""
+    """The key in a Standard Webhooks secret; None if it is invalid."""
     if not secret.startswith(_SECRET_PREFIX):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What rules can look at besides metrics: which instances and services are there, how they are, and drift."""
+"""The signals of rules besides metrics: presence and health of services and instances, and drift."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -16,21 +16,21 @@ from foretell.services.monitoring.storage.instances import HEALTHY, MISSING, STO
 _LONGEST_FACT = 200
 _MOST_NAMED = 5
 _STOPPED_LATELY_S = 60.0
-#: What an instance says of its start is by its own clock.
+#: An instance's start time is by its own clock, which may differ this much.
 _CLOCKS_APART_S = 5.0
-#: Drift is looked for every minute; when nobody has for so long, nothing can be told.
+#: Drift is computed every minute; older findings have no value.
 _DRIFT_STALE_S = 900.0
 
 
 def measure(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
-    """The number of each subject of `rule`."""
+    """Measure each subject of `rule`."""
     return _SIGNALS[rule.signal](rule, snapshot)
 
 
 def _service_down(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
     """1 for each service that was seen within the last day and has no live instance, else 0.
 
-    Whoever has just said goodbye may be about to start anew, or everything is being stopped, and monitoring last.
+    0 also for a service that has just stopped: it may be restarting, or the whole installation is being stopped.
     """
     measurements = []
     stopped_lately = snapshot.now - timedelta(seconds=_STOPPED_LATELY_S)
@@ -43,15 +43,15 @@ def _service_down(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
 
 
 def _instance_down(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
-    """1 for each instance that went silent without goodbye while others of its service run.
+    """1 for each missing instance while others of its service run.
 
-    0 for those that run, that said goodbye (they were stopped, or scaled away), and in whose place another runs. Of a
-    service without any live instance nothing can be told here: `service_down` tells of it.
+    0 for an instance that runs, was stopped (or scaled down), or was replaced. No value for a service without any live
+    instance, which `service_down` reports.
     """
     measurements = []
     for service, instances in _by_service(rule, snapshot).items():
         someone_runs = any(each.live for each in instances)
-        # The same name may have had several processes: the newest is the instance.
+        # Several processes may have had the same name; the newest one counts.
         newest = {each.instance: each for each in sorted(instances, key=lambda each: each.started_at)}
         replaced = _replaced(newest.values())
         for name, each in newest.items():
@@ -65,7 +65,7 @@ def _instance_down(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
 
 
 def _replaced(instances: Iterable[Instance]) -> set[str]:
-    """The names of missing instances of one service in whose place a new one runs and is healthy, one for one."""
+    """The names of missing instances of one service that healthy newer instances have replaced, one for one."""
     instances = list(instances)
     new = sorted((each for each in instances if each.state == HEALTHY), key=lambda each: each.started_at)
     replaced = set()
@@ -79,7 +79,7 @@ def _replaced(instances: Iterable[Instance]) -> set[str]:
 
 
 def _service_unhealthy(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
-    """1 for each live instance that says that it is not healthy, 0 for one that is."""
+    """1 for each live instance that reports that it is not healthy, else 0."""
     return [
         Measurement(
             {"service": service, "instance": each.instance},
@@ -93,7 +93,7 @@ def _service_unhealthy(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
 
 
 def _service_absent(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
-    """1 for each needed service of which nothing was seen for a day, while those that need it run; 0 if it was."""
+    """1 for each needed service without an instance for a day, while a service that needs it runs; else 0."""
     seen = {each.service for each in snapshot.instances}
     needed = any(each.live for each in snapshot.instances if each.service in rule.needed_by)
     return [
@@ -102,7 +102,7 @@ def _service_absent(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
 
 
 def _drift(rule: Rule, snapshot: Snapshot) -> list[Measurement]:
-    """How many features and outputs of each model version drift, by the last look."""
+    """The number of drifted features and outputs of each model version, by the last finding."""
     measurements = []
     for found in snapshot.drift:
         subject = {"model": found.model, "version": found.version}
@@ -125,7 +125,7 @@ _SIGNALS: Mapping[str, Callable[[Rule, Snapshot], list[Measurement]]] = {
     "drift": _drift,
 }
 
-#: Those whose number says that something is missing: when monitoring has just started, everything is.
+#: Signals that something is missing. They have no value just after monitoring's start, when everything seems missing.
 OF_ABSENCE = frozenset({"service_down", "instance_down", "service_absent"})
 
 

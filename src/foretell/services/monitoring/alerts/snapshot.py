@@ -1,4 +1,4 @@
-"""What one evaluation is based on: read once, so that all rules see the same moment."""
+"""The data of one evaluation, read once, so that all rules see the same state."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ REMEMBERED_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class DriftFound:
-    """What the last look for drift found of one model version; `body` is JSON (`drift/findings.py`)."""
+    """The last drift finding of one model version; `body` is JSON (`drift/findings.py`)."""
 
     model: str
     version: str
@@ -29,22 +29,22 @@ class DriftFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything that signals measure."""
+    """The data that signals measure."""
 
     now: datetime
-    #: All that were seen within the last day.
+    #: All instances seen within the last day.
     instances: list[Instance]
-    #: What instances counted, by how many seconds back.
+    #: The metrics of instances, by the length of the window in seconds.
     windows: dict[float, Sequence[Counted]]
     drift: list[DriftFound]
 
     def is_live(self, instance: Instance) -> bool:
-        """Whether it runs and was heard of lately: what it measures is so now."""
+        """Whether the instance is running and was seen recently, so that its metrics are current."""
         return instance.live and instance.last_seen_at >= self.now - timedelta(seconds=SILENT_AFTER_S)
 
 
 async def take_snapshot(connection: AsyncConnection, now: datetime, metrics: Iterable[tuple[str, float]]) -> Snapshot:
-    """The snapshot at `now`, with each of these metrics in a window of that many seconds."""
+    """Read the snapshot at `now`. `metrics` are names with the lengths of their windows in seconds."""
     instances = await list_instances(connection, seen_since=now - timedelta(seconds=REMEMBERED_S))
     names: dict[float, set[str]] = {}
     for name, window_s in metrics:

@@ -1,4 +1,4 @@
-"""Alerts, what people were notified of, silences and notifications, in the database."""
+"""Stores alerts, the last notified states, silences and notifications in the database."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from foretell.services.monitoring.alerts.alert import Alert, SubjectKey
 from foretell.services.monitoring.alerts.rules import LANGUAGES, Rule, filled
 from foretell.services.monitoring.storage.tables import alerts, notices, silences, told
 
-#: Two monitoring services may share a database: one evaluates at a time. "alerting" in ASCII.
+#: The lock with which only one of several monitoring services evaluates at a time. "alerting" in ASCII.
 _LOCK = int.from_bytes(b"alerting")
 
 Key = tuple[str, SubjectKey]
 
 
 class AlertTexts(msgspec.Struct, frozen=True):
-    """What people read of one alert, by language."""
+    """The texts of one alert, by language."""
 
     summary: dict[str, str]
     action: dict[str, str]
@@ -36,15 +36,15 @@ class StoredAlert:
 
     @property
     def subject(self) -> dict[str, str]:
-        """What it is about."""
+        """The decoded subject."""
         return cast(dict[str, str], msgspec.json.decode(self.alert.subject))
 
 
 @dataclass(frozen=True, slots=True)
 class NotifiedSubject:
-    """What people were last told of one subject of a rule.
+    """The last notified state of one subject of a rule.
 
-    `since` is when that was, if it was that it fires or that it kept changing; `changes` counts what was not told yet.
+    `since` is the start of its damping time; `changes` is the number of changes that are not notified yet.
     """
 
     rule: str
@@ -70,27 +70,27 @@ def texts_of(rule: Rule, values: Mapping[str, dict[str, str]]) -> AlertTexts:
 
 
 async def lock(connection: AsyncConnection) -> None:
-    """Let nobody else evaluate before this transaction is over."""
-    # On SQLite, the transaction itself lets nobody else write.
+    """Prevent other processes from evaluating until the end of this transaction."""
+    # On SQLite, the transaction itself excludes other writers.
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 async def open_alerts(connection: AsyncConnection) -> dict[Key, StoredAlert]:
-    """Those that are not resolved."""
+    """All alerts that are not resolved."""
     rows = await connection.execute(select(alerts).where(alerts.c.resolved_at.is_(None)))
     found = [_stored_of(row._mapping) for row in rows]
     return {(each.alert.rule, each.alert.subject): each for each in found}
 
 
 async def resolved_alerts(connection: AsyncConnection, limit: int) -> list[StoredAlert]:
-    """The last ones that were resolved, newest first."""
+    """The alerts resolved last, newest first."""
     query = select(alerts).where(alerts.c.resolved_at.is_not(None)).order_by(alerts.c.resolved_at.desc()).limit(limit)
     return [_stored_of(row._mapping) for row in await connection.execute(query)]
 
 
 async def find_alert(connection: AsyncConnection, alert_id: str) -> StoredAlert | None:
-    """The alert of that id."""
+    """The alert with this id."""
     row = (await connection.execute(select(alerts).where(alerts.c.id == alert_id))).one_or_none()
     return None if row is None else _stored_of(row._mapping)
 
@@ -103,7 +103,7 @@ def _stored_of(row: Any) -> StoredAlert:
 
 
 async def save(connection: AsyncConnection, stored: StoredAlert) -> None:
-    """Keep an alert as it is now."""
+    """Insert or update an alert."""
     alert = stored.alert
     values = {name: getattr(alert, name) for name in Alert.__dataclass_fields__ if name != "id"}
     values |= {"summary": stored.texts.summary["en"], "texts": msgspec.json.encode(stored.texts).decode()}
@@ -118,14 +118,14 @@ async def forget(connection: AsyncConnection, alert_id: str) -> None:
 
 
 async def unnotified(connection: AsyncConnection) -> list[NotifiedSubject]:
-    """Every subject that changed since people were last told of it, the longest ago first."""
+    """Every subject that has changed since its last notification, the oldest change first."""
     query = select(told).where(told.c.changes > 0).order_by(told.c.changed_at, told.c.rule, told.c.subject)
     rows = (await connection.execute(query)).all()
     if not rows:
         return []
     newest = select(alerts).join(told, told.c.alert_id == alerts.c.id).where(told.c.changes > 0)
     stored = {row.id: _stored_of(row._mapping) for row in await connection.execute(newest)}
-    # What retention has removed can't be told of any more.
+    # Alerts that retention has deleted can't be notified any more.
     return [
         NotifiedSubject(row.rule, row.subject, stored[row.alert_id], row.fires, row.since, row.changes, row.changed_at)
         for row in rows
@@ -134,7 +134,7 @@ async def unnotified(connection: AsyncConnection) -> list[NotifiedSubject]:
 
 
 async def note_change(connection: AsyncConnection, alert: Alert, now: datetime) -> None:
-    """Note that `alert` began or ended to fire, of which people are to be told."""
+    """Record that `alert` started or stopped firing, which is to be notified."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(told).values(
         rule=alert.rule, subject=alert.subject, alert_id=alert.id, fires=False, since=None, changes=1, changed_at=now
@@ -150,32 +150,32 @@ async def note_change(connection: AsyncConnection, alert: Alert, now: datetime) 
 async def mark_notified(
     connection: AsyncConnection, each: NotifiedSubject, *, fires: bool, since: datetime | None
 ) -> None:
-    """Note what people were told just now."""
+    """Record a notification that was just written."""
     await connection.execute(update(told).where(*_is(told, each.key)).values(fires=fires, since=since, changes=0))
 
 
 async def drop_changes(connection: AsyncConnection, each: NotifiedSubject, changes: int) -> None:
-    """Leave `changes` of those that were not told; the others are nobody's business."""
+    """Reduce the number of changes that are not notified yet to `changes`."""
     await connection.execute(update(told).where(*_is(told, each.key)).values(changes=changes))
 
 
 async def tidy(connection: AsyncConnection, now: datetime, damped_since: datetime) -> None:
-    """Forget what was told of subjects that have long been quiet, and silences that are over."""
+    """Delete the states of subjects without recent changes, and expired silences."""
     quiet = and_(told.c.changes == 0, told.c.fires.is_(False), told.c.since < damped_since)
-    # An alert that retention has removed can't be told of any more.
+    # Also the states of alerts that retention has deleted.
     gone = told.c.alert_id.not_in(select(alerts.c.id))
     await connection.execute(delete(told).where(quiet | gone))
     await connection.execute(delete(silences).where(silences.c.until <= now))
 
 
 async def silenced(connection: AsyncConnection, now: datetime) -> dict[Key, datetime]:
-    """What nobody wants to hear of now, and until when."""
+    """The silenced subjects, and until when."""
     rows = await connection.execute(select(silences).where(silences.c.until > now))
     return {(row.rule, row.subject): row.until for row in rows}
 
 
 async def silence(connection: AsyncConnection, key: Key, until: datetime) -> None:
-    """Say nothing of a subject of a rule until then; a moment in the past ends it."""
+    """Silence a subject of a rule until `until`; a time in the past ends the silence."""
     await connection.execute(delete(silences).where(*_is(silences, key)))
     await connection.execute(insert(silences).values(rule=key[0], subject=key[1], until=until))
 
@@ -186,7 +186,7 @@ def _is(table: Any, key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message to one channel. Neither sent nor to be attempted any more: given up."""
+    """One message to one channel. Without `sent_at` and `next_attempt_at`, it is given up."""
 
     id: str
     channel: str
@@ -206,19 +206,19 @@ async def write_notifications(connection: AsyncConnection, written: Iterable[Not
 
 
 async def messages_since(connection: AsyncConnection, since: datetime) -> int:
-    """How many messages were written after `since`, each to however many channels."""
+    """The number of messages written after `since`, each counted once for all channels."""
     query = select(func.count(notices.c.created_at.distinct())).where(notices.c.created_at > since)
     return int((await connection.execute(query)).scalar_one())
 
 
 async def waiting_notifications(connection: AsyncConnection) -> list[Notification]:
-    """Those that are to be sent, oldest first."""
+    """The notifications to be sent, oldest first."""
     query = select(notices).where(notices.c.next_attempt_at.is_not(None)).order_by(notices.c.created_at, notices.c.id)
     return [Notification(**row._mapping) for row in await connection.execute(query)]
 
 
 async def claim(connection: AsyncConnection, notification: Notification, until: datetime) -> Notification | None:
-    """Take it upon us to send `notification`, so that nobody else does until then. None: somebody else was first."""
+    """Claim `notification` until `until`, so that no other process sends it. None: another process was first."""
     claimed = replace(notification, attempts=notification.attempts + 1, next_attempt_at=until)
     result = await connection.execute(
         update(notices)
@@ -238,7 +238,7 @@ async def settle_notification(
     next_attempt_at: datetime | None = None,
     last_error: str | None = None,
 ) -> None:
-    """Note how an attempt went; without `sent_at` and `next_attempt_at` the notification is given up."""
+    """Record the result of an attempt; without `sent_at` and `next_attempt_at` the notification is given up."""
     await connection.execute(
         update(notices)
         .where(notices.c.id == notice_id)

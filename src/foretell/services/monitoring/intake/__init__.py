@@ -1,1 +1,1 @@
-"""From the body of a request to rows that can be stored."""
+"""Turns request bodies into rows that can be stored."""

@@ -1,7 +1,7 @@
-"""Takes bodies in, a bounded amount at a time, and answers once their records are stored.
+"""Receives bodies within a memory limit, and answers after their records are stored.
 
-Bodies wait as they came: as objects they would take many times the room. Whatever waits while others are stored is the
-next batch (`kit/batching.py`).
+Bodies wait undecoded, because decoded objects would take many times the memory. All bodies that arrive while others are
+stored are the next batch (`kit/batching.py`).
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from foretell.services.monitoring.storage.writing import Writer
 Read = Callable[[bytes, int], Reading]
 
 _MAX_BODIES = 256
-#: Bodies of one batch that are objects at the same time.
+#: Bytes of bodies that are decoded at the same time.
 _MAX_OBJECTS_BYTES = 4 * 1024 * 1024
-#: Senders wait so long for room before they are told to come back later.
+#: How long a sender waits for memory before it gets 503.
 _WAIT_S = 1.5
-#: A body must be here in this time, and in one second more for so many bytes: its room is taken from the start.
+#: A body must arrive within this time, plus a second for each `_BODY_BYTES_PER_S`, because it reserves memory.
 _BODY_TIMEOUT_S = 5.0
 _BODY_BYTES_PER_S = 1024 * 1024
 
@@ -45,7 +45,7 @@ class _Item(NamedTuple):
 
 
 class Intake:
-    """One for all records: they share the room and the database."""
+    """Receives and stores all records, which share the memory limit and the database."""
 
     def __init__(self, database: MonitoringDatabase, settings: MonitoringSettings) -> None:
         self._writer = Writer(database)
@@ -53,15 +53,15 @@ class Intake:
         self._max_records = settings.monitoring_max_records
         self._room = Room(max(settings.monitoring_max_waiting_bytes, self._max_body_bytes), wait_s=_WAIT_S)
         self._batcher: Batcher[_Item, Reading] = Batcher(self._store, max_batch=_MAX_BODIES)
-        # Not on the event loop, which must go on answering; and not many at once, for the sake of memory.
+        # In a thread, so that decoding does not block the event loop; only one, to limit memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
         measures.WAITING_BYTES.set_function(lambda: self._room.taken_bytes)
 
     async def take(self, request: Request, read: Read) -> Reading:
-        """What `read` found in the body, stored. Raises `Overloaded` when too much waits, and what `read` raises."""
+        """Store what `read` finds in the body, and return it. Raises `Overloaded`, and what `read` raises."""
         announced = self._announced(request)
         await self._room.take(announced)
-        # From now on the room bounds it.
+        # From here on, `Room` limits the memory.
         request.let_go()
         taken = [announced]
         try:
@@ -71,14 +71,14 @@ class Intake:
             self._room.give_back(sum(taken))
 
     def _announced(self, request: Request) -> int:
-        """How long the body will be, 0 if that is not said. Refuses what would be refused in the end."""
+        """The Content-Length, or 0. Raises `BodyTooLarge`."""
         announced = int(request.header(b"content-length") or 0)
         if announced > self._max_body_bytes:
             raise BodyTooLarge(max_bytes=self._max_body_bytes, setting=BODY_SETTING)
         return announced
 
     async def _body(self, request: Request, announced: int, taken: list[int]) -> bytes:
-        """The whole body. What is beyond the announced length takes room, if there is some, and is put into `taken`."""
+        """Read the body. Bytes beyond the announced length reserve more memory at once, which is added to `taken`."""
         assert isinstance(request, AsgiRequest), "no route of ours is answered past ASGI"
         timeout_s = _BODY_TIMEOUT_S + announced / _BODY_BYTES_PER_S
         parts: list[bytes] = []
@@ -135,6 +135,6 @@ class Intake:
         return readings
 
     async def close(self) -> None:
-        """Store what waits, and end the thread."""
+        """Store the waiting bodies and end the thread."""
         await self._batcher.drain()
         self._thread.shutdown()

@@ -1,4 +1,4 @@
-"""Log records from the bodies of `POST /logs`: JSON as people write it, lines as services write them."""
+"""Reads log records from the bodies of `POST /logs`: JSON, or JSON Lines as our services write them."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from foretell.services.monitoring.intake.text import MAX_MESSAGE_BYTES, Names, j
 from foretell.services.monitoring.storage.logs import DEBUG, ERROR, INFO, WARNING
 from foretell.services.monitoring.storage.rows import LogRow, utf8_length
 
-#: How much the other fields of a record may take together, as JSON.
+#: The largest size of a record's other fields together, as JSON.
 MAX_FIELDS_BYTES = 64 * 1024
 
 _RECORD_LEVELS = {"INFO": INFO, "WARNING": WARNING, "ERROR": ERROR}
@@ -29,7 +29,7 @@ _LINE_LEVELS = {
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One log record, as `POST /logs` takes it."""
+    """One log record, as `POST /logs` accepts it."""
 
     service: str
     #: INFO, WARNING or ERROR.
@@ -51,7 +51,7 @@ _names = Names()
 
 
 def read_records(body: bytes, max_records: int) -> Reading:
-    """The records of a JSON body: one, or a list. Raises `InvalidRequest` with all that is wrong, `MalformedBody`."""
+    """The records of a JSON body: one, or a list. Raises `InvalidRequest` with all errors, and `MalformedBody`."""
     reading = Reading()
     latest = latest_us()
     append = reading.logs.append
@@ -85,9 +85,9 @@ def _row_of(record: Record, latest: int) -> LogRow:
 
 
 def read_lines(body: bytes, max_records: int) -> Reading:
-    """The records of JSON Lines, as `kit/logs.py` writes them. A line that can't be read is counted and told.
+    """The records of JSON Lines, as `kit/logs.py` writes them. Lines that can't be read are counted and reported.
 
-    Raises `InvalidRequest` for more lines than `max_records`, and if there is no line that can be read.
+    Raises `InvalidRequest` for more lines than `max_records`, and if no line can be read.
     """
     lines = body.splitlines() if b"\n" in body else [body]
     if len(lines) > max_records:
@@ -168,7 +168,7 @@ def _check_id(field: str, value: str) -> None:
 
 
 def fields_text(fields: dict[str, Any]) -> str:
-    """The other fields of a record as JSON: long texts cut, and all of them left out if they are still too much."""
+    """The other fields of a record as JSON. Long texts are cut; if it is still too large, all fields are dropped."""
     encoded = _encode(fields)
     if len(encoded) > MAX_FIELDS_BYTES:
         encoded = _encode({name: _shortened(value) for name, value in fields.items()})

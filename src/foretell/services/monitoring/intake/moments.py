@@ -1,4 +1,4 @@
-"""Times as others write them: ISO 8601, without a zone UTC, and not in the future."""
+"""Parses the times of records: ISO 8601, UTC by default, not in the future."""
 
 import re
 from datetime import UTC, datetime
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from foretell.kit.clock import unix_ns
 from foretell.kit.database import to_microseconds
 
-#: Clocks differ; by more than this they are wrong.
+#: The allowed difference between clocks, in seconds.
 MAX_AHEAD_S = 300
 
-# Python takes any character between date and time.
+# Python's parser accepts any character between date and time.
 _LOOKS_RIGHT = re.compile(r"[0-9W-]{8,10}(?:[Tt ][0-9:.,]+(?: ?[+-][0-9:.]+|[Zz])?)?", re.ASCII).fullmatch
 
 NO_MOMENT = "must be a time like 2026-01-05T09:30:00Z"
@@ -18,12 +18,12 @@ BEFORE_1970 = "must not be before 1970"
 
 
 def latest_us() -> int:
-    """The latest time that a record may have now, in microseconds since 1970."""
+    """The latest allowed time of a record, in microseconds since 1970."""
     return unix_ns() // 1000 + MAX_AHEAD_S * 1_000_000
 
 
 def moment_us(text: str, latest: int) -> int:
-    """The time that `text` says, in microseconds since 1970. Raises `ValueError` with what is wrong."""
+    """The time in `text`, in microseconds since 1970. Raises `ValueError` with the reason."""
     if _LOOKS_RIGHT(text) is None:
         raise ValueError(NO_MOMENT)
     try:

@@ -1,4 +1,4 @@
-"""What was read from a body, and how its errors are told."""
+"""The rows read from a body, and its errors."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Problem = dict[str, str]
 
 @dataclass(slots=True)
 class Reading:
-    """The rows of one body. `errors` are those of lines that could not be read; the others are stored all the same."""
+    """The rows of one body. `errors` are of lines that could not be read; the other lines are still stored."""
 
     logs: list[LogRow] = field(default_factory=list)
     samples: list[SampleRow] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Reading:
 
 
 class WrongField(ValueError):
-    """One field of a record does not fit."""
+    """A field of a record is invalid."""
 
     def __init__(self, name: str, detail: str) -> None:
         super().__init__(detail)
@@ -35,14 +35,14 @@ class WrongField(ValueError):
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _is_list = re.compile(rb"\s*\[").match
 
-#: What msgspec raises for a body that is no JSON, or nested so deep that nobody means it.
+#: What msgspec raises for a body that is not JSON or is nested too deeply.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def one_or_many(body: bytes, max_records: int) -> tuple[list[msgspec.Raw] | list[bytes], bool]:
-    """The records in a body as they are, and whether it was a list. Raises `MalformedBody` and `InvalidRequest`.
+    """The undecoded records in a body, and whether it was a list. Raises `MalformedBody` and `InvalidRequest`.
 
-    They are not all decoded at once: as objects, a large body would take many times its size.
+    Not decoded at once, because the objects of a large body would take many times its size.
     """
     if _is_list(body) is None:
         return [body], False
@@ -56,7 +56,7 @@ def one_or_many(body: bytes, max_records: int) -> tuple[list[msgspec.Raw] | list
 
 
 def read_each(body: bytes, max_records: int, read: Callable[[msgspec.Raw | bytes], None]) -> None:
-    """Call `read` with every record of a body. Raises `InvalidRequest` with all that is wrong, and `MalformedBody`."""
+    """Call `read` with every record of a body. Raises `InvalidRequest` with all errors, and `MalformedBody`."""
     records, listed = one_or_many(body, max_records)
     errors: list[Problem] = []
     for index, record in enumerate(records):

@@ -1,4 +1,4 @@
-"""A bounded amount of memory for what comes in, given in the order in which it is asked for."""
+"""A memory limit for incoming bodies, granted in the order of the requests."""
 
 import asyncio
 from collections import deque
@@ -7,14 +7,14 @@ from foretell.kit.errors import Overloaded
 
 
 class Room:
-    """So many bytes, at most.
+    """A limited number of bytes.
 
-    Who finds no room waits for a moment: that slows down those who send too fast, and costs less than refusing what
-    they would only send again.
+    A request that finds no free memory waits for a short time. This slows down senders that are too fast, and costs
+    less than refusing bodies that they would send again.
     """
 
     def __init__(self, max_bytes: int, *, wait_s: float, max_waiting: int = 1_000) -> None:
-        """`wait_s` is how long to wait, `max_waiting` how many may."""
+        """`wait_s` is how long a request waits, `max_waiting` how many may wait."""
         self._free_bytes = self._max_bytes = max_bytes
         self._wait_s = wait_s
         self._max_waiting = max_waiting
@@ -22,17 +22,17 @@ class Room:
 
     @property
     def taken_bytes(self) -> int:
-        """How much is taken."""
+        """The bytes in use."""
         return self._max_bytes - self._free_bytes
 
     def take_now(self, size: int) -> None:
-        """Take room, or raise `Overloaded`."""
+        """Reserve bytes at once, or raise `Overloaded`."""
         if self._waiting or size > self._free_bytes:
             raise Overloaded
         self._free_bytes -= size
 
     async def take(self, size: int) -> None:
-        """Take room, waiting for it if need be. Raises `Overloaded`."""
+        """Reserve bytes; wait for them if necessary. Raises `Overloaded`."""
         if not self._waiting and size <= self._free_bytes:
             self._free_bytes -= size
             return
@@ -45,10 +45,10 @@ class Room:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                # It was given at the last moment.
+                # The bytes were granted at the same time as the time-out.
                 self.give_back(size)
             else:
-                # Those behind may need less.
+                # Requests behind this one may need less.
                 turn.cancel()
                 self._serve()
             if isinstance(error, TimeoutError):
@@ -56,7 +56,7 @@ class Room:
             raise
 
     def give_back(self, size: int) -> None:
-        """What was taken is not needed any more."""
+        """Release bytes."""
         self._free_bytes += size
         self._serve()
 

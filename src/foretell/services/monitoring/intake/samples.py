@@ -1,4 +1,4 @@
-"""Values of metrics from the bodies of `POST /metrics`."""
+"""Reads metric values from the bodies of `POST /metrics`."""
 
 from math import isfinite
 
@@ -11,7 +11,7 @@ from foretell.services.monitoring.storage.rows import SampleRow
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One value of one metric, as `POST /metrics` takes it."""
+    """One value of one metric, as `POST /metrics` accepts it."""
 
     service: str
     metric_name: str
@@ -25,7 +25,7 @@ _names = Names()
 
 
 def read_samples(body: bytes, max_records: int) -> Reading:
-    """The values of a JSON body: one, or a list. Raises `InvalidRequest` with all that is wrong, `MalformedBody`."""
+    """The values of a JSON body: one, or a list. Raises `InvalidRequest` with all errors, and `MalformedBody`."""
     reading = Reading()
     latest = latest_us()
     append = reading.samples.append

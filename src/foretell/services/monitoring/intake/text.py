@@ -1,7 +1,7 @@
-"""What others wrote, made fit to be shown: nothing invisible, nothing endless.
+"""Makes text from records safe to show: no control characters, limited length.
 
-A record's text ends up on terminals, in files and in tables. A line break or an escape sequence in it could pass for
-another record, so such characters are shown as what they are (`\\n`, `\\x1b`).
+A record's text is shown on terminals, in files and in tables. A line break or an escape sequence in it could look like
+another record, so such characters are escaped (`\\n`, `\\x1b`).
 """
 
 import re
@@ -13,15 +13,15 @@ from foretell.services.monitoring.storage.rows import utf8_length
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
-#: How much of a message is kept, in bytes of UTF-8.
+#: Longer messages are cut; in bytes of UTF-8.
 MAX_MESSAGE_BYTES = 16 * 1024
-#: Names of services, instances, metrics: no longer than this, in characters.
+#: The longest name of a service, instance or metric, in characters.
 MAX_NAME = 200
 
 
 def visible(text: str) -> str:
     """`text` with escapes in place of control characters."""
-    # By far the most texts have none, and this asks quickly.
+    # A fast check, since most texts have no control characters.
     return text if text.isprintable() else _CONTROLS.sub(_escape, text)
 
 
@@ -34,15 +34,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def json_visible(text: str) -> str:
-    """JSON `text` with visible escapes in place of control characters that JSON itself lets pass."""
+    """JSON `text` with visible escapes in place of control characters that JSON allows."""
     if text.isascii() and "\x7f" not in text:
         return text
-    # What is shown is a backslash, which JSON writes twice.
+    # The visible backslash must be escaped in JSON.
     return _CONTROLS.sub(lambda match: "\\" + _escape(match), text)
 
 
 def message_of(text: str) -> str:
-    """A message as it is kept: visible, and cut with a mark that says how long it was."""
+    """A message as it is stored: without control characters, and cut with a mark that has its length."""
     # No character takes more than four bytes.
     if len(text) * 4 <= MAX_MESSAGE_BYTES:
         return visible(text)
@@ -50,13 +50,13 @@ def message_of(text: str) -> str:
     shown = visible(text[:MAX_MESSAGE_BYTES])
     if size <= MAX_MESSAGE_BYTES and utf8_length(shown) <= MAX_MESSAGE_BYTES:
         return shown
-    # Half a character at the end is left out.
+    # An incomplete character at the end is dropped.
     kept = shown.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
     return f"{kept} …[cut: the message had {size} bytes]"
 
 
 class Names:
-    """Remembers which names are fit to be used: there are few, and each comes again and again."""
+    """Checks names, and caches the results, because there are few names and each is frequent."""
 
     def __init__(self, *, remembered: int = 10_000) -> None:
         self._good: set[str] = set()

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now and was lately, the rules, silences, and a test of who is told."""
+"""Open and recent alerts, rules, silences, and a test of the channels."""
 
 import asyncio
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class AlertNotFound(ForetellError):
 
 
 class ShownMistake(msgspec.Struct, frozen=True):
-    """What is wrong with the file of rules."""
+    """An error in the rule file."""
 
     file: str
     rule: str
@@ -52,7 +52,7 @@ class ShownMistake(msgspec.Struct, frozen=True):
 
 
 class RuleList(msgspec.Struct, frozen=True):
-    """The rules that hold, what of the operator's file can't be used, and which rules could not be read off."""
+    """The rules in force, the errors in the operator's file, and the rules that could not be measured."""
 
     file: str | None
     rules: list[Rule]
@@ -61,7 +61,7 @@ class RuleList(msgspec.Struct, frozen=True):
 
 
 class ChannelTested(msgspec.Struct, frozen=True):
-    """How a channel answered a test."""
+    """A channel's result of a test."""
 
     channel: str
     taken: bool
@@ -69,13 +69,13 @@ class ChannelTested(msgspec.Struct, frozen=True):
 
 
 class ChannelsTested(msgspec.Struct, frozen=True):
-    """How every channel answered."""
+    """The results of all channels."""
 
     channels: list[ChannelTested]
 
 
 class SilenceWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """For how long to say nothing of the rule and subject of an alert; 0 ends a silence."""
+    """How long to silence the rule and subject of an alert; 0 ends the silence."""
 
     minutes: Annotated[float, msgspec.Meta(ge=0, le=_LONGEST_SILENCE_MINUTES)]
 
@@ -102,7 +102,7 @@ class Alerts:
         ]
 
     async def show(self, request: Request) -> Answer:
-        """What is open, and what was resolved last."""
+        """Open alerts, and those resolved last."""
         given = known_only(request.query(), ("limit",))
         limit = whole_number(given, "limit", _USUAL_LIMIT, least=0, most=_LARGEST_LIMIT)
         async with self._database.snapshot() as connection:
@@ -122,7 +122,7 @@ class Alerts:
         alert = stored.alert
         value = alert.value
         if alert.resolved_at is None:
-            # The number of now: it is not written down every time that it changes.
+            # The current value is in memory, because it is not stored every time that it changes.
             read = self._evaluator.measurements.get(alert.rule, {}).get(alert.subject)
             value = read.value if read is not None else value
         return ShownAlert(
@@ -142,14 +142,14 @@ class Alerts:
         )
 
     async def rules(self, request: Request) -> Answer:
-        """The rules, and what is wrong with them."""
+        """The rules and their errors."""
         file, current = self._evaluator.rules.path, self._evaluator.rules.current
         mistakes = [ShownMistake(each.file, each.rule, each.field, each.detail) for each in current.mistakes]
         rules = sorted(current.rules.values(), key=lambda rule: rule.name)
         return json_answer(RuleList(None if file is None else str(file), rules, mistakes, self._evaluator.failing))
 
     async def test(self, request: Request) -> Answer:
-        """Send a test to every channel, once, and say how each answered."""
+        """Send a test to every channel once, and return the results."""
         await request.body()
         notice_id, at = f"msg_{uuid7().hex}", now()
         channels = list(self._channels.values())
@@ -162,7 +162,7 @@ class Alerts:
         return json_answer(ChannelsTested(tested))
 
     async def silence(self, request: Request) -> Answer:
-        """Say nothing of the rule and subject of an alert for a while. It is still looked at, and shown."""
+        """Silence the rule and subject of an alert for a time. It is still evaluated and shown."""
         wanted = _read_silence(await request.body())
         alert_id = request.parameters["id"]
         if "\0" in alert_id:
@@ -239,7 +239,7 @@ def part(surroundings: Surroundings) -> Part:
         try:
             await asyncio.gather(*working)
         finally:
-            # When one fails, both begin anew.
+            # When one fails, both are restarted.
             for task in working:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)

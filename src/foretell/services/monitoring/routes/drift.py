@@ -1,4 +1,4 @@
-"""`GET /reports/drift`: how far what models are asked now is from what they were trained on."""
+"""`GET /reports/drift`: how far current inputs and outputs of models differ from their training data."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class Drift:
         self._windows_s = windows_s
 
     async def report(self, request: Request) -> Answer:
-        """What the last look found; of all versions and windows, or of those that are asked for."""
+        """The last findings, of all versions and windows or of the requested ones."""
         given = known_only(request.query(), ("model", "version", "window"))
         for name in ("model", "version"):
             if "\0" in given.get(name, ""):
@@ -70,7 +70,7 @@ def _paths() -> dict[str, Any]:
 
 
 def part(surroundings: Surroundings) -> Part:
-    """The look for drift, as a part of the service."""
+    """Drift detection, as a part of the service."""
     settings, database = surroundings.settings, surroundings.database
     registry = LiveRegistry.installed(settings.models_dir, settings.data_dir)
     watch = DriftWatch(

@@ -1,4 +1,4 @@
-"""`GET /reports/logs.jsonl`: all records that fit, oldest first, as JSON Lines, piece by piece in bounded memory."""
+"""`GET /reports/logs.jsonl`: streams all matching records as JSON Lines, oldest first, in bounded memory."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -21,12 +21,12 @@ from foretell.services.monitoring.storage.logs import LogQuery, LogRecord, find
 PATH = "/reports/logs.jsonl"
 
 _PIECE = 1_000
-#: Nobody waits for a single piece here.
+#: The deadline of one piece, longer than that of a search, since a stream needs no quick answer.
 _DEADLINE_S = 1.0
 _HEADERS = [
     (b"content-type", NDJSON.encode()),
     (b"content-disposition", b'attachment; filename="logs.jsonl"'),
-    # Proxies must not gather it.
+    # Proxies must not buffer the stream.
     (b"x-accel-buffering", b"no"),
 ]
 
@@ -34,7 +34,7 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Export:
-    """Answers the export, and `GET /reports/logs` where JSON Lines are wanted; all else goes to `app`."""
+    """Answers the export, and `GET /reports/logs` for JSON Lines; passes all other requests to `app`."""
 
     def __init__(self, app: Application, database: MonitoringDatabase) -> None:
         self._app = app
@@ -69,7 +69,7 @@ class Export:
         await send({"type": "http.response.body", "body": b""})
 
     async def _pieces(self, query: LogQuery, left: int | None) -> AsyncGenerator[list[LogRecord], None]:
-        """The records, in a snapshot for each piece: a long one would keep the database from tidying up."""
+        """The records, each piece from its own snapshot, since a long transaction would block vacuum."""
         while True:
             limit = _PIECE if left is None else min(left, _PIECE)
             async with self._database.snapshot() as connection:
@@ -83,7 +83,7 @@ class Export:
 
 
 def _asked(request: Request) -> tuple[LogQuery, int | None]:
-    """The search, and how many records are wanted at most. Raises `WrongParameter`."""
+    """The log query, and the largest number of records. Raises `WrongParameter`."""
     parameters = request.query()
     query = log_query(parameters)
     until = now() if query.until is None else min(query.until, now())

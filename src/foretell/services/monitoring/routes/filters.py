@@ -1,4 +1,4 @@
-"""What may be asked of reports in the query of an address."""
+"""Parses the query parameters of reports."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -33,7 +33,7 @@ class WrongParameter(InvalidRequest):
 
 
 def known_only(parameters: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """The parameters that say something. Raises `WrongParameter` for one that is not known: it would change nothing."""
+    """The parameters with a value. Raises `WrongParameter` for an unknown one."""
     for name in parameters:
         if name not in known:
             raise WrongParameter(name, f"is not known here; known are {', '.join(sorted(known))}")
@@ -41,7 +41,7 @@ def known_only(parameters: Mapping[str, str], known: Collection[str]) -> dict[st
 
 
 def log_query(parameters: Mapping[str, str], *, default_limit: int = 100) -> LogQuery:
-    """The search that the parameters ask for. Raises `WrongParameter`."""
+    """The log query in the parameters. Raises `WrongParameter`."""
     given = known_only(parameters, LOG_FILTERS)
     return LogQuery(
         service=_text(given, "service"),
@@ -75,12 +75,12 @@ def _level(given: Mapping[str, str], name: str) -> int | None:
 
 
 def moment(given: Mapping[str, str], name: str) -> datetime | None:
-    """The time (ISO 8601, without a zone UTC) of a parameter, if it is there. Raises `WrongParameter`."""
+    """The time (ISO 8601, UTC by default) of a parameter, or None. Raises `WrongParameter`."""
     value = given.get(name)
     if value is None:
         return None
     try:
-        # A + that was not encoded has become a space.
+        # An unencoded + arrives as a space.
         parsed = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
         parsed = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
@@ -89,7 +89,7 @@ def moment(given: Mapping[str, str], name: str) -> datetime | None:
 
 
 def whole_number(given: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
-    """The number of a parameter. Raises `WrongParameter`."""
+    """The integer of a parameter, or `default`. Raises `WrongParameter`."""
     value = given.get(name)
     if value is None:
         return default
@@ -112,5 +112,5 @@ def _cursor(given: Mapping[str, str], name: str) -> Cursor | None:
 
 
 def cursor_text(cursor: Cursor) -> str:
-    """A place as it stands in addresses."""
+    """A cursor as text for URLs."""
     return f"{to_microseconds(cursor.at)}-{cursor.seq}"

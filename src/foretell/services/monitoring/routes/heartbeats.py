@@ -1,4 +1,4 @@
-"""`POST /heartbeats`: how instances are, and who has fallen silent."""
+"""`POST /heartbeats`: stores the states of instances, and marks silent ones as missing."""
 
 import asyncio
 from contextlib import suppress
@@ -24,7 +24,7 @@ from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 _LOOK_EVERY_S = 1.0
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-#: What arrives later than this was not long on its way: its sender's clock is behind.
+#: A heartbeat that seems older than this was not delayed: the sender's clock is behind.
 _LONGEST_WAY_S = 3600
 _LATEST = datetime(2999, 12, 31, tzinfo=UTC)
 _LARGEST = 2**53
@@ -32,15 +32,15 @@ _names = Names()
 
 
 class Heartbeats:
-    """The route, and the look for those who send none any more."""
+    """The route, and the detection of missing instances."""
 
     def __init__(self, database: MonitoringDatabase, *, addresses_believed: bool) -> None:
-        """Unless `addresses_believed`, an instance is where it calls from, whatever it says: Prometheus goes there."""
+        """Without `addresses_believed`, the host of an instance is the caller's address: Prometheus connects to it."""
         self._database = database
         self._addresses_believed = addresses_believed
 
     async def take(self, request: Request) -> Answer:
-        """Keep what an instance says of itself."""
+        """Store a heartbeat."""
         moment = now()
         heartbeat = by_our_clock(read_heartbeat(await request.body()), moment)
         if not self._addresses_believed and heartbeat.address:
@@ -53,8 +53,8 @@ class Heartbeats:
         return routing.json_answer({"status": "recorded"})
 
     async def look(self, stopping: asyncio.Event) -> None:
-        """Find out every second who is missing."""
-        # While we were away nobody could be heard.
+        """Mark missing instances every second."""
+        # Wait first: while this service was down, no heartbeat could arrive.
         pause_s = SILENT_AFTER_S
         while not await _is_set_within(stopping, pause_s):
             pause_s = _LOOK_EVERY_S
@@ -66,7 +66,7 @@ class Heartbeats:
 
 
 def _at_peer(address: str, request: Request) -> str:
-    """The port of `address` where the request comes from; empty where that is not known."""
+    """The port of `address` on the caller's host; empty if that is unknown."""
     peer = request.peer if isinstance(request, AsgiRequest) else ""
     port = address.rpartition(":")[2]
     if not peer or not port.isdigit():
@@ -81,7 +81,7 @@ async def _is_set_within(event: asyncio.Event, timeout_s: float) -> bool:
 
 
 def read_heartbeat(body: Body) -> Heartbeat:
-    """The heartbeat in a body. Raises `InvalidRequest` with all that is wrong, and `MalformedBody`."""
+    """The heartbeat in a body. Raises `InvalidRequest` with all errors, and `MalformedBody`."""
     try:
         heartbeat = decode_heartbeat(body)
     except msgspec.ValidationError as error:
@@ -95,9 +95,10 @@ def read_heartbeat(body: Body) -> Heartbeat:
 
 
 def by_our_clock(heartbeat: Heartbeat, moment: datetime) -> Heartbeat:
-    """`heartbeat`, which came at `moment`, with our times where its sender's clock is wrong, which it is told to be.
+    """`heartbeat`, which arrived at `moment`, with our times if the sender's clock is wrong, and marked as unhealthy.
 
-    Refused, it would be missed, and all that is wrong with it is its clock. Its start, by which we know it, stays.
+    It is not refused, because then the instance would count as missing. `started_at` stays, as it identifies the
+    instance.
     """
     ahead_s = (heartbeat.at - moment).total_seconds()
     if -_LONGEST_WAY_S <= ahead_s <= MAX_AHEAD_S:
@@ -121,7 +122,7 @@ def by_our_clock(heartbeat: Heartbeat, moment: datetime) -> Heartbeat:
 
 
 def _faults(heartbeat: Heartbeat) -> list[tuple[tuple[str | int, ...], str]]:
-    """Paths and what is wrong there: what could not be stored, or would make reports of it nonsense."""
+    """The errors with their paths: values that can't be stored or would make reports wrong."""
     faults: list[tuple[tuple[str | int, ...], str]] = []
 
     def check_name(value: str, *path: str | int) -> None:

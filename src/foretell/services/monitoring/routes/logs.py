@@ -18,7 +18,7 @@ _LINES = frozenset({NDJSON, "application/ndjson", "application/jsonl", "applicat
 
 
 def shown(record: LogRecord) -> ShownRecord:
-    """`record` in the shape in which records are sent."""
+    """`record` in the format of `POST /logs`."""
     fields = record.fields
     return ShownRecord(
         record.service,
@@ -54,7 +54,7 @@ class Logs:
         return json_answer({"status": "logged"})
 
     async def report(self, request: Request) -> Answer:
-        """The newest records that fit, newest last."""
+        """The newest matching records, newest last."""
         parameters = request.query()
         query = log_query(parameters)
         async with self._database.snapshot() as connection:
@@ -63,13 +63,13 @@ class Logs:
 
 
 def is_lines(content_type: bytes | None) -> bool:
-    """Whether a Content-Type, or one of the types in an Accept, says JSON Lines."""
+    """Whether a Content-Type, or one of the types in an Accept, is JSON Lines."""
     types = (content_type or b"").decode("latin-1").lower().split(",")
     return any(each.partition(";")[0].strip() in _LINES for each in types)
 
 
 def _link(path: str, parameters: Mapping[str, str], page: LogPage) -> list[Header]:
-    """Where the records are that the next ones of this search may be among."""
+    """The `Link` header to the next page of this search."""
     if page.more is None:
         return []
     place = {"after" if page.oldest else "before": cursor_text(page.more)}

@@ -30,7 +30,7 @@ class Metrics:
         return json_answer({"status": "recorded"})
 
     async def report(self, request: Request) -> Answer:
-        """By service: the newest values that were sent, oldest first, and what its instances measure now."""
+        """By service: the newest values that were sent, oldest first, and the current metrics of its instances."""
         given = known_only(request.query(), ("service", "limit"))
         wanted = given.get("service")
         limit = whole_number(given, "limit", 100, least=1, most=_MOST)
@@ -52,7 +52,7 @@ class Metrics:
 
 
 def _values(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Every value of a snapshot; of histograms how many there were, and their sum."""
+    """Every value of a snapshot; for histograms count and sum."""
     told: list[dict[str, Any]] = []
     for family in snapshot.families:
         for series in family.series:

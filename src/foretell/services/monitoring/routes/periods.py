@@ -1,4 +1,4 @@
-"""How the query of an address says from when to when a report looks."""
+"""Parses the period of a report from the query parameters."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ _is_window = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)", re.ASCII).ful
 
 
 def period_of(query: Mapping[str, str], now: datetime, *, also: Collection[str] = ()) -> Period:
-    """The period that the parameters `since`, `until` and `window` say; without any, the last five minutes.
+    """The period of the parameters `since`, `until` and `window`; without any, the last five minutes.
 
     `also` are the other parameters that the report takes. Raises `WrongParameter`.
     """
@@ -48,7 +48,7 @@ def _moment(given: Mapping[str, str], name: str) -> datetime | None:
 
 
 def window_of(text: str) -> timedelta:
-    """The length that `text` says: `90`, `90s`, `5m`, `1.5h`, `7d`. Raises `WrongParameter`."""
+    """Parse a duration: `90`, `90s`, `5m`, `1.5h`, `7d`. Raises `WrongParameter`."""
     match = _is_window(text)
     length_s = float(match[1]) * _UNITS_S[match[2]] if match else 0.0
     if not SHORTEST_S <= length_s <= _LONGEST.total_seconds():

@@ -29,7 +29,7 @@ _DEFAULT_SHOWN = 50
 
 
 class RedriveOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many of the oldest to send back, at most."""
+    """How many of the oldest to return to the queue, at most."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_MOVED)]
 
@@ -53,19 +53,19 @@ class QueueRoutes:
         ]
 
     async def show(self, request: Request) -> Answer:
-        """What lies in the dead-letter queue."""
+        """The messages in the dead-letter queue."""
         query = known_only(request.query(), ["limit"])
         limit = whole_number(query, "limit", _DEFAULT_SHOWN, least=1, most=MOST_SHOWN)
         return json_answer(await self._office.show(request.parameters["queue"], limit))
 
     async def redrive(self, request: Request) -> Answer:
-        """Send dead letters back to their queue."""
+        """Return dead letters to their queue."""
         known_only(request.query(), ())
         order = _read_order(await request.body())
         return json_answer(await self._office.redrive(request.parameters["queue"], order.limit))
 
     async def discard(self, request: Request) -> Answer:
-        """Throw all dead letters of a queue away."""
+        """Discard all dead letters of a queue."""
         query = known_only(request.query(), ["confirm"])
         if "confirm" not in query:
             raise WrongParameter("confirm", "must say how many dead letters there are, which will all be discarded")

@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of logs and values of metrics."""
+"""The OpenAPI operations of logs and metric values."""
 
 from typing import Any
 

@@ -28,7 +28,7 @@ from foretell.services.monitoring.routes.filters import known_only, whole_number
 from foretell.services.monitoring.routes.periods import PARAMETERS, period_of
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 
-#: Reports that need nothing but a period, and what they answer with.
+#: Reports whose only parameter is a period, with their answers.
 _OVER_A_PERIOD: Mapping[str, tuple[Callable[[AsyncConnection, Period], Awaitable[msgspec.Struct]], type, str]] = {
     "errors": (errors, Errors, "What went wrong: answers, predictions, lines in the logs"),
     "workers": (workers, Workers, "What each worker does and did"),
@@ -65,13 +65,13 @@ class Reports:
         return answer
 
     async def health(self, request: Request) -> Answer:
-        """How everything is now."""
+        """The current health of everything."""
         known_only(request.query(), ())
         async with self._database.snapshot() as connection:
             return json_answer(await health(connection, now()))
 
     async def throughput(self, request: Request) -> Answer:
-        """How much was done, over time."""
+        """The throughput over time."""
         query = request.query()
         period = period_of(query, now(), also=["points"])
         points = whole_number(query, "points", DEFAULT_POINTS, least=1, most=MOST_POINTS)
@@ -79,7 +79,7 @@ class Reports:
             return json_answer(await throughput(connection, period, points))
 
     async def latency(self, request: Request) -> Answer:
-        """How long everything took, with `points` over time, too."""
+        """All durations; with `points` also over time."""
         query = request.query()
         period = period_of(query, now(), also=["points"])
         points = whole_number(query, "points", 0, least=0, most=MOST_POINTS)
@@ -87,7 +87,7 @@ class Reports:
             return json_answer(await latency(connection, period, points))
 
     async def revenue(self, request: Request) -> Answer:
-        """What was earned, by model and day."""
+        """Revenue by model and day."""
         query = known_only(request.query(), ["days"])
         days = whole_number(query, "days", revenues.DEFAULT_DAYS, least=1, most=revenues.MOST_DAYS)
         async with self._database.snapshot() as connection:

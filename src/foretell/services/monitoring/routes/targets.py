@@ -1,4 +1,4 @@
-"""`GET /prometheus/targets`: where Prometheus finds every instance that runs (its `http_sd_configs`)."""
+"""`GET /prometheus/targets`: the running instances, for Prometheus's `http_sd_configs`."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Targets:
         self._database = database
 
     async def show(self, request: Request) -> Answer:
-        """Every live instance that answers HTTP, each a group of its own."""
+        """Every live instance with an HTTP address, each as its own group."""
         known_only(request.query(), ())
         async with self._database.snapshot() as connection:
             live = await list_instances(connection, live_only=True)
@@ -36,7 +36,7 @@ class Targets:
 def part(surroundings: Surroundings) -> Part:
     """The targets, as a part of the service."""
     targets = Targets(surroundings.database)
-    # Asked every few seconds.
+    # Prometheus polls this every few seconds.
     return Part(routes=[Route("GET", PATH, targets.show)], paths=_paths, quiet=[PATH])
 
 

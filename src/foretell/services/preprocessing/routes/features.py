@@ -28,7 +28,7 @@ class InvalidTime(InvalidRequest):
 
 
 class Features:
-    """The routes. `max_rows` bounds what one request may ask for."""
+    """The routes. `max_rows` limits the rows of a request."""
 
     def __init__(self, preprocessors: Preprocessors, *, max_rows: int) -> None:
         self._preprocessors = preprocessors
@@ -79,7 +79,7 @@ class Features:
 def refusal(
     package: ModelPackage, rows: Sequence[Any], outcomes: Sequence[Any], *, listed: bool = False
 ) -> ForetellError:
-    """The error that says what is wrong with each row that failed: 400 if it is only times that are none, else 422."""
+    """The error with the reason of each failed row: 400 if all are invalid times, else 422."""
     errors: list[dict[str, str]] = []
     only_times = package.name == FLIGHT_DELAY
     for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):

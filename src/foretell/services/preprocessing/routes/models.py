@@ -1,4 +1,4 @@
-"""`GET /models` and `GET /models/{name}`: what is preprocessed, from what into what, and what can't be and why."""
+"""`GET /models` and `GET /models/{name}`: preprocessing of models with their schemas, and why some can't be used."""
 
 from typing import Any
 
