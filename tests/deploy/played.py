@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+from tests.containers import engine_environment
 from tests.deploy.chart import Manifest, component_of, of_kind, render
 from tests.faults.slow_models import write_python_model
 
@@ -36,19 +36,17 @@ _MODELS = "foretell-test-models:1"
 def docker(*arguments: str, text: str | None = None, timeout_s: float = 900) -> str:
     """What the engine's client prints. Raises `AssertionError` where it ends with an error."""
     done = subprocess.run(
-        ["docker", *arguments], input=text, capture_output=True, text=True, check=False, timeout=timeout_s
-    )
+        ["docker", *arguments],
+        input=text, capture_output=True, text=True, check=False, timeout=timeout_s, env=docker_environment(),
+    )  # fmt: skip
     told = f"{done.stdout[-1000:]}{done.stderr[-2000:]}"
     assert done.returncode == 0, f"docker {' '.join(arguments[:4])} …: {told}"
     return done.stdout.strip()
 
 
-def needs_engine() -> None:
-    """Skip where no engine answers. That is no failure anywhere: few build machines have one."""
-    try:
-        docker("info", timeout_s=20)
-    except (AssertionError, OSError, subprocess.TimeoutExpired):
-        pytest.skip("Not run: no container engine answers here.")
+def docker_environment() -> dict[str, str]:
+    """The environment of the engine's client. Skips the test where no engine answers."""
+    return {**os.environ, **engine_environment()}
 
 
 class Played:
@@ -138,9 +136,8 @@ def eventually(holds: Callable[[], bool], what: str, within_s: float) -> None:
 def _images(components: list[str], tag: str) -> list[str]:
     names = [f"foretell/{component}:{_TAG or tag}" for component in components]
     if not _TAG:
-        index = [
-            f"{name}={os.environ[name]}" for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if name in os.environ
-        ]
+        mirrors = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "NPM_CONFIG_REGISTRY")
+        index = [f"{name}={os.environ[name]}" for name in mirrors if name in os.environ]
         given = [part for each in index for part in ("--build-arg", each)]
         file = str(ROOT / "deploy" / "docker" / "Dockerfile")
         for name, component in zip(names, components, strict=True):
@@ -208,7 +205,13 @@ def play_the_chart(folder: Path) -> Iterator[Played]:
         docker(*arguments, "foretell-test-podman", "sleep", "infinity")
         stack.callback(docker, "rm", "-f", "-v", podman)
         carrying = f"docker save {' '.join(images)} | docker exec -i {podman} podman load -q"
-        subprocess.run(["bash", "-o", "pipefail", "-c", carrying], check=True, capture_output=True, timeout=900)
+        subprocess.run(
+            ["bash", "-o", "pipefail", "-c", carrying],
+            check=True,
+            capture_output=True,
+            timeout=900,
+            env=docker_environment(),
+        )
 
         played = Played(podman, manifests)
         played.run("podman", "network", "create", _NETWORK)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.deploy.chart import of_kind, render
-from tests.deploy.played import Played, eventually, needs_engine, play_the_chart
+from tests.deploy.played import Played, docker_environment, eventually, play_the_chart
 
 #: Images are built and carried, and what is killed is started anew.
 pytestmark = pytest.mark.timeout(3600)
@@ -85,7 +85,6 @@ print(json.dumps(ask("/predictions/predict", json.dumps({"model": model, "featur
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    needs_engine()
     with play_the_chart(tmp_path_factory.mktemp("models")) as played:
         played.inside("app", "sh", "-c", _ADD)
         yield played
@@ -142,7 +141,7 @@ def test_whatever_is_killed_nothing_accepted_is_lost(played: Played) -> None:
     loading = [
         "docker", "exec", "-i", played.container, "python3", "-c", _LOAD, f"http://{played.address('app')}:8000",
     ]  # fmt: skip
-    with Popen(loading, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as load:
+    with Popen(loading, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=docker_environment()) as load:
         assert load.stdin is not None
         assert load.stdout is not None
         assert load.stderr is not None

@@ -1,6 +1,5 @@
 """up, down, status, logs and scale where Docker Compose runs the services: the words and tables of the local engine."""
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from foretell.cli.output import (
 from foretell.cli.trying import TRY
 from foretell.local.compose import WORKERS, Compose, workers_of
 from foretell.local.compose_logs import ComposeLogs
+from foretell.local.compose_plan import unread_settings
 from foretell.local.compose_start import ComposeStart
 from foretell.local.containers import Container
 from foretell.local.log_format import readable
@@ -40,6 +40,9 @@ def up(workers: int | None) -> None:
     if workers is not None:
         check_count(workers)
     compose = Compose()
+    for name, meant in unread_settings(compose.folder).items():
+        perhaps = f" Did you mean {meant}?" if meant else ""
+        remark(f"{name} in .env changes nothing: docker-compose.yaml does not read it.{perhaps}")
     compose.check_ports()
     before = compose.containers()
     running = any(each.state == "running" for each in before)
@@ -48,8 +51,8 @@ def up(workers: int | None) -> None:
         remark(f"Building {count(len(missing), 'image')} that are not here yet; the first time this takes minutes …")
         compose.build()
     if running:
-        say(f"Foretell is running already, with {count(workers_of(before), 'worker')}: {_url(compose.containers())}")
-    elif compose.bot_is_off():
+        say(f"Foretell is running already, with {count(workers_of(before), 'worker')}: {compose.plan.url(before)}")
+    elif not compose.plan.has_bot:
         remark("The bot is not started: TELEGRAM_TOKEN is not set.")
     started = time.monotonic()
     with _undone_on_failure(compose, undo=not running):
@@ -112,33 +115,24 @@ def _instance(container: Container) -> str:
     return container.name[position:] if position > 0 else container.name
 
 
-def _url(containers: list[Container]) -> str:
-    """Where the door is, as this machine reaches it."""
-    ports = next((each.published for each in containers if each.service == "nginx"), ())
-    wanted = os.environ.get("FORETELL_HTTP_PORT") or "80"
-    port = int(wanted) if wanted.isdecimal() and int(wanted) in ports else next(iter(ports), 80)
-    return "http://127.0.0.1" if port == 80 else f"http://127.0.0.1:{port}"
-
-
 def _introduce(compose: Compose, took_s: float, *, anew: bool) -> None:
     containers = compose.containers()
-    url, workers = _url(containers), count(workers_of(containers), "worker")
+    url, workers = compose.plan.url(containers), count(workers_of(containers), "worker")
     if not anew:
         say(f"Foretell runs with {workers} now.")
         return
     say(f"Foretell is up, with {workers}, after {took_s:.1f} s.")
     say("")
-    development = (os.environ.get("FORETELL_ENVIRONMENT") or "development") == "development"
     rows = [("App", url), ("API docs", f"{url}/docs")]
-    if development:
+    if compose.plan.development:
         rows.append(("Test user", "test, password test"))
     rows += [
-        ("Data", "volumes of Docker: docker volume ls --filter label=com.docker.compose.project=foretell"),
+        ("Data", f"docker volume ls --filter label=com.docker.compose.project={compose.plan.project}"),
         ("Next", "foretell status | logs --follow | scale N | down   (or start.py --status …)"),
     ]
     for name, value in rows:
         say(f"  {name:<11} {value}")
-    if development:
+    if compose.plan.development:
         say(TRY.format(url=url))
 
 

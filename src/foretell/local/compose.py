@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import foretell
 from foretell.kit.disk import DiskFull, is_full
 from foretell.kit.errors import ForetellError
 from foretell.local import ports
+from foretell.local.compose_plan import Plan
 from foretell.local.containers import ONCE, Container, container_of
 from foretell.local.services import SERVICES
 
@@ -144,17 +146,18 @@ class Compose:
         """What docker-compose.yaml names, those of profiles included."""
         return sorted(self.ask("config", "--services").split())
 
-    def bot_is_off(self) -> bool:
-        """Whether no bot is started, for want of its token."""
-        return not self._environment.get("TELEGRAM_TOKEN")
+    @cached_property
+    def plan(self) -> Plan:
+        """What is to be started; it is read once. Raises `DockerFailed` and its kind."""
+        read = json.loads(self.ask("config", "--format", "json", every_profile=False))
+        return Plan(read["services"], read.get("name", "foretell"))
 
     # Start
 
     def check_ports(self) -> None:
         """Raises `PortTaken` or `PortForbidden` for a port that is to be published and is somebody else's."""
-        services = json.loads(self.ask("config", "--format", "json", every_profile=False))["services"]
         ours = {port for each in self.containers() for port in each.published}
-        for name, service in services.items():
+        for name, service in self.plan.services.items():
             for port in service.get("ports", []):
                 published = str(port.get("published", ""))
                 if published.isdecimal() and int(published) not in ours:
@@ -162,8 +165,7 @@ class Compose:
 
     def missing_images(self) -> list[str]:
         """Our images that are not built or fetched yet."""
-        services = json.loads(self.ask("config", "--format", "json", every_profile=False))["services"]
-        wanted = {service["image"] for service in services.values() if service.get("build")}
+        wanted = {service["image"] for service in self.plan.services.values() if service.get("build")}
         return sorted(image for image in wanted if not self._has(image))
 
     def _has(self, image: str) -> bool:

@@ -40,14 +40,15 @@ def container_of(inspected: Mapping[str, Any]) -> Container:
     said = _said(health)
     # One without a check of its own is healthy as long as it runs.
     healthy = running and health.get("Status", "healthy") == "healthy"
-    if running and health.get("Status") == "starting":
+    starting = running and health.get("Status") == "starting"
+    if starting:
         status = "starting"
     return Container(
         service=str((inspected["Config"].get("Labels") or {}).get("com.docker.compose.service", "")),
         name=str(inspected.get("Name", "")).removeprefix("/"),
         state=_STATES.get(status, status),
         healthy=healthy,
-        reason="" if said == "healthy" or not running else said,
+        reason="" if said == "healthy" or not running or starting else said,
         published=_published(inspected.get("NetworkSettings") or {}),
         id=str(inspected.get("Id", ""))[:12],
         uptime_s=_uptime_s(str(state.get("StartedAt", ""))) if running else 0,

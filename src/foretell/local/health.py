@@ -21,6 +21,8 @@ class Health:
     healthy: bool
     #: Why it is not, in a few words.
     reason: str = ""
+    #: Whether anything listens on its port.
+    listens: bool = True
     #: The models that it is still loading, and for how many seconds each; 0 for one that waits for its turn.
     loading: Mapping[str, float] = field(default_factory=dict)
 
@@ -53,7 +55,7 @@ def ask(program: Program) -> Health:
     except TimeoutError:
         return Health(False, f"no answer within {TIMEOUT_S:g} s")
     except OSError:
-        return Health(False, "does not listen")
+        return Health(False, "does not listen", listens=False)
     except (http.client.HTTPException, ValueError):
         return Health(False, f"something else answers on port {program.port}")
     finally:

@@ -7,15 +7,13 @@ from pathlib import Path
 from foretell.kit.errors import ForetellError
 from foretell.local.log_files import LogLine, words_since
 from foretell.local.services import Service
-from foretell.local.status import ProcessStatus
+from foretell.local.status import PATIENCE_S, ProcessStatus
 
-#: A start without any progress for this long has failed, ...
-_NO_PROGRESS_S = 120.0
-#: ... but where all that is left is models that load, and none was ready for this long, it is over: they go on alone.
+#: Where all that is left is models that load, and none was ready for this long, a start is over: they go on alone.
 STILL_LOADING_S = 600.0
 #: A process that has ended this often before it was ever healthy will not be healthy the next time.
 HOPELESS_AFTER_STARTS = 3
-#: ... and for what no start depends on, it waits so long, in case that it is there at once.
+#: For what no start depends on, it waits so long, in case that it is there at once.
 _NOT_AWAITED_S = 5.0
 _LOOK_EVERY_S = 0.1
 _WRONG = ("error", "critical")
@@ -78,7 +76,7 @@ class Start:
             if len(done) == len(statuses):
                 return
             now = [
-                (status.name, status.healthy, status.state, set(status.loading))
+                (status.name, status.healthy, status.pid, set(status.loading))
                 for status in statuses
                 if status.service in self._awaited
             ]
@@ -89,7 +87,7 @@ class Start:
                 seen.setdefault(status.name, set()).update({status.pid} - {0})
             hopeless = [status for status in waiting if len(seen[status.name]) >= HOPELESS_AFTER_STARTS]
             idle_s = self._clock() - progress_at
-            if hopeless or (waiting and idle_s > _NO_PROGRESS_S):
+            if hopeless or (waiting and idle_s > PATIENCE_S):
                 raise self._failed(hopeless or waiting, ended=bool(hopeless))
             loading = any(status.loading for status in statuses)
             if not waiting and idle_s > (STILL_LOADING_S if loading else _NOT_AWAITED_S):

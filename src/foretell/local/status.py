@@ -7,6 +7,9 @@ from foretell.local.health import Health
 from foretell.local.installation import Program
 from foretell.local.remote import ProcessState
 
+#: A start without any progress for this long has failed. Until then, a process that does not listen is starting.
+PATIENCE_S = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
@@ -46,13 +49,17 @@ def status_of(program: Program, process: ProcessState, answer: Health | None) ->
     if state == "starting" and healthy:
         # To the supervisor it is starting for some seconds more, to watch whether it stays.
         state = "running"
+    starting = answer is not None and not answer.listens and process.uptime_s < PATIENCE_S
+    if starting and state == "running":
+        # To the supervisor it runs as soon as it has stayed for some seconds.
+        state = "starting"
     return ProcessStatus(
         name=program.name,
         service=program.service,
         instance=program.instance,
         state=state,
         healthy=healthy,
-        reason="" if answer is None or healthy else answer.reason,
+        reason="" if answer is None or healthy or starting else answer.reason,
         host=program.host,
         port=program.port,
         pid=process.pid,

@@ -189,7 +189,7 @@ def test_what_ran_once_is_shown_when_it_failed(folder: Path, docker: Docker) -> 
     [
         (inspected("app", 1), ("running", True, "")),
         (inspected("app", 1, said="broker: away"), ("running", True, "broker: away")),
-        (inspected("app", 1, health="starting", said=""), ("starting", False, "")),
+        (inspected("app", 1, health="starting", said="no answer: refused"), ("starting", False, "")),
         (inspected("app", 1, health="unhealthy", said="database: away"), ("running", False, "database: away")),
         (inspected("app", 1, health=""), ("running", True, "")),
         (inspected("app", 1, Status="restarting", ExitCode=1), ("restarting", False, "")),
