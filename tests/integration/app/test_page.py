@@ -118,3 +118,22 @@ async def test_the_app_serves_it(client: httpx.AsyncClient) -> None:
     assert answer.status_code == 200
     assert "Foretell" in answer.text
     assert (await client.get("/ui/assets/nothing.js")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["//", "///", "//ui", "//docs", "/%2F", "/%0A", "/ui%0A", "/docs%0A", "/health%0A"])
+async def test_a_path_that_is_almost_one_of_ours_is_none(client: httpx.AsyncClient, path: str) -> None:
+    """Were it taken for ours, what compares paths (access, limits, caches) could be passed by."""
+    assert (await client.get("/", headers=BROWSER)).status_code == 200
+    url = client.base_url.copy_with(raw_path=path.encode())
+    answer = await client.get(url, headers=BROWSER)
+    assert answer.request.url.raw_path == path.encode()
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_no_path_of_the_api_is_answered_with_a_newline_after_it(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert len(paths) > 30
+    for path, operations in paths.items():
+        for method in operations:
+            answer = await client.request(method, path.replace("{", "").replace("}", "") + "%0A")
+            assert (answer.status_code, answer.headers.get("allow")) == (404, None), f"{method} {path}"

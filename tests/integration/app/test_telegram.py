@@ -97,6 +97,16 @@ async def test_to_everybody_else_there_is_nothing(client: httpx.AsyncClient, ada
         assert path.replace(str(CHAT), "{chat_id}") not in documented
 
 
+async def test_a_newline_after_a_path_opens_nothing(client: httpx.AsyncClient, ada: Account) -> None:
+    for method, path, body in CALLS.values():
+        for headers in ({}, ada.headers, BOT):
+            response = await client.request(method, f"{path}%0A", headers=headers, json=body)
+            assert (response.status_code, response.headers.get("allow")) == (404, None), path
+    # No account was made.
+    made = await ask(client, "token")
+    assert made.json()["code"] == "chat_not_linked"
+
+
 async def test_without_a_secret_the_bots_addresses_are_nobodys(state: AppState) -> None:
     settings = state.settings.model_copy(update={"bot_secret": AppSettings().bot_secret})
     async with client_of(make_state(settings, state.database)) as client:

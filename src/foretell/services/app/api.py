@@ -36,6 +36,7 @@ from foretell.services.app.routes import (
 from foretell.services.app.settings import AppSettings
 from foretell.services.app.state import AppState
 from foretell.services.app.submit_operation import SUBMIT_PATH
+from foretell.services.app.whole_paths import WholePaths
 
 _ROUTERS = (
     *(about, access, accounts, api_keys, credits, events, models, my_account, predictions, sessions),
@@ -71,6 +72,8 @@ def build_api(state: AppState) -> Api:
     api.add_middleware(Unpacking)
     api.add_middleware(BotOnly, secret=state.settings.bot_secret.get_secret_value(), paths=telegram_bot.PATHS)
     api.add_middleware(OperatorOnly, state=state)
+    # Around both, which compare paths.
+    api.add_middleware(WholePaths)
     problems.install(api)
     for module in _ROUTERS:
         api.include_router(module.router)
