@@ -10,6 +10,7 @@ import { NotFoundPage } from "./pages/not_found";
 import { SignInPage, SignInAgain } from "./pages/sign_in";
 import { followLinks, go, usePlace } from "./router";
 import { comebacks } from "./state/reachable";
+import { useLoad } from "./state/load";
 import { askBalance, askWho, people, session } from "./state/session";
 import { useStore } from "./state/store";
 import { t, useLanguage } from "./words";
@@ -111,25 +112,16 @@ function ToSignIn() {
 
 /** A page whose code may have to be fetched first. */
 function Lazy({ route, params }: { route: Route; params: PageProps }) {
-  const [Loaded, setLoaded] = useState<{ Page: Page } | null>(null);
-  const [error, setError] = useState<unknown>();
-  const [turn, setTurn] = useState(0);
+  const { data: Page, error, reload } = useLoad(route.path.source, route.load);
   const heading = useRef(false);
-  useEffect(() => {
-    setError(undefined);
-    route
-      .load()
-      .then((Page) => setLoaded({ Page }))
-      .catch(setError);
-  }, [route, turn]);
   // A page that was opened by a link is told to screen readers by its heading; the first one, by the browser.
   useEffect(() => {
-    if (!Loaded || heading.current) return;
+    if (!Page || heading.current) return;
     heading.current = true;
     if (history.state !== null || performance.now() > 5000) document.getElementById("content")?.focus();
-  }, [Loaded]);
-  if (error) return <Failure error={error} retry={() => setTurn((n) => n + 1)} />;
-  return Loaded ? <Loaded.Page params={params} /> : <Waiting rows={6} />;
+  }, [Page]);
+  if (Page) return <Page params={params} />;
+  return error === undefined ? <Waiting rows={6} /> : <Failure error={error} retry={reload} />;
 }
 
 function safeDecode(value: string | undefined): string {

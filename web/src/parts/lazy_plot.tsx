@@ -1,20 +1,22 @@
-import { useEffect, useState } from "preact/hooks";
+import { useLoad } from "../state/load";
 import "../styles/plot.css";
 import type { PlotProps } from "./plot";
+import { Failure } from "./states";
 
 type Plot = (typeof import("./plot"))["default"];
-let known: Plot | null = null;
+let known: Plot | undefined;
+
+async function loadPlot(): Promise<Plot> {
+  known = (await import("./plot")).default;
+  return known;
+}
 
 /** A plot, whose code is fetched when the first one is shown; the room is kept meanwhile. */
 export function LazyPlot(props: PlotProps) {
-  const [Loaded, setLoaded] = useState<{ Plot: Plot } | null>(known && { Plot: known });
-  useEffect(() => {
-    if (known) return;
-    void import("./plot").then((module) => {
-      known = module.default;
-      setLoaded({ Plot: module.default });
-    });
-  }, []);
-  if (!Loaded) return <div class="waiting" style={{ height: `${props.height ?? 260}px` }} />;
-  return <Loaded.Plot {...props} />;
+  // Each asks by itself, also when another has the code already: that may have come after this one was drawn.
+  const { error, reload } = useLoad("plot", loadPlot);
+  const Plot = known;
+  if (Plot) return <Plot {...props} />;
+  if (error !== undefined) return <Failure error={error} retry={reload} />;
+  return <div class="waiting" style={{ height: `${props.height ?? 260}px` }} />;
 }
