@@ -6,13 +6,16 @@ Where neither a trace came nor spans are recorded, there is no trace: nothing is
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
+
+from foretell.kit.errors import ForetellError
 
 Kind = Literal["server", "internal", "producer", "consumer"]
 Attributes = Mapping[str, str | int]
@@ -187,6 +190,36 @@ def begin(name: str, kind: Kind, parent: TraceContext, attributes: Attributes) -
 def begin_trace(name: str, kind: Kind, attributes: Attributes) -> Span | None:
     """A span that nothing led to, if somebody records spans and this one is sampled."""
     return None if _tracer is None else _tracer.begin(name, kind, None, attributes)
+
+
+class Step:
+    """A `with` block that is a span of the current trace; outside of a trace, a block like any other."""
+
+    __slots__ = ("_attributes", "_kind", "_name", "_span")
+
+    def __init__(self, name: str, kind: Kind, attributes: Callable[[], Attributes]) -> None:
+        """`attributes` is called only in a trace: most requests have none, and should not pay for them."""
+        self._name = name
+        self._kind = kind
+        self._attributes = attributes
+        self._span: Span | None = None
+
+    def __enter__(self) -> None:
+        """Begin the span."""
+        parent = current()
+        if parent is not None:
+            self._span = begin(self._name, self._kind, parent, self._attributes())
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """End the span, with the code of the error that ended the block."""
+        if self._span is not None:
+            self._span.end(error="" if error is None else _code_of(error))
+
+
+def _code_of(error: BaseException) -> str:
+    if isinstance(error, ForetellError):
+        return error.code
+    return "canceled" if isinstance(error, CancelledError) else type(error).__name__
 
 
 def stop(within_s: float) -> None:

@@ -1,8 +1,10 @@
 """The headers of W3C Trace Context, and being part of a trace."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.tracers import CALLER_ID, TRACE_ID, TRACEPARENT, noted
 
 from foretell.kit import trace_export, tracing
+from foretell.kit.errors import Unavailable
 from foretell.kit.tracing import Passing, TraceContext, checked, parse
 
 _IDS = f"{TRACE_ID}-{CALLER_ID}"
@@ -218,3 +221,28 @@ def test_nothing_of_the_library_is_imported_unless_it_is_wanted() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_step_outside_of_a_trace_records_nothing_and_asks_for_no_attributes() -> None:
+    with noted() as notebook, tracing.Step("step", "internal", lambda: pytest.fail("asked")):
+        pass
+    assert notebook.spans == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (None, ""),
+        (Unavailable(part="database"), "unavailable"),
+        (asyncio.CancelledError(), "canceled"),
+        (KeyError("x"), "KeyError"),
+    ],
+)
+def test_a_step_in_a_trace_is_a_span_with_the_code_of_its_error(error: BaseException | None, code: str) -> None:
+    parent = TraceContext(TRACEPARENT)
+    expected = nullcontext() if error is None else pytest.raises(type(error))
+    with noted() as notebook, tracing.inside(parent), expected, tracing.Step("step", "internal", lambda: {"a": 1}):
+        if error is not None:
+            raise error
+    span = notebook.named("step")
+    assert (span.parent, span.attributes, span.ended, span.error) == (parent, {"a": 1}, True, code)

@@ -32,7 +32,6 @@ from foretell.kit.errors import ForetellError, MayBeDone, Unavailable
 from foretell.kit.misfits import misfit_of
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, HotRoute, Request, answered, bytes_answer
-from foretell.kit.tracing import TraceContext
 from foretell.services.app.authentication import Authenticator, token_of
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.offers import Offers
@@ -234,29 +233,15 @@ class Submit:
         )
 
     async def _submit(self, submission: Submission, since: float) -> Reply:
-        trace = tracing.current()
-        if trace is None:
+        def about() -> spans.About:
+            return spans.of_prediction(submission.id, submission.model, submission.version)
+
+        with tracing.Step(spans.INTAKE, "internal", about):
             receipt = await self._intake.submit(submission, since=since)
-        else:
-            receipt = await self._traced_intake(submission, since, trace)
         if receipt.replayed:
             return await self._repeat(submission.user_id, receipt.id, since)
         self._publishing.publish_soon(submission)
         return Reply(202, _accepted(submission), [_location(submission.id)])
-
-    async def _traced_intake(self, submission: Submission, since: float, trace: TraceContext) -> Receipt:
-        about = spans.of_prediction(submission.id, submission.model, submission.version)
-        span = tracing.begin(spans.INTAKE, "internal", trace, about)
-        error = "canceled"
-        try:
-            receipt = await self._intake.submit(submission, since=since)
-            error = ""
-        except ForetellError as refusal:
-            error = refusal.code
-            raise
-        finally:
-            span.end(error=error)
-        return receipt
 
     async def _submit_and_wait(
         self, submission: Submission, since: float, wait_s: float, accepted: Callable[[], None]
