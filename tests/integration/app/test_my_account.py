@@ -158,6 +158,8 @@ async def test_the_history_as_a_table(client: httpx.AsyncClient, ada: Account, s
     assert rows[1]["output"] == '{"prediction":1,"probability":0.75}'
     assert rows[1]["input"] == '{"carrier":"AA","distance_miles":1.50}'
     assert (rows[0]["features"], rows[0]["input"]) == ('{"carrier":"AA","distance_miles":1.50}', "")
+    shown = (await client.get(f"/predictions/{first}", headers=ada.headers)).json()
+    assert [rows[1][name] for name in ("created_at", "finished_at")] == [shown["created_at"], shown["finished_at"]]
     only = await client.get("/predictions.csv", params={"status": "succeeded"}, headers=ada.headers)
     assert len(only.text.splitlines()) == 2
 

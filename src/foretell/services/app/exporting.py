@@ -81,9 +81,8 @@ def _cells(view: PredictionView) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    # A time is written as the API writes it in JSON: in UTC, with a Z.
+    return "" if value is None else str(msgspec.to_builtins(value))
 
 
 def _text(json: msgspec.Raw | None) -> str | None:
