@@ -5,14 +5,26 @@ straight to the driver: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, Interval, MetaData, func, literal, select, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Interval,
+    MetaData,
+    any_,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
@@ -102,6 +114,16 @@ def server_clock(connection: AsyncConnection, ahead: timedelta = timedelta()) ->
     # Stable within a statement, so that an index can be used; `clock_timestamp` is not.
     at = func.statement_timestamp(type_=DateTime(timezone=True))
     return at + literal(ahead, Interval()) if ahead else at
+
+
+def is_among(connection: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+    """Whether `column` is one of many `values`; for lists that are long, or of another length each time.
+
+    On PostgreSQL they are one parameter. With `in_`, each length is another statement, which both sides prepare anew.
+    """
+    if connection.dialect.name == "sqlite":
+        return column.in_(values)
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 class Database:

@@ -19,6 +19,7 @@ from tests.webhook_receiver import ALLOWED, Received, Receiver, receiving
 from foretell.domain.errors import NotFound, TooManyRotations
 from foretell.domain.notifications import endpoints, events, outbox
 from foretell.domain.notifications.rotation import ROTATION
+from foretell.domain.notifications.spreading import spread
 from foretell.domain.notifications.tables import deliveries
 from foretell.domain.notifications.tables import endpoints as endpoints_table
 from foretell.domain.notifications.tables import events as events_table
@@ -458,7 +459,7 @@ async def test_what_a_dead_dispatcher_had_is_sent_by_another(database: Database,
     endpoint_id, _ = await webhook(database, ada, receiver.url)
     ids = await finish(database, ada, 3)
     async with database.transaction() as connection:
-        await outbox.spread(connection)
+        await spread(connection)
         dead = UUID(int=1)
         assert len(await outbox.take(connection, dead, lease=_LONG, limit=5, busy=[], kinds=["webhook"])) == 1
     async with sending(database) as sender:
@@ -480,7 +481,7 @@ async def test_an_endpoint_is_kept_only_while_there_is_more_and_nobody_changed_i
     endpoint_id, _ = await webhook(database, ada, receiver.url)
     await finish(database, ada, 3)
     async with database.transaction() as connection:
-        await outbox.spread(connection)
+        await spread(connection)
         (taken,) = await outbox.take(connection, me, lease=_LONG, limit=5, busy=[], kinds=["webhook"])
     if then == "paused":
         async with database.transaction() as connection:
@@ -602,7 +603,7 @@ async def test_what_waits_and_since_when_is_measured(database: Database, ada: UU
     assert [gauge._value.get() for gauge in gauges] == [0, 0, 0]
     await finish(database, ada, 3)
     async with database.transaction() as connection:
-        await outbox.spread(connection)
+        await spread(connection)
         long_ago = now() - timedelta(hours=1)
         await connection.execute(update(events_table).values(created_at=long_ago))
     await pretend(database, endpoint_id, due_at=now() - timedelta(minutes=5))

@@ -28,6 +28,7 @@ from foretell.kit.database import (
     PostgresqlDriver,
     SqliteDriver,
     from_microseconds,
+    is_among,
     to_microseconds,
 )
 from foretell.kit.errors import Misconfigured, Unavailable
@@ -51,6 +52,19 @@ async def notes(database: Database) -> Database:
 async def _words(database: Database) -> list[str]:
     async with database.snapshot() as connection:
         return list(await connection.scalars(select(_notes.c.words).order_by(_notes.c.id)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 700])
+async def test_what_is_among_many_values(notes: Database, count: int) -> None:
+    async with notes.transaction() as connection:
+        await connection.execute(insert(_notes), [{"id": each, "words": str(each)} for each in range(1, 1001)])
+    wanted = list(range(3, 3 + count))
+    async with notes.snapshot() as connection:
+        query = select(_notes.c.id).where(is_among(connection, _notes.c.id, wanted)).order_by(_notes.c.id)
+        assert (await connection.scalars(query)).all() == wanted
+        if connection.dialect.name == "postgresql":
+            # One statement for lists of every length: the driver prepares it once.
+            assert str(query.compile(dialect=connection.dialect)).count("$") == 1
 
 
 async def _write(database: Database, words: str) -> None:

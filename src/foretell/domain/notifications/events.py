@@ -13,6 +13,7 @@ from foretell.domain.credits.tables import wallets
 from foretell.domain.errors import NotFound
 from foretell.domain.notifications.tables import event_wakes, events
 from foretell.kit.clock import now, uuid7
+from foretell.kit.database import is_among
 
 PREDICTION_FINISHED = "prediction.finished"
 BALANCE_LOW = "balance.low"
@@ -99,7 +100,7 @@ async def page(connection: AsyncConnection, user_id: UUID, *, after: int, limit:
 
 async def last_of(connection: AsyncConnection, users: Sequence[UUID]) -> dict[UUID, int]:
     """The sequence of the last event of each of these users; 0 for one without any."""
-    query = select(wallets.c.user_id, wallets.c.last_event).where(wallets.c.user_id.in_(users))
+    query = select(wallets.c.user_id, wallets.c.last_event).where(is_among(connection, wallets.c.user_id, users))
     return {row.user_id: row.last_event for row in await connection.execute(query)}
 
 

@@ -5,30 +5,22 @@ for as long as he may take, and writes his name on it. If he is gone, it is due 
 """
 
 import json
-import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, and_, bindparam, case, delete, func, insert, literal, or_, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Boolean, and_, bindparam, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from foretell.domain.credits.tables import wallets
 from foretell.domain.notifications import events
-from foretell.domain.notifications.endpoints import hash_of
 from foretell.domain.notifications.events import ENDPOINT_DISABLED, Event
+from foretell.domain.notifications.locks import lock_endpoints
 from foretell.domain.notifications.rotation import still_signing
-from foretell.domain.notifications.tables import deliveries, endpoints, event_wakes, listeners
+from foretell.domain.notifications.tables import deliveries, endpoints, listeners
 from foretell.domain.notifications.tables import events as events_table
-from foretell.kit.clock import uuid7
-from foretell.kit.database import Moment, server_clock, server_time
-
-_WAKES = 1000
-#: In PostgreSQL, whoever changes many endpoints in one transaction holds this. "events" in ASCII.
-_LOCK = int.from_bytes(b"events")
+from foretell.kit.database import Moment, is_among, server_clock
 
 #: Kinds of endpoints that are on the internet; those of Telegram are the bot's.
 INTERNET = ("webhook", "once")
@@ -88,101 +80,6 @@ class Sent:
     attempts: Sequence[Attempt]
 
 
-async def spread(connection: AsyncConnection) -> int:
-    """Make due the endpoints of accounts that have news; how much news there was, 0 if another dispatcher is at it."""
-    seen = (await connection.scalars(select(event_wakes.c.id).order_by(event_wakes.c.id).limit(_WAKES))).all()
-    if not seen or not await _is_alone(connection):
-        return 0
-    # Another dispatcher may have been at some of them since we looked.
-    deleted = delete(event_wakes).where(event_wakes.c.id.in_(seen)).returning(*event_wakes.c)
-    wakes = sorted((await connection.execute(deleted)).all(), key=lambda wake: int(wake.id))
-    if not wakes:
-        return 0
-    users = sorted({wake.user_id for wake in wakes})
-    last = select(wallets.c.last_event).where(wallets.c.user_id == _C.user_id).scalar_subquery()
-    is_due = and_(_C.due_at.is_(None), _C.state == "enabled")
-    await connection.execute(
-        update(endpoints)
-        .where(_C.user_id.in_(users), _C.kind != "once")
-        .values(last_event=last, due_at=case((is_due, server_clock(connection)), else_=_C.due_at))
-    )
-    for wake in wakes:
-        if wake.webhooks:
-            await _spread_once(connection, wake.user_id, wake.after, wake.upto, await server_time(connection))
-    return len(wakes)
-
-
-async def _is_alone(connection: AsyncConnection) -> bool:
-    """Whether we have the lock of all who change many endpoints; SQLite has one writer anyway."""
-    if connection.dialect.name != "postgresql":
-        return True
-    return bool(await connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))))
-
-
-async def _be_alone(connection: AsyncConnection) -> datetime:
-    """Have that lock; returns the server's time since when.
-
-    Two who change many endpoints, each in an order of its own, would wait for one another.
-    """
-    if connection.dialect.name != "postgresql":
-        return await server_time(connection)
-    locked = await connection.execute(select(func.pg_advisory_xact_lock(_LOCK), func.clock_timestamp()))
-    at: datetime = locked.one()[1]
-    return at
-
-
-async def _spread_once(connection: AsyncConnection, user_id: UUID, after: int, upto: int, at: datetime) -> None:
-    """Those of the webhooks that predictions name, an endpoint for each address."""
-    inserting: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-    columns = events_table.c
-    query = (
-        select(columns.webhook, func.min(columns.sequence).label("first"), func.max(columns.sequence).label("last"))
-        .where(columns.user_id == user_id, columns.sequence > after, columns.sequence <= upto)
-        .where(columns.webhook.is_not(None))
-        .group_by(columns.webhook)
-    )
-    found = (await connection.execute(query)).all()
-    if not found:
-        return
-    secret = inserting(listeners).values(user_id=user_id, secret=secrets.token_bytes(32))
-    await connection.execute(
-        secret.on_conflict_do_update(
-            index_elements=[listeners.c.user_id],
-            set_={"secret": func.coalesce(listeners.c.secret, secret.excluded.secret)},
-        )
-    )
-    new = inserting(endpoints)
-    is_drained = _C.cursor >= _C.last_event
-    await connection.execute(
-        new.on_conflict_do_update(
-            index_elements=[_C.user_id, _C.url_hash],
-            index_where=text("kind = 'once'"),
-            set_={
-                "cursor": case((is_drained, new.excluded.cursor), else_=_C.cursor),
-                "last_event": new.excluded.last_event,
-                "due_at": func.coalesce(_C.due_at, new.excluded.due_at),
-                "created_at": new.excluded.created_at,
-            },
-        ),
-        [
-            {
-                "id": uuid7(),
-                "user_id": user_id,
-                "kind": "once",
-                "url": row.webhook,
-                "url_hash": hash_of(row.webhook),
-                "description": "",
-                "state": "enabled",
-                "cursor": row.first - 1,
-                "last_event": row.last,
-                "due_at": at,
-                "created_at": at,
-            }
-            for row in found
-        ],
-    )
-
-
 async def take(
     connection: AsyncConnection,
     me: UUID,
@@ -215,7 +112,7 @@ async def _read(connection: AsyncConnection, rows: Sequence[Any], lease: timedel
     users = {row.user_id for row in rows if row.kind == "once"}
     shared = {}
     if users:
-        found = await connection.execute(select(listeners).where(listeners.c.user_id.in_(users)))
+        found = await connection.execute(select(listeners).where(is_among(connection, listeners.c.user_id, users)))
         shared = {row.user_id: row for row in found}
     taken = []
     for row in rows:
@@ -284,8 +181,8 @@ def is_for(event: Event, endpoint: Taken) -> bool:
 
 async def renew(connection: AsyncConnection, me: UUID, ids: Collection[UUID], *, lease: timedelta) -> None:
     """We are still at these, and for as long as `lease` from now."""
-    at = await _be_alone(connection)
-    mine = (_C.id.in_(ids), _C.leased_by == me)
+    at = await lock_endpoints(connection)
+    mine = (is_among(connection, _C.id, ids), _C.leased_by == me)
     await connection.execute(update(endpoints).where(*mine).values(due_at=at + lease))
 
 
@@ -296,7 +193,7 @@ async def record(
 
     Of those in `keep`, the ones that there is more for now stay ours for as long as `lease`: they are returned.
     """
-    at = await _be_alone(connection)
+    at = await lock_endpoints(connection)
     attempts = [attempt for each in sent for attempt in each.attempts]
     if attempts:
         names = Attempt.__dataclass_fields__
@@ -341,7 +238,7 @@ async def record(
     )
     if not keep:
         return []
-    kept = await connection.execute(select(endpoints).where(_C.id.in_(keep), _C.leased_by == me))
+    kept = await connection.execute(select(endpoints).where(is_among(connection, _C.id, keep), _C.leased_by == me))
     return await _read(connection, kept.all(), lease)
 
 
@@ -357,7 +254,7 @@ async def disable(connection: AsyncConnection, sent: Sent, reason: str) -> None:
 
     Called before `record`, in the same transaction and, as settlement locks wallets, in the order of the users.
     """
-    await _be_alone(connection)
+    await lock_endpoints(connection)
     endpoint = sent.endpoint
     data = json.dumps({"webhook_id": str(endpoint.id), "url": endpoint.url, "reason": reason})
     await events.tell(connection, endpoint.user_id, ENDPOINT_DISABLED, data=data)
@@ -394,11 +291,11 @@ async def delete_old(connection: AsyncConnection, *, before: datetime, limit: in
 
     Returns how many attempts there were.
     """
-    await _be_alone(connection)
+    await lock_endpoints(connection)
     oldest = select(deliveries.c.id, deliveries.c.at).order_by(deliveries.c.id).limit(limit)
     old = [row.id for row in await connection.execute(oldest) if row.at < before]
     if old:
-        await connection.execute(delete(deliveries).where(deliveries.c.id.in_(old)))
+        await connection.execute(delete(deliveries).where(is_among(connection, deliveries.c.id, old)))
     done = and_(_C.kind == "once", _C.due_at.is_(None), _C.created_at < before)
     await connection.execute(delete(endpoints).where(done))
     return len(old)

@@ -13,6 +13,7 @@ from foretell.contracts.messages import Status
 from foretell.domain.accounts.tables import users
 from foretell.domain.predictions.pages import newest_ids
 from foretell.domain.predictions.tables import predictions
+from foretell.kit.database import is_among
 
 #: How many predictions one page may look at for those that fit: what is rare is found page by page.
 MOST_LOOKED_AT = 5000
@@ -53,7 +54,7 @@ async def page(
     """
     if user_id is not None:
         ids = await newest_ids(connection, user_id, limit=limit + 1, before_id=before_id, status=status, model=model)
-        found = await _read(connection, _shown().where(predictions.c.id.in_(ids[:limit])))
+        found = await _read(connection, _shown().where(is_among(connection, predictions.c.id, ids[:limit])))
         return found, ids[limit - 1] if len(ids) > limit else None
     newest = select(predictions.c.id, predictions.c.model, predictions.c.status)
     if status == "queued":
@@ -67,7 +68,7 @@ async def page(
     if status is not None:
         fitting = fitting.where(looked_at.c.status == status)
     ids = list((await connection.scalars(fitting.order_by(looked_at.c.id.desc()).limit(limit + 1))).all())
-    found = await _read(connection, _shown().where(predictions.c.id.in_(ids[:limit]))) if ids else []
+    found = await _read(connection, _shown().where(is_among(connection, predictions.c.id, ids[:limit]))) if ids else []
     if len(ids) > limit:
         return found, ids[limit - 1]
     last = await connection.scalar(select(looked_at.c.id).order_by(looked_at.c.id).offset(MOST_LOOKED_AT - 1).limit(1))

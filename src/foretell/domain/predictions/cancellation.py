@@ -27,15 +27,14 @@ async def cancel(connection: AsyncConnection, user_id: UUID, prediction_id: UUID
         .values(status="canceled", finished_at=now())
         .returning(*VIEW_COLUMNS, predictions.c.webhook)
     )
-    found = canceled.mappings().first()
-    if found is None:
+    row = canceled.first()
+    if row is None:
         status = await connection.scalar(select(predictions.c.status).where(*mine))
         if status is None:
             raise NotFound(what="prediction")
         raise AlreadyFinished(status=status)
-    row = dict(found)
-    webhook = row.pop("webhook")
-    view = view_of(row)
+    *viewed, webhook = row
+    view = view_of(viewed)
     await ledger.release(connection, view.id, user_id, view.price_credits)
     await events.tell(connection, user_id, events.PREDICTION_FINISHED, event_id=view.id, webhook=webhook)
     return view

@@ -1,8 +1,7 @@
 """Predictions as everybody is shown them: by the API, in events, by webhooks."""
 
 from datetime import datetime
-
-import msgspec
+from typing import Any
 
 from foretell.contracts import http
 from foretell.domain.predictions.history import PredictionView
@@ -19,31 +18,35 @@ def timings(created_at: datetime, started_at: datetime | None, finished_at: date
 
 def prediction_of(view: PredictionView) -> http.Prediction:
     """A prediction as lists and streams show it."""
-    return http.Prediction(
-        id=view.id,
-        status=view.status,
-        model=view.model,
-        version=view.version,
-        price=view.price_credits,
-        output=view.output,
-        error=view.error,
-        worker_id=view.worker_id,
-        created_at=view.created_at,
-        expires_at=view.expires_at,
-        published_at=view.published_at,
-        started_at=view.started_at,
-        finished_at=view.finished_at,
-        timings=timings(view.created_at, view.started_at, view.finished_at),
-    )
+    return http.Prediction(**_fields(view))
 
 
 def details_of(view: PredictionView) -> http.PredictionDetails:
     """A prediction with what was asked."""
     return http.PredictionDetails(
-        **msgspec.structs.asdict(prediction_of(view)),
+        **_fields(view),
         input=view.input if view.stage == "input" else None,
         features=view.input if view.stage == "features" else None,
     )
+
+
+def _fields(view: PredictionView) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "status": view.status,
+        "model": view.model,
+        "version": view.version,
+        "price": view.price_credits,
+        "output": view.output,
+        "error": view.error,
+        "worker_id": view.worker_id,
+        "created_at": view.created_at,
+        "expires_at": view.expires_at,
+        "published_at": view.published_at,
+        "started_at": view.started_at,
+        "finished_at": view.finished_at,
+        "timings": timings(view.created_at, view.started_at, view.finished_at),
+    }
 
 
 def _between(earlier: datetime | None, later: datetime | None) -> float | None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.messages import Stage
 from foretell.domain.predictions.tables import predictions
-from foretell.kit.database import Moment
+from foretell.kit.database import Moment, is_among
 
 #: What is dated later than this was dated by a wrong clock.
 _FUTURE = timedelta(minutes=1)
@@ -70,7 +70,7 @@ async def still_queued(connection: AsyncConnection, ids: Collection[UUID], *, be
     """Those of `ids` that have not ended, and that nobody has published again since that moment."""
     columns = predictions.c
     published = columns.published_at.is_(None) | (columns.published_at < literal(before, Moment()))
-    return await _queued(connection, columns.id.in_(ids) & published, len(ids))
+    return await _queued(connection, is_among(connection, columns.id, ids) & published, len(ids))
 
 
 async def expired(connection: AsyncConnection, moment: datetime, *, limit: int) -> Sequence[UUID]:

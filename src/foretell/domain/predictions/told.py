@@ -17,6 +17,7 @@ from foretell.domain.predictions import history
 from foretell.domain.predictions.pages import newest_ids
 from foretell.domain.predictions.presentation import details_of
 from foretell.domain.predictions.tables import predictions
+from foretell.kit.database import is_among
 
 #: As many of the endings of the last 7 days are found for whoever asks for the first time.
 FIRST = 2000
@@ -38,7 +39,9 @@ async def ask(connection: AsyncConnection, user_id: UUID, at: datetime) -> None:
             ids += await newest_ids(connection, user_id, limit=FIRST, before_id=None, status=status, model=None)
     newest = sorted(ids, reverse=True)[:FIRST]
     columns = predictions.c
-    query = select(columns.id, columns.finished_at).where(columns.id.in_(newest), columns.finished_at > at - KEPT)
+    query = select(columns.id, columns.finished_at).where(
+        is_among(connection, columns.id, newest), columns.finished_at > at - KEPT
+    )
     rows = (await connection.execute(query)).all() if newest else []
     await events.fill(connection, user_id, [(row.id, row.finished_at) for row in rows])
 

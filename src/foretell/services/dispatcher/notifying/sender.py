@@ -17,6 +17,7 @@ import structlog
 from foretell.domain.notifications import outbox
 from foretell.domain.notifications.events import Event
 from foretell.domain.notifications.outbox import Taken
+from foretell.domain.notifications.spreading import spread
 from foretell.domain.predictions import told as showing
 from foretell.kit.batching import Batcher
 from foretell.kit.clock import uuid7
@@ -116,7 +117,7 @@ class Sender:
         busy = [user_id for user_id, count in self._of_account.items() if count >= _MOST_OF_ACCOUNT]
         until = time.monotonic() + self._lease.total_seconds()
         async with self._database.transaction() as connection:
-            await outbox.spread(connection)
+            await spread(connection)
             taken = await outbox.take(connection, self._me, lease=self._lease, limit=free, busy=busy, kinds=self._kinds)
         if not taken:
             return 0
