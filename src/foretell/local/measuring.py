@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,13 +141,22 @@ class Measured:
         )
 
     def _cpu_s(self) -> dict[str, float]:
-        used = {}
-        for name, process in self._processes.items():
-            # PostgreSQL works in children of its own. Ours would be counted twice: the load may be their parent.
-            family = [process] if process.pid == os.getpid() else [process, *process.children()]
-            times = [member.cpu_times() for member in family]
-            used[name] = sum(spent.user + spent.system for spent in times)
-        return used
+        return {name: _family_cpu_s(process) for name, process in self._processes.items()}
 
     def _memory_mib(self, name: str) -> float:
         return float(self._processes[name].memory_info().rss) / 2**20
+
+
+def _family_cpu_s(process: psutil.Process) -> float:
+    """Processor time of a process and its children: PostgreSQL works in children, which come and go."""
+    own = process.cpu_times()
+    if process.pid == os.getpid():
+        # Its children are measured by themselves: the load generator may have started them.
+        return float(own.user + own.system)
+    # What ended children have used is counted at their parent.
+    used = own.user + own.system + own.children_user + own.children_system
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            used += times.user + times.system
+    return float(used)
