@@ -334,6 +334,17 @@ def test_an_address_that_can_t_be_is_told_so_with_a_way_back(visit: Visit) -> No
     expect(page.locator("h1")).to_have_text("Models")
 
 
+def test_a_page_that_could_not_be_loaded_says_so_and_comes_when_it_can(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.context.new_page()
+    page.route("**/assets/en-*.js", lambda route: route.abort())
+    page.goto(visitor.url + "/ui/models")
+    expect(page.locator("#page")).to_contain_text("could not be loaded")
+    page.unroute("**/assets/en-*.js")
+    page.reload()
+    expect(page.locator("h1")).to_have_text("Models")
+
+
 def test_out_of_credits_has_a_face_of_its_own(visit: Visit) -> None:
     page = visit().signed_up("/ui/models/odd")
     page.route("**/balance", lambda route: route.fulfill(json={"available": 2, "held": 0, "threshold": None}))

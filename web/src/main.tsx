@@ -23,7 +23,10 @@ const who = askWho();
 // Whoever waits for it says what is wrong; nobody else is to be told of it.
 who.catch(() => undefined);
 
-void speak(languageOfBrowser()).then(() => {
-  const root = document.getElementById("page");
-  if (root) render(<App who={who} />, root);
-});
+const root = document.getElementById("page");
+speak(languageOfBrowser())
+  .then(() => root && render(<App who={who} />, root))
+  .catch(() => {
+    // No words were loaded, so this stands here in both languages.
+    root?.append("This page could not be loaded. Please reload it. · Страница не загрузилась. Обновите её.");
+  });

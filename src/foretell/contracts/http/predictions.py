@@ -34,7 +34,7 @@ class NewPrediction(Request):
         },
     )
 
-    model: str = Field(examples=["flight-delay"])
+    model: str = Field(min_length=1, examples=["flight-delay"])
     version: str | None = Field(
         default=None, min_length=1, description="Without one, the default version", examples=["1.0.0"]
     )

@@ -54,7 +54,7 @@ class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of the request."""
 
-    model: str
+    model: Annotated[str, msgspec.Meta(min_length=1)]
     #: An empty one is refused: it is more likely a variable that was not set than a request for the default version.
     version: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
