@@ -13,7 +13,7 @@ class NotFound(ForetellError):
 class ChatNotLinked(NotFound):
     """This chat acts for no account."""
 
-    # A code of its own: the bot forgets what waits for such a chat, and must not do so because its secret is wrong.
+    # Its own code: the bot drops messages for such a chat, and must not do so when its secret is wrong.
     code = "chat_not_linked"
 
 
@@ -86,7 +86,7 @@ class TooManyPasswords(ForetellError):
     """More passwords wait to be checked than can be. Try again in a moment."""
 
     code = "too_many_passwords"
-    # Who floods us with them is told so; it is no failure of ours that somebody should be woken for.
+    # 429 and not 503: a flood of log-ins must not raise an alert.
     status = 429
     retry_after_s = 2.0
 
@@ -231,7 +231,7 @@ class AccountClosed(ForetellError):
 class NotOperator(ForetellError):
     """There is nothing at this address."""
 
-    # As to everybody else who is no operator.
+    # The same answer as for all users who are not operators.
     code = "not_found"
     status = 404
 

@@ -1,4 +1,4 @@
-"""Pages of rows that have an owner, newest first."""
+"""Pages of an owner's rows, newest first."""
 
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 def newest_of(
     connection: AsyncConnection, query: Select[Any], table: Table, owner: UUID, *, limit: int, before_id: Any = None
 ) -> Select[Any]:
-    """`query` for up to `limit` rows of `table` that are `owner`'s, newest first; those before `before_id`, if given.
+    """`query` for up to `limit` rows of `table` of `owner`, newest first, before `before_id`, if given.
 
     The table needs an index on (user_id, id).
     """
@@ -18,9 +18,9 @@ def newest_of(
     if connection.dialect.name != "postgresql":
         query = query.where(mine == owner)
         return (query if before_id is None else query.where(number < before_id)).order_by(number.desc()).limit(limit)
-    # Asked for the highest ids of one owner, PostgreSQL may well go through everybody's from the highest down, sure to
-    # find the owner's soon: for those whose rows are all old, that reads the whole table. Asked for a range of owners
-    # in the order of that index, it has no other way to that order.
+    # For the highest ids of one owner, PostgreSQL may read the rows of all owners from the highest id down, expecting
+    # to find the owner's soon. If these are all old, that reads the whole table. With a range of owners in the order of
+    # the index (user_id, id), only that index gives the order.
     upper = (
         mine <= owner
         if before_id is None

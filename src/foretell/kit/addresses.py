@@ -1,8 +1,8 @@
-"""Where strangers may have us send something: to machines on the internet, and to no other.
+"""Checks addresses that users give (webhooks): only machines on the internet are allowed.
 
-An address that somebody gives us is used from inside our network, where much is open that is closed from outside. So it
-is read strictly, its name is resolved by us, every address it resolves to is looked at, and a connection is made to
-one of those very addresses, never to the name again.
+Requests to such an address come from inside our network, where more is reachable than from outside. So the URL is
+parsed strictly, its name is resolved here, every resolved address is checked, and the connection is made to one of
+these addresses, never to the name again.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAX_URL_LENGTH = 2048
 _RESOLVE_TIMEOUT_S = 5.0
-#: Names that are being resolved at once: a name server that keeps us waiting holds up a thread.
+#: How many names are resolved at once: a slow name server blocks a thread for each.
 _MOST_RESOLVED_AT_ONCE = 64
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 #: WHATWG: a host whose last label looks like this is a number, in whatever notation.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-#: Ports of other protocols, which might make something of a request that is not theirs: below 1024 only those of
-#: HTTP are open, and above these are closed.
+#: Ports of other protocols, whose servers might misinterpret our request. Below 1024 only those of HTTP are allowed;
+#: above, these are refused.
 _HTTP_PORTS = (80, 443)
 _OTHER_PORTS = frozenset({
     1433, 1521, 1723, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 5060, 5061, 5432, 5672, 5900,
@@ -35,7 +35,7 @@ _OTHER_PORTS = frozenset({
     15672, 27017,
 })  # fmt: skip
 _INTERNET_V6 = ipaddress.ip_network("2000::/3")
-#: Ways round to an IPv4 address, and what older releases of Python do not know yet.
+#: Networks that translate or tunnel to IPv4 addresses, and networks that older releases of Python do not know.
 _NOT_INTERNET: tuple[Network, ...] = tuple(
     map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "192.88.99.0/24"))
 )
@@ -50,7 +50,7 @@ class AddressRefused(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What a URL says, once it was read."""
+    """A parsed URL."""
 
     secure: bool
     #: A name or an address, in lower case and without brackets.
@@ -61,7 +61,7 @@ class Destination:
 
     @property
     def origin(self) -> tuple[bool, str, int]:
-        """What connections can be shared for."""
+        """The key under which connections can be reused."""
         return self.secure, self.host, self.port
 
     @property
@@ -72,7 +72,7 @@ class Destination:
 
 
 def read_url(url: str) -> Destination:
-    """Take a URL to its parts. Raises `AddressRefused`."""
+    """Parse a URL. Raises `AddressRefused`."""
     if len(url) > _MAX_URL_LENGTH:
         raise AddressRefused(reason=f"it is longer than {_MAX_URL_LENGTH} characters")
     if not url.isascii() or any(character <= " " or character in '\\\x7f"<>^`{|}' for character in url):
@@ -102,7 +102,7 @@ def read_url(url: str) -> Destination:
 def _check_host(host: str, *, bracketed: bool) -> None:
     if bracketed:
         try:
-            # A zone (%) is a matter of one machine alone.
+            # A zone (%) has a meaning only on one machine.
             ipaddress.IPv6Address("" if "%" in host else host)
         except ValueError:
             raise AddressRefused(reason="the host is no IPv6 address") from None
@@ -117,7 +117,7 @@ def _check_host(host: str, *, bracketed: bool) -> None:
 
 
 def is_internet(address: Address) -> bool:
-    """Whether this is one machine on the internet, and no other way to somewhere else."""
+    """Whether this is a single machine on the internet, not a private, translated or tunnelled address."""
     if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address not in _INTERNET_V6:
@@ -126,7 +126,7 @@ def is_internet(address: Address) -> bool:
 
 
 class Addresses:
-    """Says to which addresses a connection may be made."""
+    """Decides to which addresses a connection may be made."""
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class Addresses:
         needs_tls: bool,
         resolve: "Callable[[str, int], Awaitable[list[str]]] | None" = None,
     ) -> None:
-        """`allowed`: networks that may be used though they are not the internet, and without TLS, too.
+        """`allowed`: private networks that may be used, also without TLS.
 
-        `needs_tls`: everything else needs `https://`. `resolve` gives the addresses of a name; raises `OSError`.
+        `needs_tls`: all others need `https://`. `resolve` returns the addresses of a name; raises `OSError`.
         """
         self._allowed = tuple(allowed)
         self._needs_tls = needs_tls
@@ -145,7 +145,7 @@ class Addresses:
         self._resolving = asyncio.Semaphore(_MOST_RESOLVED_AT_ONCE)
 
     async def of(self, destination: Destination) -> list[str]:
-        """Its addresses, all of which may be used; looked up anew each time. Raises `AddressRefused`."""
+        """Its addresses, all checked; resolved again at each call. Raises `AddressRefused`."""
         try:
             found = [ipaddress.ip_address(destination.host)]
         except ValueError:
@@ -162,14 +162,14 @@ class Addresses:
             async with asyncio.timeout(_RESOLVE_TIMEOUT_S), self._resolving:
                 found = await self._resolve(destination.host, destination.port)
         except (OSError, UnicodeError):
-            # A time-out is one of these.
+            # `TimeoutError` is an `OSError`, too.
             raise AddressRefused(reason="its host can't be resolved") from None
         if not found:
             raise AddressRefused(reason="its host can't be resolved")
         try:
             return [ipaddress.ip_address(address) for address in found]
         except ValueError:
-            # With a zone: an address of the own link.
+            # With a zone: a link-local address.
             raise AddressRefused(reason="it leads to an address that is not on the internet") from None
 
     def _is_allowed(self, address: Address) -> bool:
@@ -199,10 +199,10 @@ async def resolve_name(host: str, port: int) -> list[str]:
         try:
             loop.call_soon_threadsafe(give, found)
         except RuntimeError:
-            # The loop is closed: nobody waits any more.
+            # The loop is closed, so the result is not needed.
             return
 
-    # A thread of its own, which nobody waits for at the end of the process: it can't be stopped, and a name server may
-    # keep it for long.
+    # A daemon thread, so that the process can end while it runs: it can't be stopped, and a name server may
+    # block it for long.
     threading.Thread(target=ask, name="resolve", daemon=True).start()
     return await answer

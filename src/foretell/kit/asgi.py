@@ -1,4 +1,4 @@
-"""The little of HTTP that plain ASGI needs: reading a body within bounds, answering, and the operator's routes."""
+"""HTTP helpers for plain ASGI: reading a body within limits, answering, and the routes for operators."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
@@ -18,19 +18,19 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
-#: In the scope of what a process asks itself, which is no request of anybody: it is neither logged nor counted.
+#: Key in the scope of internal requests of the process to itself: these are neither logged nor counted.
 ASKED_WITHIN = "foretell.asked_within"
 
-#: In the scope of what came over a connection: what the request holds of the bytes under way (connection_bounds.py).
+#: Key in the scope of requests over a connection: their `Held`, the bytes they use (connection_bounds.py).
 HELD = "foretell.held"
 
-#: Says whether one part works: returns when it does, raises what is wrong.
+#: Checks one part: returns if it works, raises if not.
 Check = Callable[[], Coroutine[Any, Any, None]]
-#: A part that has not said by then that it works does not: whoever asks how we are waits only a little longer.
+#: A check that takes longer has failed. Clients of /health wait only a little longer than this.
 _CHECK_TIMEOUT_S = 2.5
 
 
-#: Bounds the bodies of most services.
+#: The setting that limits bodies of most services.
 BODY_SETTING = "FORETELL_MAX_BODY_BYTES"
 
 
@@ -41,7 +41,7 @@ class BodyTooLarge(ForetellError):
     status = 413
 
     def __init__(self, *, max_bytes: int, setting: str = BODY_SETTING) -> None:
-        """`setting` raises the bound; where there is none, nothing is said of it."""
+        """`setting` is the one that raises the limit; if empty, the message does not name one."""
         if setting:
             super().__init__(max_bytes=max_bytes, setting=setting)
         else:
@@ -52,7 +52,7 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
-#: A large one is not copied, only to be a `bytes`.
+#: A large body is a `bytearray`, to avoid a copy.
 Body = bytes | bytearray
 
 
@@ -64,7 +64,7 @@ async def read_body(receive: Receive, max_bytes: int, setting: str = BODY_SETTIN
         if len(body) > max_bytes:
             raise BodyTooLarge(max_bytes=max_bytes, setting=setting)
         return body
-    # Not a list of parts: of small ones, it would be many times as large as the body.
+    # Not a list of parts: with small parts it would be many times as large as the body.
     whole = bytearray()
     while True:
         if message["type"] != "http.request":
@@ -74,13 +74,13 @@ async def read_body(receive: Receive, max_bytes: int, setting: str = BODY_SETTIN
             raise BodyTooLarge(max_bytes=max_bytes, setting=setting)
         if not message.get("more_body"):
             return whole
-        # While we wait, the last part is there but once.
+        # Free the last part before waiting for the next one.
         del message
         message = await receive()
 
 
 async def respond(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()) -> None:
-    """Answer at once with `body`."""
+    """Send a whole answer."""
     await send(
         {
             "type": "http.response.start",
@@ -98,21 +98,21 @@ _METRICS_CLOSED = (
 
 
 def shows_token(scope: Scope, expected: bytes) -> bool:
-    """Whether a request shows this token, `Authorization: Bearer TOKEN`. Nobody shows an empty one."""
+    """Whether a request has this token (`Authorization: Bearer TOKEN`). Always false for an empty one."""
     given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     scheme, _, token = given.partition(b" ")
-    # Compared whatever the scheme is, and in constant time: how long it takes says nothing of the token.
+    # Compared in constant time, also for a wrong scheme, so that the time reveals nothing about the token.
     return compare_digest(token.strip(), expected) and scheme.lower() == b"bearer" and expected != b""
 
 
 class Operations:
     """`/health`, `/health/live`, `/health/ready` and `/metrics`, the same for every service, as a plain ASGI app.
 
-    `checks` maps a part to what asks it; the disks that this process writes to are looked at besides. A service is
+    `checks` maps a part to its check; the disks that this process writes to are also checked. A service is
     *healthy* when all of them pass; it is *ready* when those named in `needed_to_serve` pass, and those of
-    `until_ready`, which are no matter of health; it is *live* as long as `live` returns True. A check that takes longer
-    than `check_timeout_s` has not passed. `details` adds fields to `/health`. With
-    `metrics_token`, whoever reads `/metrics` must show it; an empty one is nobody's.
+    `until_ready`, which do not affect health; it is *live* as long as `live` returns True. A check that takes longer
+    than `check_timeout_s` has failed. `details` adds fields to `/health`. With `metrics_token`, `/metrics` needs that
+    token; an empty one refuses all.
     """
 
     def __init__(
@@ -177,10 +177,10 @@ class Operations:
         return {name: reason for name, reason in zip(ordered, reasons, strict=True) if reason is not None}
 
     async def _reason(self, name: str) -> str | None:
-        """Why this part fails, if it does."""
+        """The reason if this part fails, else None."""
         asking = self._asking.get(name)
         if asking is None:
-            # One at a time: asked again and again, a part that is silent would have them pile up. And never cancelled:
+            # One check at a time: otherwise checks of a hanging part would pile up. And never cancelled:
             # that may cost the part a connection.
             asking = self._asking[name] = asyncio.create_task(self._checks[name](), name=name)
             asking.add_done_callback(self._asked)
@@ -193,7 +193,7 @@ class Operations:
     def _asked(self, asking: "asyncio.Task[None]") -> None:
         del self._asking[asking.get_name()]
         if not asking.cancelled():
-            # Nobody may wait for it any more; that is no reason for a warning.
+            # Read the exception, so that asyncio does not warn if no caller waits any more.
             asking.exception()
 
     async def _answer(self, send: Send, status: int, body: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Batch what is already waiting; never wait for a batch.
 
-While one batch is under way, arriving items queue up; they are the next batch. A lone item therefore passes at
-once, and under load the fixed cost of a commit, a publish or a model call is shared by all who wait.
+While one batch is being handled, arriving items are queued; they are the next batch. So a single item is handled at
+once, and under load all items of a batch share the fixed cost of a commit, a publish or a model call.
 """
 
 import asyncio
@@ -19,27 +19,26 @@ Outcome = TypeVar("Outcome")
 
 
 class _Entry(NamedTuple, Generic[Item, Outcome]):
-    """An item that waits."""
+    """A queued item."""
 
     item: Item
-    #: Takes the outcome, or what was raised instead.
+    #: Gets the outcome or the exception.
     receive: Callable[[Outcome | BaseException], None]
-    #: Whether nobody wants it any more.
+    #: Whether the caller has given up.
     given_up: Callable[[], bool]
-    #: When it came, by the event loop's clock.
+    #: When it was queued, by the event loop's clock.
     since: float
 
 
 class Batcher(Generic[Item, Outcome]):
-    """Hands waiting items to `handle`, one batch at a time (or `concurrency` batches).
+    """Passes waiting items to `handle`, one batch at a time (or `concurrency` batches).
 
     `handle` gets between 1 and `max_batch` items and returns one outcome per item, in order. An outcome that is an
-    exception is raised to the caller of that item alone; an exception *raised* by `handle` reaches every caller of
-    the batch. With more than `max_waiting` items in the queue, `submit` raises `Overloaded`; so does an item that has
-    waited for longer than `patience_s` when its turn comes, and nothing is done with it.
+    exception is raised only to the caller of that item; an exception *raised* by `handle` is raised to every caller of
+    the batch. With more than `max_waiting` items in the queue, `submit` raises `Overloaded`. An item that has
+    waited for longer than `patience_s` also gets `Overloaded`, and is not handled.
 
-    A caller who is cancelled gives up only the answer: an item that waits is dropped, one that is under way is
-    handled to its end.
+    If a caller is cancelled, its item is dropped while it is queued; an item that is being handled is completed.
     """
 
     def __init__(
@@ -53,10 +52,10 @@ class Batcher(Generic[Item, Outcome]):
         gather: bool = False,
         observe_size: Callable[[int], None] | None = None,
     ) -> None:
-        """`gather`: take a batch only once a turn of the event loop brought no further item.
+        """`gather`: start a batch only after an iteration of the event loop that added no item.
 
-        For a `handle` that works on the event loop itself: nobody can arrive while it works, so without this its
-        batches would hold no more than what one turn brings. A lone item waits for one turn, which is microseconds.
+        Use it if `handle` runs on the event loop: no item can arrive meanwhile, so a batch would contain only the
+        items of one iteration. A single item waits for one iteration, which takes microseconds.
         """
         self._handle = handle
         self._max_batch = max_batch
@@ -70,7 +69,7 @@ class Batcher(Generic[Item, Outcome]):
 
     @property
     def waiting(self) -> int:
-        """How many items are in the queue, not counting batches under way."""
+        """The number of queued items, without batches that are being handled."""
         return len(self._waiting)
 
     def enqueue(self, item: Item, *, since: float | None = None) -> "asyncio.Future[Outcome]":
@@ -87,7 +86,7 @@ class Batcher(Generic[Item, Outcome]):
     def enqueue_for(self, receive: Callable[[Outcome | BaseException], None], item: Item) -> None:
         """Queue `item`; `receive` is called once with its outcome, or with what `submit` would raise.
 
-        For where a future and a turn of the event loop would cost more than the item does. Raises `Overloaded`.
+        Use it if a future and an iteration of the event loop would cost more than the item. Raises `Overloaded`.
         """
         self._put(_Entry(item, receive, _never, asyncio.get_running_loop().time()))
 
@@ -96,7 +95,7 @@ class Batcher(Generic[Item, Outcome]):
             raise Overloaded
         self._waiting.append(entry)
         if len(self._runners) < self._concurrency:
-            # A batch belongs to no request, and its log lines name none, not even the one that came first.
+            # A batch belongs to no request: with its own context, its log lines do not name the first request.
             runner = asyncio.get_running_loop().create_task(self._run(), context=Context())
             self._runners.add(runner)
             runner.add_done_callback(self._runners.discard)
@@ -106,7 +105,7 @@ class Batcher(Generic[Item, Outcome]):
         return await self.enqueue(item, since=since)
 
     async def drain(self) -> None:
-        """Wait until nothing waits and nothing is under way."""
+        """Wait until the queue is empty and no batch is being handled."""
         while self._runners:
             await asyncio.wait(self._runners)
 
@@ -114,8 +113,8 @@ class Batcher(Generic[Item, Outcome]):
         try:
             await self._handle_what_waits()
         finally:
-            # Here and not only when the task is done, which others learn a moment later: whoever enqueues in that
-            # moment, a caller who was just answered say, would rely on a runner that looks no more.
+            # Removed here and not by a done callback, which runs later: an item that is queued in between (by a caller
+            # that was just answered, for example) would wait for a runner that has stopped.
             current = asyncio.current_task()
             assert current is not None
             self._runners.discard(current)
@@ -165,7 +164,7 @@ def _hand_out(
         try:
             receive(outcome)
         except Exception as error:
-            # The others of the batch still wait for theirs.
+            # Continue, because the other items of the batch still need their outcomes.
             context = {"message": "the receiver of an outcome failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
@@ -175,7 +174,7 @@ def _settle(future: "asyncio.Future[Outcome]", outcome: Outcome | BaseException)
         return
     if isinstance(outcome, BaseException):
         future.set_exception(outcome)
-        # A caller that gave up never looks at the outcome; that is no reason for a warning.
+        # Read the exception, so that asyncio does not warn if the caller has given up.
         future.exception()
     else:
         future.set_result(outcome)

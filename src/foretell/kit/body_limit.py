@@ -1,4 +1,4 @@
-"""A bound on the size of request bodies, for frameworks that read bodies themselves."""
+"""A limit for request bodies, for frameworks that read bodies themselves."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ from foretell.kit.asgi import BODY_SETTING, Application, BodyTooLarge, Message, 
 
 
 class BodyLimit:
-    """Raises `BodyTooLarge` out of `receive` once a body is, or says that it will be, larger than `max_bytes`.
+    """Raises `BodyTooLarge` from `receive` if a body, or its Content-Length, is larger than `max_bytes`.
 
-    So nothing is gathered beyond the limit, and whoever reads the body explains it to the client.
+    So memory is bounded, and the code that reads the body answers the client.
     """
 
     def __init__(
         self, app: Application, *, max_bytes: int, larger: Mapping[str, tuple[int, str]] | None = None
     ) -> None:
-        """`larger` are the limits of paths that may take more, and the settings that they are."""
+        """`larger`: paths with other limits, and the settings of these limits."""
         self._app = app
         self._max_bytes = max_bytes
         self._larger = larger or {}
@@ -40,7 +40,7 @@ class BodyLimit:
 
 def _announced(scope: Scope) -> int:
     for name, value in scope["headers"]:
-        # A length of more digits than that is refused by the server already.
+        # The server refuses a length with more digits.
         if name == b"content-length" and value.isdigit() and len(value) < 20:
             return int(value)
     return 0

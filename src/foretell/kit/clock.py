@@ -16,19 +16,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND_NS = 1_000_000_000
 
-#: By so much a machine's clock may be set without anybody asking why.
+#: A step of the machine's clock up to this size is followed at once.
 _FOLLOWED_NS = 5 * _SECOND_NS
-#: A clock that was set by more is believed when it has stood there for so long.
+#: A larger step is followed when the clock has kept it for so long.
 _BELIEVED_AFTER_NS = 60 * _SECOND_NS
 
 
 def _elapsed_ns() -> int:
-    # On Linux, a clock that also goes on while the machine sleeps: who wakes up has the right time at once.
+    # On Linux, a clock that includes sleep, so that the time is right directly after a wake-up.
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
 
 class _Jump(NamedTuple):
-    """Where the machine's clock stands after it was set."""
+    """A step of the machine's clock that is not followed yet."""
 
     offset_ns: int
     since_ns: int
@@ -37,13 +37,13 @@ class _Jump(NamedTuple):
 class SteadyClock:
     """The machine's time of day, without its jumps.
 
-    A clock that is two hours ahead for five seconds must not expire what waits, delete what is kept, or date what is
-    made into the future. So a step of more than 5 s is followed only when the clock has stood there for 60 s; until
-    then the time goes on from what it was. From several threads at once the worst is that a jump is logged twice.
+    If a clock is two hours ahead for five seconds, this must not expire predictions, delete stored data, or date rows
+    into the future. So a step of more than 5 s is followed only after the clock has kept it for 60 s; until then
+    the time continues from its last value. With several threads, at worst a jump is logged twice.
     """
 
     def __init__(self, wall_ns: Callable[[], int] = time.time_ns, elapsed_ns: Callable[[], int] = _elapsed_ns) -> None:
-        """`wall_ns` is the machine's time of day since 1970, `elapsed_ns` a clock that nobody sets."""
+        """`wall_ns` is the machine's time of day since 1970, `elapsed_ns` a clock that can't be set."""
         self._wall_ns = wall_ns
         self._elapsed_ns = elapsed_ns
         self._offset_ns = wall_ns() - elapsed_ns()
@@ -63,7 +63,7 @@ class SteadyClock:
         jump = self._jump
         if jump is None or abs(offset - jump.offset_ns) > _FOLLOWED_NS:
             self._jump = _Jump(offset, elapsed)
-            # After it is noted: the line's own time is asked of us.
+            # Logged after the state is set, because the log line asks this clock for the time.
             log.warning("clock_jumped", by_s=round((offset - self._offset_ns) / _SECOND_NS, 1))
         elif elapsed - jump.since_ns >= _BELIEVED_AFTER_NS:
             self._jump = None
@@ -85,15 +85,15 @@ def unix_s() -> float:
 
 
 def now() -> datetime:
-    """The current moment, aware, in UTC."""
+    """The current time, aware, in UTC."""
     return datetime.fromtimestamp(unix_ns() // 1000 / 1_000_000, UTC)
 
 
 class Identifiers:
     """Makes UUIDs version 7 (RFC 9562): 48 bits of Unix milliseconds, a 12-bit counter, 62 random bits.
 
-    Those of one maker sort in the order of their making, unless the clock was set back by more than 10 s: then they
-    follow the clock, lest they be dated into the future for as long as the clock was wrong.
+    Those of one object sort in order of creation, unless the clock was set back by more than 10 s. Then they follow
+    the clock; otherwise they would be dated into the future for as long as the clock was wrong.
     """
 
     _LONGEST_LEAD_MS = 10_000
@@ -105,16 +105,16 @@ class Identifiers:
         self._counter = 0
 
     def make(self) -> UUID:
-        """A new one. Not for several threads at once."""
+        """A new identifier. Not thread-safe."""
         milliseconds = self._clock_ns() // 1_000_000
         if milliseconds > self._last_ms or milliseconds < self._last_ms - self._LONGEST_LEAD_MS:
             self._last_ms, self._counter = milliseconds, 0
         elif self._counter == 0xFFF:
-            # The counter is spent, or the clock went back: borrow the next millisecond rather than break the order.
+            # The counter is exhausted, or the clock went back: use the next millisecond, to keep the order.
             self._last_ms, self._counter = self._last_ms + 1, 0
         else:
             self._counter += 1
-        # Identifiers must differ, not be secret, and this is a tenth of the time; a forked process is seeded anew.
+        # Identifiers must be unique, not secret; this takes a tenth of the time of os.urandom. A fork is seeded again.
         random_bits = RANDOM.getrandbits(62)
         return UUID(int=(self._last_ms << 80) | (0x7 << 76) | (self._counter << 64) | (0b10 << 62) | random_bits)
 
@@ -124,9 +124,9 @@ uuid7 = Identifiers(unix_ns).make
 
 
 def uuid7_at(moment: datetime) -> UUID:
-    """The smallest UUID version 7 of `moment`: cuts identifiers into parts by their time.
+    """The smallest UUID version 7 of `moment`, to select identifiers by time.
 
-    Not a bound for what is *due*: an identifier says what the clock of its maker said.
+    Do not use it to find what is *due*: an identifier has the time of its creator's clock, which may be wrong.
     """
     # Whole numbers throughout: a float can end up in the millisecond before.
     return UUID(int=((moment - _EPOCH) // _MILLISECOND << 80) | (0x7 << 76) | (0b10 << 62))

@@ -1,4 +1,4 @@
-"""What is measured of this process's connections to databases, all its databases together."""
+"""Metrics of this process's connections to all its databases."""
 
 from collections.abc import Iterator
 from time import perf_counter
@@ -14,7 +14,7 @@ class Connected(Protocol):
     """Something with connections to a database."""
 
     def in_use_and_idle(self) -> tuple[int, int]:
-        """How many are in use and how many idle."""
+        """The numbers of used and of idle connections."""
 
 
 _open: WeakSet[Connected] = WeakSet()
@@ -28,22 +28,22 @@ _WAIT_S = Histogram(
 
 
 def count(database: Connected) -> None:
-    """Count its connections from now on, until `forget` or until it is no more."""
+    """Count its connections from now on, until `forget` or until the object is deleted."""
     _open.add(database)
 
 
 def forget(database: Connected) -> None:
-    """Count its connections no longer."""
+    """Stop counting its connections."""
     _open.discard(database)
 
 
 def waited_since(asked_at: float) -> None:
-    """A connection that was asked for at `asked_at` (of `perf_counter`) is there."""
+    """Record the wait for a connection that was requested at `asked_at` (of `perf_counter`)."""
     _WAIT_S.observe(perf_counter() - asked_at)
 
 
 def _counted() -> Iterator[tuple[int, int]]:
-    # A list, because a scrape may be in another thread than the one that opens a database.
+    # A copy, because a scrape may run in another thread than the one that opens a database.
     return (database.in_use_and_idle() for database in list(_open))
 
 

@@ -1,7 +1,7 @@
-"""A database, PostgreSQL or SQLite, and the two ways to it.
+"""A database, PostgreSQL or SQLite, and the two ways to access it.
 
-`transaction()` and `snapshot()` give a SQLAlchemy connection: for everything but the hot path. The hot statements go
-straight to the driver: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (one connection in one thread).
+`transaction()` and `snapshot()` give a SQLAlchemy connection, for everything but the hot path. The hot statements use
+the driver directly: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (one connection in one thread).
 """
 
 import asyncio
@@ -49,7 +49,7 @@ from foretell.kit.drivers import (
 from foretell.kit.engines import postgresql_engine, postgresql_session, sqlite_engine, sqlite_path, sqlite_pragmas
 from foretell.kit.postgresql_address import Connector, read_postgresql_url
 
-#: Every table of the product hangs on this, named alike on both databases so that migrations can find constraints.
+#: All tables of the product. Constraints have the same names on both databases, so that migrations can find them.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -93,14 +93,14 @@ class Moment(TypeDecorator[datetime]):
         return moment
 
 
-#: How long a transaction may take, in statements that take as long as they may: long ones are made of many.
+#: The limit of a transaction, as a multiple of the statement time-out: long transactions have many statements.
 _STATEMENTS = 5
-#: How long a connection may take to be given back, and at least how long a commit may take, when time is up.
+#: How long returning a connection may take, and the least time for a commit, after the deadline.
 _END_TIMEOUT_S = 1.0
 
 
 async def server_time(connection: AsyncConnection) -> datetime:
-    """What the database's own clock says; on SQLite, which has none, that of this process."""
+    """The time of the database's clock; for SQLite, which has none, that of this process."""
     if connection.dialect.name == "sqlite":
         return now()
     moment: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
@@ -108,10 +108,10 @@ async def server_time(connection: AsyncConnection) -> datetime:
 
 
 def server_clock(connection: AsyncConnection, ahead: timedelta = timedelta()) -> ColumnElement[Any]:
-    """The same as a part of a statement, which saves a round trip; `ahead` of the clock, if that is said."""
+    """The same as a part of a statement, which saves a round trip; plus `ahead`, if given."""
     if connection.dialect.name == "sqlite":
         return literal(now() + ahead, Moment())
-    # Stable within a statement, so that an index can be used; `clock_timestamp` is not.
+    # Constant within a statement, so that an index can be used; `clock_timestamp` is not.
     at = func.statement_timestamp(type_=DateTime(timezone=True))
     return at + literal(ahead, Interval()) if ahead else at
 
@@ -144,10 +144,10 @@ class Database:
         """`url` is `postgresql://…` or `sqlite:///PATH` (three slashes: relative). Connects at first use.
 
         A statement that takes longer than `statement_timeout_s` is ended, on PostgreSQL by the server. A transaction on
-        PostgreSQL that has taken `transaction_timeout_s`, with the wait for its connection, is not committed; without
-        one, it may take as long as some statements. `pooler` stands between us and PostgreSQL. `schema`: where on
-        PostgreSQL the tables are; SQLite has no schemas. Not `durable`: a power cut may cost the last commits, a killed
-        process none, and commits wait for no disk.
+        PostgreSQL that takes longer than `transaction_timeout_s`, including the wait for its connection, is not
+        committed; the default is a multiple of `statement_timeout_s`. `pooler`: the pooler in front of PostgreSQL.
+        `schema`: the schema of the tables on PostgreSQL; SQLite has no schemas. Without `durable`, commits do not wait
+        for the disk: a power failure may lose the last ones, a killed process loses none.
         """
         self._url = url
         self._application = application
@@ -179,7 +179,7 @@ class Database:
         connections.count(self)
 
     def with_statement_timeout(self, statement_timeout_s: float) -> "Database":
-        """The same database, for reports and migrations that may take longer. To be closed by the caller."""
+        """The same database with another time-out, for reports and migrations. The caller must close it."""
         return Database(
             self._url,
             application=self._application,
@@ -194,8 +194,8 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes: committed at the end, rolled back on an exception.
 
-        Raises `Unavailable`, and `MayBeDone` when the database does not say whether it was committed. Whoever is
-        cancelled during the commit gives up only the answer.
+        Raises `Unavailable`, and `MayBeDone` if it is unknown whether it was committed. Cancelling the caller during
+        the commit does not stop the commit.
         """
         until = self._deadline()
         connection = await self._connect(until)
@@ -209,7 +209,7 @@ class Database:
         committing = self._in_background(self._commit(connection))
         await asyncio.wait({committing}, timeout=self._left_s(until))
         if not committing.done():
-            # It keeps its connection: see `PostgresqlDriver`.
+            # The statement keeps its connection: see `PostgresqlDriver`.
             raise unavailable(TimeoutError("the server does not answer a commit"), may_be_done=True)
         failure = committing.exception()
         if failure is not None:
@@ -219,7 +219,7 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads, and sees one moment throughout. Raises `Unavailable`."""
+        """A read-only transaction that sees one snapshot. Raises `Unavailable`."""
         options: dict[str, Any] = {"foretell_reads_only": True}
         if self.dialect == "postgresql":
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -234,11 +234,11 @@ class Database:
         await asyncio.shield(self._in_background(self._close(connection)))
 
     def _deadline(self) -> float | None:
-        """When a transaction that begins now must be over. Raises `Unavailable` if that is past (`kit/deadline.py`)."""
+        """The deadline of a transaction that begins now. Raises `Unavailable` if it has passed (`kit/deadline.py`)."""
         now_s, allowed_until = asyncio.get_running_loop().time(), deadline.until()
         if allowed_until is not None and now_s >= allowed_until:
             raise unavailable(TimeoutError("what was asked before took all the time of the request"))
-        # A file answers, and its thread can't be stopped half-way.
+        # SQLite always answers, and its thread can't be interrupted.
         if self.dialect == "sqlite":
             return None
         own = now_s + self._transaction_timeout_s
@@ -272,7 +272,7 @@ class Database:
             await self._close(connection, discard=not committed)
 
     async def _give_up(self, connection: AsyncConnection, error: BaseException, *, writes: bool) -> None:
-        """Give back the connection of a transaction that failed before its commit. Raises `Unavailable` if so it is."""
+        """Return the connection of a transaction that failed before its commit. Raises `Unavailable` if appropriate."""
         wrote_to_reader = writes and is_read_only(error)
         await asyncio.shield(self._in_background(self._close(connection, discard=wrote_to_reader)))
         if wrote_to_reader or is_away(error):
@@ -285,7 +285,7 @@ class Database:
                     await connection.invalidate()
                 await connection.close()
         except Exception as error:
-            # Then it is not given back but thrown away, and whoever comes next gets a new one.
+            # Then it is closed instead of returned to the pool, and the next caller gets a new one.
             if not is_away(error):
                 raise
 
@@ -298,23 +298,23 @@ class Database:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._ending.discard(task)
         if not task.cancelled():
-            # Nobody may be left who waits for it; that is no reason for a warning.
+            # Read the exception, so that asyncio does not warn if no caller waits any more.
             task.exception()
 
     async def ping(self) -> None:
-        """Ask for nothing. Raises `Unavailable`."""
+        """Run an empty query. Raises `Unavailable`."""
         async with self.snapshot() as connection:
             await connection.exec_driver_sql("SELECT 1")
 
     async def check_session(self) -> None:
-        """Raises `Misconfigured` if something between us and PostgreSQL takes our settings away; `Unavailable`."""
+        """Raises `Misconfigured` if a pooler in front of PostgreSQL drops our settings; `Unavailable`."""
         if self.dialect == "postgresql":
             async with self.snapshot() as connection:
                 if await connection.scalar(text("SELECT current_setting('plan_cache_mode')")) != "force_custom_plan":
                     raise pooler_unknown()
 
     def in_use_and_idle(self) -> tuple[int, int]:
-        """How many are in use and how many idle."""
+        """The numbers of used and of idle connections."""
         pool = self.engine.pool
         assert isinstance(pool, QueuePool)
         in_use, idle = self.driver.in_use_and_idle()

@@ -1,7 +1,7 @@
-"""How long all that one request asks of the database may take, however many transactions that is.
+"""One deadline for all transactions of a request.
 
-Each of them has a limit of its own; one after the other, those of a request would add up to more than its caller was
-promised.
+Each transaction has its own limit, but the limits of several transactions would add up to more than the limit
+of the request.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ from contextvars import ContextVar
 
 
 class Allowance:
-    """Begins when it is first asked for: who sends a body slowly, or waits for a hash, has lost none of it.
+    """Time for the database. It begins at the first use, so a slow body or a password hash does not use it up.
 
-    Where something is asked before the body has arrived (who sends it, say), the wait for the body is to be `paused`.
+    If the database is used before the body has arrived (for authentication, for example), wrap the wait for the body
+    in `paused`.
     """
 
     __slots__ = ("_lifted", "_seconds", "_until")
@@ -25,7 +26,7 @@ class Allowance:
 
     @property
     def until(self) -> float | None:
-        """When it must be over, by the event loop's clock; None once it was lifted."""
+        """The deadline, by the event loop's clock; None after `lift`."""
         if self._lifted:
             return None
         if self._until is None:
@@ -34,7 +35,7 @@ class Allowance:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, no time of it passes: whoever asks is still sending what they ask. Not two at once."""
+        """Stop the time inside, while the client still sends its request. Can't be nested."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
@@ -44,7 +45,7 @@ class Allowance:
                 self._until += clock() - began
 
     def lift(self) -> None:
-        """The caller has heard: what is asked from here on, for a stream say, has no common end."""
+        """The answer has begun: from here on, in a stream for example, there is no common deadline."""
         self._lifted = True
 
 
@@ -53,7 +54,7 @@ _PRESENT: ContextVar[Allowance | None] = ContextVar("foretell_allowance", defaul
 
 @contextmanager
 def allowed(seconds: float) -> Iterator[Allowance]:
-    """Inside, all transactions together may take `seconds`, from the beginning of the first."""
+    """Inside, all transactions together may take `seconds`, from the start of the first."""
     allowance = Allowance(seconds)
     token = _PRESENT.set(allowance)
     try:
@@ -63,6 +64,6 @@ def allowed(seconds: float) -> Iterator[Allowance]:
 
 
 def until() -> float | None:
-    """When it must be over, by the event loop's clock; None where nothing is said."""
+    """The current deadline, by the event loop's clock; None without one."""
     allowance = _PRESENT.get()
     return None if allowance is None else allowance.until

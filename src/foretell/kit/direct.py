@@ -1,10 +1,9 @@
-"""Answers the hot routes straight from the connection, past ASGI.
+"""Answers the hot routes directly from the connection, without ASGI.
 
-uvicorn makes a scope, an event and a task for every request, and an answer goes through two messages and three
-functions: twice the time that the parser and the system need. A route on which speed depends gets its request here as
-soon as its last byte is there, and its answer is written as one piece of bytes. Connections, parsing and the order of
-pipelined requests stay uvicorn's. So does every request that is anything but plain (`_LOOKED_AT`): the same handler
-answers it as an ASGI app.
+uvicorn makes a scope, an event and a task for every request, and an answer passes through two messages and three
+functions: twice the time that the parser and the system need. Here the handler of a hot route is called as soon as the
+last byte of the request has arrived, and its answer is written in one piece. uvicorn still handles connections, parsing
+and the order of pipelined requests. Requests that are not plain (`_LOOKED_AT`) go through ASGI to the same handler.
 """
 
 import asyncio
@@ -18,13 +17,13 @@ from foretell.kit.asgi import HELD, Body, BodyTooLarge
 from foretell.kit.connection_bounds import BODY, HEAD, RESTING, BoundedProtocol, Held
 from foretell.kit.routing import Answer, Header, Paths, Request
 
-#: Headers that ask for more than an answer, and the one that must not be there twice. A trace is followed, another
-#: page's origin refused, and what is compressed unpacked, by whoever surrounds the ASGI app.
+#: Requests with these headers go through ASGI: the middleware there continues traces, refuses other origins and
+#: unpacks compressed bodies. `Host` is in the list because it must not occur twice.
 _LOOKED_AT = frozenset({b"expect", b"upgrade", b"traceparent", b"origin", b"host", b"content-encoding"})
 
 
 class _Deaf:
-    """Where uvicorn rings for a waiting ASGI app, and nobody waits."""
+    """Replaces the event by which uvicorn wakes an ASGI app; here no app waits."""
 
     def set(self) -> None:
         """Do nothing."""
@@ -34,7 +33,7 @@ _DEAF = _Deaf()
 
 
 class Exchange(Request):
-    """One request, read as a whole, and its answer. For uvicorn's protocol it is what a cycle of ASGI is."""
+    """One complete request and its answer. It takes the place of uvicorn's request cycle."""
 
     __slots__ = (
         "_max_body_bytes", "_protocol", "content", "disconnected", "held", "keep_alive", "message_event",
@@ -47,9 +46,9 @@ class Exchange(Request):
         super().__init__(protocol.headers, parameters=parameters)
         self._protocol = protocol
         self._max_body_bytes = max_body_bytes
-        #: How many more bytes the body may have; below zero it is too large.
+        #: Remaining bytes of the body's limit; negative if the body is too large.
         self.room = max_body_bytes
-        #: Grows in place once it comes in several parts: a list of small ones would be many times as large.
+        #: Grows in place if the body has several parts: a list of small parts would be many times as large.
         self.content: Body = b""
         self.held: Held | None = None
         self.keep_alive = keep_alive
@@ -62,27 +61,27 @@ class Exchange(Request):
         return self.whole_body()
 
     def whole_body(self) -> Body:
-        """The same, without waiting: it is there. Raises `BodyTooLarge`."""
+        """The same without waiting, since it is complete. Raises `BodyTooLarge`."""
         if self.room < 0:
             raise BodyTooLarge(max_bytes=self._max_body_bytes)
         return self.content
 
     def weigh(self, content: Body) -> None:
-        """Count what `content` becomes in memory once it is read as JSON."""
+        """Count the memory that `content` needs when it is parsed as JSON."""
         if self.held is None:
             self.held = Held(self._protocol.intake)
         self.held.weigh(content)
 
     def let_go(self) -> None:
-        """Keep and count the body no more."""
+        """Free the body and stop counting it."""
         self.content = b""
         if self.held is not None:
             self.held.give_back()
 
     def send(self, answer: Answer, *headers: Header) -> None:
-        """Write the answer, and `headers` with it, unless the client has gone."""
+        """Write the answer with additional `headers`, unless the client has gone."""
         self.response_complete = True
-        # The connection keeps us until its next request, and counts the body no more.
+        # The connection keeps this object until its next request, so free the body now.
         self.content = b""
         if self.held is not None:
             self.held.give_back()
@@ -97,7 +96,7 @@ class Exchange(Request):
         self._protocol.write_answer(b"".join(parts), keep_alive=self.keep_alive)
 
 
-#: Answers one request with `Exchange.send`: a coroutine does, or whatever it has set going. Never raises.
+#: Answers one request with `Exchange.send`, in the returned coroutine or later. Never raises.
 Respond = Callable[[Exchange], Coroutine[Any, Any, None] | None]
 
 
@@ -111,35 +110,35 @@ class DirectRoute:
         self.max_body_bytes = max_body_bytes
 
 
-#: What an address may hold to be taken for a path. Whatever means something else than itself (a query, `%20`) does not.
+#: Addresses without a query or escapes such as `%20`; only these are matched with paths here.
 _is_plain = re.compile(rb"[A-Za-z0-9._~/-]+").fullmatch
 
 
 class DirectRoutes:
-    """Finds the route of an address, with the parameters in it."""
+    """Finds the route of an address, and its parameters."""
 
     def __init__(self, routes: Iterable[tuple[str, DirectRoute]] = ()) -> None:
         """By path or template."""
         routes = list(routes)
         self._paths = Paths(routes)
-        #: Those that are no templates, by the bytes that come.
+        #: Routes that are not templates, by the bytes of the path.
         self._addresses = {path.encode(): self._paths.find(path) for path, _ in routes if "{" not in path}
 
     def find(self, address: bytes) -> tuple[DirectRoute, Mapping[str, str]] | None:
-        """None for what is not here, or perhaps not here."""
+        """None if the address has no route here, or is not plain."""
         found = self._addresses.get(address)
         return self._paths.find(address.decode("ascii")) if found is None and _is_plain(address) else found
 
 
 class DirectProtocol(BoundedProtocol):
-    """uvicorn's protocol, which leaves plain requests for `routes` to those."""
+    """uvicorn's protocol; plain requests for `routes` are answered without ASGI."""
 
     def __init__(self, *args: Any, routes: DirectRoutes, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._routes = routes
         self._route: DirectRoute | None = None
         self._plain = True
-        #: Whether the last answer is out and no further request has begun.
+        #: Whether the last answer was sent and no further request has begun.
         self._resting = False
         self._resting_since = 0.0
         self._patience: asyncio.TimerHandle | None = None
@@ -149,7 +148,7 @@ class DirectProtocol(BoundedProtocol):
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """A request begins. Its scope is made when it turns out to need one."""
+        """A request begins. Its scope is created only if it goes through ASGI."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -174,7 +173,7 @@ class DirectProtocol(BoundedProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The request's head is there: now it is known who answers."""
+        """The head is complete: decide whether the request goes through ASGI."""
         self.phase = BODY
         if self.head_bytes > self.bounds.head_bytes or self.hosts > 1:
             self.check_head()
@@ -223,7 +222,7 @@ class DirectProtocol(BoundedProtocol):
                     exchange.content = bytearray(exchange.content)
                 exchange.content += body
             if exchange.room < 0:
-                # Refused at once; what still comes is neither kept nor counted.
+                # Refused at once; the rest is neither stored nor counted.
                 self.held = self.held or Held(self.intake)
                 self.held.give_back()
                 exchange.content = b""
@@ -235,7 +234,7 @@ class DirectProtocol(BoundedProtocol):
         self.body_bytes = self.pieces = 0
         held, self.held = self.held, None
         if self._route is None:
-            # Whoever answers through ASGI has it in the scope, and gives it back.
+            # For ASGI, `Held` is in the scope, and is returned there.
             super().on_message_complete()
             return
         exchange = cast(Exchange, self.cycle)
@@ -247,9 +246,9 @@ class DirectProtocol(BoundedProtocol):
         assert self._route is not None
         work = self._route.respond(exchange)
         if work is None:
-            # When uvicorn stops, it waits for the connection, which stays open until its answer is out.
+            # When uvicorn stops, it waits for the connection, which stays open until the answer is sent.
             return
-        # For these tasks it waits too.
+        # uvicorn also waits for these tasks when it stops.
         task = self.loop.create_task(work)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -268,11 +267,11 @@ class DirectProtocol(BoundedProtocol):
             self.flow.resume_reading()
             self._rest()
         if self.flow.write_paused and not self.transport.is_closing():
-            # Who does not read their answers sends no more requests.
+            # Read no more requests while the client does not read its answers.
             self.flow.pause_reading()
 
-    # One timer for a connection, that looks how long it has been resting; uvicorn's is made anew for every request,
-    # which takes longer than to parse one.
+    # One timer per connection that checks how long it has been idle. uvicorn sets a new timer for every request,
+    # which takes longer than parsing it.
 
     def _rest(self) -> None:
         self._resting = True
@@ -283,7 +282,7 @@ class DirectProtocol(BoundedProtocol):
     def _look_whether_resting(self) -> None:
         self._patience = None
         if not self._resting:
-            # The next answer begins a rest, and another timer.
+            # The next answer starts another timer.
             return
         left_s = self._resting_since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:

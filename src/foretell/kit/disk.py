@@ -1,4 +1,4 @@
-"""How much room is left on a disk. Standard library only: start.py needs it before there are packages."""
+"""Free space on a disk. Standard library only: start.py needs it before packages are installed."""
 
 import os
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from foretell.kit.errors import ForetellError
 
-#: Less than this is nothing: a database that has to grow finds no room.
+#: With less free space a disk counts as full: a database could not grow.
 FULL_BELOW_BYTES = 1024 * 1024
 
 
@@ -18,13 +18,13 @@ class DiskFull(ForetellError):
 
 
 def free_bytes(folder: Path) -> int:
-    """Room on the disk of `folder` for those who are not root. Raises `OSError`."""
+    """Free space on the disk of `folder` for users other than root. Raises `OSError`."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 
 
 def is_full(folder: Path) -> bool:
-    """Whether nothing can be written to the disk of `folder`; False where that can't be told."""
+    """Whether the disk of `folder` is full; False if unknown."""
     with suppress(OSError):
         return free_bytes(folder) < FULL_BELOW_BYTES
     return False

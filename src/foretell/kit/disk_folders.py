@@ -1,4 +1,4 @@
-"""The folders of this process's embedded databases and embedded broker, watched for room on their disk."""
+"""Watches the free space of the folders of this process's embedded databases and broker."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,18 +12,18 @@ from foretell.kit.disk import DiskFull, free_bytes, is_full
 
 
 class Folders(Collector):
-    """Folders in which this process writes, watched for room."""
+    """Watches the free space of folders in which this process writes."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._folders: dict[Path, int] = {}
         registry.register(self)
 
     def watch(self, folder: Path) -> None:
-        """Watch it, until `forget` was called as often."""
+        """Watch it, until `forget` has been called as many times."""
         self._folders[folder] = self._folders.get(folder, 0) + 1
 
     def forget(self, folder: Path) -> None:
-        """Watch it no longer."""
+        """Stop watching it."""
         left = self._folders.get(folder, 0) - 1
         if left > 0:
             self._folders[folder] = left
@@ -31,7 +31,7 @@ class Folders(Collector):
             self._folders.pop(folder, None)
 
     def full(self) -> Path | None:
-        """One whose disk is full, if there is any."""
+        """A folder whose disk is full, or None."""
         return next((folder for folder in list(self._folders) if is_full(folder)), None)
 
     async def check(self) -> None:
@@ -41,7 +41,7 @@ class Folders(Collector):
             raise DiskFull(folder=folder)
 
     def collect(self) -> Iterator[Metric]:
-        """The least room that there is; nothing where nothing is watched."""
+        """The least free space of all folders; nothing without folders."""
         family = GaugeMetricFamily(
             "foretell_disk_free_bytes", "Room on the disk of the embedded database or broker; the least of several."
         )

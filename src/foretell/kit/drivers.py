@@ -1,4 +1,4 @@
-"""The two ways straight to a database, for the hot statements, and what it means that it is away."""
+"""Direct access to the two databases for the hot statements, and the classification of their errors."""
 
 import asyncio
 import errno
@@ -26,17 +26,17 @@ log = structlog.get_logger()
 
 Returned = TypeVar("Returned")
 
-#: No statement of ours takes this long on a healthy database; a longer one means that it is stuck or gone. The server
-#: itself ends it then (`statement_timeout`), and says so: it was not done.
+#: On a healthy database no statement takes this long. The server ends a longer one (`statement_timeout`) and reports
+#: it, so the statement had no effect.
 STATEMENT_TIMEOUT_S = 4.0
-#: A server that works says that within this time. One that says nothing stands still, or is not to be reached, or
-#: waits for a synchronous standby; then nobody can know what became of the statement.
+#: A working server reports that within this time. Otherwise it hangs, is unreachable, or waits for a synchronous
+#: standby, and the outcome of the statement is unknown.
 ANSWER_MARGIN_S = 0.5
 CONNECT_TIMEOUT_S = 4.0
 _CLOSE_TIMEOUT_S = 0.5
 
 
-# What the drivers raise when the database is away, restarting, full, too slow, or drops us.
+# Exceptions of the drivers when the database is unreachable, restarting, full or too slow, or closes the connection.
 _AWAY: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
@@ -45,7 +45,7 @@ _AWAY: tuple[type[BaseException], ...] = (
     PoolTimeout,
     sqlite3.OperationalError,
     asyncpg.InterfaceError,
-    # "Cannot switch to state ...": a statement was sent just when the server told us that it closes the connection.
+    # "Cannot switch to state ...": a statement was sent just when the server announced that it closes the connection.
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
@@ -55,10 +55,10 @@ _AWAY: tuple[type[BaseException], ...] = (
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether `error` says that the database can't be reached or can't work now, not that we asked for nonsense."""
+    """Whether `error` means that the database is unreachable or can't work now, rather than a wrong statement."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.OperationalError) and getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
-        # SQLite's general error: a table that is not there, a statement that it can't read.
+        # SQLite's general error: a missing table, an invalid statement.
         return False
     if isinstance(error, DBAPIError) and not isinstance(error, (OperationalError, InterfaceError)):
         return error.connection_invalidated or isinstance(error.orig and error.orig.__cause__, _AWAY)
@@ -66,23 +66,23 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the server itself says that it did not do the statement, and not merely that the connection ends."""
+    """Whether the server reports that it did not execute the statement, not only that the connection ends."""
     cause = _as_raised(error)
     return isinstance(cause, asyncpg.PostgresError) and getattr(cause, "severity_en", None) == "ERROR"
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether a write came to a server that only reads: a standby, or a primary that became one."""
+    """Whether a write was sent to a read-only server: a standby, or a primary that became one."""
     return isinstance(_as_raised(error), asyncpg.ReadOnlySQLTransactionError)
 
 
 def _as_raised(error: BaseException) -> BaseException | None:
-    """The driver's own error, without what SQLAlchemy wraps around it."""
+    """The driver's error, without SQLAlchemy's wrapper."""
     return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def unavailable(error: BaseException, *, may_be_done: bool = False) -> Unavailable:
-    """What callers are told of an error that `is_away`; the error itself goes to the log."""
+    """The error for callers if `is_away(error)`; `error` itself is only logged."""
     reason = f"{type(error).__name__}: {error}"[:300]
     log.warning("database_unavailable", reason=reason, outcome="unknown" if may_be_done else "not_done")
     if may_be_done:
@@ -95,31 +95,30 @@ def _says_no_room(error: BaseException) -> bool:
     if isinstance(cause, OSError):
         return cause.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(cause, sqlite3.Error):
-        # SQLite has other words, too, where a file beside the database can't be made or can't grow.
+        # SQLite reports other errors, too, if a file beside the database can't be created or can't grow.
         return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or FOLDERS.full() is not None
     return isinstance(cause, asyncpg.DiskFullError) or isinstance(
         getattr(cause, "__cause__", None), asyncpg.DiskFullError
     )
 
 
-# Planning a hot statement anew takes longer than running it, and a plan made for an empty table must not be one that
-# reads whole tables: they grow by thousands of rows a second.
+# Planning a hot statement takes longer than running it, so it is planned once. A plan made for an empty table must not
+# read whole tables, because they grow by thousands of rows a second.
 _HOT_SETTINGS = {"jit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 
 
-#: What stands between us and PostgreSQL and lends its connections: nothing, or one such as PgBouncer that does so for a
-#: transaction at a time.
+#: The pooler in front of PostgreSQL: none, or one such as PgBouncer that assigns a connection for one transaction.
 Pooler = Literal["", "transaction"]
 
 
 def at_start(session: dict[str, str], pooler: Pooler) -> dict[str, str]:
-    """What of the settings of a session a new connection may be told; a pooler takes nothing else."""
+    """The session settings to send when a connection is opened; a pooler accepts no others."""
     return {"application_name": session["application_name"]} if pooler else session
 
 
 def in_transaction(session: dict[str, str]) -> str:
-    """The statement that sets the rest of it, for one transaction."""
-    # Those of TCP are a matter between the pooler and the server.
+    """The statement that sets the other session settings for one transaction."""
+    # TCP settings apply to the connection between the pooler and the server, so they are not ours.
     left_out = {"application_name", *SERVER_NOTICES}
     calls = ", ".join(
         f"set_config('{name}', '{value}', true)" for name, value in session.items() if name not in left_out
@@ -128,13 +127,13 @@ def in_transaction(session: dict[str, str]) -> str:
 
 
 def is_pooler(error: BaseException) -> bool:
-    """Whether a pooler that we were not told of refuses the settings of a session."""
+    """Whether a pooler that is not configured refuses the session settings."""
     cause = _as_raised(error)
     return isinstance(cause, asyncpg.ProtocolViolationError) and "startup parameter" in str(cause)
 
 
 def pooler_unknown() -> Misconfigured:
-    """What to raise for it."""
+    """The error for this case."""
     return Misconfigured(
         "FORETELL_DATABASE_URL leads to a pooler such as PgBouncer, which does not pass on the settings of a session: "
         "set FORETELL_DATABASE_POOLER=transaction."
@@ -142,12 +141,12 @@ def pooler_unknown() -> Misconfigured:
 
 
 async def _leave_session(connection: Any) -> None:
-    """Nothing to undo."""
+    """Do nothing: sessions have nothing to reset."""
 
 
-#: How long a connection lives on without a sign of life from the other machine, idle or not. Left to itself, TCP waits
-#: for a quarter of an hour, or for two when it was idle: so long a server that is back would seem to be away, and the
-#: server would keep connections, and what is locked in them, for clients that are gone.
+#: After so long without an answer from the other machine a connection breaks, idle or not. By default TCP waits for
+#: 15 minutes, or two hours when idle. Meanwhile a server that is back would seem unreachable, and the server
+#: would keep connections and their locks for clients that are gone.
 _CUT_OFF_AFTER_S = 15
 _FIRST_PROBE_S, _PROBE_EVERY_S = 5, 5
 #: The same at the server's end, as settings of a session. Over a Unix socket it ignores them.
@@ -176,16 +175,16 @@ def _break_when_cut_off(connected: socket.socket) -> None:
 
 
 class PostgresqlConnection(asyncpg.Connection):  # type: ignore[misc]
-    """One that breaks when its server is not to be reached, and never takes long to close."""
+    """A connection that breaks when its server is unreachable, and closes quickly."""
 
     def __init__(self, protocol: Any, transport: Any, *details: Any) -> None:
         super().__init__(protocol, transport, *details)
         _break_when_cut_off(transport.get_extra_info("socket"))
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """As asyncpg's. A statement that is under way is canceled in the server.
+        """As asyncpg's. A running statement is canceled in the server.
 
-        Whoever closes in haste has a user waiting.
+        The time-out is short, because a user may be waiting.
         """
         await super().close(timeout=timeout and min(timeout, _CLOSE_TIMEOUT_S))
 
@@ -193,10 +192,10 @@ class PostgresqlConnection(asyncpg.Connection):  # type: ignore[misc]
 class PostgresqlDriver:
     """A small asyncpg pool for the hot statements.
 
-    A connection whose server does not answer keeps its place in the pool until it does or the connection breaks: so
-    there are never more than `size` in the server, whatever they wait for there. To cancel the statement would be no
-    help: the server does that itself in time. All that it lets go on is the wait of a commit for a synchronous
-    standby, and one that is canceled there is committed on one machine alone, for everybody to see.
+    If a server does not answer, the connection keeps its place in the pool until it does or the connection breaks. So
+    the server never has more than `size` connections. Canceling the statement would not help: the server ends
+    statements itself. The only exception is a commit that waits for a synchronous standby; if that were canceled, the
+    commit would be visible although it is on one machine only.
     """
 
     def __init__(
@@ -208,7 +207,7 @@ class PostgresqlDriver:
         statement_timeout_s: float,
         pooler: Pooler = "",
     ) -> None:
-        """`session` are settings of every connection. With a `pooler`, each `run` is a transaction of its own."""
+        """`session` are settings of every connection. With a `pooler`, each `run` is a separate transaction."""
         self._connector = connector
         self._size = size
         self._session = session | _HOT_SETTINGS
@@ -229,8 +228,8 @@ class PostgresqlDriver:
                     connection_class=PostgresqlConnection,
                     server_settings=at_start(self._session, self._pooler),
                     **({"statement_cache_size": 0} if self._pooler else {}),
-                    # asyncpg would send a statement after each use to undo what sessions can change. Ours change
-                    # nothing, and it is a round trip per batch.
+                    # asyncpg would send a statement after each use to reset the session. Ours change
+                    # nothing, so this saves a round trip per batch.
                     reset=_leave_session,
                 )
             return self._pool
@@ -238,8 +237,8 @@ class PostgresqlDriver:
     async def run(self, work: Callable[[Any], Awaitable[Returned]]) -> Returned:
         """Run `work(connection)`: one statement, or one transaction.
 
-        Raises `Unavailable` when the database is away or refuses, and `MayBeDone` when it does not say. A caller who
-        is cancelled gives up only the answer: what the server was asked for is done to its end.
+        Raises `Unavailable` if the database is unreachable or refuses, and `MayBeDone` if the outcome is unknown.
+        Cancelling the caller does not stop the work.
         """
         try:
             async with asyncio.timeout(self._acquire_within_s):
@@ -264,7 +263,7 @@ class PostgresqlDriver:
     def _worked(self, working: "asyncio.Task[Any]") -> None:
         self._working.discard(working)
         if not working.cancelled():
-            # Nobody may be left who waits for it; that is no reason for a warning.
+            # Read the exception, so that asyncio does not warn if no caller waits any more.
             working.exception()
 
     def in_use_and_idle(self) -> tuple[int, int]:
@@ -275,7 +274,7 @@ class PostgresqlDriver:
         return self._pool.get_size() - idle, idle
 
     async def close(self) -> None:
-        """Close the pool, not waiting for a database that is away."""
+        """Close the pool without waiting for an unreachable database."""
         if self._pool is not None:
             try:
                 async with asyncio.timeout(2):
@@ -296,7 +295,7 @@ async def _work(pool: asyncpg.Pool, connection: Any, work: Callable[[Any], Await
     except BaseException as error:
         away, refused = is_away(error) or is_read_only(error), is_refusal(error)
         if is_read_only(error) or (not refused and (away or not isinstance(error, Exception))):
-            # Its state is unknown, or another server is wanted now. One that was closed under us says so, and is gone.
+            # Its state is unknown, or another server is needed. If it is closed already, asyncpg raises an error.
             with suppress(asyncpg.InterfaceError):
                 connection.terminate()
         if away:
@@ -310,7 +309,7 @@ class SqliteDriver:
     """One connection in one thread for the hot statements; every call is one `BEGIN IMMEDIATE` transaction."""
 
     def __init__(self, path: Path, *, pragmas: Iterable[str], statement_timeout_s: float) -> None:
-        """`pragmas` prepare the connection. So long it waits for a lock that another process has on the file."""
+        """`pragmas` prepare the connection. `statement_timeout_s` is the longest wait for a lock of another process."""
         self._path = path
         self._pragmas = tuple(pragmas)
         self._busy_s = min(statement_timeout_s, STATEMENT_TIMEOUT_S)
@@ -334,7 +333,7 @@ class SqliteDriver:
         connection = self._connection
         connections.waited_since(asked_at)
         self._working = True
-        # IMMEDIATE, because a read transaction that turns into a write fails at once whatever the busy timeout is.
+        # IMMEDIATE, because upgrading a read transaction to a write fails at once, whatever the busy timeout.
         connection.execute("BEGIN IMMEDIATE")
         try:
             returned = work(connection)
@@ -353,7 +352,7 @@ class SqliteDriver:
             for pragma in self._pragmas:
                 connection.execute(pragma)
         except BaseException:
-            # Half prepared, it would keep fewer promises than the others.
+            # Without all pragmas it would give weaker guarantees than the others.
             connection.close()
             raise
         return connection

@@ -1,4 +1,4 @@
-"""How SQLAlchemy gets to PostgreSQL and to SQLite, and with what settings a session of either begins."""
+"""SQLAlchemy engines for PostgreSQL and SQLite, and the settings of their sessions."""
 
 import asyncio
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ from foretell.kit.drivers import (
 from foretell.kit.errors import Misconfigured
 from foretell.kit.postgresql_address import Connector
 
-# Everything else is planned for its parameters: after five runs, PostgreSQL would take a plan that fits any status,
-# and the sweeps would read every prediction ever made instead of the index of the few that are queued.
+# All other statements are planned for their parameters. After five runs PostgreSQL would switch to a generic plan for
+# any status, and the sweeps would read all predictions instead of the index of the queued ones.
 _OTHER_SETTINGS = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
-#: A transaction of ours waits for nobody but the database. One that nobody goes on with is of a process that hangs or
-#: is cut off, and it may hold what others wait for.
+#: Our transactions wait only for the database. An idle transaction belongs to a process that hangs or is cut off, and
+#: its locks may block others.
 _IDLE_TIMEOUT_S = 10.0
 
 
@@ -54,7 +54,7 @@ def postgresql_engine(connector: Connector, session: dict[str, str], pool_size: 
     session = session | _OTHER_SETTINGS
     arguments: dict[str, Any] = {"async_creator_fn": connector.connect, "connection_class": PostgresqlConnection}
     if pooler:
-        # The next transaction may be on another server connection, where no statement is prepared.
+        # The next transaction may use another server connection, where the statement is not prepared.
         arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         arguments["prepared_statement_name_func"] = str
     engine = create_async_engine(
@@ -63,7 +63,7 @@ def postgresql_engine(connector: Connector, session: dict[str, str], pool_size: 
         max_overflow=pool_size,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,
-        # An error's text must not show passwords' hashes and inputs: errors are logged.
+        # Errors are logged, so their texts must not contain password hashes and inputs.
         hide_parameters=True,
         connect_args=arguments | {"server_settings": at_start(session, pooler)},
     )
@@ -74,21 +74,21 @@ def postgresql_engine(connector: Connector, session: dict[str, str], pool_size: 
 
 
 def sqlite_pragmas(durable: bool) -> tuple[str, ...]:
-    """What a connection to SQLite is told first."""
+    """The PRAGMA statements at the start of a connection to SQLite."""
     return (
         "PRAGMA journal_mode=WAL",
-        # FULL: what was answered with 202 must outlive a power cut, not only a killed process.
+        # FULL: predictions that were answered with 202 must survive a power failure, not only a killed process.
         f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}",
         "PRAGMA foreign_keys=ON",
         "PRAGMA cache_size=-16000",
         "PRAGMA temp_store=MEMORY",
-        # Few large checkpoints instead of many small ones; and a log that once was long gives its room back.
+        # Few large checkpoints instead of many small ones; and the log file shrinks again.
         *(() if durable else ("PRAGMA wal_autocheckpoint=4000", "PRAGMA journal_size_limit=33554432")),
     )
 
 
 def sqlite_path(url: str) -> Path:
-    """The file that a URL names. Raises `Misconfigured`."""
+    """The file of a URL. Raises `Misconfigured`."""
     try:
         path = make_url(url).database
     except ArgumentError:
@@ -112,9 +112,9 @@ def sqlite_engine(path: Path, pragmas: Iterable[str], statement_timeout_s: float
 
 
 async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> aiosqlite.Connection:
-    # The driver must not open transactions of its own accord: `_begin_sqlite` does.
+    # The driver must not begin transactions automatically: `_begin_sqlite` does.
     connection = aiosqlite.connect(path, timeout=timeout_s, isolation_level=None)
-    # As SQLAlchemy would set it: a process that ends waits for no connection.
+    # A daemon thread, as in SQLAlchemy: a process that ends does not wait for it.
     thread = connection._thread
     thread.daemon = True
 
@@ -126,7 +126,7 @@ async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> 
     try:
         await asyncio.shield(opening)
     except BaseException:
-        # Whole or not at all. The thread ends with a word to the event loop, which must not be closed by then.
+        # Not interrupted: the thread ends with a call to the event loop, which must not be closed by then.
         await asyncio.wait([opening])
         connection.stop()
         await asyncio.to_thread(thread.join)

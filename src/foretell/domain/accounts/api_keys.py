@@ -1,4 +1,4 @@
-"""API keys: what programs prove themselves with. Shown once, stored hashed."""
+"""API keys: credentials of programs. Shown once, stored hashed."""
 
 import hashlib
 import secrets
@@ -15,7 +15,7 @@ from foretell.domain.accounts.tables import api_keys, users
 from foretell.domain.errors import InvalidName, InvalidToken, NotFound, TooManyKeys
 from foretell.kit.clock import now, uuid7
 
-#: What every key begins with, so that people and secret scanners recognise one.
+#: The prefix of every key, so that people and secret scanners recognise one.
 PREFIX = "ftl_"
 MAX_KEYS_PER_USER = 50
 _MAX_NAME_LENGTH = 100
@@ -26,7 +26,7 @@ _USE_RESOLUTION = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key, without its secret; `prefix` is how that begins."""
+    """One key without its secret; `prefix` is the beginning of the secret."""
 
     id: UUID
     name: str
@@ -36,7 +36,7 @@ class ApiKey:
 
 
 async def create(connection: AsyncConnection, user_id: UUID, name: str) -> tuple[ApiKey, str]:
-    """A new key and its secret (`ftl_` and 43 URL-safe characters), which nobody can see again.
+    """A new key and its secret (`ftl_` and 43 URL-safe characters), which can't be shown again.
 
     Raises `InvalidName`, `TooManyKeys`.
     """
@@ -72,7 +72,7 @@ async def list_keys(connection: AsyncConnection, user_id: UUID) -> list[ApiKey]:
 
 
 async def revoke(connection: AsyncConnection, user_id: UUID, key_id: UUID) -> None:
-    """End a key. Raises `NotFound` for one that is absent, revoked or somebody else's, alike."""
+    """Revoke a key. Raises `NotFound` if it does not exist, was revoked or belongs to another user."""
     revoked = await connection.execute(
         update(api_keys)
         .where(api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
@@ -83,16 +83,16 @@ async def revoke(connection: AsyncConnection, user_id: UUID, key_id: UUID) -> No
 
 
 async def revoke_all(connection: AsyncConnection, user_id: UUID) -> None:
-    """End every key of a user."""
+    """Revoke every key of a user."""
     await connection.execute(
         update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)).values(revoked_at=now())
     )
 
 
 async def identify(connection: AsyncConnection, secret: str) -> Identity:
-    """Whose key this is. Only reads: note the use with `KeyUses`.
+    """The identity of a key. Only reads; note the use with `KeyUses`.
 
-    Raises `InvalidToken` for one that is unknown or revoked, or whose user is not active.
+    Raises `InvalidToken` if it is unknown or revoked, or if its user is not active.
     """
     if not secret.startswith(PREFIX) or len(secret) != _SECRET_LENGTH:
         raise InvalidToken
@@ -108,7 +108,7 @@ async def identify(connection: AsyncConnection, secret: str) -> Identity:
 
 
 class KeyUses:
-    """Remembers which keys were used, so that one UPDATE a minute says it for all, away from any request."""
+    """Collects used keys, so that one UPDATE a minute records them all, outside of requests."""
 
     def __init__(self) -> None:
         self._uses: dict[UUID, datetime] = {}
@@ -118,7 +118,7 @@ class KeyUses:
         self._uses[key_id] = now()
 
     def take(self) -> dict[UUID, datetime]:
-        """What was noted since the last call, for `record_uses`."""
+        """The uses since the last call, for `record_uses`."""
         uses, self._uses = self._uses, {}
         return uses
 

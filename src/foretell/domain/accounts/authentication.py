@@ -1,8 +1,8 @@
 """Logging in and staying logged in.
 
-These functions take the database, not a connection: hashing takes milliseconds of a core, and no transaction may
-stay open meanwhile; and a stolen refresh token must end its family in a transaction that is committed although the
-caller gets an error.
+These functions take the database, not a connection, for two reasons. Hashing takes milliseconds of a core, and no
+transaction may stay open meanwhile. And a stolen refresh token must end its family in a transaction that is committed
+although the caller gets an error.
 """
 
 from sqlalchemy import select, update
@@ -18,10 +18,10 @@ from foretell.kit.database import Database
 
 
 async def authenticate(database: Database, passwords: Passwords, username: str, password: str) -> User:
-    """The active user whose name and password these are.
+    """The active user with this name and password.
 
-    Unknown names, closed accounts and wrong passwords fail alike, after the same time. Raises `InvalidCredentials`,
-    `TooManyPasswords`, `Unavailable`.
+    Unknown names, closed accounts and wrong passwords give the same error after the same time. Raises
+    `InvalidCredentials`, `TooManyPasswords`, `Unavailable`.
     """
     user, password_hash = await _find(database, username)
     matches = await passwords.verify(password_hash, password)
@@ -30,7 +30,7 @@ async def authenticate(database: Database, passwords: Passwords, username: str, 
     if passwords.needs_rehash(password_hash):
         renewed = await passwords.hash(password)
         async with database.transaction() as connection:
-            # Only over the hash that was verified: the password may have been changed meanwhile.
+            # Only if the hash is still the verified one: the password may have been changed meanwhile.
             await connection.execute(
                 update(users)
                 .where(users.c.id == user.id, users.c.password_hash == password_hash)
@@ -46,14 +46,14 @@ async def refresh(database: Database, token: str) -> tuple[User, str]:
     """
     async with database.transaction() as connection:
         rotation = await refresh_tokens.rotate(connection, token)
-    # Only here, after the commit: raised inside, it would roll the end of the family back.
+    # Raised after the commit: inside, it would roll back the end of the family.
     if isinstance(rotation, refresh_tokens.Reused):
         raise InvalidToken
     return rotation.user, rotation.token
 
 
 async def has_development_user(database: Database, passwords: Passwords) -> bool:
-    """Whether anybody can log in as `test` with the password `test`: what production refuses to start with."""
+    """Whether `test` can log in with the password `test`. In production the app then refuses to start."""
     try:
         await authenticate(database, passwords, DEVELOPMENT_USERNAME, DEVELOPMENT_PASSWORD)
     except InvalidCredentials:
@@ -65,7 +65,7 @@ async def _find(database: Database, username: str) -> tuple[User, str] | tuple[N
     try:
         key = username_key(username)
     except InvalidUsername:
-        # Nobody can have this name; it takes the way of an unknown one, query included.
+        # No user can have this name; run the same query as for an unknown one, to take the same time.
         key = ""
     async with database.snapshot() as connection:
         query = select(*USER_COLUMNS, users.c.password_hash).where(users.c.username_key == key)

@@ -1,4 +1,4 @@
-"""Who somebody is: a `User` as the database knows them, an `Identity` as a token or an API key proves it."""
+"""`User`, an account in the database, and `Identity`, the caller as proven by a token or an API key."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. `username` is as its owner wrote it."""
+    """One account. `username` is in the spelling of its owner."""
 
     id: UUID
     username: str
     role: Role
     active: bool
     created_at: datetime
-    #: As its owner wants the page; None is as the browser says.
+    #: Language of the page; None: as set in the browser.
     language: Language | None = None
     theme: Theme | None = None
     #: When its owner closed it.
@@ -32,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class ChatLink:
-    """One link of a Telegram chat to an account: the same chat linked again is another link."""
+    """A link of a Telegram chat to an account: if the chat is linked again, that is another link."""
 
     chat_id: int
     #: When it was linked, in microseconds since 1970.
@@ -41,10 +41,10 @@ class ChatLink:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, as proven by an access token (until `expires_at`), an API key or a session (which has an id).
+    """The caller, as proven by an access token (until `expires_at`), an API key or a session (which has an id).
 
-    An access token was issued at `issued_at`, in seconds since 1970. With `chat`, it was issued for a chat, and proves
-    nothing once that link has ended.
+    An access token was issued at `issued_at`, in seconds since 1970. With `chat`, it was issued for a chat, and is
+    invalid when that link has ended.
     """
 
     user_id: UUID

@@ -1,4 +1,4 @@
-"""Passwords: which are allowed, and their hashes (argon2id), made in a few threads beside the event loop."""
+"""Passwords: the rules for them, and their hashes (argon2id), computed in a few threads."""
 
 import asyncio
 import base64
@@ -27,24 +27,24 @@ Returned = TypeVar("Returned")
 
 
 def check_password(password: str) -> None:
-    """Refuse what nobody may register with: under 8 or over 1024 characters, or a NUL. Raises `InvalidPassword`."""
+    """Raises `InvalidPassword` for under 8 or over 1024 characters, or a NUL."""
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH or _as_bytes(password) is None:
         raise InvalidPassword(min_length=MIN_LENGTH, max_length=MAX_LENGTH)
 
 
 def _as_bytes(password: str) -> bytes | None:
-    """What is hashed: the NFC form, so that one password is one whatever keyboard composed it. None if impossible."""
+    """The bytes to hash: in NFC form, because keyboards compose characters differently. None if it can't be encoded."""
     if len(password) > MAX_LENGTH or "\0" in password:
         return None
     try:
         return unicodedata.normalize("NFC", password).encode()
     except UnicodeEncodeError:
-        # Half of a surrogate pair, which JSON can carry and no text can.
+        # Half of a surrogate pair: possible in JSON, but not encodable.
         return None
 
 
 def unmatchable_hash() -> str:
-    """A well-formed hash of nothing: verifying against it costs what any verification costs, and always fails."""
+    """A valid hash that matches no password: verifying takes as long as any other, and always fails."""
     salt, digest = (base64.b64encode(os.urandom(n)).decode().rstrip("=") for n in (_SALT_BYTES, _HASH_BYTES))
     return f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}${salt}${digest}"
 
@@ -58,12 +58,12 @@ class _Lane:
         self._pending = 0
 
     async def run(self, work: Callable[[], Returned]) -> Returned:
-        """What `work` returns. Raises `TooManyPasswords` when too many wait."""
+        """The result of `work`. Raises `TooManyPasswords` when too many wait."""
         if self._pending >= self._max_pending:
             raise TooManyPasswords
         self._pending += 1
         future = self._threads.submit(work)
-        # Counted when the thread is done with it, not when a caller gives up: the work goes on without them.
+        # Counted until the thread has finished, because the work continues when the caller gives up.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._one_done))
         return await asyncio.wrap_future(future)
@@ -78,9 +78,9 @@ class _Lane:
 class Passwords:
     """Hashes and verifies passwords (argon2id, 19 MiB of memory each) beside the event loop.
 
-    Verifying has a lane of at most `max_parallel` threads, hashing one of a single thread: however many register, who
-    logs in does not wait behind them. With `max_waiting` passwords before a lane (a fifth of that before hashing),
-    `verify` and `hash` raise `TooManyPasswords`: a flood must not eat the cores, and an answer after a minute is none.
+    Verifying has at most `max_parallel` threads, hashing a single separate one, so that log-ins do not wait for
+    registrations. With `max_waiting` passwords in the queue (a fifth of that for hashing), `verify` and `hash` raise
+    `TooManyPasswords`: a flood must not use all cores, and an answer after a minute is useless.
     """
 
     def __init__(self, *, max_parallel: int = 2, max_waiting: int = 100) -> None:
@@ -96,9 +96,9 @@ class Passwords:
         self._nobodys_hash = unmatchable_hash()
 
     async def hash(self, password: str) -> str:
-        """The encoded argon2id hash of `password`, whatever its length rules.
+        """The encoded argon2id hash of `password`, without the rules for new passwords.
 
-        `check_password` says whether somebody may choose it. Raises `InvalidPassword`, `TooManyPasswords`.
+        `check_password` checks these rules. Raises `InvalidPassword`, `TooManyPasswords`.
         """
         data = _as_bytes(password)
         if data is None:
@@ -106,13 +106,13 @@ class Passwords:
         return await self._hashing.run(lambda: self._hasher.hash(data))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Whether `password` is the one that `password_hash` was made of. Raises `TooManyPasswords`.
+        """Whether `password_hash` is the hash of `password`. Raises `TooManyPasswords`.
 
-        None (there is no such user) takes as long as any hash, so that time does not tell who has an account.
+        None (there is no such user) takes as long as any hash, so that the time does not show which accounts exist.
         """
         data = _as_bytes(password)
         if data is None:
-            # Nobody has such a password, and that must not be quicker to learn either.
+            # Such a password is always wrong; the answer must take as long as for any other.
             password_hash, data = None, b""
         encoded = password_hash or self._nobodys_hash
 
@@ -125,10 +125,10 @@ class Passwords:
         return await self._verifying.run(matches)
 
     def needs_rehash(self, password_hash: str) -> bool:
-        """Whether `password_hash` was made with other parameters than today's."""
+        """Whether `password_hash` was made with other parameters than the current ones."""
         return self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
-        """End the threads; what waits is dropped."""
+        """End the threads; waiting work is dropped."""
         self._verifying.close()
         self._hashing.close()

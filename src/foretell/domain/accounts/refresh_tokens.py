@@ -1,6 +1,6 @@
-"""Refresh tokens: single use, each replaced by the next; one that comes back ends its whole family.
+"""Refresh tokens: single use, each replaced by the next; a token that is used twice ends its whole family.
 
-Those made from one log-in are a family; its first token has the id of the family. Stored hashed only.
+The tokens of one log-in are a family; its first token has the id of the family. Only hashes are stored.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ LIFETIME_S = 30 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """The token was good: `token` replaces it."""
+    """The token was valid: `token` replaces it."""
 
     user: User
     token: str
@@ -30,24 +30,24 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """The token had been used before, so it was stolen, or its successor was: the family is over.
+    """The token had been used before, so it or its successor was stolen: the family has been ended.
 
-    A value and not an error, so that the transaction that ends the family is committed. The caller then refuses
-    with `InvalidToken`; `authentication.refresh` does both.
+    This is a value and not an error, so that the transaction that ends the family is committed. The caller then
+    raises `InvalidToken`; `authentication.refresh` does both.
     """
 
     user_id: UUID
 
 
 async def issue(connection: AsyncConnection, user_id: UUID, *, lifetime_s: float = LIFETIME_S) -> str:
-    """A token that opens a new family: somebody has just logged in."""
+    """The first token of a new family, after a log-in."""
     return await _insert(connection, user_id, None, lifetime_s)
 
 
 async def rotate(connection: AsyncConnection, token: str, *, lifetime_s: float = LIFETIME_S) -> Rotated | Reused:
-    """Use `token` and replace it. Commit whichever is returned.
+    """Use `token` and replace it. Commit in both cases.
 
-    Raises `InvalidToken` for one that is unknown, too old or revoked, or whose user is not active.
+    Raises `InvalidToken` if it is unknown, too old or revoked, or if its user is not active.
     """
     token_hash = _hash(token)
     query = select(refresh_tokens.c.id, refresh_tokens.c.family_id, refresh_tokens.c.user_id)
@@ -80,7 +80,7 @@ async def rotate(connection: AsyncConnection, token: str, *, lifetime_s: float =
 
 
 async def revoke(connection: AsyncConnection, token: str) -> None:
-    """Log out: end the family of `token`. One that is unknown or over is none of our business."""
+    """Log out: end the family of `token`. An unknown or ended one is ignored."""
     query = select(refresh_tokens.c.family_id).where(refresh_tokens.c.token_hash == _hash(token))
     family_id = await connection.scalar(query)
     if family_id is not None:
@@ -91,7 +91,7 @@ async def revoke(connection: AsyncConnection, token: str) -> None:
 async def revoke_all(connection: AsyncConnection, user_id: UUID) -> None:
     """Log out everywhere: end every family of a user."""
     of_user = (refresh_tokens.c.user_id == user_id, refresh_tokens.c.revoked_at.is_(None))
-    # In the order of ids, as everywhere, so that two who do this at once can't wait for one another.
+    # Locked in the order of ids, as everywhere, to avoid deadlocks.
     query = select(refresh_tokens.c.family_id).where(*of_user).distinct().order_by(refresh_tokens.c.family_id)
     for family_id in (await connection.scalars(query)).all():
         await _lock_family(connection, family_id)
@@ -99,17 +99,17 @@ async def revoke_all(connection: AsyncConnection, user_id: UUID) -> None:
 
 
 async def delete_expired(connection: AsyncConnection, *, before: datetime) -> int:
-    """Forget the families whose every token expired before `before`; returns how many tokens that were."""
+    """Delete the families whose tokens all expired before `before`; returns the number of tokens."""
     newest = func.max(refresh_tokens.c.expires_at)
     over = select(refresh_tokens.c.family_id).group_by(refresh_tokens.c.family_id).having(newest < before)
     return (await connection.execute(delete(refresh_tokens).where(refresh_tokens.c.family_id.in_(over)))).rowcount
 
 
 async def _lock_family(connection: AsyncConnection, family_id: UUID) -> None:
-    """Wait for whoever rotates or revokes a token of this family.
+    """Wait for transactions that rotate or revoke a token of this family.
 
-    Without it, a token that is being made while the family ends would outlive it. On SQLite this locks nothing and
-    needs not: transactions that write run one after the other.
+    Without the lock, a token that is created while the family ends would stay valid. On SQLite this locks nothing,
+    and need not: transactions that write run one after the other.
     """
     await connection.execute(select(refresh_tokens.c.id).where(refresh_tokens.c.id == family_id).with_for_update())
 

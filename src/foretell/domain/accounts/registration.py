@@ -1,4 +1,4 @@
-"""Accounts: how they come to be, are found, changed and closed."""
+"""Accounts: create, find, change and close them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from foretell.domain.credits import ledger
 from foretell.domain.errors import InvalidUsername, LastOperator, NotFound, UsernameTaken
 from foretell.kit.clock import now, uuid7
 
-#: The account that a fresh development installation has, and that production refuses to start with.
+#: The account of a new development installation. In production the app refuses to start while it can log in.
 DEVELOPMENT_USERNAME = "test"
 DEVELOPMENT_PASSWORD = "test"  # noqa: S105 - promised to users, and refused in production.
 
@@ -61,9 +61,9 @@ async def register(
 
 
 async def ensure_development_user(connection: AsyncConnection, *, password_hash: str, grant_credits: int) -> User:
-    """The user `test`, made now if it is not there (its password then is `password_hash`'s).
+    """The user `test`, created if it does not exist (with the password of `password_hash`).
 
-    Look with `find_user` first: hashing `DEVELOPMENT_PASSWORD` at every start is wasted otherwise.
+    Call `find_user` first, to avoid hashing `DEVELOPMENT_PASSWORD` at every start.
     """
     try:
         return await register(
@@ -77,9 +77,9 @@ async def ensure_development_user(connection: AsyncConnection, *, password_hash:
 
 
 async def open_measuring_account(connection: AsyncConnection, *, password_hash: str) -> User:
-    """The one account that measures this installation: made at the first call, opened again by each later one.
+    """The account that measures this installation: the first call creates it, later calls open it again.
 
-    Its log-ins of before end. Its predictions are charged as anybody's, but are no revenue.
+    Its earlier log-ins end. Its predictions are charged as any others, but do not count as revenue.
     """
     query = select(*USER_COLUMNS).where(users.c.measuring).order_by(users.c.id).limit(1)
     row = (await connection.execute(query)).mappings().first()
@@ -95,7 +95,7 @@ async def open_measuring_account(connection: AsyncConnection, *, password_hash: 
 
 
 async def find_user(connection: AsyncConnection, username: str) -> User:
-    """The account of that name, however it is capitalised. Raises `NotFound`."""
+    """The account of that name, in any capitalisation. Raises `NotFound`."""
     try:
         key = username_key(username)
     except InvalidUsername:
@@ -115,7 +115,7 @@ async def find_user_by_id(connection: AsyncConnection, user_id: UUID) -> User:
 
 
 async def list_users(connection: AsyncConnection, *, limit: int = 100, after_id: UUID | None = None) -> list[User]:
-    """Up to `limit` accounts in the order of their making, from the one after `after_id` on."""
+    """Up to `limit` accounts in order of creation, starting after `after_id`."""
     query = select(*USER_COLUMNS).order_by(users.c.id).limit(limit)
     if after_id is not None:
         query = query.where(users.c.id > after_id)
@@ -125,15 +125,15 @@ async def list_users(connection: AsyncConnection, *, limit: int = 100, after_id:
 async def set_password(
     connection: AsyncConnection, user_id: UUID, password_hash: str, *, but_session: UUID | None = None
 ) -> None:
-    """Change the password, and end every log-in with the old one but the session `but_session`. Raises `NotFound`."""
+    """Change the password, and end every log-in except the session `but_session`. Raises `NotFound`."""
     await _change(connection, user_id, password_hash=password_hash)
     await end_log_ins(connection, user_id, but_session=but_session)
 
 
 async def end_log_ins(connection: AsyncConnection, user_id: UUID, *, but_session: UUID | None = None) -> None:
-    """Sign out everywhere: sessions, refresh tokens, and access tokens as soon as the app's processes hear of it.
+    """Sign out everywhere: sessions and refresh tokens at once, access tokens when the app's processes notice it.
 
-    API keys go on working. Raises `NotFound`.
+    API keys keep working. Raises `NotFound`.
     """
     await _change(connection, user_id, tokens_from=now())
     await refresh_tokens.revoke_all(connection, user_id)
@@ -141,14 +141,14 @@ async def end_log_ins(connection: AsyncConnection, user_id: UUID, *, but_session
 
 
 async def set_role(connection: AsyncConnection, user_id: UUID, role: Role) -> None:
-    """Make somebody an operator, or a user again; access tokens, which say what they were, end. Raises `NotFound`."""
+    """Make a user an operator, or a user again; ends access tokens, which contain the old role. Raises `NotFound`."""
     await _change(connection, user_id, role=role, tokens_from=now())
 
 
 async def lock_operators(connection: AsyncConnection) -> list[UUID]:
-    """The ids of all active operators, none of whom is one no more before the transaction ends."""
-    # Always in the same order, and before any other account is locked: two that do this wait for one another in turn.
-    # On SQLite a transaction that writes is alone anyway.
+    """The ids of all active operators. They are locked, so they stay operators until the transaction ends."""
+    # Always in the same order, and before any other account is locked, to avoid deadlocks.
+    # SQLite has only one writer anyway.
     query = select(users.c.id).where(users.c.role == "operator", users.c.active.is_(True)).order_by(users.c.id)
     return list((await connection.execute(query.with_for_update(key_share=True))).scalars())
 
@@ -161,16 +161,16 @@ async def close(connection: AsyncConnection, user_id: UUID) -> None:
 
 
 async def set_looks(connection: AsyncConnection, user_id: UUID, **looks: Language | Theme | None) -> User:
-    """Change `language` or `theme` of the page, whichever is given. Raises `NotFound`."""
+    """Change `language` or `theme` of the page, if given. Raises `NotFound`."""
     if looks:
         await _change(connection, user_id, **looks)
     return await find_user_by_id(connection, user_id)
 
 
 async def deactivate(connection: AsyncConnection, user_id: UUID, *, by_owner: bool = False) -> None:
-    """Close the account: no log-in, no refresh, no API key, no session works, and access tokens end within seconds.
+    """Close the account: log-ins, refreshes, API keys and sessions fail at once, access tokens within seconds.
 
-    What it owns stays. Raises `NotFound`.
+    Its data stays. Raises `NotFound`.
     """
     await _change(connection, user_id, active=False, closed_at=now() if by_owner else None)
     await end_log_ins(connection, user_id)
@@ -178,13 +178,13 @@ async def deactivate(connection: AsyncConnection, user_id: UUID, *, by_owner: bo
 
 async def activate(connection: AsyncConnection, user_id: UUID) -> None:
     """Open a closed account again. Raises `NotFound`."""
-    # Its access tokens stay ended; the moment moves, so that every process looks at the account once more.
+    # Old access tokens stay invalid. `tokens_from` changes, so that every process reads the account again.
     await _change(connection, user_id, active=True, closed_at=None, tokens_from=now())
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An account whose access tokens from before `tokens_from` are no good; if it is not `active`, none is."""
+    """An account whose access tokens from before `tokens_from` are invalid; if it is not `active`, all are."""
 
     user_id: UUID
     active: bool
@@ -192,7 +192,7 @@ class Ended:
 
 
 async def ended(connection: AsyncConnection, user_id: UUID) -> Ended:
-    """What is over of one account, of which something was ended. Raises `NotFound`."""
+    """The `Ended` of one account. Raises `NotFound`."""
     query = select(users.c.active, users.c.tokens_from).where(users.c.id == user_id)
     row = (await connection.execute(query)).first()
     if row is None or row.tokens_from is None:
@@ -201,7 +201,7 @@ async def ended(connection: AsyncConnection, user_id: UUID) -> Ended:
 
 
 async def ended_since(connection: AsyncConnection, since: datetime) -> list[Ended]:
-    """Every account of which something ended after `since`."""
+    """Every account whose access tokens were ended after `since`."""
     query = select(users.c.id, users.c.active, users.c.tokens_from).where(users.c.tokens_from > since)
     return [Ended(row.id, row.active, row.tokens_from) for row in await connection.execute(query)]
 

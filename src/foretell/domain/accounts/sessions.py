@@ -1,7 +1,7 @@
-"""Sessions of browsers: an opaque secret in a cookie, stored hashed, that lasts as long as it is used.
+"""Sessions of browsers: an opaque secret in a cookie, stored hashed, valid as long as it is used.
 
-What changes something needs a second secret, which other web pages can't know: it is made of the first
-(`csrf_token_of`), so that there is nothing to store, and a session's is no other's.
+Requests that change something need a second secret, which other web pages can't know. It is derived from the first
+(`csrf_token_of`), so it need not be stored, and differs for each session.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from foretell.domain.accounts.tables import sessions, users
 from foretell.domain.errors import InvalidToken, NotFound
 from foretell.kit.clock import now, uuid7
 
-#: What every secret begins with.
+#: The prefix of every secret.
 PREFIX = "fts_"
-#: Whoever opens more ends their oldest.
+#: Beyond this the oldest session of the user ends.
 MAX_SESSIONS_PER_USER = 100
 _SECRET_LENGTH = len(PREFIX) + 43
 _MAX_USER_AGENT_LENGTH = 300
@@ -32,7 +32,7 @@ _MAX_ADDRESS_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long a session lasts: `idle_s` without use, and `whole_s` in any case."""
+    """A session ends after `idle_s` without use, and after `whole_s` in any case."""
 
     idle_s: float = 14 * 86_400.0
     whole_s: float = 90 * 86_400.0
@@ -52,7 +52,7 @@ class Session:
 async def create(
     connection: AsyncConnection, user_id: UUID, *, user_agent: str, address: str, lifetime: Lifetime
 ) -> tuple[UUID, str]:
-    """A new session of somebody who has just logged in: its id, and its secret (256 random bits) for the cookie."""
+    """A new session after a log-in: its id, and its secret (256 random bits) for the cookie."""
     secret = PREFIX + secrets.token_urlsafe(32)
     moment = now()
     session_id = uuid7()
@@ -81,9 +81,9 @@ async def create(
 
 
 async def identify(connection: AsyncConnection, secret: str) -> Identity:
-    """Whose session this is. Only reads: say with `record_uses` that it was used.
+    """The identity of a session. Only reads; note the use with `record_uses`.
 
-    Raises `InvalidToken` for one that is unknown or over, or whose user is not active.
+    Raises `InvalidToken` if it is unknown or has ended, or if its user is not active.
     """
     if not secret.startswith(PREFIX) or len(secret) != _SECRET_LENGTH:
         raise InvalidToken
@@ -99,14 +99,14 @@ async def identify(connection: AsyncConnection, secret: str) -> Identity:
 
 
 async def record_uses(connection: AsyncConnection, uses: Mapping[UUID, datetime], lifetime: Lifetime) -> None:
-    """Say when sessions were used; each lasts from there on for `idle_s`, but no longer than `whole_s` in all."""
+    """Note when sessions were used; each is valid for another `idle_s`, but no longer than `whole_s` in all."""
     for session_id, used_at in sorted(uses.items()):
         query = select(sessions.c.created_at).where(sessions.c.id == session_id)
         created_at = await connection.scalar(query)
         if created_at is None:
             continue
         expires_at = min(used_at + timedelta(seconds=lifetime.idle_s), created_at + timedelta(seconds=lifetime.whole_s))
-        # Processes say so independently of one another, and not in order.
+        # Several processes call this, so times may arrive out of order.
         await connection.execute(
             update(sessions)
             .where(sessions.c.id == session_id, sessions.c.last_used_at < used_at)
@@ -115,7 +115,7 @@ async def record_uses(connection: AsyncConnection, uses: Mapping[UUID, datetime]
 
 
 async def list_sessions(connection: AsyncConnection, user_id: UUID) -> list[Session]:
-    """A user's sessions that are not over, the newest first."""
+    """A user's valid sessions, the newest first."""
     columns = [sessions.c[name] for name in Session.__dataclass_fields__]
     query = (
         select(*columns)
@@ -126,30 +126,30 @@ async def list_sessions(connection: AsyncConnection, user_id: UUID) -> list[Sess
 
 
 async def end(connection: AsyncConnection, user_id: UUID, session_id: UUID) -> None:
-    """Sign out. Raises `NotFound` for a session that is over or somebody else's, alike."""
+    """Sign out. Raises `NotFound` if the session has ended or belongs to another user."""
     ended = await connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.user_id == user_id))
     if ended.rowcount == 0:
         raise NotFound(what="session")
 
 
 async def end_secret(connection: AsyncConnection, secret: str) -> None:
-    """End the session with this secret; one that is unknown is none of our business."""
+    """End the session with this secret; an unknown one is ignored."""
     await connection.execute(delete(sessions).where(sessions.c.token_hash == _hash(secret)))
 
 
 async def end_all(connection: AsyncConnection, user_id: UUID, *, but: UUID | None = None) -> None:
-    """End all sessions of a user, but this one."""
+    """End all sessions of a user except `but`."""
     ended = delete(sessions).where(sessions.c.user_id == user_id)
     await connection.execute(ended if but is None else ended.where(sessions.c.id != but))
 
 
 async def delete_expired(connection: AsyncConnection, *, before: datetime) -> int:
-    """Forget sessions that were over before `before`; returns how many."""
+    """Delete sessions that ended before `before`; returns how many."""
     return (await connection.execute(delete(sessions).where(sessions.c.expires_at < before))).rowcount
 
 
 def csrf_token_of(secret: str) -> str:
-    """What must come with every change that this session asks for. From it nobody gets to the secret."""
+    """The token that every change by this session must send. The secret can't be derived from it."""
     digest = hmac.digest(secret.encode(errors="replace"), b"foretell: csrf", "sha256")
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 

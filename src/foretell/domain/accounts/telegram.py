@@ -1,7 +1,7 @@
-"""Chats of Telegram that act for an account: signed up by the bot, or linked with a one-time code.
+"""Telegram chats that act for an account: signed up by the bot, or linked with a one-time code.
 
-An account may have several chats, a chat one account. Whatever the bot asks for twice happens once and has the same
-answer. Each function that changes a chat locks its row first, so that two who tap at once come one after the other.
+An account may have several chats, a chat one account. A repeated call of the bot takes effect once and has the same
+answer. Each function that changes a chat locks its row first, so concurrent calls run one after the other.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ from foretell.kit.database import to_microseconds
 
 CODE_LIFETIME = timedelta(minutes=15)
 MAX_CHATS_PER_USER = 20
-#: Of the codes that somebody has made, so many of the newest work.
+#: How many of an account's newest codes are valid.
 _MOST_CODES = 5
 _CODE_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat that is linked. `name` is what Telegram calls the person or the group."""
+    """A linked chat. `name` is the name of the person or the group in Telegram."""
 
     chat_id: int
     name: str | None
@@ -42,7 +42,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A chat and whose account it acts for. `changed`: this call has made the link; `created`: the account, too."""
+    """A chat and its account. `changed`: this call created the link; `created`: it created the account, too."""
 
     chat_id: int
     user: User
@@ -51,9 +51,9 @@ class Link:
 
 
 async def make_code(connection: AsyncConnection, user_id: UUID) -> tuple[str, datetime]:
-    """A code (32 URL-safe characters) that links a chat to the account, once, and when it ends.
+    """A code (32 URL-safe characters) that links a chat to the account, once, and when it expires.
 
-    Telegram takes up to 64 such characters in a deep link.
+    Telegram allows up to 64 such characters in a deep link.
     """
     moment = now()
     mine = telegram_codes.c.user_id == user_id
@@ -77,15 +77,15 @@ async def make_code(connection: AsyncConnection, user_id: UUID) -> tuple[str, da
 async def link(connection: AsyncConnection, chat_id: int, code: str, *, name: str | None = None) -> Link:
     """Let a chat act for the account that made `code`.
 
-    Raises `UnknownLinkCode` for one that is unknown, used by another chat or too old, or whose account is closed;
-    `ChatIsLinked`, `TooManyChats`. The code is used up only by success.
+    Raises `UnknownLinkCode` if the code is unknown, used by another chat or too old, or if its account is closed;
+    `ChatIsLinked`, `TooManyChats`. A failed call does not use up the code.
     """
     chat = await _lock_chat(connection, chat_id)
     query = select(telegram_codes).where(telegram_codes.c.code_hash == _hash(code)).with_for_update()
     found = (await connection.execute(query)).first()
     if found is None or found.expires_at <= now() or found.used_by_chat_id not in (None, chat_id):
         raise UnknownLinkCode
-    # Locked, so that two chats at once don't both become the last one. No key changes, so nobody else waits.
+    # Locked, so that two concurrent chats can't exceed the limit. No key changes, so other transactions do not wait.
     user = await _user(connection, found.user_id, lock=True)
     if not user.active:
         raise UnknownLinkCode
@@ -105,11 +105,11 @@ async def link(connection: AsyncConnection, chat_id: int, code: str, *, name: st
 async def sign_up(
     connection: AsyncConnection, chat_id: int, *, password_hash: str, grant_credits: int, name: str | None = None
 ) -> Link:
-    """The account that a chat acts for; a new one with `grant_credits` for a chat that never had one.
+    """The account that a chat acts for; if the chat never had one, a new one with `grant_credits`.
 
-    A chat that was unlinked gets back the account that was made for it, and no second grant. `password_hash` is one
-    that nothing matches (`passwords.unmatchable_hash`): the account has no password until one is set. Raises
-    `Forbidden` when the account of the chat is closed, `TooManyChats`.
+    A chat that was unlinked gets the account that was created for it, without a second grant. `password_hash`
+    matches no password (`passwords.unmatchable_hash`): the account has no password until one is set. Raises
+    `Forbidden` if the account of the chat is closed, `TooManyChats`.
     """
     chat = await _lock_chat(connection, chat_id)
     known = chat.user_id or chat.own_user_id
@@ -129,13 +129,13 @@ async def sign_up(
 
 
 async def find(connection: AsyncConnection, chat_id: int) -> Link:
-    """Whose account a chat acts for. Raises `ChatNotLinked` for one that is not linked, or whose account is closed."""
+    """The account that a chat acts for. Raises `ChatNotLinked` if it is not linked, or if the account is closed."""
     user, _ = await find_link(connection, chat_id)
     return Link(chat_id, user)
 
 
 async def find_link(connection: AsyncConnection, chat_id: int) -> tuple[User, ChatLink]:
-    """For whom a chat acts, and by which link. Raises as `find` does."""
+    """The user that a chat acts for, and the link. Raises as `find` does."""
     row = (await connection.execute(_acting(chat_id))).mappings().first()
     if row is None:
         raise ChatNotLinked
@@ -143,7 +143,7 @@ async def find_link(connection: AsyncConnection, chat_id: int) -> tuple[User, Ch
 
 
 async def is_linked(connection: AsyncConnection, user_id: UUID, link: ChatLink) -> bool:
-    """Whether this very link is there still, and the account is open."""
+    """Whether exactly this link still exists, and the account is open."""
     row = (await connection.execute(_acting(link.chat_id))).mappings().first()
     return row is not None and row["id"] == user_id and to_microseconds(row["linked_at"]) == link.linked_at_us
 
@@ -159,7 +159,7 @@ async def chats_of(connection: AsyncConnection, user_id: UUID) -> list[Chat]:
 
 
 async def unlink(connection: AsyncConnection, chat_id: int) -> UUID:
-    """Let a chat act for nobody any more; returns for whom it did. Raises `ChatNotLinked`."""
+    """Unlink a chat; returns the user that it acted for. Raises `ChatNotLinked`."""
     chat = await _lock_chat(connection, chat_id)
     user_id: UUID | None = chat.user_id
     if user_id is None:
@@ -169,22 +169,22 @@ async def unlink(connection: AsyncConnection, chat_id: int) -> UUID:
 
 
 async def unlink_from(connection: AsyncConnection, user_id: UUID, chat_id: int | None) -> list[int]:
-    """Let a chat of this account, or all of them, act for it no more; returns which. Raises `ChatNotLinked`."""
+    """Unlink a chat of this account, or all of them; returns which. Raises `ChatNotLinked`."""
     mine = select(telegram_chats.c.chat_id).where(telegram_chats.c.user_id == user_id)
     if chat_id is not None:
         mine = mine.where(telegram_chats.c.chat_id == chat_id)
-    # In the order of their ids, so that two who do this at once can't wait for one another.
+    # Locked in the order of their ids, to avoid deadlocks.
     found = (await connection.scalars(mine.order_by(telegram_chats.c.chat_id).with_for_update())).all()
     if not found and chat_id is not None:
         raise ChatNotLinked
     await _clear(connection, found)
-    # A link that is still open somewhere would undo this.
+    # An unused code could link a chat again.
     await connection.execute(delete(telegram_codes).where(telegram_codes.c.user_id == user_id))
     return list(found)
 
 
 async def set_bot_name(connection: AsyncConnection, username: str) -> None:
-    """Remember what the bot is called, without the @."""
+    """Store the name of the bot, without the @."""
     added = _insert(connection, telegram_bot).values(id=1, username=username)
     await connection.execute(
         added.on_conflict_do_update(index_elements=[telegram_bot.c.id], set_={"username": username})
@@ -192,13 +192,13 @@ async def set_bot_name(connection: AsyncConnection, username: str) -> None:
 
 
 async def bot_name(connection: AsyncConnection) -> str | None:
-    """What the bot said it is called; None before it ever ran."""
+    """The name that the bot reported; None before its first start."""
     name: str | None = await connection.scalar(select(telegram_bot.c.username))
     return name
 
 
 async def _lock_chat(connection: AsyncConnection, chat_id: int) -> Any:
-    """The row of a chat, which is made if there is none, locked until the transaction ends."""
+    """The row of a chat, created if necessary, locked until the transaction ends."""
     await connection.execute(_insert(connection, telegram_chats).values(chat_id=chat_id).on_conflict_do_nothing())
     query = select(telegram_chats).where(telegram_chats.c.chat_id == chat_id).with_for_update()
     return (await connection.execute(query)).one()
@@ -253,7 +253,7 @@ async def _register(connection: AsyncConnection, chat_id: int, password_hash: st
                 connection, username=username, password_hash=password_hash, grant_credits=grant_credits
             )
         except UsernameTaken:
-            # Somebody has registered under this name, on purpose or not.
+            # Another user has registered under this name.
             username = f"telegram-{chat_id}-{secrets.token_hex(4)}"
 
 

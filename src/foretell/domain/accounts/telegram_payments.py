@@ -1,4 +1,4 @@
-"""Payments in Telegram Stars: each charge becomes credits once, and its credits are taken back at most once."""
+"""Payments in Telegram Stars: each charge is booked once, and its credits are taken back at most once."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from foretell.kit.clock import now
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """One charge: `stars` paid for `credits`. `refunded_credits` of them were taken back, once it was refunded."""
+    """One charge: `stars` paid for `credits`. After a refund, `refunded_credits` of them were taken back."""
 
     charge_id: str
     user_id: UUID
@@ -34,9 +34,9 @@ _COLUMNS = [telegram_payments.c[name] for name in Payment.__dataclass_fields__]
 
 
 async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, stars: int, credits: int) -> Payment:
-    """Add the credits of a charge to the account of the chat. A charge that is told again changes nothing.
+    """Add the credits of a charge to the account of the chat. A repeated report changes nothing.
 
-    Raises `NotFound` for a chat that is not linked, `PaymentDiffers` when the charge was told with other facts,
+    Raises `NotFound` for a chat that is not linked, `PaymentDiffers` if the charge was reported with other values,
     `InvalidAmount`.
     """
     known = await find(connection, charge_id)
@@ -50,7 +50,7 @@ async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, star
             "credits": credits,
         }
         insert: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(telegram_payments)
-        # Whoever tells it at the same time waits here, and finds it.
+        # A concurrent report of the same charge waits here, and then finds the row.
         added = await connection.scalar(
             insert.values(**facts, created_at=now()).on_conflict_do_nothing().returning(telegram_payments.c.charge_id)
         )
@@ -65,10 +65,10 @@ async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, star
 
 
 async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: bool) -> Payment:
-    """Take back the credits of a charge whose Stars go back, once. What was spent already can't be taken.
+    """Take back the credits of a charge whose Stars are returned, once. Spent credits can't be taken back.
 
-    Then `even_if_spent` takes what is there. Without it, raises `CreditsSpent`. Raises `NotFound` for a charge that
-    was never told.
+    If some are spent, `even_if_spent` takes the rest; without it, raises `CreditsSpent`. Raises `NotFound` for an
+    unknown charge.
     """
     payment = await find(connection, charge_id, lock=True)
     if payment is None:
@@ -95,7 +95,7 @@ async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: 
 
 
 async def find(connection: AsyncConnection, charge_id: str, *, lock: bool = False) -> Payment | None:
-    """What is known of a charge; with `lock`, its row is kept from others until the transaction ends."""
+    """The payment of a charge; with `lock`, its row is locked until the transaction ends."""
     query = select(*_COLUMNS).where(telegram_payments.c.charge_id == charge_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return None if row is None else Payment(**row)

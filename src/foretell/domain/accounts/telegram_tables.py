@@ -1,23 +1,23 @@
-"""Tables of Telegram: which chats act for which account, and what was paid in Stars."""
+"""Tables of Telegram: chats that act for accounts, and payments in Stars."""
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, LargeBinary, Table, Text, Uuid
 
 from foretell.kit.database import Moment, metadata
 
-#: Every chat that was ever linked; `user_id` is NULL for one that is not any more.
+#: Every chat that was ever linked; `user_id` is NULL if it was unlinked.
 telegram_chats = Table(
     "telegram_chats",
     metadata,
     Column("chat_id", BigInteger, primary_key=True, autoincrement=False),
     Column("user_id", Uuid, ForeignKey("users.id"), index=True),
-    #: The account that was made for this chat: it comes back to it, since a chat gets one sign-up grant and no more.
+    #: The account that was created for this chat. It gets the same account again, since a chat gets one sign-up grant.
     Column("own_user_id", Uuid, ForeignKey("users.id")),
-    #: What Telegram calls the person or the group.
+    #: The name of the person or the group in Telegram.
     Column("name", Text),
     Column("linked_at", Moment),
 )
 
-#: What stands in a deep link: good once, for some minutes, for the account that made it.
+#: Codes in deep links: valid once, for some minutes, for the account that created them.
 telegram_codes = Table(
     "telegram_codes",
     metadata,
@@ -26,11 +26,11 @@ telegram_codes = Table(
     Column("user_id", Uuid, ForeignKey("users.id"), nullable=False, index=True),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
-    #: Kept until it expires, so that whoever used it hears the same answer when they ask again.
+    #: Kept until it expires, so that a repeated call by the same chat gets the same answer.
     Column("used_by_chat_id", BigInteger),
 )
 
-#: One row: what the bot said it is called.
+#: One row: the name that the bot reported.
 telegram_bot = Table(
     "telegram_bot",
     metadata,
@@ -50,6 +50,6 @@ telegram_payments = Table(
     Column("credits", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("refunded_at", Moment),
-    #: What was still there to be taken back; the rest had been spent.
+    #: The credits that were still available and were taken back; the rest had been spent.
     Column("refunded_credits", BigInteger),
 )

@@ -1,4 +1,4 @@
-"""Slows down whoever guesses passwords, without locking the owner of the account out, and whoever asks too often."""
+"""Rate limits: against guessing passwords, without locking out the owner, and against too many requests."""
 
 import ipaddress
 import math
@@ -14,20 +14,20 @@ from foretell.domain.errors import InvalidUsername, TooManyAttempts
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many failures are free (`burst`), and after how many seconds each is forgiven."""
+    """How many failures are allowed (`burst`), and the seconds after which each is forgotten."""
 
     burst: int
     forgiven_after_s: float
 
 
 class Buckets:
-    """One token bucket per key; the least recently used are forgotten beyond `max_keys`."""
+    """One token bucket per key; beyond `max_keys` the least recently used are removed."""
 
     def __init__(self, allowance: Allowance, *, max_keys: int, clock: Callable[[], float]) -> None:
         self._allowance = allowance
         self._max_keys = max_keys
         self._clock = clock
-        # Per key: when the bucket will be full again. No entry means full.
+        # For each key, when the bucket will be full again. No entry means full.
         self._full_at_s: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -68,12 +68,12 @@ class Buckets:
 
 
 class LoginThrottle:
-    """Call `attempt` before a password is looked at, and `succeeded` if it was right. For one process, in memory.
+    """Call `attempt` before a password is verified, and `succeeded` if it was right. For one process, in memory.
 
-    Three allowances: of an address (whatever accounts it tries), of an address at one account, and of an account
-    (whatever addresses try it, so that a botnet gets no further). An address that has logged in to the account before
-    does not share the last one: however many strangers guess, the owner comes in from where they usually do.
-    Addresses of IPv6 count by their /64, which is what one household gets.
+    There are three limits: per address (for all accounts), per address and account, and per account (for all
+    addresses, against botnets). The last one does not apply to an address that has logged in to the account before, so
+    that guesses from other addresses do not lock out the owner. IPv6 addresses count by their /64, which is what one
+    household gets.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class LoginThrottle:
 
     @property
     def remembered(self) -> int:
-        """How many entries are in memory: at most four times `max_keys`."""
+        """The number of entries in memory: at most four times `max_keys`."""
         return len(self._addresses) + len(self._pairs) + len(self._accounts) + len(self._known)
 
     def attempt(self, username: str, address: str) -> None:
-        """Spend one attempt of `address` at `username`. Raises `TooManyAttempts`, spending nothing."""
+        """Count one attempt of `address` at `username`. Raises `TooManyAttempts`, then nothing is counted."""
         buckets = self._buckets(username, address)
         wait_s = max(bucket.wait_s(key) for bucket, key in buckets)
         if wait_s > 0:
@@ -107,7 +107,7 @@ class LoginThrottle:
             bucket.take(key)
 
     def succeeded(self, username: str, address: str) -> None:
-        """The attempt was no guess: it costs nothing, and the address is known to this account from now on."""
+        """The password was right: undo the attempt, and remember the address as known for this account."""
         for bucket, key in self._buckets(username, address):
             bucket.give_back(key)
         pair = self._pair(username, address)
@@ -129,9 +129,9 @@ class LoginThrottle:
 
 
 class SignupThrottle:
-    """How many accounts an address may ask for in a day. For one process, in memory; IPv6 counts by /64, too.
+    """How many accounts an address may request in a day. For one process, in memory; IPv6 counts by /64, too.
 
-    What is counted is who asks, not who gets one: each asking costs the hash of a password.
+    Failed requests count, too, because each costs the hash of a password.
     """
 
     def __init__(self, per_day: int, *, max_keys: int = 20_000, clock: Callable[[], float] = time.monotonic) -> None:
@@ -148,7 +148,7 @@ class SignupThrottle:
 
 
 class AccountThrottle:
-    """How often an account may ask for something in a minute. For one process, in memory."""
+    """How often an account may do something in a minute. For one process, in memory."""
 
     def __init__(self, per_minute: int, *, max_keys: int = 20_000, clock: Callable[[], float] = time.monotonic) -> None:
         """`per_minute` of 0 is no bound."""

@@ -1,4 +1,4 @@
-"""Access tokens: short-lived JSON Web Tokens that say who calls, checked without the database."""
+"""Access tokens: short-lived JSON Web Tokens that identify the caller, verified without the database."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from foretell.kit.errors import Misconfigured
 
 _ALGORITHM = "HS256"
 _MIN_SECRET_BYTES = 32
-#: What we issue has some 350 characters.
+#: Issued tokens have about 350 characters.
 _MAX_TOKEN_LENGTH = 2048
 _MAX_REMEMBERED = 10_000
-#: Two machines' clocks may differ by so much.
+#: Clocks of two machines may differ by so much.
 _LEEWAY_S = 60
 _CLAIMS = ["exp", "iat", "iss", "aud", "sub", "role", "jti", "typ"]
 
@@ -35,7 +35,7 @@ class AccessTokens:
         audience: str = "foretell",
         clock: Callable[[], float] = unix_s,
     ) -> None:
-        """`secret` has at least 32 bytes, else `Misconfigured`. `clock` tells the seconds since 1970."""
+        """`secret` has at least 32 bytes, else `Misconfigured`. `clock` returns seconds since 1970."""
         if len(secret.encode()) < _MIN_SECRET_BYTES:
             raise Misconfigured(f"The secret that signs access tokens must have at least {_MIN_SECRET_BYTES} bytes.")
         self._secret = secret
@@ -43,12 +43,12 @@ class AccessTokens:
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
-        # A signature costs some 45 us to check, a good part of a hot request; it does not change.
+        # Verifying a signature costs about 45 us, much of a hot request, so results are cached.
         self._verified: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
 
     def issue(self, user: User, chat: ChatLink | None = None) -> tuple[str, int]:
-        """A token for `user` and the seconds it is good for; with `chat`, for as long as that is linked at most."""
-        # With its fractions: what ends all tokens up to a moment must spare those of the same second after it.
+        """A token for `user` and its lifetime in seconds; with `chat`, it ends when the chat is unlinked."""
+        # With fractions of a second: ending all tokens up to a moment must not end later ones of the same second.
         issued_at = round(self._clock(), 6)
         claims: dict[str, Any] = {
             "iss": self._issuer,
@@ -65,9 +65,9 @@ class AccessTokens:
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), self._lifetime_s
 
     def verify(self, token: str) -> Identity:
-        """Who `token` was issued to. Raises `InvalidToken` for anything that we did not issue or that is over.
+        """The identity in `token`. Raises `InvalidToken` if it was not issued here or has expired.
 
-        Whether the chat of an identity is still linked only the database knows (`telegram.is_linked`).
+        Check in the database whether the chat of an identity is still linked (`telegram.is_linked`).
         """
         remembered = self._verified.get(token)
         if remembered is not None:
@@ -88,7 +88,7 @@ class AccessTokens:
                 options={
                     "require": _CLAIMS,
                     "strict_aud": True,
-                    # By our clock, which does not jump when the machine's does.
+                    # Checked below by our clock, which ignores jumps of the machine's clock.
                     "verify_exp": False,
                     "verify_iat": False,
                     "verify_nbf": False,
@@ -97,7 +97,7 @@ class AccessTokens:
             self._check_times(claims)
             identity = _identity_of(claims)
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, OSError) as error:
-            # OSError: a time that no calendar of this system has.
+            # OSError: a time that the system's calendar can't represent.
             raise InvalidToken from error
         if len(self._verified) >= _MAX_REMEMBERED:
             self._verified.popitem(last=False)

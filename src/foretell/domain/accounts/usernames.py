@@ -1,4 +1,4 @@
-"""Which user names are allowed, and when two of them are the same."""
+"""Rules for user names, and when two names are the same."""
 
 import unicodedata
 
@@ -10,11 +10,11 @@ _PUNCTUATION = frozenset("._-@+")
 
 
 def username_key(username: str) -> str:
-    """What is unique about `username`: its NFKC form, case-folded. `Anna` and `anna` are one user.
+    """The unique form of `username`: NFKC, case-folded. `Anna` and `anna` are the same user.
 
     Raises `InvalidUsername`.
     """
-    # The length is looked at first, so that nobody makes us normalise megabytes.
+    # The length is checked first, to avoid normalising megabytes.
     if len(username) > MAX_LENGTH:
         raise InvalidUsername
     # Case-folding can undo a normalisation, so it is done once more.
@@ -25,7 +25,7 @@ def username_key(username: str) -> str:
 
 
 def _is_allowed(character: str) -> bool:
-    # Marks (M) belong to the letters before them in many scripts.
+    # In many scripts marks (M) are part of the letters before them.
     return character in _PUNCTUATION or unicodedata.category(character) in _LETTERS_MARKS_DIGITS
 
 

@@ -1,6 +1,6 @@
-"""Credits: what somebody has, every movement that made it so, and the movements outside of a prediction's way.
+"""Credits: balances, their movements, and the movements that do not belong to the hot path of a prediction.
 
-Every movement is one row of the ledger and one guarded UPDATE of the wallet, or nothing at all.
+Every movement is one row of the ledger and one guarded UPDATE of the wallet; it is done completely or not at all.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ from foretell.domain.errors import DuplicateReference, InvalidAmount, NotEnoughC
 from foretell.domain.paging import newest_of
 from foretell.kit.clock import now
 
-#: Far from where a 64-bit sum would overflow, however often it is moved.
+#: Small enough that sums of movements never overflow 64 bits.
 MAX_AMOUNT = 1_000_000_000
-#: What references of our own begin with: refunds of predictions, payments in Stars. Nobody else gives such a one, or a
-#: payment could be taken for one that was counted before.
+#: Prefixes of our own references: refunds of predictions, payments in Stars. Other references may not have them;
+#: otherwise a payment could be mistaken for one that was already booked.
 REFUND, TELEGRAM, TELEGRAM_REFUND = "refund:", "telegram:", "telegram-refund:"
 RESERVED_REFERENCES = (REFUND, TELEGRAM, TELEGRAM_REFUND)
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Credits of one user: free to spend, and held by predictions under way."""
+    """Credits of one user: available ones, and those held by queued predictions."""
 
     available: int
     held: int
@@ -49,12 +49,12 @@ class Movement:
 
     @property
     def available_change(self) -> int:
-        """What it did to the available credits."""
+        """The change of the available credits."""
         return MOVEMENTS[self.kind][0] * self.amount
 
     @property
     def held_change(self) -> int:
-        """What it did to the held credits."""
+        """The change of the held credits."""
         return MOVEMENTS[self.kind][1] * self.amount
 
 
@@ -64,7 +64,7 @@ async def open_wallet(connection: AsyncConnection, user_id: UUID) -> None:
 
 
 async def balance(connection: AsyncConnection, user_id: UUID, *, lock: bool = False) -> Balance:
-    """What the user has now; with `lock`, until the transaction ends. Raises `NotFound`."""
+    """The user's current balance; with `lock`, the row is locked until the transaction ends. Raises `NotFound`."""
     query = select(wallets).where(wallets.c.user_id == user_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).first()
     if row is None:
@@ -75,7 +75,7 @@ async def balance(connection: AsyncConnection, user_id: UUID, *, lock: bool = Fa
 async def movements(
     connection: AsyncConnection, user_id: UUID, *, limit: int, before_id: int | None = None
 ) -> list[Movement]:
-    """Up to `limit` movements of a user, newest first; those before `before_id`, the last id of the page before."""
+    """Up to `limit` movements of a user, newest first, starting before `before_id` (last id of the previous page)."""
     query = newest_of(connection, select(*_MOVEMENT_COLUMNS), ledger_table, user_id, limit=limit, before_id=before_id)
     return [_movement_of(row) for row in (await connection.execute(query)).mappings()]
 
@@ -83,7 +83,7 @@ async def movements(
 async def grant(
     connection: AsyncConnection, user_id: UUID, amount: int, *, reference: str | None = None, note: str | None = None
 ) -> Movement:
-    """Give credits for nothing. Raises `InvalidAmount`, `NotFound`, `DuplicateReference`."""
+    """Add free credits. Raises `InvalidAmount`, `NotFound`, `DuplicateReference`."""
     return await _move(connection, "grant", user_id, _checked(amount, lowest=1), reference=reference, note=note)
 
 
@@ -92,7 +92,7 @@ async def top_up(
 ) -> Movement:
     """Add credits that were paid for. Raises `InvalidAmount`, `NotFound`, `DuplicateReference`.
 
-    With the payment's id as `reference`, a payment that is told twice counts once.
+    With the payment's id as `reference`, a payment that is reported twice counts once.
     """
     return await _move(connection, "top_up", user_id, _checked(amount, lowest=1), reference=reference, note=note)
 
@@ -107,7 +107,7 @@ async def refund(
 async def adjust(
     connection: AsyncConnection, user_id: UUID, amount: int, *, reference: str | None = None, note: str | None = None
 ) -> Movement:
-    """Correct the books by `amount`, which may be negative, but takes no more than is available.
+    """Correct a balance by `amount`, which may be negative, but not below the available credits.
 
     Raises `InvalidAmount`, `NotFound`, `NotEnoughCredits`, `DuplicateReference`.
     """
@@ -118,12 +118,12 @@ async def adjust(
 
 
 async def release(connection: AsyncConnection, prediction_id: UUID, user_id: UUID, amount: int) -> Movement:
-    """Give back what `prediction_id` held. The caller has just ended that prediction in this transaction."""
+    """Release the hold of `prediction_id`. The caller has just ended that prediction in this transaction."""
     return await _move(connection, "release", user_id, amount, prediction_id=prediction_id)
 
 
 async def by_reference(connection: AsyncConnection, user_id: UUID, reference: str) -> Movement | None:
-    """The movement of a user that has this reference, if there is one."""
+    """The movement of a user with this reference, or None."""
     query = select(*_MOVEMENT_COLUMNS).where(ledger_table.c.reference == reference, ledger_table.c.user_id == user_id)
     row = (await connection.execute(query)).mappings().first()
     return None if row is None else _movement_of(row)
@@ -153,7 +153,7 @@ async def _move(
     reference: str | None = None,
     note: str | None = None,
 ) -> Movement:
-    """One movement, whole: where it fails, it leaves nothing behind even if the caller's transaction goes on."""
+    """One atomic movement: if it fails, nothing is changed, even if the caller's transaction continues."""
     available_change, held_change = (factor * amount for factor in MOVEMENTS[kind])
     async with connection.begin_nested():
         changed = await connection.execute(
@@ -166,11 +166,11 @@ async def _move(
             .values(available=wallets.c.available + available_change, held=wallets.c.held + held_change)
         )
         if changed.rowcount == 0:
-            # Raises NotFound if that is the reason.
+            # Raises NotFound if there is no wallet.
             has = await balance(connection, user_id)
             raise NotEnoughCredits(price=-available_change, available=has.available)
         if reference is not None and await connection.scalar(_BY_REFERENCE, {"reference": reference}):
-            # On SQLite, where nobody else writes meanwhile, a trigger that keeps rows from being replaced comes first.
+            # On SQLite, where no other transaction writes, the trigger against replacing rows fires before the index.
             raise DuplicateReference(reference=reference)
         insert_row: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(ledger_table)
         inserted = await connection.execute(

@@ -1,4 +1,4 @@
-"""Tables of money: what each user has, and every movement that made it so."""
+"""Tables of credits: the wallet of each user, and the ledger with every movement."""
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
@@ -21,29 +21,29 @@ wallets = Table(
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
     Column("available", BigInteger, nullable=False, server_default="0"),
     Column("held", BigInteger, nullable=False, server_default="0"),
-    # What is told of this account (domain/notifications) stands here, because whoever ends a prediction has locked this
-    # row: whether its events are written, the number of the last one, ...
+    # Columns of domain/notifications are in this table, because a settlement has locked this row anyway: whether events
+    # are written for this account, the number of the last one, ...
     Column("listening", Boolean, nullable=False, server_default="0"),
     Column("last_event", BigInteger, nullable=False, server_default="0"),
-    #: ... and below how many credits, available and held, its owner wants to hear of it.
+    #: ... and the number of credits, available and held, below which the owner gets an event.
     Column("low_threshold", BigInteger),
     CheckConstraint("available >= 0", name="available_not_negative"),
     CheckConstraint("held >= 0", name="held_not_negative"),
 )
 
 #: Rows are added and never changed: triggers refuse it (see the first migration).
-#: No foreign keys: a row is only ever written together with the wallet and the prediction it speaks of, in one
-#: statement, a key would cost every prediction two look-ups, and `foretell audit` proves what the key would.
+#: No foreign keys: a row is always written in one statement with its wallet and prediction, a key would cost
+#: every prediction two look-ups, and `foretell audit` checks the same.
 ledger = Table(
     "ledger",
     metadata,
-    # SQLite counts up by itself only in a column of exactly this type.
+    # SQLite has an automatic counter only in a column of exactly this type.
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("user_id", Uuid, nullable=False),
     Column("kind", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("prediction_id", Uuid),
-    #: The payment or order that this movement answers to, in somebody else's books.
+    #: The id of the payment or order in an external system.
     Column("reference", Text),
     Column("note", Text),
     Column("created_at", Moment, nullable=False),

@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection and in the transaction that `kit/migrations.py` opened."""
+"""Alembic runs this: the migrations, on the connection and in the transaction that `kit/migrations.py` opened."""
 
 from alembic import context
 

@@ -1,10 +1,10 @@
-"""Bring a database to the tables that this release of the domain knows."""
+"""Migrate a database to the tables of this release."""
 
 from pathlib import Path
 
 from foretell.kit.migrations import Migrations
 
-#: Every revision in `versions/`, oldest first; the last is what the code needs.
+#: Every revision in `versions/`, oldest first; the code needs the last one.
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 
 #: The lock is "foretell" in ASCII.

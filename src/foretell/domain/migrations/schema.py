@@ -1,4 +1,4 @@
-"""Every table of the domain, in one `metadata`: what migrations lead to."""
+"""Every table of the domain in one `metadata`: the result of the migrations."""
 
 from foretell.domain.accounts import tables as _accounts
 from foretell.domain.accounts import telegram_tables as _telegram
@@ -10,5 +10,5 @@ from foretell.kit.database import metadata
 
 __all__ = ["metadata"]
 
-# Importing a module of tables is what puts them into the metadata.
+# Importing a module of tables adds them to the metadata.
 _ = (_accounts, _credits, _notifications, _operators, _predictions, _telegram)

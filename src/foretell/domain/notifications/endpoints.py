@@ -1,4 +1,4 @@
-"""Endpoints of an account: where it is told what happens. The sending itself is in `outbox`."""
+"""Endpoints of an account, the receivers of its events. Sending is in `outbox`."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ from foretell.kit.clock import uuid7
 from foretell.kit.database import Moment, server_time
 
 MAX_WEBHOOKS = 20
-#: Events that may wait to be sent once more, of one endpoint.
+#: How many events of one endpoint may wait for redelivery.
 MAX_AGAIN = 100
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, no secret
 _SECRET_BYTES = 32
@@ -33,7 +33,7 @@ State = Literal["enabled", "paused", "disabled"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A webhook of an account. `waiting`: events that it has not had; `due_at`: when it is tried next."""
+    """A webhook of an account. `waiting`: events that are not delivered yet; `due_at`: the next attempt."""
 
     id: UUID
     url: str
@@ -71,14 +71,14 @@ _DELIVERY_COLUMNS = tuple(deliveries.c[name] for name in Delivery.__dataclass_fi
 
 
 def shown_secret(secret: bytes) -> str:
-    """A secret as its owner gets it."""
+    """A secret in the form for its owner."""
     return _SECRET_PREFIX + base64.b64encode(secret).decode()
 
 
 async def create(
     connection: AsyncConnection, user_id: UUID, url: str, *, types: Sequence[str] | None, description: str
 ) -> tuple[Endpoint, str]:
-    """A new webhook, which is told what happens from now on, and its secret. Raises `TooManyEndpoints`."""
+    """A new webhook, which gets events from now on, and its secret. Raises `TooManyEndpoints`."""
     at = await server_time(connection)
     await listening.begin(connection, user_id)
     count = select(func.count()).where(endpoints.c.user_id == user_id, endpoints.c.kind == "webhook")
@@ -92,9 +92,9 @@ async def create(
 
 
 async def add_telegram(connection: AsyncConnection, user_id: UUID, chat_id: int, now: datetime) -> UUID:
-    """Tell a chat what happens to this account from now on; returns the endpoint's id. Repeated, it changes nothing.
+    """Send events of this account to a chat from now on; returns the endpoint's id. A repeated call changes nothing.
 
-    Whoever was told in this chat before, is there no more.
+    The chat no longer gets events of an earlier account.
     """
     await listening.begin(connection, user_id)
     chat = and_(endpoints.c.chat_id == chat_id, endpoints.c.kind == "telegram")
@@ -106,14 +106,14 @@ async def add_telegram(connection: AsyncConnection, user_id: UUID, chat_id: int,
 
 
 async def remove_telegram(connection: AsyncConnection, user_id: UUID, chat_id: int | None) -> None:
-    """Tell this chat nothing any more, or none of the account's."""
+    """Stop sending events to this chat, or to all chats of the account."""
     mine = and_(endpoints.c.user_id == user_id, endpoints.c.kind == "telegram")
     one = endpoints.c.chat_id == chat_id if chat_id is not None else endpoints.c.chat_id.is_not(None)
     await connection.execute(delete(endpoints).where(mine, one))
 
 
 async def _insert(connection: AsyncConnection, user_id: UUID, kind: str, at: datetime, **values: Any) -> UUID:
-    # The wallet is locked: nothing happens in between.
+    # The wallet is locked, so no event is written in between.
     last = (await events.last_of(connection, [user_id])).get(user_id)
     if last is None:
         raise NotFound(what="user")
@@ -135,7 +135,7 @@ async def list_webhooks(connection: AsyncConnection, user_id: UUID) -> list[Endp
 
 
 async def find(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> Endpoint:
-    """A webhook. Raises `NotFound` for one that is absent or somebody else's, alike."""
+    """A webhook. Raises `NotFound` if it does not exist or belongs to another account."""
     query = select(*_WEBHOOK_COLUMNS).where(_mine(user_id, endpoint_id))
     row = (await connection.execute(query)).mappings().first()
     if row is None:
@@ -154,7 +154,7 @@ async def change(
     description: str | None = None,
     state: Literal["enabled", "paused"] | None = None,
 ) -> Endpoint:
-    """Change what is given. An endpoint that is enabled begins at once with what it has not had. Raises `NotFound`."""
+    """Change the given values. An endpoint that is enabled gets missed events at once. Raises `NotFound`."""
     columns = endpoints.c
     values: dict[str, Any] = {}
     if url is not None:
@@ -170,7 +170,7 @@ async def change(
             waits = or_(waits, columns.cursor < columns.last_event)
             values |= {"disabled_reason": None, "failures": 0, "failing_since": None, "head_since": None}
         values["state"] = state
-        # Whoever sends at this moment finds it out when he is done.
+        # A dispatcher that is sending notices this when it stores its progress.
         values["due_at"] = case(
             (columns.leased_by.is_not(None), columns.due_at), (waits, literal(at, Moment())), else_=None
         )
@@ -180,7 +180,7 @@ async def change(
 
 
 async def remove(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> None:
-    """Remove a webhook and what is known of its deliveries. Raises `NotFound`."""
+    """Remove a webhook and its deliveries. Raises `NotFound`."""
     removed = await connection.execute(delete(endpoints).where(_mine(user_id, endpoint_id)))
     if removed.rowcount == 0:
         raise NotFound(what="webhook")
@@ -188,7 +188,7 @@ async def remove(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) 
 
 
 async def remove_all(connection: AsyncConnection, user_id: UUID) -> None:
-    """Remove whatever is told of this account: webhooks and chats; single predictions name theirs themselves."""
+    """Remove all webhooks and chats of this account; webhooks of single predictions remain."""
     mine = and_(endpoints.c.user_id == user_id, endpoints.c.kind != "once")
     ids = (await connection.scalars(delete(endpoints).where(mine).returning(endpoints.c.id))).all()
     if ids:
@@ -196,7 +196,7 @@ async def remove_all(connection: AsyncConnection, user_id: UUID) -> None:
 
 
 async def rotate(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> str:
-    """A new secret; for 24 h what is sent is signed with the previous one, too.
+    """A new secret; for 24 h events are also signed with the previous one.
 
     Raises `NotFound`, `TooManyRotations`.
     """
@@ -210,7 +210,7 @@ async def rotate(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) 
 
 
 async def rotate_once(connection: AsyncConnection, user_id: UUID) -> str:
-    """A new secret for the webhooks that single predictions name; as `rotate`."""
+    """A new secret for the webhooks of single predictions; as `rotate`."""
     mine = listeners.c.user_id == user_id
     await listening.have_row(connection, user_id)
     query = select(listeners.c.secret, listeners.c.previous_secrets).where(mine)
@@ -221,14 +221,14 @@ async def rotate_once(connection: AsyncConnection, user_id: UUID) -> str:
 
 
 async def _rotated(connection: AsyncConnection, secret: bytes | None, previous: str | None) -> dict[str, Any]:
-    """The columns of a secret once it is replaced."""
+    """The new values of the columns of a secret when it is replaced."""
     previous = replaced(secret, previous, await server_time(connection))
     return {"secret": secrets.token_bytes(_SECRET_BYTES), "previous_secrets": previous}
 
 
 async def send_test(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> int:
-    """Send a test event to a webhook alone, at once, whatever waits. Returns its sequence. Raises `NotFound`."""
-    # Its wallet is locked first, then the endpoint, as everywhere.
+    """Send a test event only to this webhook, before waiting events. Returns its sequence. Raises `NotFound`."""
+    # The wallet is locked first, then the endpoint, as everywhere.
     await find(connection, user_id, endpoint_id)
     data = json.dumps({"webhook_id": str(endpoint_id)})
     sequence = await events.tell(connection, user_id, WEBHOOK_TEST, data=data, endpoint_id=endpoint_id)
@@ -238,7 +238,7 @@ async def send_test(connection: AsyncConnection, user_id: UUID, endpoint_id: UUI
 
 
 async def redeliver_one(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID, sequence: int) -> None:
-    """Send an event once more, before whatever waits. Raises `NotFound`, `TooManyRedeliveries`."""
+    """Redeliver an event, before waiting events. Raises `NotFound`, `TooManyRedeliveries`."""
     await find(connection, user_id, endpoint_id)
     mine = (events_table.c.user_id == user_id, events_table.c.sequence == sequence)
     for_it = or_(events_table.c.endpoint_id.is_(None), events_table.c.endpoint_id == endpoint_id)
@@ -248,7 +248,7 @@ async def redeliver_one(connection: AsyncConnection, user_id: UUID, endpoint_id:
 
 
 async def redeliver_since(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID, since: datetime) -> int:
-    """Send everything since that moment once more, in order; returns how many events. Raises `NotFound`."""
+    """Redeliver all events since that moment, in order; returns how many. Raises `NotFound`."""
     endpoint = await find(connection, user_id, endpoint_id)
     first: int | None = await connection.scalar(
         select(func.min(events_table.c.sequence)).where(
@@ -263,7 +263,7 @@ async def redeliver_since(connection: AsyncConnection, user_id: UUID, endpoint_i
     changed = await connection.execute(
         update(endpoints)
         .where(_mine(user_id, endpoint_id), columns.cursor >= first)
-        # Whoever sends at this moment no longer counts: where he is would be written over this.
+        # Takes the lease from a dispatcher that is sending: its progress must not overwrite the new cursor.
         .values(
             cursor=first - 1,
             leased_by=None,

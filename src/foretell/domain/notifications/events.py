@@ -1,4 +1,4 @@
-"""Events of accounts: what was told, or would have been, for 7 days."""
+"""Events of accounts, stored for 7 days."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PREDICTION_FINISHED = "prediction.finished"
 BALANCE_LOW = "balance.low"
 ENDPOINT_DISABLED = "endpoint.disabled"
 WEBHOOK_TEST = "webhook.test"
-#: What an endpoint can ask for.
+#: The types that an endpoint can subscribe to.
 TYPES = (PREDICTION_FINISHED, BALANCE_LOW, ENDPOINT_DISABLED)
 
 KEPT = timedelta(days=7)
@@ -27,7 +27,7 @@ KEPT = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to an account. `data` is JSON; without it, the event is of the prediction `id`."""
+    """An event of an account. `data` is JSON; without it, the event is the end of the prediction `id`."""
 
     user_id: UUID
     #: Counted per account, without gaps.
@@ -35,9 +35,9 @@ class Event:
     id: UUID
     type: str
     data: str | None
-    #: The only endpoint that it is for, if it is not for all.
+    #: The only receiver, if it is not for all endpoints.
     endpoint_id: UUID | None
-    #: The webhook that its prediction names.
+    #: The URL of the prediction's own webhook.
     webhook: str | None
     created_at: datetime
 
@@ -55,7 +55,7 @@ async def tell(
     webhook: str | None = None,
     endpoint_id: UUID | None = None,
 ) -> int | None:
-    """Write an event, if somebody listens, or there is a `webhook` or an `endpoint_id` that it is for.
+    """Write an event, if the account has receivers, or if `webhook` or `endpoint_id` is given.
 
     Returns its sequence, or None. Locks the wallet of the user until the transaction ends.
     """
@@ -88,7 +88,7 @@ async def tell(
 
 
 async def page(connection: AsyncConnection, user_id: UUID, *, after: int, limit: int) -> list[Event]:
-    """Up to `limit` events of a user that are kept, oldest first, of those after that sequence."""
+    """Up to `limit` stored events of a user after that sequence, oldest first."""
     query = (
         select(*_COLUMNS)
         .where(events.c.user_id == user_id, events.c.sequence > after)
@@ -105,14 +105,14 @@ async def last_of(connection: AsyncConnection, users: Sequence[UUID]) -> dict[UU
 
 
 async def fill(connection: AsyncConnection, user_id: UUID, endings: Sequence[tuple[UUID, datetime]]) -> None:
-    """Add events of predictions that ended (when) before anybody listened: for whoever asks, not to be sent.
+    """Add events of predictions that ended before events were written: only for reading, not to be sent.
 
     The caller's transaction has locked the wallet.
     """
     if not endings:
         return
     last = (await last_of(connection, [user_id]))[user_id]
-    # Of as many of the newest as there may be among these, some may have been told by a webhook of their own.
+    # Some of these predictions may already have an event, because of their own webhook.
     recent = select(events.c.id).where(events.c.user_id == user_id, events.c.sequence > last - 2 * len(endings))
     known = set((await connection.execute(recent)).scalars())
     new = sorted((each for each in endings if each[0] not in known), key=lambda each: each[1])
@@ -126,7 +126,7 @@ async def fill(connection: AsyncConnection, user_id: UUID, endings: Sequence[tup
                 "sequence": sequence,
                 "id": prediction_id,
                 "type": PREDICTION_FINISHED,
-                # Nobody's endpoint.
+                # No endpoint has this id.
                 "endpoint_id": user_id,
                 "created_at": finished_at,
             }
@@ -139,10 +139,10 @@ async def fill(connection: AsyncConnection, user_id: UUID, endings: Sequence[tup
 
 
 async def set_threshold(connection: AsyncConnection, user_id: UUID, threshold: int | None) -> None:
-    """Below how many credits, available and held, the user is told; None: never.
+    """Set the number of credits, available and held, below which the user gets an event; None: never.
 
-    Who has less already is told at once, unless the threshold before had told it. Locks the wallet of the user until
-    the transaction ends.
+    If the user already has less, the event is written at once, unless the previous threshold caused one. Locks the
+    wallet of the user until the transaction ends.
     """
     columns = wallets.c
     mine = columns.user_id == user_id
@@ -159,14 +159,14 @@ async def set_threshold(connection: AsyncConnection, user_id: UUID, threshold: i
 
 
 async def threshold(connection: AsyncConnection, user_id: UUID) -> int | None:
-    """What `set_threshold` has set."""
+    """The value of `set_threshold`."""
     query = select(wallets.c.low_threshold).where(wallets.c.user_id == user_id)
     found: int | None = await connection.scalar(query)
     return found
 
 
 async def delete_old(connection: AsyncConnection, *, before: datetime, limit: int) -> int:
-    """Forget up to `limit` events from before that moment, the oldest first; how many there were."""
+    """Delete up to `limit` events from before that moment, the oldest first; returns how many."""
     old = (
         select(events.c.user_id, events.c.sequence)
         .where(events.c.created_at < before)
@@ -180,7 +180,7 @@ async def delete_old(connection: AsyncConnection, *, before: datetime, limit: in
     for user_id, sequence in rows:
         upto[user_id] = max(sequence, upto.get(user_id, 0))
     for user_id, sequence in upto.items():
-        # Nearly always, the lower its sequence, the older an event; but see `fill`.
+        # A lower sequence nearly always means an older event; the exception is `fill`.
         mine = (events.c.user_id == user_id, events.c.sequence <= sequence)
         await connection.execute(delete(events).where(*mine, events.c.created_at < before))
     return len(rows)

@@ -1,4 +1,4 @@
-"""For which accounts events are written at all: those that somebody listens for."""
+"""Decides for which accounts events are written: those with receivers."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,26 +11,26 @@ from foretell.domain.credits.tables import wallets
 from foretell.domain.notifications.events import KEPT
 from foretell.domain.notifications.tables import endpoints, listeners
 
-#: That somebody asks is noted once in so long.
+#: A request for events is noted at most once in this time.
 _NOTED_EVERY = timedelta(hours=1)
 
 
 async def begin(connection: AsyncConnection, user_id: UUID) -> None:
     """From now on events are written for this account. Locks its wallet until the transaction ends.
 
-    Whoever settles has locked the wallet, or will and reads it then: no event is missed in between.
+    A settlement either has locked the wallet already, or reads it after this transaction: no event is missed.
     """
     await connection.execute(update(wallets).where(wallets.c.user_id == user_id).values(listening=True))
     await have_row(connection, user_id)
 
 
 async def have_row(connection: AsyncConnection, user_id: UUID) -> None:
-    """Make the account's row of `listeners`, unless it is there; two may do so at once."""
+    """Create the account's row of `listeners`, unless it exists; safe for concurrent calls."""
     await connection.execute(_inserting(connection).values(user_id=user_id).on_conflict_do_nothing())
 
 
 async def has_asked(connection: AsyncConnection, user_id: UUID, at: datetime) -> bool:
-    """Whether it was noted not long before `at` that somebody asks for the events of this account."""
+    """Whether a request for the events of this account was noted shortly before `at`."""
     asked_at: datetime | None = await connection.scalar(
         select(listeners.c.asked_at).where(listeners.c.user_id == user_id)
     )
@@ -38,7 +38,7 @@ async def has_asked(connection: AsyncConnection, user_id: UUID, at: datetime) ->
 
 
 async def ask(connection: AsyncConnection, user_id: UUID, at: datetime) -> bool:
-    """Note that somebody asks for the events of this account; whether nobody has in the last 7 days."""
+    """Note a request for the events of this account; returns whether it is the first in 7 days."""
     await begin(connection, user_id)
     mine = listeners.c.user_id == user_id
     before: datetime | None = await connection.scalar(select(listeners.c.asked_at).where(mine))
@@ -47,7 +47,7 @@ async def ask(connection: AsyncConnection, user_id: UUID, at: datetime) -> bool:
 
 
 async def end_old(connection: AsyncConnection, at: datetime, *, limit: int) -> int:
-    """Write no more events for up to `limit` accounts that nobody listens for any more; how many there were."""
+    """Stop writing events for up to `limit` accounts without receivers; returns how many there were."""
     receives = exists().where(endpoints.c.user_id == listeners.c.user_id, endpoints.c.kind != "once")
     silent = or_(listeners.c.asked_at.is_(None), listeners.c.asked_at < at - KEPT)
     listening = exists().where(wallets.c.user_id == listeners.c.user_id, wallets.c.listening)

@@ -1,7 +1,7 @@
-"""What dispatchers ask and write to send what is to be told. Any number of them may, at once.
+"""The outbox of notifications: queries and updates of the dispatchers that send events. Several may run at once.
 
-An endpoint is sent to by one dispatcher at a time, so that the order holds: whoever takes it puts off when it is due,
-for as long as he may take, and writes his name on it. If he is gone, it is due again by then.
+Only one dispatcher at a time sends to an endpoint, to keep the order. It leases the endpoint: it sets `due_at` to
+the end of the lease and `leased_by` to its id. If it dies, the endpoint is due again when the lease ends.
 """
 
 import json
@@ -22,7 +22,7 @@ from foretell.domain.notifications.tables import deliveries, endpoints, listener
 from foretell.domain.notifications.tables import events as events_table
 from foretell.kit.database import Moment, is_among, server_clock
 
-#: Kinds of endpoints that are on the internet; those of Telegram are the bot's.
+#: Kinds of endpoints on the internet; events for Telegram are sent to the bot.
 INTERNET = ("webhook", "once")
 TELEGRAM = "telegram"
 
@@ -31,7 +31,7 @@ _C = endpoints.c
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An endpoint that is ours to send to, for a while."""
+    """An endpoint that this dispatcher has leased."""
 
     id: UUID
     user_id: UUID
@@ -46,7 +46,7 @@ class Taken:
     failures: int
     failing_since: datetime | None
     head_since: datetime | None
-    #: The newest first; with what each attempt is signed.
+    #: The secrets that sign each attempt, the newest first.
     secrets: tuple[bytes, ...]
 
 
@@ -68,7 +68,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How far one got with an endpoint. `retry_in_s`: that the next one failed, and when to try it again."""
+    """Progress with an endpoint. `retry_in_s`: the next event failed and is tried again after so many seconds."""
 
     endpoint: Taken
     cursor: int
@@ -89,14 +89,14 @@ async def take(
     busy: Collection[UUID],
     kinds: Collection[str],
 ) -> list[Taken]:
-    """Up to `limit` endpoints that are due, the longest first, of those kinds; none of the accounts that are `busy`.
+    """Lease up to `limit` due endpoints of those kinds, the longest due first, except those of `busy` accounts.
 
-    They are ours for as long as `lease`, unless we `renew` it.
+    The lease ends after `lease`, unless it is renewed with `renew`.
     """
     due = select(_C.id).where(_C.due_at <= server_clock(connection), _C.kind.in_(kinds))
     if busy:
         due = due.where(_C.user_id.not_in(busy))
-    # A CTE, which is run once, whatever the plan: of a subquery nobody promises that.
+    # A CTE is evaluated once, whatever the plan; a subquery may be evaluated several times.
     found = due.order_by(_C.due_at).limit(limit).with_for_update(skip_locked=True).cte("due")
     taken = await connection.execute(
         update(endpoints)
@@ -108,7 +108,7 @@ async def take(
 
 
 async def _read(connection: AsyncConnection, rows: Sequence[Any], lease: timedelta) -> list[Taken]:
-    """Endpoints that were just leased, with the secrets that sign now."""
+    """The endpoints that were just leased, with their current secrets."""
     users = {row.user_id for row in rows if row.kind == "once"}
     shared = {}
     if users:
@@ -148,9 +148,9 @@ def _secrets_of(row: Any, at: datetime) -> tuple[bytes, ...]:
 async def news(
     connection: AsyncConnection, taken: Sequence[Taken], *, most: int
 ) -> dict[UUID, tuple[list[Event], list[Event]]]:
-    """By endpoint, what is to be sent once more, and up to `most` of what comes next, in order.
+    """By endpoint, the events to redeliver, and up to `most` of the next events, in order.
 
-    Of what comes next, all there is stands here, not only what the endpoint is to be told: see `is_for`.
+    The next events are all events of the account, also those that the endpoint does not get: see `is_for`.
     """
     found: dict[UUID, tuple[list[Event], list[Event]]] = {}
     for endpoint in taken:
@@ -170,9 +170,9 @@ async def news(
 
 
 def is_for(event: Event, endpoint: Taken) -> bool:
-    """Whether an endpoint is told of this in its turn."""
+    """Whether an endpoint gets this event in the normal order."""
     if event.endpoint_id is not None:
-        # Tests are sent at once, out of turn.
+        # Tests are sent at once, outside of the order.
         return False
     if endpoint.kind == "once":
         return event.webhook == endpoint.url
@@ -189,9 +189,9 @@ async def renew(connection: AsyncConnection, me: UUID, ids: Collection[UUID], *,
 async def record(
     connection: AsyncConnection, me: UUID, sent: Sequence[Sent], *, keep: Collection[UUID], lease: timedelta
 ) -> list[Taken]:
-    """Write down how far one got, and let go of these endpoints. Those that are no longer ours stay as they are.
+    """Store the progress, and release these endpoints. Endpoints with a lost lease are not changed.
 
-    Of those in `keep`, the ones that there is more for now stay ours for as long as `lease`: they are returned.
+    Endpoints in `keep` that have more events stay leased for `lease`; they are returned.
     """
     at = await lock_endpoints(connection)
     attempts = [attempt for each in sent for attempt in each.attempts]
@@ -232,7 +232,7 @@ async def record(
                 "retry_at": None if each.retry_in_s is None else at + timedelta(seconds=each.retry_in_s),
                 "keep": each.endpoint.id in keep and each.retry_in_s is None,
             }
-            # In one order, so that two who write wait for each other.
+            # In a fixed order, to avoid deadlocks.
             for each in sorted(sent, key=lambda each: each.endpoint.id)
         ],
     )
@@ -250,7 +250,7 @@ async def _forget_again(connection: AsyncConnection, endpoint_id: UUID, done: in
 
 
 async def disable(connection: AsyncConnection, sent: Sent, reason: str) -> None:
-    """Turn a webhook off, and tell its owner by the other ways.
+    """Disable a webhook, and write an event for the owner's other receivers.
 
     Called before `record`, in the same transaction and, as settlement locks wallets, in the order of the users.
     """
@@ -267,7 +267,7 @@ async def disable(connection: AsyncConnection, sent: Sent, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits to be sent: how many events, and since when the endpoint that is due for longest is due."""
+    """Waiting events: their number, and since when the longest overdue endpoint is due."""
 
     messages: int
     oldest_at: datetime | None
@@ -275,7 +275,7 @@ class Waiting:
 
 
 async def waiting(connection: AsyncConnection, kinds: Collection[str]) -> Waiting:
-    """What waits at endpoints of these kinds, failing ones included. What is being sent counts as well."""
+    """Events that wait at endpoints of these kinds, including failing ones and events that are being sent."""
     due = (_C.due_at.is_not(None), _C.kind.in_(kinds))
     pending = (*due, _C.cursor < _C.last_event)
     messages = await connection.scalar(select(func.sum(_C.last_event - _C.cursor)).where(*pending))
@@ -287,9 +287,9 @@ async def waiting(connection: AsyncConnection, kinds: Collection[str]) -> Waitin
 
 
 async def delete_old(connection: AsyncConnection, *, before: datetime, limit: int) -> int:
-    """Forget up to `limit` attempts from before that moment, and endpoints of single predictions that are done.
+    """Delete up to `limit` attempts from before that moment, and finished endpoints of single predictions.
 
-    Returns how many attempts there were.
+    Returns the number of attempts.
     """
     await lock_endpoints(connection)
     oldest = select(deliveries.c.id, deliveries.c.at).order_by(deliveries.c.id).limit(limit)

@@ -1,6 +1,6 @@
-"""Secrets that were replaced: each signs for a day more, so that its receiver can change over at leisure.
+"""Replaced secrets: each is used for signing for another day, so that the receiver has time to change.
 
-They stand in one column, the newest first: a JSON array of pairs, the secret in base64 and until when it signs.
+They are stored in one column, the newest first: a JSON array of pairs, the secret in base64 and its end.
 """
 
 import base64
@@ -9,21 +9,21 @@ from datetime import datetime, timedelta
 
 from foretell.domain.errors import TooManyRotations
 
-#: How long a secret signs after it was replaced.
+#: How long a replaced secret is still used for signing.
 ROTATION = timedelta(hours=24)
-#: How many replaced secrets may sign at once: each makes every signature longer.
+#: How many replaced secrets may be in use: each makes every signature header longer.
 MAX_PREVIOUS = 5
 
 
 def still_signing(previous: str | None, at: datetime) -> list[bytes]:
-    """The replaced secrets that sign at this moment, the newest first."""
+    """The replaced secrets that are still in use, the newest first."""
     return [secret for secret, until in _read(previous) if until > at]
 
 
 def replaced(secret: bytes | None, previous: str | None, at: datetime) -> str | None:
-    """What stands in the column once `secret` is replaced; None if there is nothing to keep.
+    """The new value of the column when `secret` is replaced; None if there is nothing to store.
 
-    Raises `TooManyRotations` when as many sign as may: to drop one would cut its receiver off.
+    Raises `TooManyRotations` at the limit: dropping one would break its receiver.
     """
     kept = [(each, until) for each, until in _read(previous) if until > at]
     if len(kept) >= MAX_PREVIOUS:

@@ -1,7 +1,7 @@
-"""Tables of what is told to whom: events of accounts, who receives them, and what became of each attempt.
+"""Tables of notifications: events of accounts, their receivers, and the outcome of each attempt.
 
-Whether an account has events written at all, and the number of its last one, stand in its wallet: settlement locks
-that row anyway, so it sees the newest without another look-up, and an account that nobody listens for costs nothing.
+The wallet of an account says whether its events are written, and has the number of the last one. Settlement locks
+that row anyway, so it needs no other look-up, and an account without receivers costs nothing.
 """
 
 from sqlalchemy import (
@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from foretell.kit.database import Moment, metadata
 
-# SQLite counts up by itself only in a column of exactly this type.
+# SQLite has an automatic counter only in a column of exactly this type.
 _Counted = BigInteger().with_variant(Integer, "sqlite")
 _DUE = text("due_at IS NOT NULL")
 _ONCE = text("kind = 'once'")
@@ -34,21 +34,21 @@ events = Table(
     Column("user_id", Uuid, primary_key=True),
     #: Counted per account, without gaps.
     Column("sequence", BigInteger, primary_key=True),
-    #: The same over all attempts at all receivers. The event of a prediction's end has the prediction's id.
+    #: The same for all attempts and receivers. The event of a prediction's end has the prediction's id.
     Column("id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
-    #: JSON; NULL where it is the prediction as it stands.
+    #: JSON; NULL if the data is the prediction itself.
     Column("data", Text),
-    #: For this endpoint alone.
+    #: Only for this endpoint.
     Column("endpoint_id", Uuid),
-    #: Where the prediction's own webhook is.
+    #: The URL of the prediction's own webhook.
     Column("webhook", Text),
     Column("created_at", Moment, nullable=False),
     Index("ix_events_created_at", "created_at"),
 )
 
-#: Says to the dispatchers that an account has new events, those with sequences above `after` up to `upto`. Settlement
-#: adds rows here and waits for nobody: the endpoints themselves are changed by dispatchers alone.
+#: New events of an account, for the dispatchers: those with sequences above `after` up to `upto`. Settlement only
+#: adds rows here and never waits for a lock: only dispatchers change the endpoints.
 event_wakes = Table(
     "event_wakes",
     metadata,
@@ -56,7 +56,7 @@ event_wakes = Table(
     Column("user_id", Uuid, nullable=False),
     Column("after", BigInteger, nullable=False),
     Column("upto", BigInteger, nullable=False),
-    #: Whether predictions with webhooks of their own are among them.
+    #: Whether some of them are of predictions with their own webhooks.
     Column("webhooks", Boolean, nullable=False),
 )
 
@@ -65,10 +65,10 @@ listeners = Table(
     "listeners",
     metadata,
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
-    #: When somebody last asked for its events.
+    #: When its events were last requested.
     Column("asked_at", Moment),
     Column("secret", LargeBinary),
-    #: Secrets that were replaced and sign, too: see `rotation`.
+    #: Replaced secrets that are still used for signing: see `rotation`.
     Column("previous_secrets", Text),
 )
 
@@ -83,7 +83,7 @@ endpoints = Table(
     #: SHA-256 of the URL of a `once`.
     Column("url_hash", LargeBinary),
     Column("chat_id", BigInteger),
-    #: Types of events that are wanted, with commas; NULL for all.
+    #: Types of events to send, separated by commas; NULL for all.
     Column("types", Text),
     Column("description", Text, nullable=False),
     Column("secret", LargeBinary),
@@ -92,18 +92,18 @@ endpoints = Table(
     Column("disabled_reason", Text),
     #: Everything up to this sequence was delivered, given up or not wanted.
     Column("cursor", BigInteger, nullable=False),
-    #: The last event there is for it.
+    #: The last event for this endpoint.
     Column("last_event", BigInteger, nullable=False),
-    #: Sequences to be sent once more before anything else: a JSON array.
+    #: Sequences to redeliver before anything else: a JSON array.
     Column("again", Text),
-    #: When to send next, NULL if there is nothing to send. Whoever sends puts it off for as long as he may take.
+    #: When to send next, NULL if there is nothing to send. While a dispatcher sends, this is the end of its lease.
     Column("due_at", Moment),
-    #: Which dispatcher sends.
+    #: The dispatcher that holds the lease.
     Column("leased_by", Uuid),
-    #: Attempts that failed since one succeeded.
+    #: Failed attempts since the last success.
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("failing_since", Moment),
-    #: When the event that comes next failed for the first time.
+    #: When the next event failed for the first time.
     Column("head_since", Moment),
     Column("created_at", Moment, nullable=False),
     CheckConstraint("kind IN ('webhook', 'telegram', 'once')", name="kind"),
@@ -114,7 +114,7 @@ endpoints = Table(
     Index("uq_endpoints_chat", "chat_id", unique=True, postgresql_where=_TELEGRAM, sqlite_where=_TELEGRAM),
 )
 
-#: Every attempt, for 7 days. Of the answer only its status is kept.
+#: Every attempt of the last 7 days. Only the status of the answer is stored.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -126,7 +126,7 @@ deliveries = Table(
     Column("attempt", Integer, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("status_code", Integer),
-    #: Why there was no answer, in a word.
+    #: Why there was no answer, as one word.
     Column("error", Text),
     Column("duration_ms", Integer, nullable=False),
     Column("at", Moment, nullable=False),

@@ -1,4 +1,4 @@
-"""Versions of a model side by side: how their predictions ended, how long they ran, and what was answered."""
+"""Compares versions of a model: how their predictions ended, how long they ran, and their answers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from foretell.domain.accounts.tables import users
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import now, uuid7_at
 
-#: How many predictions are looked at, the newest of all models and users. Those of the account that measures the
-#: installation are left out.
+#: How many predictions are read: the newest of all models and users, without those of the account that measures the
+#: installation.
 MOST_COMPARED = 20_000
-#: Of one field so many different answers of one version are counted, the most frequent ones.
+#: How many different answers of one field and version are counted: the most frequent ones.
 MOST_VALUES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class VersionDid:
-    """How many predictions of one version ended how, and how long those that succeeded ran, in seconds."""
+    """Predictions of one version by outcome, and run times of the successful ones, in seconds."""
 
     version: str
     succeeded: int
@@ -36,7 +36,7 @@ class VersionDid:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What one version answered in one field: counts by value (as JSON text), or the mean of a number."""
+    """Answers of one version in one field: counts by value (as JSON text), or the mean of a number."""
 
     version: str
     field: str
@@ -45,7 +45,7 @@ class Answered:
 
 
 async def compare(connection: AsyncConnection, model: str, *, hours: int) -> Sequence[VersionDid]:
-    """How the versions of a model did in the last hours, by version."""
+    """Outcomes and run times of the last hours, by version of a model."""
     newest = _newest(connection, model, hours)
     took_s = _took_s(connection, newest)
     ran = (
@@ -95,7 +95,7 @@ async def compare(connection: AsyncConnection, model: str, *, hours: int) -> Seq
 async def answers(
     connection: AsyncConnection, model: str, *, hours: int, choices: Sequence[str], numbers: Sequence[str]
 ) -> Sequence[Answered]:
-    """What the versions answered in these fields: `choices` are counted by value, of `numbers` the mean is taken."""
+    """Answers of the versions in these fields: `choices` are counted by value, `numbers` are averaged."""
     newest = _newest(connection, model, hours)
     answered = newest.c.status == "succeeded"
     found = []
@@ -145,7 +145,7 @@ def _took_s(connection: AsyncConnection, newest: Subquery) -> ColumnElement[Any]
 
 
 def _part(connection: AsyncConnection, newest: Subquery, operator: str, field: str) -> ColumnElement[Any]:
-    # A path of SQLite has no way to write a quotation mark; no model of ours has one in a name.
+    # A JSON path of SQLite can't contain a quotation mark; field names have none.
     path = f'$."{field}"' if connection.dialect.name == "sqlite" else field
     return newest.c.output.op(operator)(path)
 

@@ -1,4 +1,4 @@
-"""The journal: who did what, when, and how it was before and after. A row is written in the transaction of the act."""
+"""The journal of operators: who, what, when, state before and after. Written in the transaction of the action."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ State = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: an operator, or whoever uses the command line of the installation (without an id)."""
+    """Who acts: an operator, or a user of the installation's command line (without an id)."""
 
     id: UUID | None
     name: str
@@ -29,7 +29,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the journal. `before` and `after` are what the act is about, as far as it changed."""
+    """One row of the journal. `before` and `after` have the changed values."""
 
     id: int
     at: datetime
@@ -43,9 +43,9 @@ class Entry:
 
 
 async def prove(connection: AsyncConnection, actor: Actor) -> None:
-    """Raises `NotOperator` if the actor is none (any more); else nobody changes that before the transaction ends.
+    """Raises `NotOperator` if the actor is not an operator; otherwise the role is locked until the transaction ends.
 
-    Whoever was an operator when a request began may be none when its body has arrived.
+    The role may have changed since the request began, before its body arrived.
     """
     if actor.id is None:
         return
@@ -63,10 +63,10 @@ async def write(
     before: State | None = None,
     after: State | None = None,
 ) -> None:
-    """Write down an act (`user.grant`, `model.traffic`, ...) on a subject (`user:ID`, `model:NAME`, ...).
+    """Write an action (`user.grant`, `model.traffic`, ...) on a subject (`user:ID`, `model:NAME`, ...).
 
-    Never a secret or an input's values: nobody can take them out again. Raises `NotOperator`: every act comes by here,
-    in its own transaction, so this is where it is proven.
+    Never write a secret or values of an input: they can't be removed again. Raises `NotOperator`: every action calls
+    this in its transaction, so the role is checked here.
     """
     await prove(connection, actor)
     await write_outcome(connection, actor, act, subject, before=before, after=after)
@@ -81,7 +81,7 @@ async def write_outcome(
     before: State | None = None,
     after: State | None = None,
 ) -> None:
-    """Write down what came of an act that was done elsewhere, whatever the actor is by now."""
+    """Write the outcome of an action outside of the database, whatever the actor's current role."""
     await connection.execute(
         insert(journal).values(
             at=now(),
@@ -97,7 +97,7 @@ async def write_outcome(
 
 
 async def last_reason(connection: AsyncConnection, act: str, subject: str) -> str | None:
-    """Why this was done to the subject the last time, if somebody said so."""
+    """The reason of the last such action on the subject, if one was given."""
     query = select(journal.c.after).where(journal.c.subject == subject, journal.c.act == act)
     state = _value(await connection.scalar(query.order_by(journal.c.id.desc()).limit(1)))
     return None if state is None else state.get("reason")
@@ -110,7 +110,7 @@ async def page(
     before_id: int | None = None,
     subject: str | None = None,
 ) -> Sequence[Entry]:
-    """Up to `limit` entries, newest first; those before `before_id`, and those on `subject`, if given."""
+    """Up to `limit` entries, newest first, before `before_id` and about `subject`, if given."""
     query = select(journal).order_by(journal.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(journal.c.id < before_id)

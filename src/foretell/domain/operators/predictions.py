@@ -1,4 +1,4 @@
-"""Everybody's predictions, without what was asked and answered: for operators."""
+"""Predictions of all users, without inputs and outputs, for operators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from foretell.domain.predictions.pages import newest_ids
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.database import is_among
 
-#: How many predictions one page may look at for those that fit: what is rare is found page by page.
+#: How many predictions one page may read: rare matches are found page by page.
 MOST_LOOKED_AT = 5000
 
 
@@ -50,7 +50,7 @@ async def page(
 ) -> tuple[Sequence[Overseen], UUID | None]:
     """Up to `limit` predictions, newest first, and where the next page begins, if there may be one.
 
-    Of everybody's, a page looks at `MOST_LOOKED_AT` at most, so it may be short, or empty, with another one after it.
+    For all users, a page reads `MOST_LOOKED_AT` at most, so it may be short or empty although there is a next one.
     """
     if user_id is not None:
         ids = await newest_ids(connection, user_id, limit=limit + 1, before_id=before_id, status=status, model=model)
@@ -73,7 +73,7 @@ async def page(
         return found, ids[limit - 1]
     last = await connection.scalar(select(looked_at.c.id).order_by(looked_at.c.id).offset(MOST_LOOKED_AT - 1).limit(1))
     if last is None:
-        # The look did not come to its bound: it saw everything.
+        # The limit was not reached: everything was read.
         oldest: UUID | None = None
     else:
         oldest = await connection.scalar(select(looked_at.c.id).order_by(looked_at.c.id).limit(1))

@@ -1,4 +1,4 @@
-"""The journal: what operators did. Rows are added and never changed: triggers refuse it (migrations 0007, 0008)."""
+"""The journal of operators' actions. Rows are added and never changed: triggers refuse it (migrations 0007, 0008)."""
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, Uuid
 
@@ -9,14 +9,14 @@ journal = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("at", Moment, nullable=False),
-    #: NULL for whoever uses the command line: that is who may read the database.
+    #: NULL for the command line.
     Column("operator_id", Uuid),
     Column("operator", Text, nullable=False),
     Column("address", Text, nullable=False),
     Column("act", Text, nullable=False),
-    #: What was acted upon: `user:ID`, `model:NAME`, `queue:NAME`, ...
+    #: The object of the action: `user:ID`, `model:NAME`, `queue:NAME`, ...
     Column("subject", Text, nullable=False),
-    #: How it was, and how it is since then: JSON.
+    #: The state before and after the action: JSON.
     Column("before", Text),
     Column("after", Text),
     Index("ix_journal_subject_id", "subject", "id"),

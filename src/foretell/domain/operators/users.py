@@ -1,4 +1,4 @@
-"""What operators do to accounts, each act with its row in the journal; and how they find them."""
+"""Actions of operators on accounts, each with its row in the journal; and the search for accounts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _MONTH = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An account as lists show it."""
+    """An account in lists."""
 
     user: User
     balance: Balance
@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """An account as a whole; what it used is of the last 30 days."""
+    """One account with details; its usage is of the last 30 days."""
 
     user: User
     balance: Balance
@@ -52,7 +52,7 @@ class Details:
 
 
 def subject_of(user_id: UUID) -> str:
-    """How the journal names an account."""
+    """The name of an account in the journal."""
     return f"user:{user_id}"
 
 
@@ -141,7 +141,7 @@ async def grant(
 async def refund_prediction(
     connection: AsyncConnection, actor: Actor, user_id: UUID, prediction_id: UUID, *, note: str | None = None
 ) -> Balance:
-    """Give back what a prediction has cost, once. Raises `NotFound`, `NotRefundable`, `DuplicateReference`."""
+    """Refund the price of a prediction, once. Raises `NotFound`, `NotRefundable`, `DuplicateReference`."""
     view = await history.find(connection, user_id, prediction_id)
     if view.status != "succeeded" or not view.price_credits:
         raise NotRefundable
@@ -159,7 +159,7 @@ async def refund_prediction(
 async def refund_credits(
     connection: AsyncConnection, actor: Actor, user_id: UUID, credits: int, *, note: str | None
 ) -> Balance:
-    """Give back credits. Raises `InvalidAmount`, `NotFound`."""
+    """Refund credits. Raises `InvalidAmount`, `NotFound`."""
     before = await ledger.balance(connection, user_id, lock=True)
     movement = await ledger.refund(connection, user_id, credits, note=note)
     return await _moved(connection, actor, "user.refund", user_id, before, movement)
@@ -185,7 +185,7 @@ async def _moved(
 async def refund_stars(
     connection: AsyncConnection, actor: Actor, charge_id: str, *, even_if_spent: bool
 ) -> tuple[Payment, bool]:
-    """Take back the credits of a payment in Stars; and whether that was done before.
+    """Take back the credits of a payment in Stars; returns also whether this was done before.
 
     Raises as `telegram_payments.refund` does.
     """
@@ -204,7 +204,7 @@ async def refund_stars(
 
 
 async def block(connection: AsyncConnection, actor: Actor, user_id: UUID, *, reason: str | None = None) -> User:
-    """Let nobody in to this account, at once. Blocked once more, for another reason, the journal says so.
+    """Block an account at once. A second block for another reason is written to the journal.
 
     Raises `NotFound`, `NotYourself`, `LastOperator`, `AccountClosed`, `NotOperator`.
     """
@@ -225,7 +225,7 @@ async def block(connection: AsyncConnection, actor: Actor, user_id: UUID, *, rea
 
 
 async def unblock(connection: AsyncConnection, actor: Actor, user_id: UUID, *, reason: str | None = None) -> User:
-    """Open an account again that was blocked, or that its owner closed. Raises `NotFound`, `NotOperator`."""
+    """Open an account that was blocked, or closed by its owner. Raises `NotFound`, `NotOperator`."""
     before = await _locked(connection, actor, user_id)
     if not before.active:
         await registration.activate(connection, user_id)
@@ -235,13 +235,13 @@ async def unblock(connection: AsyncConnection, actor: Actor, user_id: UUID, *, r
 
 
 async def set_role(connection: AsyncConnection, actor: Actor, user_id: UUID, role: Role) -> User:
-    """Make somebody an operator, or a user again.
+    """Make a user an operator, or a user again.
 
     Raises `NotFound`, `NotYourself`, `LastOperator`, `NotOperator`.
     """
     before = await _locked(connection, actor, user_id, takes_operator=role != "operator")
     if user_id == actor.id and role != before.role:
-        # Another one can do it, and looks at it first.
+        # Another operator has to do it, as a second pair of eyes.
         raise NotYourself
     if before.role != role:
         await registration.set_role(connection, user_id, role)
@@ -250,9 +250,9 @@ async def set_role(connection: AsyncConnection, actor: Actor, user_id: UUID, rol
 
 
 async def _locked(connection: AsyncConnection, actor: Actor, user_id: UUID, *, takes_operator: bool = False) -> User:
-    """The account as it is, while nobody else changes who is an operator."""
+    """The account; the roles of all operators are locked until the transaction ends."""
     operators = await registration.lock_operators(connection)
-    # Whoever has the command line makes another one there, and may have to stop the only one.
+    # The command line (no actor id) may block the only operator: it can create another one.
     if takes_operator and actor.id not in (None, user_id) and operators == [user_id]:
         raise LastOperator
     await journal.prove(connection, actor)
@@ -260,7 +260,7 @@ async def _locked(connection: AsyncConnection, actor: Actor, user_id: UUID, *, t
 
 
 async def set_password(connection: AsyncConnection, actor: Actor, user_id: UUID, password_hash: str) -> None:
-    """Give somebody a new password; their log-ins end. Raises `NotFound`."""
+    """Set a new password; ends all log-ins of the account. Raises `NotFound`."""
     await registration.set_password(connection, user_id, password_hash)
     await journal.write(connection, actor, "user.password", subject_of(user_id))
 
@@ -291,7 +291,7 @@ async def _changed(
 
 
 async def ended(connection: AsyncConnection, user_id: UUID) -> Sequence[Ended]:
-    """What is over of an account, for those who remember it; nothing if nothing ever ended."""
+    """The `Ended` of an account, for processes that cache it; empty if its tokens were never ended."""
     try:
         return [await registration.ended(connection, user_id)]
     except NotFound:

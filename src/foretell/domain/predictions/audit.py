@@ -1,8 +1,8 @@
-"""Proof that the books are right: every promise about states and money, checked over the whole database.
+"""The audit: checks every rule about states and credits over the whole database.
 
-Each check is one statement that returns what breaks a promise, with its ids. The dear ones are run only where a cheaper
-statement could not prove, by counting, that there is nothing to find (`STEPS`). They
-trust no constraint, index or trigger: those may have been lost.
+Each check is one statement that returns the violations of a rule, with their ids. Expensive checks run only if a
+cheaper statement could not prove, by counting, that they would find nothing (`STEPS`). Checks do not rely on
+constraints, indexes or triggers, which may be missing.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ from foretell.domain.predictions.audit_checks import CHECKS, KINDS, Check, movem
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that should not be.
+    """One violation.
 
-    `ids` says where: `prediction_id`, `user_id`, `ledger_id` or another key, with its value. `total` is how many
-    findings its check has; not all of them are listed.
+    `ids` identifies it: `prediction_id`, `user_id`, `ledger_id` or another key, with its value. `total` is the number
+    of findings of its check; not all of them are listed.
     """
 
     check: str
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """An audit is about to take step number `step` of `steps`. `rows`: how many the tables have, once that is known."""
+    """An audit begins step number `step` of `steps`. `rows`: the number of rows in the tables, once it is known."""
 
     step: int
     steps: int
@@ -49,12 +49,12 @@ async def audit(
     parallel_workers: int = 0,
     tell: Callable[[Progress], None] = lambda _: None,
 ) -> list[Finding]:
-    """Everything that is wrong, at one moment; an empty list proves that nothing is.
+    """All violations at one moment; an empty list proves that there are none.
 
     `connection` comes from `Database.snapshot()`, of a database `with_statement_timeout` of some minutes. At most
-    `limit_per_check` findings of each check are listed, the lowest ids first. `parallel_workers`: how many processes
-    PostgreSQL may take for it besides its own. `tell` hears of each step before it is taken. Raises `ValueError`
-    outside of a snapshot, where what is being written would look wrong.
+    `limit_per_check` findings of each check are listed, the lowest ids first. `parallel_workers`: how many additional
+    processes PostgreSQL may use. `tell` is called before each step. Raises `ValueError` outside of a snapshot, where
+    concurrent writes would look like violations.
     """
     if connection.dialect.name == "postgresql":
         isolation = await connection.scalar(text("SELECT current_setting('transaction_isolation')"))
@@ -83,8 +83,8 @@ async def _breaches(connection: AsyncConnection, check: Check, limit: int) -> li
     return [_finding(check, row) for row in (await connection.execute(query, {"limit": limit})).mappings()]
 
 
-#: For one audit on PostgreSQL. A million predictions hash in memory with this, and spill to disk with the usual 4 MB.
-#: Tables are scanned and hashed, whatever the statistics promise of indexes, which may be broken besides.
+#: For one audit on PostgreSQL. With this a million predictions are hashed in memory; with the usual 4 MB they spill to
+#: disk. Tables are scanned and hashed, not read by indexes, because statistics may be wrong and indexes broken.
 _SETTINGS = {
     "work_mem": "256MB",
     "enable_nestloop": "off",
@@ -95,15 +95,15 @@ _SETTINGS = {
 }
 
 
-#: What steps of an audit have counted, by name.
+#: The counts of the steps of an audit, by name.
 Counted = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Some checks that are made together. Where `proves` says so of what has been counted by then, none of them is run:
-    they would find nothing. `count` returns one row of numbers, by name; it may be another statement for each database,
-    or none where an earlier step has counted that."""
+    """Checks that are made together. If `proves` returns true for the counts so far, they are skipped, because they
+    would find nothing. `count` returns one row of numbers, by name; it may be a different statement for each database,
+    or none if an earlier step has counted this."""
 
     doing: str
     checks: tuple[Check, ...]
@@ -115,10 +115,10 @@ def _named(*names: str) -> tuple[Check, ...]:
     return tuple(check for check in CHECKS if check.name in names)
 
 
-# One number for a row's prediction, owner and amount. Two tables with as many rows, and the same sum of these numbers,
-# have the same rows in whatever order: different ones come to the same sum with a chance of one in 2**64. Adding up is
-# a tenth of the work of joining. PostgreSQL itself hashes partitions with these functions. Different numbers are of
-# different rows; to sort and count them takes a quarter of the time of grouping.
+# One number for a row's prediction, owner and amount. If two tables have the same number of rows and the same sum of
+# these numbers, they have the same rows in any order: otherwise the sums are equal with a chance of one in 2**64.
+# Summing is a tenth of the work of joining. PostgreSQL itself hashes partitions with these functions. Different numbers
+# belong to different rows; sorting and counting them takes a quarter of the time of grouping.
 _FINGERPRINT = "uuid_hash_extended({prediction}, uuid_hash_extended(user_id, hashint8extended({amount}, 0)))"
 _OF_PREDICTION = _FINGERPRINT.format(prediction="id", amount="price_credits")
 _OF_MOVEMENT = _FINGERPRINT.format(prediction="prediction_id", amount="amount")
@@ -153,8 +153,8 @@ _COUNT_PREDICTIONS_OF = {
     "sqlite": _COUNT_PREDICTIONS.format(predictions="predictions", fingerprints=""),
 }
 
-# What each owner's rows come to, and how many owners have another wallet than that. First by kind: to add up a few
-# numbers of rows alike is a third of the work of adding up what each row means.
+# The sum of each owner's rows, and how many owners have a different wallet. Rows are summed by kind first, which is a
+# third of the work of computing the change of each row.
 _COUNT_MOVEMENTS = f"""
     WITH entered AS (
         SELECT user_id, kind, sum(amount) AS amount, min(amount) AS lowest, count(*) AS movements,
@@ -192,7 +192,7 @@ _COUNT_MOVEMENTS_OF = {
     "sqlite": _COUNT_MOVEMENTS.format(fingerprint="", fingerprints=""),
 }
 
-# SQLite has no such functions. It looks up, for each prediction, all rows of its id and the movements that it should
+# SQLite has no such functions. For each prediction it looks up all rows with its id and the movements that it should
 # have; ...
 _COUNT_ENTERED = {
     "sqlite": """
@@ -207,7 +207,7 @@ _COUNT_ENTERED = {
             AND (ending.kind = 'capture') = (p.status = 'succeeded')
     """,
 }
-# ... and all rows of its key: as many pairs as there are keys, if each has but itself.
+# ... and all rows with its key: if every key is unique, there are as many pairs as keys.
 _COUNT_KEYS = {
     "sqlite": """
         SELECT count(*) AS different_keys FROM predictions p
@@ -217,11 +217,11 @@ _COUNT_KEYS = {
 
 
 def _every_movement_is_called_for(counted: Counted) -> bool:
-    """That each prediction stands once and has the movements that its status calls for, and nothing else has any."""
+    """Whether each prediction exists once and has exactly the movements of its status, and nothing else has any."""
     if counted["others"] or counted["wallets_differing"]:
-        # Movements of other kinds that name a prediction, and owners without a wallet, are for the checks to judge.
+        # The checks decide about movements of other kinds that name a prediction, and owners without a wallet.
         return False
-    # The ledger has as many holds as there are predictions, and so on: with the right ones among them, it has no
+    # The ledger has as many holds as there are predictions, and so on. If the right ones are among them, there are no
     # others. The owner of a hold has a wallet.
     numbers_fit = (counted["holds"], counted["captures"], counted["releases"]) == (
         counted["predictions"],
@@ -235,8 +235,8 @@ def _every_movement_is_called_for(counted: Counted) -> bool:
             and counted["movements_hashed"] == counted["holds"] + counted["captures"] + counted["releases"]
             and all(counted[f"{kind}s_due"] == counted[f"{kind}s_entered"] for kind in ("hold", "capture", "release"))
         )
-    # As many rows came of the joins as there are predictions: each stands once, nothing was entered twice for it, and
-    # it has its hold and, if it has ended, its capture or release.
+    # The joins gave as many rows as there are predictions: each exists once, has no movement twice, and
+    # has its hold and, if it has ended, its capture or release.
     return (
         numbers_fit
         and counted["joined"] == counted["held"] == counted["predictions"]
@@ -297,6 +297,6 @@ def _finding(check: Check, row: Mapping[Any, Any]) -> Finding:
 def _shown(name: str, value: Any) -> str | None:
     if value is None:
         return None
-    # SQLite keeps a UUID as 32 digits; people search for it as it is shown everywhere else.
+    # SQLite stores a UUID as 32 digits; show it in the usual form, so that people can search for it.
     is_uuid = name in ("prediction_id", "user_id") and isinstance(value, str)
     return str(UUID(hex=value)) if is_uuid else str(value)

@@ -1,7 +1,7 @@
-"""What an audit looks for: every promise about states and money.
+"""The checks of an audit: every rule about states and credits.
 
-Each check is one statement that returns what breaks a promise. The statements are the same for both databases and trust
-no constraint, index or trigger: those may have been lost.
+Each check is one statement that returns the violations of a rule. The statements are the same for both databases, and
+do not rely on constraints, indexes or triggers, which may be missing.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from foretell.domain.credits.tables import MOVEMENTS
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One promise. `query` returns its breaches: the ids, then `expected` and `found` in words or numbers."""
+    """One rule. `query` returns its violations: the ids, then `expected` and `found` in words or numbers."""
 
     name: str
-    #: What a breach is.
+    #: Describes a violation.
     what: str
     query: str
 
 
 def movement(column: int) -> str:
-    """What a row of the ledger did to `available` (column 0) or `held` (1), as SQL."""
+    """The change of `available` (column 0) or `held` (1) by a row of the ledger, as SQL."""
     factors = " ".join(f"WHEN '{kind}' THEN {changes[column]}" for kind, changes in MOVEMENTS.items())
     return f"amount * CASE kind {factors} ELSE 0 END"
 

@@ -1,4 +1,4 @@
-"""Taking a prediction back while it still waits."""
+"""Cancels queued predictions."""
 
 from uuid import UUID
 
@@ -14,10 +14,10 @@ from foretell.kit.clock import now
 
 
 async def cancel(connection: AsyncConnection, user_id: UUID, prediction_id: UUID) -> PredictionView:
-    """End a queued prediction and give back what it held.
+    """End a queued prediction and release its held credits.
 
-    Whoever is first ends it: a result that arrives later changes nothing. Raises `AlreadyFinished`, and `NotFound`
-    for one that is absent or somebody else's, alike.
+    A result that arrives later changes nothing. Raises `AlreadyFinished`, and `NotFound` if the prediction does not
+    exist or belongs to another user.
     """
     mine = (predictions.c.id == prediction_id, predictions.c.user_id == user_id)
     # The prediction first and then the wallet, in the order in which settlement locks them.

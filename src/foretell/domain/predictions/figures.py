@@ -1,4 +1,4 @@
-"""Figures for the operator: what waits, what it holds, what was earned. No statement reads more than it says."""
+"""Figures for operators: waiting predictions, held credits, revenue. Each docstring says how much is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Waiting:
 
     pool: str | None
     predictions: int
-    #: The sum of their prices, which their owners' wallets hold.
+    #: The sum of their prices, held in their owners' wallets.
     held_credits: int
     oldest_created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """What the predictions of one model have brought that ended, by success, on one day (UTC)."""
+    """Revenue of one model: the predictions that succeeded on one day (UTC)."""
 
     model: str
     day: date
@@ -42,9 +42,9 @@ class Earned:
 async def waiting(
     connection: AsyncConnection, *, limit: int, after: UUID | None = None
 ) -> tuple[Sequence[Waiting], UUID | None]:
-    """The oldest `limit` queued predictions of those after `after`, by pool; and the last one, if there may be more.
+    """The oldest `limit` queued predictions after `after`, by pool; and the last id, if there may be more.
 
-    Reads `limit` rows by the index of what is queued, however many predictions there are.
+    Reads `limit` rows by the index of queued predictions, however many predictions there are.
     """
     columns = predictions.c
     oldest = select(columns.id, columns.pool, columns.price_credits, columns.created_at).where(
@@ -59,7 +59,7 @@ async def waiting(
             func.count().label("predictions"),
             func.sum(found.c.price_credits).label("held_credits"),
             func.min(found.c.created_at).label("oldest_created_at"),
-            # PostgreSQL knows no highest UUID before 18; their texts sort alike.
+            # PostgreSQL has no max(uuid) before 18; the texts have the same order.
             func.max(cast(found.c.id, Text)).label("last_id"),
         ).group_by(found.c.pool)
     )
@@ -74,7 +74,7 @@ async def waiting(
 async def queue_places(connection: AsyncConnection) -> Sequence[tuple[UUID, int]]:
     """Queued predictions, oldest first, with their places, from 1: each of the first thousand, then one of a hundred.
 
-    Reads the index of what is queued, and no more than the oldest 200,000 of it.
+    Reads the index of queued predictions, and no more than the oldest 200,000 entries.
     """
     columns = predictions.c
     oldest = select(columns.id).where(columns.status == "queued").order_by(columns.id).limit(_MOST_PLACES).subquery()
@@ -85,7 +85,7 @@ async def queue_places(connection: AsyncConnection) -> Sequence[tuple[UUID, int]
 
 
 async def next_accepted_at(connection: AsyncConnection, since: datetime) -> datetime | None:
-    """When the first prediction was accepted at `since` or later, to the millisecond; None when there is none."""
+    """The acceptance time of the first prediction since `since`, to the millisecond; None if there is none."""
     identifier: UUID | None = await connection.scalar(
         select(predictions.c.id).where(predictions.c.id >= uuid7_at(since)).order_by(predictions.c.id).limit(1)
     )
@@ -93,10 +93,10 @@ async def next_accepted_at(connection: AsyncConnection, since: datetime) -> date
 
 
 async def earned(connection: AsyncConnection, since: datetime, until: datetime) -> tuple[Sequence[Earned], bool]:
-    """What those accepted from `since` until before `until` have brought; and whether any of them has yet to end.
+    """Revenue of the predictions accepted from `since` until before `until`; and whether any of them has not ended.
 
-    The sum of their captures: a prediction brings its price in the moment in which it succeeds. Those of the account
-    that measures the installation are left out. Reads the predictions of that time by their ids, which begin with it.
+    Revenue is the sum of captures, on the day of success. Predictions of the account that measures the installation
+    are left out. Reads the predictions of that time by their ids, which begin with the time.
     """
     columns = predictions.c
     measuring = select(users.c.id).where(users.c.measuring)

@@ -1,4 +1,4 @@
-"""Looking at predictions, as their owners do."""
+"""Reads predictions for their owners."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from foretell.kit.database import is_among
 class PredictionView:
     """One prediction as its owner sees it. `input` and `output` are JSON as it was sent, unparsed.
 
-    `input` is None in lists (`page`, `find_many`), where nobody asks for it and it may be long; `output` is None
+    `input` is None in lists (`page`, `find_many`), because it may be long and is not needed; `output` is None
     unless the prediction succeeded, `error` unless it failed.
     """
 
@@ -44,7 +44,7 @@ class PredictionView:
 
 
 async def find(connection: AsyncConnection, user_id: UUID, prediction_id: UUID) -> PredictionView:
-    """A user's prediction, its input included. Raises `NotFound` for one that is absent or somebody else's, alike."""
+    """A user's prediction with its input. Raises `NotFound` if it does not exist or belongs to another user."""
     query = select(*VIEW_COLUMNS, _INPUT).where(predictions.c.id == prediction_id, predictions.c.user_id == user_id)
     row = (await connection.execute(query)).first()
     if row is None:
@@ -55,7 +55,7 @@ async def find(connection: AsyncConnection, user_id: UUID, prediction_id: UUID) 
 async def find_many(
     connection: AsyncConnection, ids: Sequence[UUID], *, with_input: bool = False
 ) -> list[PredictionView]:
-    """Those of the predictions `ids` that exist, whoever's they are, in no order."""
+    """The existing predictions among `ids`, of any user, in no order."""
     if not ids:
         return []
     columns = (*VIEW_COLUMNS, _INPUT) if with_input else VIEW_COLUMNS
@@ -74,24 +74,24 @@ async def page(
     span: Span = ALL,
     with_input: bool = False,
 ) -> list[PredictionView]:
-    """Up to `limit` predictions of a user, newest first; those before `before_id`, the last id of the page before."""
+    """Up to `limit` predictions of a user, newest first, starting before `before_id` (last id of the previous page)."""
     ids = await newest_ids(connection, user_id, limit=limit, before_id=before_id, status=status, model=model, span=span)
     return sorted(await find_many(connection, ids, with_input=with_input), key=lambda view: view.id, reverse=True)
 
 
 async def count_all(connection: AsyncConnection, user_id: UUID) -> int:
-    """How many predictions a user has made. Reads the index entry of each."""
+    """The number of a user's predictions. Reads one index entry for each."""
     query = select(func.count()).where(predictions.c.user_id == user_id)
     return int((await connection.execute(query)).scalar_one())
 
 
 async def count_queued(connection: AsyncConnection, user_id: UUID) -> int:
-    """How many of a user's predictions are queued. Reads each of them, and none that has ended."""
+    """The number of a user's queued predictions. Reads each of them, but no ended ones."""
     query = select(func.count()).where(predictions.c.user_id == user_id, text("coalesce(status, '') = 'queued'"))
     return int((await connection.execute(query)).scalar_one())
 
 
-# Cast to text, so that a number comes back with the digits that were sent.
+# Cast to text, so that a number is returned with the digits that were sent.
 _INPUT = cast(predictions.c.input, Text).label("input")
 
 #: The columns that make a `PredictionView` without its input, in the order of its fields.

@@ -1,4 +1,4 @@
-"""Accept predictions: hold their price and promise them an answer, each exactly once per idempotency key."""
+"""Accept predictions: hold the price and insert the row, exactly once per idempotency key."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from foretell.domain.errors import IdempotencyKeyInFlight, IdempotencyKeyReused,
 from foretell.domain.predictions.store import Earlier, Store, Submission
 from foretell.kit.errors import ForetellError, MayBeDone, Overloaded, Unavailable
 
-# Every pass accepts or refuses at least one submission of each user, unless others spend the same credits meanwhile.
+# Every pass accepts or refuses at least one submission of each user, unless another process spends the same credits.
 _MOST_PASSES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the caller of an accepted submission has: a new prediction, or the one its key stood for already."""
+    """The answer to an accepted submission: a new prediction, or the existing one with the same key."""
 
     id: UUID
     status: Status
@@ -25,9 +25,9 @@ class Receipt:
 async def accept(store: Store, submissions: Sequence[Submission]) -> list[Receipt | ForetellError]:
     """Accept a batch; one outcome per submission, in order: a receipt, or the error for that caller alone.
 
-    Errors: `NotEnoughCredits`, `IdempotencyKeyReused`, `IdempotencyKeyInFlight`, `NotFound` for a user who is not
-    there, `Overloaded` when too many spend the same credits at once, `Unavailable` when the database is away, and
-    `MayBeDone` when it does not say whether it accepted.
+    Errors: `NotEnoughCredits`, `IdempotencyKeyReused`, `IdempotencyKeyInFlight`, `NotFound` for an unknown user,
+    `Overloaded` when too many requests spend the same credits at once, `Unavailable` when the database is unreachable,
+    and `MayBeDone` when it is unknown whether the database accepted.
     """
     outcomes: dict[UUID, Receipt | ForetellError] = {}
     first_with_key: dict[tuple[UUID, str], Submission] = {}
@@ -44,10 +44,10 @@ async def accept(store: Store, submissions: Sequence[Submission]) -> list[Receip
     try:
         await _accept_in_passes(store, pending, outcomes)
     except Unavailable as error:
-        # What earlier passes took in stands, whatever became of this one.
+        # Submissions that earlier passes accepted stay accepted.
         left_out = error
     for submission in pending:
-        # Without an error, others are at the same key or the same last credits right now.
+        # Left over without an error: other requests are using the same key or the same credits right now.
         busy = IdempotencyKeyInFlight() if submission.idempotency_key else Overloaded()
         outcomes.setdefault(submission.id, left_out or busy)
     await _repeat(store, repeated, first_with_key, outcomes)
@@ -75,16 +75,16 @@ async def _explain(
     try:
         return await store.explain(refused)
     except MayBeDone as error:
-        # It only looks.
+        # `explain` only reads, so the outcome is not unknown.
         raise Unavailable(part="database") from error
 
 
 async def _refuse(
     store: Store, refused: Sequence[Submission], outcomes: dict[UUID, Receipt | ForetellError]
 ) -> list[Submission]:
-    """Find the outcome of what was left out; returns what deserves another pass.
+    """Find the outcome of submissions that were left out; returns those for another pass.
 
-    That is what the user can pay after all: it stood behind something too expensive in its batch.
+    These are submissions that the user can pay, but that came after a too expensive one in the batch.
     """
     earlier, available = await _explain(store, refused)
     again = []
@@ -114,7 +114,7 @@ async def _repeat(
     first_with_key: Mapping[tuple[UUID, str], Submission],
     outcomes: dict[UUID, Receipt | ForetellError],
 ) -> None:
-    """Find the outcomes of those whose key stands earlier in the same batch, with this request or another."""
+    """Find the outcomes of submissions whose key occurs earlier in the same batch."""
     others: list[Submission] = []
     for submission in repeated:
         assert submission.idempotency_key is not None
@@ -128,7 +128,7 @@ async def _repeat(
             outcomes[submission.id] = outcome
     if not others:
         return
-    # Not compared with the first: if that was refused, the key may stand for the very request of these.
+    # Not compared with the first one: if that was refused, the key may belong to this request.
     try:
         earlier, _ = await _explain(store, others)
     except Unavailable as error:

@@ -1,4 +1,4 @@
-"""Which store belongs to which database."""
+"""Chooses the store for a database."""
 
 from foretell.domain.predictions.postgresql import PostgresqlStore
 from foretell.domain.predictions.sqlite import SqliteStore
@@ -8,7 +8,7 @@ from foretell.kit.drivers import PostgresqlDriver
 
 
 def open_store(database: Database, told: Told = lambda _: None) -> Store:
-    """The store for this kind of database. `told` hears for which users a settlement wrote events."""
+    """The store for this kind of database. `told` is called with the users for whom a settlement wrote events."""
     if isinstance(database.driver, PostgresqlDriver):
         return PostgresqlStore(database.driver, told)
     return SqliteStore(database.driver, told)

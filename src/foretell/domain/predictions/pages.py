@@ -1,10 +1,10 @@
-"""Which predictions stand on a page of somebody's history, found by reading about as many index entries as it has rows.
+"""Finds the predictions on a page of a user's history by reading about as many index entries as the page has rows.
 
-Neither filters nor the length of a history nor statistics may change that. So each statement asks for a range of one
-index in an order that only this index has. What has ended is indexed by (user_id, status, model, id): where a status or
-a model is not asked for, the page is the newest of the newest of each. What is queued has an index of its own, since it
-leaves it soon, and what left lies in PostgreSQL's index until the next vacuum: of the queued ones, only those are
-looked for that are new enough to be on the page.
+This must hold for all filters, lengths of the history and statistics. So each statement asks for a range of one
+index in an order that only this index has. Ended predictions are indexed by (user_id, status, model, id); without a
+filter for status or model, the page is the newest of the newest of each. Queued predictions have their own index. They
+leave it soon, but PostgreSQL keeps the dead entries until the next vacuum, so only queued predictions that are new
+enough for the page are searched.
 """
 
 from collections.abc import Mapping
@@ -22,26 +22,26 @@ from foretell.kit.clock import uuid7_at
 from foretell.kit.database import Moment
 
 _LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
-#: An identifier and the moment beside it are taken one after the other by the same clock, right or wrong, of which an
-#: identifier is at most 10 s ahead (`kit/clock.py`). It only says where to look; what is shown is told by the moment.
+#: An identifier and its `created_at` come from the same clock, and an identifier is at most 10 s ahead of that clock
+#: (`kit/clock.py`). So identifiers give the range to read, with this margin; `created_at` decides what is shown.
 _APART = timedelta(minutes=5)
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When predictions were made: from `since` on, until before `until`."""
+    """A range of creation times: `since` is included, `until` is not."""
 
     since: datetime | None = None
     until: datetime | None = None
 
     @property
     def is_all(self) -> bool:
-        """Whether it leaves nothing out."""
+        """Whether the range has no limits."""
         return self.since is None and self.until is None
 
     def ids(self) -> tuple[UUID, UUID]:
-        """Between which identifiers all of them are."""
+        """The lowest and the highest possible identifier of the range."""
         lowest = uuid7_at(min(max(self.since, _FIRST + _APART), _LAST) - _APART) if self.since else _LOWEST
         highest = uuid7_at(max(min(self.until, _LAST), _FIRST) + _APART) if self.until else _HIGHEST
         return lowest, highest
@@ -61,8 +61,8 @@ _KINDS_OF_EVERY_MODEL = """
     ) FROM kind WHERE kind.model IS NOT NULL
 """
 _KINDS_OF_ONE_MODEL = "SELECT status, CAST(:model AS TEXT) FROM asked"
-# By model and id, although there is only one model: of what equals a constant, PostgreSQL knows that it needs no order,
-# and the ids alone it may go through from the highest down, everybody's.
+# Ordered by model and id, although there is only one model. A column that equals a constant needs no order, and then
+# PostgreSQL may read the ids of all users from the highest down.
 _NEWEST_OF_KIND = """
     SELECT p.id FROM predictions p
     WHERE p.status <> 'queued' AND p.user_id = :owner AND p.status = kind.status
@@ -71,7 +71,7 @@ _NEWEST_OF_KIND = """
 """
 _OLDEST = "p.model >= kind.model"
 _AFTER = "(p.model, p.id) > (kind.model, :after)"
-# By the time that the ids begin with, nearly all of what is outside is not even looked at.
+# Ids begin with the time, so nearly all rows outside of the range are skipped by the index.
 _WITHIN = " AND p.created_at >= :since AND p.created_at < :until"
 _ENDED = """
 WITH RECURSIVE asked (status) AS (VALUES {statuses}), kind (status, model) AS ({kinds})
@@ -79,7 +79,7 @@ SELECT newest.id FROM kind CROSS JOIN {newest} ORDER BY newest.id DESC LIMIT :li
 """
 _NEWEST = {
     "postgresql": f"LATERAL ({_NEWEST_OF_KIND}) newest",
-    # It has no LATERAL, but looks such a list up anew for each row on the left.
+    # SQLite has no LATERAL, but evaluates such a subquery again for each row on the left.
     "sqlite": f"predictions newest ON newest.id IN ({_NEWEST_OF_KIND})",
 }
 _QUEUED = """
@@ -87,7 +87,7 @@ SELECT p.id FROM predictions p
 WHERE coalesce(p.status, '') = 'queued' AND {mine} AND p.id > :after AND p.id < :before {model}{within}
 ORDER BY p.user_id DESC, p.id DESC LIMIT :limit
 """
-# Not an equality on PostgreSQL, for the same reason.
+# On PostgreSQL not an equality, for the same reason as in `_NEWEST_OF_KIND`.
 _MINE = {"postgresql": "p.user_id = ANY (ARRAY[:owner])", "sqlite": "p.user_id = :owner"}
 
 

@@ -8,22 +8,22 @@ from uuid import UUID
 from foretell.domain.predictions.store import Earlier, Ending, Submission, Told
 from foretell.kit.drivers import PostgresqlDriver
 
-# Statistics are always late, and a plan is kept for long: made while a table was empty, it meets millions of rows. So
-# these statements leave the planner no choice in what grows with history or with the batch:
-# - A row is found by a look-up of its own, `LATERAL (... ORDER BY key LIMIT 1)`. That can't be turned into another kind
-#   of join, and only the index of that key has this order. A range from the key to the key and not an equality: what
-#   equals a constant needs no order, and then all indexes look alike on a table that is believed to be empty.
-# - What changes rows names them by `= ANY (ARRAY[key])` or such a range, which allows a nested loop only, from the few
-#   to the table. It gives the user, too, so that an index that begins with the user would do as well.
-# - That a prediction is queued is asked for as `finished_at IS NULL`, which a CHECK makes the same: `status = 'queued'`
-#   allows `ix_predictions_queued`, which looks cheap and may hold half a million dead entries.
-# - Nothing that a batch consists of is joined with itself: for ten rows, which is the planner's guess, it nests loops.
+# Statistics are always late, and plans are kept for long: a plan for an empty table is later used with millions of
+# rows. So these statements leave the planner no choice wherever cost grows with the history or the batch:
+# - Each row has its own look-up, `LATERAL (... ORDER BY key LIMIT 1)`. The planner can't turn it into another kind of
+#   join, and only the index of that key has this order. The condition is a range from the key to the key, not an
+#   equality: an equality needs no order, and then all indexes cost the same on a table that is believed to be empty.
+# - Updates name their rows by `= ANY (ARRAY[key])` or such a range, which allows only a nested loop from the batch to
+#   the table. They also give the user, so that an index that begins with the user is possible, too.
+# - Queued predictions are selected by `finished_at IS NULL`, which a CHECK makes equivalent: `status = 'queued'` would
+#   allow `ix_predictions_queued`, which looks cheap but may have half a million dead entries.
+# - Parts of a batch are not joined with each other: the planner assumes ten rows and would use nested loops.
 
-# Wallets are locked first and in user order, by settlement too, so that two batches never wait for each other.
-# Under READ COMMITTED, `FOR UPDATE` reads the newest wallet even if it had to wait for it. What becomes of the wallet
-# is reckoned from that reading: `SET available = available - total` would first try the wallet as it was when the
-# statement began, and where others have given credits back meanwhile, the table's check refuses the whole batch.
-# Each item names its payer by the place in the array of users, which is sorted.
+# Wallets are locked first and in user order, also by settlement, so that two batches can't deadlock.
+# Under READ COMMITTED, `FOR UPDATE` reads the newest wallet even if it had to wait for it. The new values are computed
+# from that row. `SET available = available - total` would first evaluate the wallet as of the start of the statement;
+# if credits were returned since then, the table's check would refuse the whole batch.
+# Each item refers to its payer by the position in the sorted array of users.
 _ACCEPT_TEMPLATE = """
 WITH item AS (
     SELECT * FROM unnest(
@@ -73,7 +73,7 @@ WITH item AS (
 )
 SELECT id FROM accepted
 """
-# Nearly nothing has a webhook of its own, and then nothing is said of it.
+# Few batches have a prediction with its own webhook; the others use the shorter statement without that column.
 _ACCEPT = _ACCEPT_TEMPLATE.format(unnested="", webhook="")
 _ACCEPT_WITH_WEBHOOKS = _ACCEPT_TEMPLATE.format(unnested=", $15::text[]", webhook=", webhook")
 
@@ -88,7 +88,7 @@ FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key) CROSS JOIN LATERAL (
 
 _AVAILABLE = "SELECT user_id, available FROM wallets WHERE user_id = ANY($1::uuid[])"
 
-# Rows that settlement holds at this moment are passed over: settlement writes published_at itself.
+# Rows that a settlement has locked are skipped: settlement writes published_at itself.
 _MARK_PUBLISHED = """
 WITH found AS MATERIALIZED (
     SELECT prediction.* FROM unnest($1::uuid[]) AS published (id) CROSS JOIN LATERAL (
@@ -102,12 +102,11 @@ WHERE found.finished_at IS NULL AND p.finished_at IS NULL
     AND p.user_id = ANY (ARRAY[found.user_id]) AND p.id >= found.id AND p.id <= found.id
 """
 
-# Predictions are locked in the order of the endings, which is that of their ids, and wallets in the order of users, so
-# that two dispatchers that got the same results wait for each other instead of deadlocking; the one that comes second
-# finds nothing queued.
-# Events are written for users whose wallet, which is locked by then and so the newest, says that somebody listens, and
-# for predictions with a webhook of their own. Where there are none of these, nothing but that is found out: what the
-# events would need, an order by user say, stands behind a condition that is looked at once.
+# Predictions are locked in the order of their ids, and wallets in the order of users, so that two dispatchers with the
+# same results wait for each other instead of deadlocking; the second one finds nothing queued.
+# Events are written for users whose wallet says so (it is locked by then, so the value is current), and for predictions
+# with their own webhook. If a batch has neither, only this condition is evaluated, once; the work for the events, such
+# as sorting by user, is skipped.
 _SETTLE = """
 WITH ending AS MATERIALIZED (
     SELECT ending.*, prediction.user_id FROM unnest(
@@ -176,7 +175,7 @@ class PostgresqlStore:
     """`Store` on PostgreSQL."""
 
     def __init__(self, driver: PostgresqlDriver, told: Told = lambda _: None) -> None:
-        """`told` hears for which users a settlement wrote events."""
+        """`told` is called with the users for whom a settlement wrote events."""
         self._driver = driver
         self._told = told
 

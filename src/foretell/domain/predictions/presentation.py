@@ -1,4 +1,4 @@
-"""Predictions as everybody is shown them: by the API, in events, by webhooks."""
+"""Predictions as the API, events and webhooks show them."""
 
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ def prediction_of(view: PredictionView) -> http.Prediction:
 
 
 def details_of(view: PredictionView) -> http.PredictionDetails:
-    """A prediction with what was asked."""
+    """A prediction with its input."""
     return http.PredictionDetails(
         **_fields(view),
         input=view.input if view.stage == "input" else None,
@@ -52,5 +52,5 @@ def _fields(view: PredictionView) -> dict[str, Any]:
 def _between(earlier: datetime | None, later: datetime | None) -> float | None:
     if earlier is None or later is None:
         return None
-    # Clocks of several machines took part; none of them ran backwards.
+    # The times come from clocks of several machines, so a difference may be negative.
     return max(0.0, round((later - earlier).total_seconds(), 6))

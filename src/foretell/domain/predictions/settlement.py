@@ -1,4 +1,4 @@
-"""End predictions: the first ending counts, and it alone moves credits."""
+"""End predictions: only the first ending counts and moves credits."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -11,10 +11,10 @@ from foretell.kit.clock import now
 
 
 async def settle(store: Store, endings: Sequence[Ending]) -> list[Finished]:
-    """Settle a batch in one transaction and say what it ended; endings that came too late are passed over.
+    """Settle a batch in one transaction and return what it ended; predictions that have already ended are skipped.
 
-    An ending repeated in the batch counts once. Raises `Unavailable`; then nothing was settled, or all of it was and
-    a repetition will change nothing.
+    A repeated ending counts once. Raises `Unavailable`: then either nothing or the whole batch was settled, and
+    it is safe to repeat the call.
     """
     first: dict[UUID, Ending] = {}
     for ending in endings:

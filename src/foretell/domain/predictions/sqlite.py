@@ -1,6 +1,6 @@
 """The hot statements for SQLite: prepared once by the driver, run for each row inside one transaction.
 
-SQLite has one writer at a time and `BEGIN IMMEDIATE` makes that us: what is read here can't change before the commit.
+SQLite has one writer at a time, and `BEGIN IMMEDIATE` takes the write lock: rows read here can't change before commit.
 Identifiers are stored as 32 hexadecimal digits and times as microseconds, as SQLAlchemy and `Moment` store them.
 """
 
@@ -48,7 +48,7 @@ class SqliteStore:
     """`Store` on SQLite."""
 
     def __init__(self, driver: SqliteDriver, told: Told = lambda _: None) -> None:
-        """`told` hears for which users a settlement wrote events."""
+        """`told` is called with the users for whom a settlement wrote events."""
         self._driver = driver
         self._told = told
 
@@ -84,7 +84,7 @@ def _accept(connection: sqlite3.Connection, submissions: Sequence[Submission]) -
             continue
         if s.user_id not in available:
             wallet = connection.execute(_AVAILABLE, (s.user_id.hex,)).fetchone()
-            # No wallet, no credits: below zero, so that even what costs nothing is refused.
+            # A user without a wallet gets a negative balance, so that even a free prediction is refused.
             available[s.user_id] = wallet[0] if wallet else -1
         total = spent.get(s.user_id, 0) + s.price_credits
         if total <= available[s.user_id]:
@@ -143,7 +143,7 @@ def _explain(
 
 @dataclass(slots=True)
 class _Account:
-    """What a settlement ended for one user: prices, and (id, webhook) of each prediction."""
+    """The predictions of one user that a settlement ended: prices, and (id, webhook) of each."""
 
     total: int = 0
     returned: int = 0
@@ -154,7 +154,7 @@ class _Account:
 def _settle(
     connection: sqlite3.Connection, endings: Sequence[Ending], finished_at: int
 ) -> tuple[set[UUID], list[UUID]]:
-    """What was ended, and for which users events were written."""
+    """Returns the ended ids, and the users for whom events were written."""
     settled: set[UUID] = set()
     accounts: dict[str, _Account] = defaultdict(_Account)
     entries = []
@@ -195,8 +195,8 @@ def _settle(
 
 
 def _resolve(connection: sqlite3.Connection, user_id: str, account: _Account, finished_at: int) -> bool:
-    """Change the wallet, and write the events that somebody wants; whether there are any."""
-    # The rows are counted to their end: only then is the statement done.
+    """Change the wallet, and write events if there is a receiver; returns whether there are any."""
+    # All rows are fetched, because the statement is complete only after the last one.
     for row in connection.execute(_RESOLVE, (account.total, account.returned, user_id)).fetchall():
         available, held, listening, last_event, low_threshold = row
         if listening or account.webhooks:

@@ -1,4 +1,4 @@
-"""Find predictions that a crash, a lost message or time has left behind. Reads only; who finds, decides."""
+"""Find predictions that are stuck after a crash or a lost message, or have expired. Reads only; callers decide."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from foretell.contracts.messages import Stage
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.database import Moment, is_among
 
-#: What is dated later than this was dated by a wrong clock.
+#: A time further in the future comes from a wrong clock.
 _FUTURE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A queued prediction, as much of it as a task needs."""
+    """A queued prediction, with the columns that a task needs."""
 
     id: UUID
     model: str
@@ -29,10 +29,10 @@ class Queued:
 
 
 async def never_published(connection: AsyncConnection, *, before: datetime, limit: int) -> Sequence[Queued]:
-    """The oldest that were accepted before that moment and not marked as published.
+    """The oldest predictions that were accepted before that moment and are not marked as published.
 
-    Those too that say they were accepted in the future: their app's clock is wrong, or was, and nobody knows for how
-    long they have waited.
+    Predictions dated in the future are included: the clock of their app is or was wrong, so it is unknown how long
+    they have waited.
     """
     accepted_at = predictions.c.created_at
     waited = (accepted_at < before) | (accepted_at > before + _FUTURE)
@@ -48,12 +48,12 @@ async def lost(
     except_pools: Collection[str | None] = (),
     beyond: UUID | None = None,
 ) -> Sequence[Queued]:
-    """The oldest that should have ended by `at`: `after` since they were published, and twice as long each time.
+    """The oldest predictions that should have ended by `at`: `after` since they were published, doubled each time.
 
-    Those of `except_pools` are passed over, and those up to `beyond`.
+    Those of `except_pools` are skipped, and those up to `beyond`.
 
-    A worker may still be at it: a model may take an hour, and says so only to whoever listens. Without the doubling,
-    such a prediction would be published again and again, and run in every worker at once.
+    A worker may still be running one: a model may take an hour, and a dispatcher that is not subscribed does not know.
+    Without the doubling, such a prediction would be published again and again, and run in every worker at once.
     """
     columns = predictions.c
     published = columns.published_at
@@ -67,14 +67,14 @@ async def lost(
 
 
 async def still_queued(connection: AsyncConnection, ids: Collection[UUID], *, before: datetime) -> Sequence[Queued]:
-    """Those of `ids` that have not ended, and that nobody has published again since that moment."""
+    """Those of `ids` that have not ended and were not published again since that moment."""
     columns = predictions.c
     published = columns.published_at.is_(None) | (columns.published_at < literal(before, Moment()))
     return await _queued(connection, is_among(connection, columns.id, ids) & published, len(ids))
 
 
 async def expired(connection: AsyncConnection, moment: datetime, *, limit: int) -> Sequence[UUID]:
-    """Those whose time was up before that moment."""
+    """Those that expired before that moment."""
     await _prefer_indexes(connection)
     rows = await connection.execute(
         select(predictions.c.id)
@@ -88,7 +88,7 @@ async def expired(connection: AsyncConnection, moment: datetime, *, limit: int) 
 async def _queued(connection: AsyncConnection, condition: ColumnElement[bool], limit: int) -> Sequence[Queued]:
     await _prefer_indexes(connection)
     columns = predictions.c
-    # The JSON to the letter as it was stored: a text on both databases, never parsed on the way.
+    # The JSON exactly as it was stored: a text on both databases, never parsed.
     payload = (
         type_coerce(columns.input, String) if connection.dialect.name == "sqlite" else cast(columns.input, Text)
     ).label("payload")
@@ -102,9 +102,9 @@ async def _queued(connection: AsyncConnection, condition: ColumnElement[bool], l
 
 
 async def _prefer_indexes(connection: AsyncConnection) -> None:
-    """Whatever the statistics say: for the rest of this transaction, read what is queued by its index.
+    """For the rest of this transaction, read queued predictions by their index, whatever the statistics say.
 
-    Analyzed while much was queued, PostgreSQL expects to find much, and reads every prediction ever made instead.
+    If the table was analyzed while many were queued, PostgreSQL expects many, and would read the whole table instead.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(text("SET LOCAL enable_seqscan = off"))

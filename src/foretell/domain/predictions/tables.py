@@ -1,4 +1,4 @@
-"""The table of predictions, which is its own outbox: what is queued and unmarked has yet to be published."""
+"""The table of predictions. It is also the outbox: queued rows without `published_at` are still to be published."""
 
 from sqlalchemy import (
     JSON,
@@ -17,34 +17,34 @@ from sqlalchemy import (
 
 from foretell.kit.database import Moment, metadata
 
-# Kept to the letter as it was sent. On SQLite as text: a column declared JSON would turn a lone number into its own
-# idea of that number.
+# Stored exactly as it was sent. On SQLite as text: a column declared JSON would convert a single number to another
+# notation.
 _Verbatim = JSON(none_as_null=True).with_variant(Text(), "sqlite")
 
 _QUEUED = text("status = 'queued'")
 _HAS_KEY = text("idempotency_key IS NOT NULL")
 _ENDED = text("status <> 'queued'")
-# The same as _QUEUED in words that PostgreSQL takes for something else: statements on what one user has queued must not
-# go through what everybody has, nor the others through the users, when statistics say that both are next to nothing.
+# Equivalent to _QUEUED, but PostgreSQL does not recognise it as the same. Otherwise, when statistics say that both are
+# nearly empty, statements on one user's queue could use the index of all users, and the other way round.
 _QUEUED_OF_USER = text("coalesce(status, '') = 'queued'")
 
 predictions = Table(
     "predictions",
     metadata,
-    #: UUID version 7: the newest has the highest, so the history pages by it.
+    #: UUID version 7: newer predictions have higher ids, so the history is paged by id.
     Column("id", Uuid, primary_key=True),
     Column("user_id", Uuid, nullable=False),
     Column("model", Text, nullable=False),
     Column("version", Text, nullable=False),
-    #: Pool of workers that takes it; NULL for the common one.
+    #: The pool of workers that runs it; NULL for the default pool.
     Column("pool", Text),
     Column("stage", Text, nullable=False),
-    #: As the caller sent it, to the letter.
+    #: Exactly as the caller sent it.
     Column("input", _Verbatim, nullable=False),
     Column("price_credits", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("idempotency_key", Text),
-    #: BLAKE2b of the request, kept with the key to tell a repetition from another request.
+    #: BLAKE2b of the request, stored with the key to distinguish a repetition from another request.
     Column("request_hash", LargeBinary),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
@@ -55,14 +55,14 @@ predictions = Table(
     Column("output", _Verbatim),
     Column("error_code", Text),
     Column("error_message", Text),
-    #: Where its end is to be told, besides to whoever hears of all ends.
+    #: URL that gets the event of its end, besides the receivers of all events.
     Column("webhook", Text),
     CheckConstraint("status IN ('queued', 'succeeded', 'failed', 'canceled')", name="status"),
     CheckConstraint("price_credits >= 0", name="price_not_negative"),
     CheckConstraint("(status = 'queued') = (finished_at IS NULL)", name="finished_when_ended"),
     CheckConstraint("(status = 'succeeded') = (output IS NOT NULL)", name="output_when_succeeded"),
     CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="error_when_failed"),
-    # The lists of a user (pages.py). What is queued stands apart: it leaves its index soon.
+    # The lists of a user (pages.py). Queued predictions have a separate index, because they leave it soon.
     Index("ix_predictions_ended", "user_id", "status", "model", "id", postgresql_where=_ENDED, sqlite_where=_ENDED),
     Index(
         "ix_predictions_queued_of_user",
@@ -71,7 +71,7 @@ predictions = Table(
         postgresql_where=_QUEUED_OF_USER,
         sqlite_where=_QUEUED_OF_USER,
     ),
-    # The sweeps look only at what is queued.
+    # The sweeps read only queued predictions.
     Index("ix_predictions_queued", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
     Index(
         "uq_predictions_idempotency_key",
@@ -83,7 +83,7 @@ predictions = Table(
     ),
 )
 
-#: Sums of what accounts used (usage.py): one row for each day on which something of theirs ended.
+#: Usage of accounts (usage.py): one row for each account, day and model with ended predictions.
 usage_days = Table(
     "usage_days",
     metadata,
@@ -96,7 +96,7 @@ usage_days = Table(
     Column("credits", BigInteger, nullable=False),
 )
 
-#: Up to which movement of the ledger they are.
+#: The last movement of the ledger that is included in the sums.
 usage_progress = Table(
     "usage_progress",
     metadata,

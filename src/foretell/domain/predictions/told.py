@@ -1,4 +1,4 @@
-"""Events as they are told, with the predictions that they speak of."""
+"""Events as the API shows them, with the data of their predictions."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ from foretell.domain.predictions.presentation import details_of
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.database import is_among
 
-#: As many of the endings of the last 7 days are found for whoever asks for the first time.
+#: How many ended predictions of the last 7 days are added as events at the first request of an account.
 FIRST = 2000
 
 _encode = msgspec.json.Encoder().encode
@@ -27,9 +27,9 @@ _NOTHING = msgspec.Raw(b"null")
 
 
 async def ask(connection: AsyncConnection, user_id: UUID, at: datetime) -> None:
-    """Somebody asks for the events of this account: they are written from now on.
+    """Note a request for the events of this account; events are written from now on.
 
-    The first time, those of the newest predictions that ended in the last 7 days are added.
+    The first time, events of the newest predictions that ended in the last 7 days are added.
     """
     if not await listening.ask(connection, user_id, at):
         return
@@ -47,7 +47,7 @@ async def ask(connection: AsyncConnection, user_id: UUID, at: datetime) -> None:
 
 
 async def shown(connection: AsyncConnection, found: Sequence[Event]) -> list[http.Event]:
-    """These events with their data: a prediction as `GET /predictions/{id}` shows it, or what the event says itself."""
+    """These events with their data: a prediction as in `GET /predictions/{id}`, or the stored data of the event."""
     ids = sorted({event.id for event in found if event.data is None})
     details = {
         view.id: msgspec.Raw(_encode(details_of(view)))

@@ -1,8 +1,8 @@
-"""What each account used, by day and model: sums that are kept, so that no view of them reads a history.
+"""Usage of each account by day and model, stored as sums, so that reading them does not read the history.
 
-They are made from the ledger, behind the hot path: every prediction that ended has one movement `capture` or `release`.
-Numbers of movements are given out before commits, so one that is lower may appear later: `Frontier` says up to which
-number none can appear any more.
+The sums are computed from the ledger, outside of the hot path: every ended prediction has one movement `capture` or
+`release`. Movements get their numbers before the commit, so a lower number may become visible later. `Frontier` says
+up to which number no more can appear.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _ROW = 1
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What an account used of one model on one day (UTC), as far as it has ended."""
+    """Usage of one model by an account on one day (UTC); only ended predictions."""
 
     day: date
     model: str
@@ -34,7 +34,7 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """The highest movement that was seen at a moment, and which transactions of PostgreSQL were under way then."""
+    """The highest visible movement at a moment, and the transactions that PostgreSQL was running then."""
 
     ledger_id: int
     oldest_running: int
@@ -67,7 +67,7 @@ ON CONFLICT (user_id, day, model) DO UPDATE SET
 
 
 async def frontier(connection: AsyncConnection) -> Frontier:
-    """How far the ledger goes now. On SQLite one transaction writes at a time, so what is seen is all there is."""
+    """The current end of the ledger. SQLite has one writer at a time, so no lower number can appear later."""
     highest = int(await connection.scalar(select(func.coalesce(func.max(ledger.c.id), 0))) or 0)
     if connection.dialect.name == "sqlite":
         return Frontier(highest, 0, 0)
@@ -82,9 +82,9 @@ async def frontier(connection: AsyncConnection) -> Frontier:
 
 
 async def add_up(connection: AsyncConnection, upto: int, *, most: int) -> int:
-    """Add the movements up to number `upto` to the sums, `most` at a time; returns how many are left to look at.
+    """Add movements up to number `upto` to the sums, `most` in one call; returns how many are left.
 
-    Whoever does it at the same time waits, and then goes on from there.
+    A concurrent call waits for this one and continues after it.
     """
     dialect = connection.dialect.name
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(usage_progress)
@@ -101,12 +101,12 @@ async def add_up(connection: AsyncConnection, upto: int, *, most: int) -> int:
 
 
 async def added_up_to(connection: AsyncConnection) -> int:
-    """Up to which movement the sums are."""
+    """The last movement that is included in the sums."""
     return int(await connection.scalar(select(usage_progress.c.ledger_id)) or 0)
 
 
 async def used(connection: AsyncConnection, user_id: UUID, since: date) -> Sequence[Used]:
-    """What an account used from that day on, the newest first."""
+    """Usage of an account since that day, the newest first."""
     columns = [usage_days.c[name] for name in Used.__dataclass_fields__]
     query = (
         select(*columns)
