@@ -1,7 +1,7 @@
-"""What a connection may take before anybody was asked for a password: a head, a body and time, all within bounds.
+"""Limits for unauthenticated connections: size of head and body, and time.
 
-uvicorn and its parser bound neither the size of a request's head nor the time that head and body may take, and what a
-client had sent when it hung up stays in memory until the garbage collector comes.
+uvicorn and its parser limit neither the size of a request's head nor the time for head and body, and an incomplete
+request of a closed connection stays in memory until the garbage collector runs.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from foretell.kit.errors import ForetellError, Outcome
 from foretell.kit.joined_writes import HttpProtocol
 from foretell.kit.problems import problem_bytes
 
-#: What is not there as a whole is counted from this size on; most heads and bodies come in one piece.
+#: Incomplete heads and bodies are counted from this size on; most arrive in one piece.
 _SMALL_BYTES = 1024
-#: What a list, an object, and each further value in them take in memory once they are read from JSON, about, besides
-#: the characters that they are written in: `[[],[],…` grows to twenty times its size. One number for all of them, since
-#: the signs that begin them are counted in one pass. Fewer bytes than `_LIGHT_BYTES` never matter.
+#: Approximate memory of a list, an object, and each further value in them after JSON parsing, in addition to their
+#: characters: `[[],[],…` grows to twenty times its size. One number for all of them, because the characters that begin
+#: them are counted in one pass. Fewer bytes than `_LIGHT_BYTES` are ignored.
 _VALUE_BYTES = 40
 _LIGHT_BYTES, _PART_BYTES = 256, 64 * 1024
-#: So many pieces of a body may be small; then they must have so many bytes on average.
+#: After so many pieces of a body, the pieces must have so many bytes on average.
 _FREE_PIECES, _SMALLEST_PIECE_BYTES = 1000, 32
-#: When so much was let go, it is worth some milliseconds to give it back to the system.
+#: When so much memory was freed, it is worth some milliseconds to return it to the system.
 _MUCH_BYTES = 16 * 1024 * 1024
-#: How often connections are looked at.
+#: Interval between checks of all connections.
 _LOOK_EVERY_S = 1.0
 
 
@@ -93,34 +93,34 @@ class BodyTooHeavy(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bounds of one server."""
+    """The limits of one server."""
 
     head_bytes: int = 64 * 1024
-    #: From the first byte of a request, or of a connection, to the end of its head.
+    #: Time from the first byte of a request, or from the connection, to the end of the head.
     head_s: float = 20.0
-    #: From there to the end of its body; and how long a client may leave an answer unread.
+    #: Time from there to the end of the body; and how long a client may leave an answer unread.
     body_s: float = 120.0
     connections: int = 4096
-    #: Heads and bodies that are being received, and bodies that are being answered with what they became, together.
+    #: Total of incomplete heads and bodies, and of bodies of unanswered requests with their parsed values.
     bytes_under_way: int = 32 * 1024 * 1024
 
 
 class Intake:
-    """What all connections of one server take together."""
+    """The total use of all connections of one server."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.bytes_under_way = 0
-        #: Of what was under way, since memory was last given back to the system.
+        #: Bytes freed since memory was last returned to the system.
         self.let_go_bytes = 0
-        #: Whether answers end their connections, since the server is about to stop.
+        #: Whether each answer closes its connection, because the server is about to stop.
         self.leaving = False
-        #: The event loop's time at the last look: asking the clock for each request would cost more than its bounds.
+        #: The event loop's time at the last check; reading the clock for each request would cost more than the checks.
         self.moment = asyncio.get_running_loop().time()
         self._connections: set[Any] = set()
 
     async def watch(self) -> None:
-        """Close connections that are over their time, for ever."""
+        """Close overdue connections; runs forever."""
         while True:
             await asyncio.sleep(min(_LOOK_EVERY_S, self.bounds.head_s, self.bounds.body_s))
             if self.let_go_bytes > _MUCH_BYTES:
@@ -134,14 +134,14 @@ class Intake:
             connection.close_if_overdue(self.moment)
 
     def leave(self) -> None:
-        """Have each connection end with its next answer."""
+        """Close each connection after its next answer."""
         self.leaving = True
         for connection in self._connections:
             if connection.cycle is not None:
                 connection.cycle.keep_alive = False
 
     def add(self, connection: "BoundedProtocol") -> bool:
-        """Take a connection in; False when there are too many."""
+        """Count a connection; False if there are too many."""
         self._connections.add(connection)
         return len(self._connections) <= self.bounds.connections
 
@@ -151,17 +151,17 @@ class Intake:
 
 
 class Held:
-    """What one request holds of the bytes under way: from its first bytes until its answer is out."""
+    """The bytes that one request uses, from its first byte until its answer is sent."""
 
     __slots__ = ("_bytes", "_intake")
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        #: Below zero once it was given back: what still comes is not kept.
+        #: Negative after `give_back`: later bytes are not counted.
         self._bytes = 0
 
     def grow_to(self, size: int) -> None:
-        """So many bytes have come. Raises `TooMuchUnderWay`, `BodyTooHeavy`."""
+        """So many bytes have arrived in all. Raises `TooMuchUnderWay`, `BodyTooHeavy`."""
         if self._bytes >= 0:
             self.grow(size - self._bytes)
 
@@ -178,43 +178,43 @@ class Held:
         self._intake.bytes_under_way += size
 
     def weigh(self, content: Body) -> None:
-        """`content` is about to be read as JSON. Raises `TooMuchUnderWay`, `BodyTooHeavy`."""
+        """Count the memory for parsing `content` as JSON. Raises `TooMuchUnderWay`, `BodyTooHeavy`."""
         for start in range(0, len(content) if len(content) > _LIGHT_BYTES else 0, _PART_BYTES):
-            # In parts, since each is copied, and the first may be too much already.
+            # In parts, because each is copied, and the first may already exceed the limit.
             part = content[start : start + _PART_BYTES]
             self.grow(_VALUE_BYTES * (len(part) - len(part.translate(None, b"[{,"))))
 
     def give_back(self) -> None:
-        """The answer is out, or nobody will ever begin with it."""
+        """The answer was sent, or the request will not be handled."""
         if self._bytes > 0:
             self._intake.bytes_under_way -= self._bytes
             self._intake.let_go_bytes += self._bytes
         self._bytes = -1
 
 
-#: What a connection is receiving. Plain numbers: an enumeration takes as long as all the rest of it.
+#: What a connection is receiving. Plain numbers, because an enumeration would double the cost.
 RESTING, HEAD, BODY = range(3)
 
 
 class BoundedProtocol(HttpProtocol):
-    """uvicorn's protocol, within the bounds of an `Intake`."""
+    """uvicorn's protocol with the limits of an `Intake`."""
 
     def __init__(self, *args: Any, intake: Intake, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.intake = intake
         self.bounds = intake.bounds
-        #: Why the connection is being closed, once it is.
+        #: Why the connection is being closed, if it is.
         self._refusal: ForetellError | None = None
-        #: What is being received: a head is from the first byte of a connection on, later from that of each request.
+        #: What is being received. The first head begins with the connection, later ones with their first byte.
         self.phase = HEAD
         self.receiving_since = self.intake.moment
-        #: Bytes that came while a head was not complete.
+        #: Bytes received while the head was incomplete.
         self.head_bytes = 0
         self.hosts = 0
         self.body_bytes = 0
-        #: How many pieces of the body came after the first.
+        #: The number of pieces of the body after the first.
         self.pieces = 0
-        #: What the request that is being received holds of the bytes under way, if it is not small.
+        #: The counted bytes of the request that is being received, if it is not small.
         self.held: Held | None = None
         self._unread_since: float | None = None
 
@@ -225,23 +225,23 @@ class BoundedProtocol(HttpProtocol):
             self.refuse(TooManyConnections())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and so is what it had sent of a request that nobody will answer."""
+        """The connection is closed; free its incomplete request."""
         self.intake.discard(self)
         if self.held is not None:
-            # It is not complete, so nobody has begun with it.
+            # It is incomplete, so no handler has it.
             self.held.give_back()
             self.held = None
         super().connection_lost(exc)
         self._drop_unfinished()
         for waiting, _ in self.pipeline:
-            # Nobody will begin with these either.
+            # Pipelined requests that were not started.
             cast(Any, waiting.scope)[HELD].give_back()
-        # Whoever is at the request holds it; we would only keep it alive, and it us.
+        # The handler has its own reference; ours would only make a cycle.
         self.cycle = None  # type: ignore[assignment]
         self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes came. As uvicorn's, without upgrades; to call that would be one more call for each request."""
+        """Bytes have arrived. Copied from uvicorn without upgrades, to save a call for each request."""
         if self._refusal is not None:
             return
         if self.phase != BODY:
@@ -260,10 +260,10 @@ class BoundedProtocol(HttpProtocol):
         if self.phase != RESTING:
             self._count_unfinished()
 
-    # A subclass calls these where it gets to know of it; what most requests need of them stands there, not here.
+    # Subclasses call these at the right moment; the checks for most requests are inlined there.
 
     def check_head(self) -> None:
-        """The head is complete, and perhaps too large or wrong. Raises what it is, which ends the parsing."""
+        """Check a complete head. Raises an error, which ends the parsing, if it is too large or invalid."""
         too_large = self.head_bytes > self.bounds.head_bytes and self._exact_head_bytes() > self.bounds.head_bytes
         if too_large:
             self._refusal = self._too_large()
@@ -273,9 +273,9 @@ class BoundedProtocol(HttpProtocol):
             raise self._refusal
 
     def count_piece(self) -> None:
-        """One more piece of a body that comes in several. Raises `PiecesTooSmall`, which ends the parsing.
+        """Count another piece of a body. Raises `PiecesTooSmall`, which ends the parsing.
 
-        Each costs us some work, whatever is in it; and the sender's chunks are the pieces.
+        Each piece costs some work, whatever its size, and the client chooses the size of its chunks.
         """
         self.pieces += 1
         if self.pieces > _FREE_PIECES and self.body_bytes < self.pieces * _SMALLEST_PIECE_BYTES:
@@ -283,7 +283,7 @@ class BoundedProtocol(HttpProtocol):
             raise self._refusal
 
     def _count_unfinished(self) -> None:
-        """More is to come of a head or a body."""
+        """Count an incomplete head or body."""
         in_head = self.phase == HEAD
         there = self.head_bytes if in_head else self.body_bytes
         if there <= _SMALL_BYTES or self.transport.is_closing():
@@ -297,7 +297,7 @@ class BoundedProtocol(HttpProtocol):
             except (TooMuchUnderWay, BodyTooHeavy) as error:
                 self.refuse(error)
         if in_head and self._refusal is not None:
-            # It has what came of the head, and nothing more is parsed.
+            # Frees the part of the head; nothing more is parsed.
             self.parser = None  # type: ignore[assignment]
 
     def _exact_head_bytes(self) -> int:
@@ -305,20 +305,20 @@ class BoundedProtocol(HttpProtocol):
 
     def _too_large(self) -> ForetellError:
         limit = self.bounds.head_bytes
-        # Before the first header, all that came is the address.
+        # Before the first header, everything received is the address.
         is_address = not self.headers or len(self.url) > limit
         return AddressTooLong(max_bytes=limit) if is_address else HeadTooLarge(max_bytes=limit)
 
     def send_400_response(self, msg: str) -> None:
-        """The parser gave up: because of us, or because it can't read the request."""
+        """The parser stopped: because of our error, or because the request is invalid."""
         if self._refusal is None:
             super().send_400_response(msg)
         else:
             self.refuse(self._refusal)
 
     def refuse(self, error: ForetellError) -> None:
-        """Say `error` and close the connection."""
-        # Without the frames in which it was raised: what came lies in one of them, and would stay there with us.
+        """Answer with `error` and close the connection."""
+        # Without the traceback, because its frames would keep the received bytes in memory.
         self._refusal = error.with_traceback(None)
         self._drop_unfinished()
         status, headers, body = problem_bytes(error)
@@ -328,32 +328,32 @@ class BoundedProtocol(HttpProtocol):
         self.transport.close()
 
     def _drop_unfinished(self) -> None:
-        """Keep nothing of a request that is not complete."""
+        """Free an incomplete request."""
         cycle: Any = self.cycle
         if self.phase == BODY and cycle is not None:
-            # An exchange of kit/direct.py has it under another name than a cycle of uvicorn's.
+            # The attribute has different names in kit/direct.py and in uvicorn's cycle.
             setattr(cycle, "content" if hasattr(cycle, "content") else "body", bytearray())
         self.headers = []
 
     def on_response_complete(self) -> None:
-        """An answer is out. What nobody has read of its request's body goes, since the connection may stay for long."""
+        """An answer was sent. Free an unread body, since the connection may stay open for long."""
         cycle: Any = self.cycle
         if cycle is not None and cycle.response_complete and getattr(cycle, "body", None):
             cycle.body = bytearray()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """The client does not read its answer."""
         super().pause_writing()
         self._unread_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """The client has read what waited for it."""
+        """The client has read its answer."""
         super().resume_writing()
         self._unread_since = None
 
     def close_if_overdue(self, moment: float) -> None:
-        """Close the connection when a request, or the reading of an answer, takes too long."""
+        """Close the connection if receiving a request, or sending an answer, takes too long."""
         if self._unread_since is not None and moment - self._unread_since > self.bounds.body_s:
             self.transport.abort()
         if self.phase == RESTING or self.transport.is_closing() or self.flow.read_paused:
@@ -363,7 +363,7 @@ class BoundedProtocol(HttpProtocol):
         if moment - self.receiving_since <= limit_s:
             return
         if in_head and not self.head_bytes:
-            # Who has said nothing is told nothing.
+            # No byte was received, so send no error.
             self.transport.close()
         elif self.cycle is not None and getattr(self.cycle, "response_started", False):
             self.transport.abort()

@@ -1,8 +1,8 @@
-"""The ancestor of every error that Foretell explains to somebody."""
+"""The base class of all errors with a message for users, and common errors."""
 
 from typing import Any, ClassVar, Literal
 
-#: What is known of what was asked for, when it ended with an error of ours: it did not happen, or it may have.
+#: Whether a failed request took effect: it did not, or it may have.
 Outcome = Literal["not_done", "unknown"]
 
 
@@ -15,10 +15,10 @@ class ForetellError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
-    #: For an error with status 5xx: whether what was asked for may have happened all the same.
+    #: For an error with status 5xx: whether the request may have taken effect.
     outcome: Outcome = "unknown"
     retry_after_s: float | None = None
-    #: What `WWW-Authenticate` says besides the scheme, where the status is 401 (RFC 6750).
+    #: Parameters of `WWW-Authenticate` for status 401 (RFC 6750).
     challenge: ClassVar[str] = ""
 
     def __init__(self, message: str | None = None, *, retry_after_s: float | None = None, **details: Any) -> None:

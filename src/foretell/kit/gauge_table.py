@@ -6,9 +6,9 @@ from prometheus_client import Gauge
 
 
 class GaugeTable:
-    """A gauge whose series are exactly the rows that were shown last: what is gone does not linger.
+    """A gauge whose series are exactly the rows of the last `show`: older series are removed.
 
-    Nothing else may set it.
+    No other code may set it.
     """
 
     def __init__(self, gauge: Gauge) -> None:
@@ -16,7 +16,7 @@ class GaugeTable:
         self._shown: set[tuple[str, ...]] = set()
 
     def show(self, rows: Mapping[tuple[str, ...], float]) -> None:
-        """Show these values, by the values of the labels in their order."""
+        """Set these values, by the values of the labels in their order."""
         for labels, value in rows.items():
             self._gauge.labels(*labels).set(value)
         for labels in self._shown - rows.keys():

@@ -1,18 +1,18 @@
-"""HEAD wherever GET is, for frameworks that take it for another method."""
+"""HEAD for all GET routes, for frameworks that treat it as a separate method."""
 
 import asyncio
 from contextlib import suppress
 
 from foretell.kit.asgi import Application, Message, Receive, Scope, Send
 
-#: In the scope: the method that was asked with, where another is looked for.
+#: Key in the scope: the real method, if the route is looked up with another one.
 ASKED_METHOD = "foretell.asked_method"
-#: What a framework notes in the scope, and the log of requests looks for.
+#: Keys that a framework sets in the scope, and that the request log reads.
 _NOTED = ("route", "path_params")
 
 
 async def answer_head(app: Application, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a HEAD request as `app` answers GET, without the body; of what never ends, the end is not waited for."""
+    """Answer a HEAD request as `app` answers GET, without the body; does not wait for the end of a stream."""
     answered = asyncio.Event()
 
     async def send_head(message: Message) -> None:

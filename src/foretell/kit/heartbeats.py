@@ -1,4 +1,4 @@
-"""What a process tells the monitoring service of itself, every few seconds as long as its event loop turns."""
+"""Heartbeats: a process reports its state to the monitoring service every few seconds while its event loop runs."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from foretell.kit.metrics import Family
 #: How often an instance sends a heartbeat.
 HEARTBEAT_EVERY_S = 5.0
 
-#: An instance that is not healthy looks this often whether it is again, and says so at once.
+#: An unhealthy instance checks this often whether it is healthy again, and then reports it at once.
 _LOOK_AGAIN_S = 1.0
 _HEALTH_TIMEOUT_S = 4.0
 
@@ -24,15 +24,15 @@ Health = dict[str, Any]
 
 
 class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one instance is."""
+    """The state of one instance."""
 
-    #: As `/health` says it: `app`, `dispatcher`, `ml_worker`, `model_service`, `preprocessing_service`, …
+    #: As in `/health`: `app`, `dispatcher`, `ml_worker`, `model_service`, `preprocessing_service`, …
     service: str
     instance: str
     version: str
     started_at: datetime
     at: datetime
-    #: What `GET /health` answers, all of it: `status`, `failing`, and the details of that service.
+    #: The whole answer of `GET /health`: `status`, `failing`, and the details of that service.
     health: Health
     pid: int
     hostname: str
@@ -42,16 +42,16 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Processor time since its start.
     cpu_s: float = 0.0
     metrics: list[Family] = []
-    #: What it has seen of its models' rows since the last one; the contract says which shape that has.
+    #: Counts of its models' rows since the last heartbeat; the contract defines their shape.
     observations: list[Any] = []
-    #: Log lines that could not be kept until the monitoring service took them, since the start.
+    #: Log lines that were dropped before they could be sent, since the start.
     logs_dropped: int = 0
     #: The last one: this instance stops.
     goodbye: bool = False
 
 
 class Pulse:
-    """Says again and again how a service is, from its event loop: a loop that is stuck says nothing."""
+    """Sends the state of a service regularly, from its event loop: if the loop is blocked, nothing is sent."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Pulse:
         look_again_s: float = _LOOK_AGAIN_S,
         timeout_s: float = _HEALTH_TIMEOUT_S,
     ) -> None:
-        """`app` answers `GET /health`, within `timeout_s`; `say` must not block."""
+        """`app` answers `GET /health` within `timeout_s`; `say` sends the result and must not block."""
         self._app = app
         self._say = say
         self._every_s = every_s
@@ -73,15 +73,15 @@ class Pulse:
         self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Beat until the event loop ends."""
+        """Send heartbeats until the event loop ends."""
         self._beating = asyncio.create_task(self.beat())
 
     def served(self) -> None:
-        """The service stops, and its parts with it, so it is not asked any more: it is as it was last."""
+        """The service is stopping: keep the last state, because checks would fail from now on."""
         self._serving = False
 
     async def beat(self) -> None:
-        """Look and say until cancelled. What is no health (an app without that route) is not said."""
+        """Check and send until cancelled. Sends nothing if `app` has no `/health`."""
         said, said_at = "", -self._every_s
         while True:
             if self._serving:
@@ -101,12 +101,12 @@ class Pulse:
             failing = {"health": f"no answer within {self._timeout_s:g} s"}
         except Exception as error:
             failing = {"health": type(error).__name__}
-        # Who it is stands in what it said before, if it ever said anything.
+        # The identity is in the previous answer, if there was one.
         return {**self._health, "status": "unhealthy", "failing": failing} if self._health else {}
 
 
 async def ask_health(app: Application) -> Health:
-    """What `app` answers to `GET /health`, asked without a connection; empty when that is not what services answer."""
+    """The answer of `app` to `GET /health`, called without a connection; empty if it has another form."""
     body = bytearray()
 
     async def receive() -> Message:
@@ -144,7 +144,7 @@ _IDENTITY = ("service", "instance", "version", "status")
 
 
 def memory_bytes() -> int:
-    """The memory of this process that is in use and not swapped out; where the system does not say, the most it was."""
+    """The resident memory of this process; if the system does not report it, the maximum so far."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,6 +1,6 @@
-"""What a process has in hand, for whoever finds it dead: two lines in a file that outlives it.
+"""Records what a process is running, so that the supervisor can read it after a crash: two lines in a file.
 
-Writing costs no system call and survives a `kill -9`: the file is mapped into memory.
+The file is mapped into memory, so writing costs no system call and survives a `kill -9`.
 """
 
 import mmap
@@ -14,7 +14,7 @@ _RUN, _LOAD = slice(0, _LENGTH), slice(_LENGTH, 2 * _LENGTH)
 
 
 class InHand:
-    """What this process runs, and what it loads beside that. Without a file nobody wants to know."""
+    """What this process runs, and what it loads at the same time. Without a file it does nothing."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._map: mmap.mmap | None = None
@@ -24,12 +24,12 @@ class InHand:
                 self._map = mmap.mmap(stream.fileno(), 2 * _LENGTH)
 
     def run(self, what: str) -> None:
-        """This runs from now on; an empty text: nothing."""
+        """Record that this runs from now on; an empty text: nothing runs."""
         self._write(_RUN, what)
 
     @contextmanager
     def loading(self, what: str) -> Iterator[None]:
-        """This is loaded meanwhile."""
+        """Record that this is being loaded."""
         self._write(_LOAD, what)
         try:
             yield
@@ -38,14 +38,14 @@ class InHand:
 
     def _write(self, where: slice, what: str) -> None:
         if self._map is not None:
-            # One slice, so that no half of two lines is ever read.
+            # One slice assignment, so that a reader never sees parts of two lines.
             self._map[where] = what.encode()[:_LENGTH].ljust(_LENGTH, b"\0")
 
 
 def read(file: Path) -> str:
-    """What a process that has ended had in hand: `churn 2.0.0`, `loading churn 2.0.0`, or both with a comma.
+    """What an ended process was running: `churn 2.0.0`, `loading churn 2.0.0`, or both with a comma.
 
-    Empty when it was nothing, or the process never said.
+    Empty if it was running nothing, or recorded nothing.
     """
     try:
         content = file.read_bytes()

@@ -1,7 +1,7 @@
 """Writes the head and the body of an answer together.
 
-uvicorn writes one after the other, and uvloop hands each write to the system at once. For a small answer these system
-calls, and the two packets, are a good part of what it costs.
+uvicorn writes one after the other, and uvloop passes each write to the system at once. These system calls, and
+the two packets, are a large part of the cost of a small answer.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class JoinedWrites:
-    """A transport that holds a write back until the next one, or until this turn of the event loop is over."""
+    """A transport that delays a write until the next one, or until the end of this iteration of the event loop."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -32,7 +32,7 @@ class JoinedWrites:
             self._loop.call_soon(self._flush)
 
     def write_whole(self, data: bytes) -> None:
-        """Write it now: it is all of an answer."""
+        """Write a complete answer now."""
         self._write_held()
         self._transport.write(data)
 

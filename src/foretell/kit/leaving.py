@@ -1,9 +1,9 @@
-"""How a server stops being heard without losing anybody who is about to be.
+"""Stops a listening server without losing requests.
 
-Two moments lose requests where a proxy or a client keeps connections: a listener that is closed resets those who have
-connected and were not accepted yet; and a connection that is closed because it rests may be the one on which the next
-request is on its way. So nobody new is let in first, who waits is accepted, every answer says that it is the last of
-its connection, and only what then still rests is closed.
+With a proxy or client that keeps connections open, a stop can lose requests in two ways: closing the listener resets
+connections that are not accepted yet, and an idle connection may be closed while the next request is on its way. So
+the server first ignores new connections, accepts the waiting ones, closes each connection with its next answer, and
+then closes only connections that stay idle.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-#: To accept who has connected already takes a turn of the event loop.
+#: Accepting the waiting connections takes an iteration of the event loop.
 _ACCEPT_S = 0.05
-#: A connection that rested for so long, while others were used, is not about to be used.
+#: A connection that was idle for so long, while others were used, is probably not about to be used.
 _REST_S = 0.3
 _LOOK_EVERY_S = 0.02
 
-# For the system, which looks at each packet that comes to the listener: of those that ask for a connection (SYN without
-# ACK, in byte 13 of TCP's header) nothing is kept, of others all. Instructions of classic BPF.
+# A classic BPF program for the packets of the listener: it drops requests for new connections (SYN without ACK, in
+# byte 13 of the TCP header) and keeps all others.
 _SO_ATTACH_FILTER = 26
 _DROP_NEWCOMERS = b"".join(
     struct.pack("=HBBI", *instruction)
@@ -37,9 +37,9 @@ _DROP_NEWCOMERS = b"".join(
 
 
 def let_nobody_in(listener: socket.socket) -> None:
-    """Leave those unanswered who want to connect from now on: they try again, and are refused once it is closed.
+    """Ignore new connections from now on: clients try again, and are refused when the listener is closed.
 
-    Where the system can't do that (it is Linux that can), nothing changes.
+    Only Linux can do this; elsewhere it does nothing.
     """
     if sys.platform != "linux":
         return
@@ -50,9 +50,9 @@ def let_nobody_in(listener: socket.socket) -> None:
 
 
 async def leave(listener: socket.socket, close: Callable[[], None], connections: Iterable[Any]) -> None:
-    """Stop listening (`close` does it), and wait until connections rest that will not be used any more.
+    """Stop listening (by `close`), and wait until the remaining connections are idle and will not be used any more.
 
-    `connections` are those of now, uvicorn's; whoever has one sees to it that answers from now on end theirs.
+    `connections` are uvicorn's current ones; the protocol must close each connection with its next answer.
     """
     let_nobody_in(listener)
     await asyncio.sleep(_ACCEPT_S)

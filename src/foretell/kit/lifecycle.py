@@ -40,14 +40,14 @@ log = structlog.get_logger()
 
 _NO_ROUTES = DirectRoutes()
 _LAST_WORDS_S = 0.5
-#: Databases, brokers, models, libraries: what a process has open beside its clients' connections.
+#: Open files of a process besides client connections: databases, brokers, models, libraries.
 _OTHER_FILES = 256
-#: How long a stop waits until the last spans are sent.
+#: How long a stop waits for the last spans to be sent.
 _LAST_SPANS_S = 3.0
 
 
 def instance_of(service: str, settings: ServiceSettings) -> str:
-    """The unique name of this process: the one it was given, else one made up."""
+    """The unique name of this process: the one in the settings, or a generated one."""
     return settings.instance or f"{service}-{socket.gethostname()}-{uuid7().hex[-6:]}"
 
 
@@ -55,16 +55,16 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     """Run `serve(instance, stopping)` until it returns, and exit: 0, or 1 with the reason as a log line.
 
     SIGTERM and SIGINT set `stopping`; a second one, or a stop that takes longer than the grace period and ten
-    seconds, ends the process at once. So does an event loop that stands still (`standstill.py`).
+    seconds, ends the process at once. So does a blocked event loop (`standstill.py`).
     """
     standstill.show_stacks_when_told()
     instance = instance_of(service, settings)
     metrics.STANDSTILLS.inc(settings.standstills)
     memory.have_large_blocks_given_back()
-    # What a service writes is its installation's, and nobody else's on this machine.
+    # Files of a service must not be readable by other users of the machine.
     os.umask(0o077)
     if settings.data_dir.is_dir():
-        # Who needs one makes it; not every service does.
+        # Created by the services that need it.
         with suppress(OSError):
             keep_private(settings.data_dir)
     shipper = shipping.start(settings)
@@ -72,7 +72,7 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     trace_export.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
     threading.excepthook = _log_failed_thread
     in_order = False
-    # Our objects are many and short-lived, and cycles are rare: collect less often, and never what start-up left.
+    # There are many short-lived objects and few cycles: collect less often, and never the objects of the start-up.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     try:
@@ -88,17 +88,17 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     finally:
         writer.flush()
         if shipper is not None:
-            # One that fails says no goodbye: it is missing, unless it is started again.
+            # A failed process sends no final heartbeat, so it counts as missing until it is started again.
             shipper.close(goodbye=in_order)
 
 
 def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
-    """One line for an exception that ended a thread, where Python would print a traceback of many."""
+    """Log an exception that ended a thread as one line, instead of Python's traceback of many lines."""
     log.error("thread_failed", thread=failed.thread.name if failed.thread else "", exc_info=failed.exc_value)
 
 
 def exit_at_once(status: int) -> None:
-    """End the process without waiting for anything but, for a moment, that its last spans and log lines are sent."""
+    """End the process at once; only waits a moment for its last spans and log lines to be sent."""
     tracing.stop(_LAST_WORDS_S)
     shipper = shipping.current()
     if shipper is not None:
@@ -141,7 +141,7 @@ async def _until_stopped(
 
 
 def _end_what_stands(status: int) -> None:
-    # Its last words are sent if that is possible, and it ends either way.
+    # The last log lines are sent if possible; the process ends in any case.
     last = threading.Thread(target=exit_at_once, args=(status,), daemon=True)
     last.start()
     last.join(4 * _LAST_WORDS_S)
@@ -154,7 +154,7 @@ def _give_up() -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: signals are `run`'s business."""
+    """uvicorn without its own signal handlers: `run` handles signals."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, intake: Intake) -> None:
         super().__init__(config)
@@ -182,7 +182,7 @@ def listen(host: str, port: int, setting: str = "FORETELL_PORT") -> socket.socke
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        # It is here that the second of two finds out who started at the same moment.
+        # If two processes start at the same moment, the second one fails here.
         listener.listen(2048)
     except OSError as error:
         listener.close()
@@ -194,7 +194,7 @@ def listen(host: str, port: int, setting: str = "FORETELL_PORT") -> socket.socke
 
 
 def _within_open_files(connections: int) -> int:
-    """As many of `connections` as this process may have open beside its other files; raises the limit if it can."""
+    """`connections`, or fewer if the limit of open files is lower; raises the limit if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     if soft < wanted and soft != resource.RLIM_INFINITY:
@@ -209,9 +209,9 @@ async def serve_http(
     stopping: asyncio.Event,
     direct: DirectRoutes = _NO_ROUTES,
 ) -> None:
-    """Answer HTTP until `stopping` is set and the requests under way are done, or the grace period is over.
+    """Serve HTTP until `stopping` is set and current requests are answered, or the grace period is over.
 
-    `direct` are routes that are answered past ASGI, unless a request needs more; `app` has them too.
+    `direct` are routes that are answered without ASGI if the request is plain; `app` has them, too.
     """
     listener = listen(settings.host, settings.port)
     intake = Intake(
@@ -239,7 +239,7 @@ async def serve_http(
             access_log=False,
             lifespan="off",
             server_header=False,
-            # Whose X-Forwarded-For is believed is the app's own setting.
+            # The app has its own setting for trusted proxies.
             proxy_headers=False,
             date_header=False,
             headers=[("x-content-type-options", "nosniff")],

@@ -1,4 +1,4 @@
-"""Log lines that wait to be sent elsewhere, within a bound."""
+"""A bounded buffer of log lines that wait to be sent."""
 
 import threading
 from collections import deque
@@ -13,9 +13,9 @@ class Chunk(NamedTuple):
 
 
 class LogBuffer:
-    """Keeps chunks of lines up to `max_bytes`; then the oldest chunks go, and their lines are counted as `dropped`.
+    """Stores chunks of lines up to `max_bytes`; beyond it the oldest are dropped, and their lines counted as `dropped`.
 
-    What was taken counts as kept until it is done or put back, so that the bound holds whatever happens.
+    Taken chunks count until `done` or `put_back`, so that the limit always holds.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -28,16 +28,16 @@ class LogBuffer:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits and is not taken."""
+        """Bytes that wait and are not taken."""
         return self._waiting_bytes
 
     @property
     def kept_bytes(self) -> int:
-        """How much is kept, with what is taken and not done."""
+        """Bytes that are stored, including taken ones."""
         return self._waiting_bytes + self._taken_bytes
 
     def add(self, data: bytes, lines: int) -> None:
-        """Keep whole lines, and drop the oldest ones if there are too many now."""
+        """Store whole lines, and drop the oldest ones if there are too many."""
         with self._lock:
             self._chunks.append(Chunk(data, lines))
             self._waiting_bytes += len(data)
@@ -50,7 +50,7 @@ class LogBuffer:
             self.dropped += oldest.lines
 
     def take(self, max_bytes: int) -> list[Chunk]:
-        """The oldest chunks, as many as fit into `max_bytes` but at least one; none when nothing waits."""
+        """The oldest chunks, up to `max_bytes` but at least one; none if the buffer is empty."""
         with self._lock:
             taken: list[Chunk] = []
             size = 0
@@ -62,14 +62,14 @@ class LogBuffer:
         return taken
 
     def done(self, taken: list[Chunk], *, dropped: bool = False) -> None:
-        """What was taken need not be kept any more: it was sent, or it is `dropped` since nobody wants it."""
+        """Free taken chunks: they were sent, or `dropped` because the server refuses them."""
         with self._lock:
             self._taken_bytes -= sum(len(chunk.data) for chunk in taken)
             if dropped:
                 self.dropped += sum(chunk.lines for chunk in taken)
 
     def put_back(self, taken: list[Chunk]) -> None:
-        """What was taken could not be sent: it waits again, before all others."""
+        """Return taken chunks that could not be sent to the front of the buffer."""
         with self._lock:
             size = sum(len(chunk.data) for chunk in taken)
             self._taken_bytes -= size

@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line on standard output, with Elastic Common Schema field names.
 
-Lines are gathered for a moment and written together, since a write per line is a good part of a busy service's time.
-Warnings and errors are written at once, with everything before them.
+Lines are collected for a moment and written together, since a write per line would take much of a busy service's time.
+Warnings and errors are written at once, with all lines before them.
 """
 
 import atexit
@@ -22,15 +22,15 @@ _GATHER_S = 0.1
 _FLUSH_BYTES = 64 * 1024
 
 
-#: Takes whole lines, and how many they are, and returns at once.
+#: Gets whole lines and their number, and returns at once.
 Ship = Callable[[bytes, int], None]
 
 
 class LineWriter:
-    """Writes whole lines to a file descriptor, gathering them for up to 0.1 s."""
+    """Writes whole lines to a file descriptor, collecting them for up to 0.1 s."""
 
     def __init__(self, descriptor: int, ship: Ship | None = None) -> None:
-        """`ship` gets all that is written, too."""
+        """`ship` also gets everything that is written."""
         self._descriptor = descriptor
         self._ship = ship
         self._begin()
@@ -62,7 +62,7 @@ class LineWriter:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write all queued lines."""
         with self._lock:
             if not self._lines:
                 return
@@ -75,11 +75,11 @@ class LineWriter:
                 while data:
                     data = data[os.write(self._descriptor, data) :]
             except OSError:
-                # Nobody reads our output any more, or the disk is full: losing log lines must not stop the service.
+                # The reader of the output has gone, or the disk is full: losing log lines must not stop the service.
                 return
 
     def after_fork(self) -> None:
-        """In the child of a fork: what waited is the parent's to write, and its thread is not here."""
+        """In the child of a fork: drop the parent's lines, which the parent writes itself. Its thread is not here."""
         self._begin()
 
     def _flush_regularly(self) -> None:
@@ -92,7 +92,7 @@ class LineWriter:
 
 
 class _Logger:
-    """The end of structlog's chain: gets an encoded line and its urgency."""
+    """The last element of structlog's chain: gets an encoded line and its urgency."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
@@ -112,12 +112,12 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 _LEVELS = {"warn": "warning", "exception": "error"}
 #: The release of the Elastic Common Schema whose names these are.
 _ECS_VERSION = "8.17.0"
-#: A keyword has no dot: what call sites write, and what the schema calls it.
+#: Names of keyword arguments, which can't contain a dot, and their names in the schema.
 ECS_NAMES = {"error_type": "error.type", "rule_name": "rule.name", "server_address": "server.address"}
 
 
 def _line_of(service: str, instance: str) -> Callable[[Any, str, MutableMapping[str, Any]], bytes]:
-    """The last processor, which makes the line. One step, since a busy service logs thousands of lines a second."""
+    """The last processor, which makes the line. One step, because a busy service logs thousands of lines a second."""
     identity = {"ecs.version": _ECS_VERSION, "service.name": service, "service.node.name": instance}
     # The same in every line, so it is encoded once.
     end = b"," + _encoder.encode(identity)[1:]
@@ -137,14 +137,14 @@ def _line_of(service: str, instance: str) -> Callable[[Any, str, MutableMapping[
         try:
             return _encoder.encode(line)[:-1] + end
         except Exception:
-            # Whatever somebody wanted to say, saying it must not be what fails.
+            # A value that can't be encoded must not make logging fail.
             return _encoder.encode({_described(name): _described(value) for name, value in line.items()})[:-1] + end
 
     return encode
 
 
 def _error_of(exc_info: Any) -> dict[str, str]:
-    """What the line says of an exception: one that is given, or the one that is being handled."""
+    """The fields for an exception: the given one, or the one that is being handled."""
     if isinstance(exc_info, tuple):
         error = exc_info[1]
     else:
@@ -163,7 +163,7 @@ def _error_of(exc_info: Any) -> dict[str, str]:
 
 
 def _described(value: Any) -> Any:
-    """`value` if it can be written as JSON, else words for it."""
+    """`value` if it can be encoded as JSON, else a text for it."""
     try:
         _encoder.encode(value)
     except Exception:
@@ -180,7 +180,7 @@ class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger("library")
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
-        # structlog knows the five usual levels and no others.
+        # structlog supports only the five usual levels.
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         try:
             message = record.getMessage()

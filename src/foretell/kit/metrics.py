@@ -23,19 +23,19 @@ from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-#: Bounds that are at most half as large again as the one before: what is read off within a bucket is off by no more.
+#: Each bound is at most 1.5 times the one before, which limits the error of quantiles.
 LATENCY_BUCKETS_S = (
     *(0.00025, 0.0005, 0.0007),
     *(round(digits * scale, 6) for scale in (0.001, 0.01, 0.1, 1.0) for digits in (1.0, 1.5, 2.0, 2.5, 3.5, 5.0, 7.0)),
     *(10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
-#: For what may take as long as a model's `timeout_s` allows.
+#: For durations that only a model's `timeout_s` limits.
 LONG_BUCKETS_S = (*LATENCY_BUCKETS_S, 90.0, 120.0, 180.0, 300.0, 450.0, 600.0, 900.0, 1800.0, 3600.0)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class _Durations:
-    """A histogram's child: what each bucket alone holds, and the sum."""
+    """One series of a histogram: the count of each bucket (not cumulative), and the sum."""
 
     __slots__ = ("buckets", "total_s")
 
@@ -45,10 +45,10 @@ class _Durations:
 
 
 class HttpRequests(Collector):
-    """Counts and times HTTP requests, for the event loop's thread alone.
+    """Counts and times HTTP requests, only in the event loop's thread.
 
-    The library's counter and histogram take locks and look through all buckets, which is a tenth of what a hot request
-    costs. These are plain numbers, made into the library's families when somebody asks.
+    The library's counter and histogram take locks and search all buckets, which is a tenth of the cost of a hot
+    request. These are plain numbers, converted to the library's families when they are read.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -57,7 +57,7 @@ class HttpRequests(Collector):
         registry.register(self)
 
     def counting(self, route: str, method: str, status: str) -> Callable[[float], None]:
-        """What counts a request with these labels, given the seconds from the request to its answer's last byte."""
+        """A function that counts a request with these labels; its argument is the duration in seconds."""
         answered = self._answered.setdefault((route, method, status), [0])
         durations = self._durations.setdefault(route, _Durations())
 
@@ -69,7 +69,7 @@ class HttpRequests(Collector):
         return count
 
     def collect(self) -> Iterator[Metric]:
-        """Both metrics as they are now; from any thread."""
+        """The current values of both metrics; from any thread."""
         requests = CounterMetricFamily(
             "foretell_http_requests",
             "HTTP requests answered, by route, method and status; those for health and metrics are not counted.",
@@ -101,7 +101,7 @@ CRASHES = Counter(
     "1 if this process replaces one that crashed, by what that one had in hand: a model and its version, or nothing.",
     ["in_hand"],
 )
-# There from the start: no crash is 0, and not nothing.
+# Create the series at the start, so that it is 0 without a crash.
 CRASHES.labels("nothing")
 STANDSTILLS = Counter(
     "foretell_standstills",
@@ -115,10 +115,10 @@ MetricKind = Literal["counter", "gauge", "histogram"]
 
 
 class Series(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One set of labels of a metric: a value, or, of a histogram, how many observations each bucket holds.
+    """One set of labels of a metric: a value, or, for a histogram, the number of observations in each bucket.
 
-    `buckets` has one more entry than the family has `bounds`, for what is above the last; they are not cumulative.
-    `value` of a histogram is the sum of what was observed.
+    `buckets` has one more entry than the family has `bounds`, for values above the last; they are not cumulative.
+    `value` of a histogram is the sum of its observations.
     """
 
     labels: dict[str, str]
@@ -127,7 +127,7 @@ class Series(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Family(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One metric, with the name that Prometheus shows (counters end in `_total`), and all its series."""
+    """One metric with its Prometheus name (counters end in `_total`), and all its series."""
 
     name: str
     kind: MetricKind
@@ -137,12 +137,12 @@ class Family(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def render() -> bytes:
-    """Everything measured by this process, in Prometheus' text format."""
+    """All metrics of this process in Prometheus' text format."""
     return generate_latest(REGISTRY)
 
 
 def collect(registry: CollectorRegistry = REGISTRY) -> list[Family]:
-    """Everything measured by this process. What has no series yet is left out, and what is no finite number."""
+    """All metrics of this process, without those that have no series yet, and without values that are not finite."""
     families = []
     for metric in registry.collect():
         if metric.type == "histogram":
@@ -156,7 +156,7 @@ def collect(registry: CollectorRegistry = REGISTRY) -> list[Family]:
 
 def _single(metric: Metric, kind: MetricKind, name: str) -> Family:
     series = [
-        # Beside its value, a counter has a sample that says since when it counts.
+        # Besides its value, a counter has a sample with its creation time, which is skipped.
         Series(sample.labels, sample.value)
         for sample in metric.samples
         if sample.name == name and isfinite(sample.value)
@@ -165,7 +165,7 @@ def _single(metric: Metric, kind: MetricKind, name: str) -> Family:
 
 
 def _histogram(metric: Metric) -> Family:
-    """The client counts what is at most as large as each bound; here each bucket has what is in it alone."""
+    """Convert the library's cumulative buckets to counts of single buckets."""
     series: list[Series] = []
     bounds: list[float] = []
     buckets: list[float] = []

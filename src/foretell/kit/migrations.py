@@ -1,4 +1,4 @@
-"""Bring a database to the tables that this release knows."""
+"""Migrates a database to the tables of this release."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from foretell.kit.errors import Misconfigured, Unavailable
 
 log = structlog.get_logger()
 
-# A table of millions of rows may take its time, and so may another process that migrates before us.
+# A table of millions of rows may take long, and so may another process that migrates first.
 _TIMEOUT_S = 1800.0
 _RETRY_S = 1.0
 
@@ -22,10 +22,10 @@ _RETRY_S = 1.0
 class Migrations:
     """The migrations of one set of tables.
 
-    `folder` is Alembic's: `env.py` and `versions/`. `revisions` are all of them, oldest first; the last is what the
-    code needs. They are written down so that a start that finds nothing to do need not load Alembic. Whoever holds the
-    advisory lock `lock` of PostgreSQL migrates. `version_table` says which revision a database is at. `schema`, on
-    PostgreSQL, is made if it is not there; the connections' search path must lead to it.
+    `folder` is Alembic's: `env.py` and `versions/`. `revisions` are all of them, oldest first; the code needs the
+    last one. They are listed here so that a start without new migrations need not import Alembic. The process with
+    PostgreSQL's advisory lock `lock` migrates. `version_table` has the revision of a database. `schema` (PostgreSQL
+    only) is created if necessary; the search path of the connections must contain it.
     """
 
     folder: Path
@@ -37,8 +37,8 @@ class Migrations:
     async def migrate(self, database: Database) -> None:
         """Create or upgrade the tables; quick when there is nothing to do.
 
-        Any number of processes may call this at once: one does it, in one transaction, the others wait. Raises
-        `Misconfigured` if the database is newer than the code, `Unavailable` if it is away.
+        Any number of processes may call this at once: one migrates, in one transaction, the others wait. Raises
+        `Misconfigured` if the database is newer than the code, `Unavailable` if it is unreachable.
         """
         await database.check_session()
         async with database.snapshot() as connection:
@@ -47,7 +47,7 @@ class Migrations:
         patient = database.with_statement_timeout(_TIMEOUT_S)
         try:
             async with patient.transaction() as connection:
-                # On SQLite, the transaction itself lets nobody else in.
+                # On SQLite, the transaction itself excludes others.
                 if connection.dialect.name == "postgresql":
                     await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self.lock})")
                     if self.schema is not None:
@@ -59,7 +59,7 @@ class Migrations:
             await patient.close()
 
     async def migrate_when_possible(self, database: Database, stopping: asyncio.Event) -> None:
-        """`migrate`, waiting for a database that is away until it comes or `stopping` is set.
+        """`migrate`, but waits for an unreachable database until it answers or `stopping` is set.
 
         Raises `Misconfigured`.
         """
@@ -73,7 +73,7 @@ class Migrations:
                 return
 
     async def _is_current(self, connection: AsyncConnection) -> bool:
-        """Whether there is nothing to do. Raises `Misconfigured` for a revision that we don't know."""
+        """Whether there is nothing to do. Raises `Misconfigured` for an unknown revision."""
         exists = (
             f"SELECT to_regclass('{self.version_table}') IS NOT NULL"
             if connection.dialect.name == "postgresql"
@@ -94,7 +94,7 @@ class Migrations:
 
     def upgrade(self, connection: Connection, revision: str) -> None:
         """Upgrade to `revision` ("head": the newest) within the transaction that is open on `connection`."""
-        # Here and not above: this is half a second that most starts can save.
+        # Imported here, because it takes half a second that most starts do not need.
         from alembic import command
         from alembic.config import Config
 

@@ -1,7 +1,7 @@
-"""What msgspec finds wrong with a value, taken apart: which field, and what it must be, in plain words.
+"""Converts validation errors of msgspec to the field and a plain description.
 
-msgspec says "Expected `float`, got `str` - at `$.for_s`" or "Object missing required field `model`", which neither
-programs nor people should have to read.
+The texts of msgspec, such as "Expected `float`, got `str` - at `$.for_s`" or "Object missing required field `model`",
+are unsuitable both for programs and for users.
 """
 
 import json
@@ -31,10 +31,10 @@ _TYPES = {
 
 
 class Misfit(NamedTuple):
-    """One thing that is wrong with a value."""
+    """One problem of a value."""
 
     path: tuple[str | int, ...]
-    #: What is said of the field: `must be a text, not a whole number`, `is missing`.
+    #: The problem of the field: `must be a text, not a whole number`, `is missing`.
     detail: str
 
     @property
@@ -44,7 +44,7 @@ class Misfit(NamedTuple):
 
     @property
     def field(self) -> str:
-        """The field as TOML writes it, `weights."1.0.0"` or `files[2]`; empty for the value itself."""
+        """The field in TOML notation, `weights."1.0.0"` or `files[2]`; empty for the value itself."""
         parts = (f"[{step}]" if isinstance(step, int) else "." + _written(step) for step in self.path)
         return "".join(parts).removeprefix(".")
 
@@ -55,9 +55,9 @@ class Misfit(NamedTuple):
 
 
 def misfit_of(error: msgspec.ValidationError, *path: str | int) -> Misfit:
-    """What `error` found wrong; `path` leads to the value that was read.
+    """The problem in `error`; `path` is the path of the decoded value.
 
-    msgspec does not say which key of a mapping it means: then the path ends at the mapping.
+    msgspec does not name the key of a mapping: then the path ends at the mapping.
     """
     match = _PLACE.fullmatch(str(error))
     assert match is not None, "everything matches"

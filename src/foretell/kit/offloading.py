@@ -1,7 +1,7 @@
-"""Where to do work that may take microseconds or seconds: on the event loop, or in a thread.
+"""Decides whether work that takes microseconds or seconds runs on the event loop or in a thread.
 
-Handing work to a thread takes longer than a small model takes to answer; work that takes long must not keep the event
-loop from others. So the duration of earlier work decides.
+Starting a thread takes longer than a small model; but long work must not block the event loop. So the duration of
+earlier work decides.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 
 Returned = TypeVar("Returned")
 
-#: Work that is expected to take longer leaves the event loop to others. Less would gain them little: a thread that
-#: computes in Python hands over only every 5 ms, and to begin one and hear of its end takes 0.3 ms by itself.
+#: Work that is expected to take longer runs in a thread. A smaller limit would gain little: a thread that
+#: computes in Python releases the lock only every 5 ms, and starting and ending one takes 0.3 ms.
 LONGEST_ON_LOOP_S = 0.002
 
 
 class StillBusy(Exception):
-    """Earlier work is over its time and has not returned."""
+    """Earlier work has exceeded its time limit and is still running."""
 
 
 class Offloading:
-    """Does work of one kind, whose duration depends on its size."""
+    """Runs work of one kind, whose duration depends on its size."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Offloading:
         may_run_on_loop: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Work in a thread may take `timeout_s`. `clock` may count processor time if the work does but compute."""
+        """Work in a thread may take `timeout_s`. `clock` may count processor time if the work only computes."""
         self._timeout_s = timeout_s
         self._may_run_on_loop = may_run_on_loop
         self._clock = clock
@@ -41,18 +41,18 @@ class Offloading:
 
     @property
     def overdue(self) -> bool:
-        """Whether some work is over its time and still has not returned."""
+        """Whether some work has exceeded its time limit and is still running."""
         return bool(self._overdue)
 
     def fits_loop(self, size: int) -> bool:
-        """Whether work of this size would be done on the event loop; never before its duration is known."""
+        """Whether work of this size runs on the event loop; never before its duration is known."""
         expected_s = self._estimates_s.get(size.bit_length(), float("inf"))
         return self._may_run_on_loop and expected_s <= LONGEST_ON_LOOP_S
 
     def part_for_loop(self, size: int) -> int:
-        """How much of `size` to do at once: a half, a quarter or an eighth of it, where that fits the event loop.
+        """How much of `size` to do in one call: a half, a quarter or an eighth, if that fits the event loop.
 
-        Where none does, or all of it does, `size`: several calls in threads would take longer than one.
+        If none of these fits, or all of it does, `size`: several calls in threads would take longer than one.
         """
         for part in (size, size // 2, size // 4, size // 8):
             if part and self.fits_loop(part):
@@ -60,14 +60,14 @@ class Offloading:
         return size
 
     def timed(self, size: int, work: Callable[[], Returned]) -> Returned:
-        """Do it here and now, and learn how long it takes."""
+        """Run it now on this thread, and measure it."""
         started = self._clock()
         returned = work()
         self.observe(size, self._clock() - started)
         return returned
 
     async def run(self, size: int, work: Callable[[], Returned]) -> Returned:
-        """Do it where it belongs. Raises `TimeoutError` when it is over its time, and `StillBusy`."""
+        """Run it on the event loop or in a thread. Raises `TimeoutError` after the time limit, and `StillBusy`."""
         if self.fits_loop(size):
             return self.timed(size, work)
         if self._overdue:
@@ -77,20 +77,20 @@ class Offloading:
         if not done:
             self._overdue.add(call)
             call.add_done_callback(self._overdue.discard)
-            # What it raises in the end is nobody's business any more.
+            # Read a later exception, so that asyncio does not warn about it.
             call.add_done_callback(lambda call: call.cancelled() or call.exception())
             raise TimeoutError
         return call.result()
 
     def observe(self, size: int, duration_s: float) -> None:
-        """Work of this size took so long: a moving estimate for each power of two."""
+        """Record a duration for this size: a moving average for each power of two."""
         bits = size.bit_length()
         estimate_s = self._estimates_s.get(bits, duration_s)
         self._estimates_s[bits] = estimate_s + 0.1 * (duration_s - estimate_s)
 
 
 def in_thread(work: Callable[[], Returned]) -> "asyncio.Future[Returned]":
-    """`work` in a thread of its own: a daemon, so that what hangs can't keep the process from ending."""
+    """Run `work` in a new daemon thread, so that work that hangs can't keep the process from ending."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Returned] = loop.create_future()
 
@@ -108,7 +108,7 @@ def in_thread(work: Callable[[], Returned]) -> "asyncio.Future[Returned]":
             outcome = work()
         except BaseException as error:
             failed = error
-        # The loop may be closed by now: nobody waits any more.
+        # The loop may be closed by now; then no caller waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, outcome, failed)
 

@@ -1,7 +1,7 @@
-"""Post to addresses that strangers gave: over connections to addresses that were checked, reading next to nothing.
+"""Sends POST requests to addresses that users gave: only to checked addresses, and reads little of the answer.
 
-No redirects, no cookies, no proxies, no compression. Of the answer nothing is kept but its status, and how long it asks
-us to wait.
+No redirects, no cookies, no proxies, no compression. Of the answer only the status and `Retry-After` are
+used.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ import httptools
 
 from foretell.kit.addresses import Addresses, Destination
 
-#: Of an answer, head and body: what is longer is cut off.
+#: A longer answer (head and body) is cut off.
 _MAX_ANSWER_BYTES = 64 * 1024
-#: How long the rest of an answer may take whose status is known.
+#: How long the rest of an answer may take after its status.
 _REST_TIMEOUT_S = 1.0
 _CONNECT_TIMEOUT_S = 5.0
-#: Connections that are kept, and for how long; names are resolved and checked anew after that.
+#: How many connections are kept open, and for how long; after that names are resolved and checked again.
 _KEPT_PER_ORIGIN = 8
 _MOST_KEPT = 512
 _IDLE_S = 15.0
@@ -30,7 +30,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 class Answer(NamedTuple):
-    """What we know of an answer."""
+    """The used parts of an answer."""
 
     status: int
     retry_after_s: float | None
@@ -62,13 +62,13 @@ class _Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes.
+        # uvloop's transports do not inherit from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
         if self._status is None:
-            # Nobody asked.
+            # Bytes without a request.
             self.close()
             return
         try:
@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it can be used once more."""
+        """Whether it can be used for another request."""
         return self.is_open and self._keep_alive
 
     async def post(self, request: Sequence[bytes]) -> Answer:
@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
             return answer
         finally:
             if not self._status.done():
-                # Given up half-way.
+                # The exchange is incomplete.
                 self.close()
             elif not self._status.cancelled():
                 self._status.exception()
@@ -148,13 +148,13 @@ class _Connection(asyncio.Protocol):
             self.idle_since = time.monotonic()
 
     def close(self) -> None:
-        """Close it at once: what was not sent by now is of no use to anybody."""
+        """Close it at once, without sending the rest."""
         if self._transport is not None:
             self._transport.abort()
 
 
 class Outgoing:
-    """Posts, and keeps connections for a moment. For one event loop."""
+    """Sends POST requests, and keeps connections open for a moment. For one event loop."""
 
     def __init__(self, addresses: Addresses, *, timeout_s: float) -> None:
         """`timeout_s` bounds each post as a whole."""
@@ -165,7 +165,7 @@ class Outgoing:
         self._kept = 0
 
     async def post(self, destination: Destination, headers: Headers, body: bytes) -> Answer:
-        """Post a body. Raises `NotAnswered`, and `AddressRefused` where it leads to no good address."""
+        """Post a body. Raises `NotAnswered`, and `AddressRefused` if no resolved address is allowed."""
         request = (_head(destination, headers, len(body)), body)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -174,7 +174,7 @@ class Outgoing:
                     try:
                         return await self._post(kept, destination, request)
                     except NotAnswered as error:
-                        # Whoever keeps a connection may close it at any moment. Whoever it is has an id to tell by.
+                        # A server may close a kept connection at any moment, so send it again: the message has an id.
                         if error.reason != "reset":
                             raise
                 return await self._post(await self._connect(destination), destination, request)
@@ -192,7 +192,7 @@ class Outgoing:
 
     async def _connect(self, destination: Destination) -> _Connection:
         loop = asyncio.get_running_loop()
-        # Looked up and checked anew for every connection, and connected to what was checked.
+        # Resolved and checked for every new connection, which then uses a checked address.
         addresses = await self._addresses.of(destination)
         reason = "unreachable"
         for address in addresses:
@@ -259,7 +259,7 @@ class Outgoing:
                 each.close()
 
     def tidy(self) -> None:
-        """Close what was idle for too long."""
+        """Close connections that were idle for too long."""
         at = time.monotonic()
         for origin in list(self._idle):
             idle = self._idle[origin]

@@ -1,4 +1,4 @@
-"""Settings of services that use addresses which strangers give."""
+"""Settings of services that send requests to addresses given by users."""
 
 import ipaddress
 from typing import Annotated, Any
@@ -18,11 +18,11 @@ def _split(value: Any) -> Any:
 class OutgoingSettings(ServiceSettings):
     """What may be reached on behalf of a stranger."""
 
-    #: Networks, with commas, in which webhooks may be though they are not on the internet, and without TLS, too.
+    #: Private networks, separated by commas, in which webhooks are allowed, also without TLS.
     webhook_allowed_networks: Annotated[
         tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode, BeforeValidator(_split)
     ] = ()
 
     def addresses(self) -> Addresses:
-        """Which addresses may be used. In production, those on the internet need TLS."""
+        """The allowed addresses. In production, those on the internet need TLS."""
         return Addresses(self.webhook_allowed_networks, needs_tls=self.production)

@@ -1,7 +1,7 @@
-"""Keeps other people's web pages away from services that ask for no password.
+"""Protects services without authentication from other web pages.
 
-A browser sends what any page tells it to, also to this machine: a form or a script posts `text/plain` without asking
-first, and a name that its owner points at 127.0.0.1 (DNS rebinding) makes the answer readable to the page.
+Any page can make a browser send requests to this machine: a form or a script can post `text/plain` without a preflight
+request, and a name that its owner resolves to 127.0.0.1 (DNS rebinding) makes the answer readable to the page.
 """
 
 import ipaddress
@@ -28,9 +28,9 @@ class UnknownHost(ForetellError):
 
 
 class OwnPages:
-    """Refuses to `app` what other pages send; with `names_refused`, also what is asked under another name.
+    """Refuses requests of other pages to `app`; with `names_refused`, also requests with another host name.
 
-    `own_names` are no other names: no page on the internet can be called so.
+    `own_names` are allowed: no page on the internet can have these names.
     """
 
     def __init__(self, app: Application, *, names_refused: bool = False, own_names: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class OwnPages:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header says how we may be called."""
+        """Whether a Host header has an allowed name."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -77,7 +77,7 @@ def _netloc(origin: str) -> str | None:
 
 
 def _is_local(name: str) -> bool:
-    """Whether it is an address, which nobody else's page can have for a name, or localhost."""
+    """Whether it is an IP address, which can't be another page's name, or localhost."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

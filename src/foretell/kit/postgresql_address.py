@@ -1,4 +1,4 @@
-"""Where a PostgreSQL is and how to get in: read once from its URL, the same for everything that connects."""
+"""Address and credentials of a PostgreSQL server, parsed from its URL in one place for all connections."""
 
 import os
 import re
@@ -18,17 +18,17 @@ _SCHEMES = ("postgresql", "postgres")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SSL_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 _SSL_OTHERS = ("sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version")
-#: Foretell writes: a standby is no use.
+#: Foretell writes, so it can't use a standby.
 _TARGETS = ("any", "primary", "read-write")
 _PARAMETERS = (
     *("host", "port", "user", "password", "dbname", "target_session_attrs", "sslmode"),
     *(*_SSL_FILES, *_SSL_OTHERS),
 )
-#: Scheme, authority, path, query. A # is an ordinary character here: passwords have them.
+#: Scheme, authority, path, query. A # is an ordinary character here, because passwords may contain it.
 _URL = re.compile(r"([^:/?]*)://([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-# What says that another of several hosts may do: it is not there, not yet, or not the one that is wanted.
+# Errors after which the next host is tried: this one is unreachable, not ready, or not the right one.
 _TRY_NEXT = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -39,9 +39,9 @@ _TRY_NEXT = (
 
 @dataclass(frozen=True, slots=True)
 class PostgresqlAddress:
-    """Servers in the order in which they are tried, and what they are told."""
+    """Servers in the order in which they are tried, and the parameters of a connection."""
 
-    #: Names, addresses or folders of sockets, each with a port; none: where libpq would look.
+    #: Names, addresses or folders of sockets, each with a port; empty: libpq's defaults.
     hosts: tuple[tuple[str, int], ...]
     user: str | None
     password: str | None = field(repr=False)
@@ -52,7 +52,7 @@ class PostgresqlAddress:
     ssl: Mapping[str, str] = field(repr=False)
 
     def arguments(self) -> dict[str, Any]:
-        """For `asyncpg.connect`, without host and port."""
+        """Arguments of `asyncpg.connect`, without host and port."""
         arguments: dict[str, Any] = {
             "user": self.user,
             "password": self.password,
@@ -60,23 +60,23 @@ class PostgresqlAddress:
             "target_session_attrs": self.target,
         }
         if self.ssl:
-            # The names of the files have no arguments of their own.
+            # asyncpg takes the names of these files only in a URL.
             query = "&".join(f"{name}={quote(value, safe='')}" for name, value in self.ssl.items())
             arguments["dsn"] = f"postgresql://?{query}"
         return arguments
 
 
 class Connector:
-    """Connects to whichever server of an address will have us, beginning with the one that had us last."""
+    """Connects to the first server of an address that accepts, starting with the last one that did."""
 
     def __init__(self, address: PostgresqlAddress, timeout_s: float) -> None:
-        """`timeout_s` is for all servers together; one that is silent has its share of it."""
+        """`timeout_s` is for all servers together; each server gets a share of it."""
         self._address = address
         self._timeout_s = timeout_s
         self._first = 0
 
     async def connect(self, *_: Any, **settings: Any) -> asyncpg.Connection:
-        """A new connection; `settings` are further arguments of `asyncpg.connect`. Raises what the last one raised."""
+        """A new connection; `settings` are further arguments of `asyncpg.connect`. Raises the last host's error."""
         hosts, arguments = self._address.hosts, {**self._address.arguments(), **settings}
         if not hosts:
             return await asyncpg.connect(timeout=self._timeout_s, **arguments)
@@ -97,9 +97,9 @@ class Connector:
 
 
 def read_postgresql_url(url: str) -> PostgresqlAddress:
-    """The address that a URL as libpq takes it means.
+    """The address of a URL in libpq's format.
 
-    Raises `Misconfigured` for what can't be read or is not known here, in one sentence that shows no password.
+    Raises `Misconfigured` for an invalid or unsupported URL, with a message that contains no password.
     """
     matched = _URL.fullmatch(url)
     if matched is None or matched[1] not in _SCHEMES:
@@ -146,7 +146,7 @@ def _parameters(query: str) -> dict[str, str]:
     for part in filter(None, query.split("&")):
         name, equals, value = part.partition("=")
         if name not in _PARAMETERS:
-            # What is no name may be the rest of a password with a ? in it.
+            # Text that is not a name may be the rest of a password with a ? in it.
             known = equals and name.isidentifier()
             what = f"has the parameter {name}, which" if known else "has something after its ? that"
             raise _refused(f"{what} Foretell does not know; it knows {', '.join(_PARAMETERS)}")
@@ -205,6 +205,6 @@ def _port(text: str) -> int:
     if not text:
         return DEFAULT_PORT
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        # It may be the begin of a password: not shown.
+        # Not shown, because it may be the beginning of a password.
         raise _refused("has a port that is none; in a user or password, write : / ? # and % as %3A %2F %3F %23 and %25")
     return int(text)

@@ -1,4 +1,4 @@
-"""Posts to one HTTP server over one connection that is kept, with a deadline for every step. Not for the event loop."""
+"""Posts to one HTTP server over one persistent connection, with a time limit for every step. Blocking."""
 
 import http.client
 import ssl
@@ -11,14 +11,14 @@ _LONGEST_ANSWER_BYTES = 64 * 1024
 
 
 class NotReached(Exception):
-    """The server is away, or what answers is no HTTP server. The message says why."""
+    """The server is unreachable or not an HTTP server. The message says why."""
 
 
 class Poster:
     """One connection to the server of `base_url` (`http://HOST:PORT` or `https://…`, with or without a path)."""
 
     def __init__(self, base_url: str, *, token: str, timeout_s: float) -> None:
-        """`timeout_s` bounds connecting, and each wait for the server afterwards. `token` may be empty."""
+        """`timeout_s` limits connecting, and each wait for the server afterwards. `token` may be empty."""
         parts = urlsplit(base_url)
         assert parts.hostname
         self.timeout_s = timeout_s
@@ -31,7 +31,7 @@ class Poster:
 
     @property
     def server(self) -> str:
-        """Whom we post to: host and port, without what may be secret in an address."""
+        """Host and port of the server, without parts of the URL that may be secret."""
         return host_and_port(self._host, self._port)
 
     @property
@@ -41,7 +41,7 @@ class Poster:
         return str(sock.getsockname()[0]) if sock is not None else ""
 
     def post(self, path: str, body: bytes, content_type: str) -> int:
-        """Send, and return the status of the answer, which is read and thrown away. Raises `NotReached`."""
+        """Send, and return the status of the answer; its body is ignored. Raises `NotReached`."""
         headers = {"Content-Type": content_type, **self._headers}
         may_be_stale = self._connection is not None
         while True:
@@ -49,7 +49,7 @@ class Poster:
                 return self._post(path, body, headers)
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                # A server may close a connection that it keeps at any moment, and it may have been started anew.
+                # A server may close an idle connection at any moment, and it may have been restarted.
                 if not may_be_stale or isinstance(error, TimeoutError):
                     raise NotReached(str(error) or type(error).__name__) from error
                 may_be_stale = False
@@ -60,7 +60,7 @@ class Poster:
         response = connection.getresponse()
         response.read(_LONGEST_ANSWER_BYTES)
         if not response.isclosed():
-            # More than an answer to a post has any reason to be.
+            # The answer is larger than expected.
             self.close()
         return response.status
 

@@ -1,11 +1,11 @@
-"""Keeps an installation's folder to its owner: the database, inputs, logs and the secret are nobody else's to read."""
+"""Restricts an installation's folder to its owner, since it contains the database, inputs, logs and the secret."""
 
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-#: What stands in the folder of an installation. Where none of it is, the folder may be anybody's: it was only named.
+#: Files in the folder of an installation. A folder without any of them may have another purpose, so it is not changed.
 _OURS = (
     "*.db",
     "*.db-wal",
@@ -24,9 +24,9 @@ _FILE_MODE = 0o600
 
 
 def keep_private(folder: Path) -> None:
-    """Let only its owner into `folder`, which is made if it is not there, and read what already stands in it.
+    """Restrict `folder` (created if necessary) and its files to the owner.
 
-    What can't be changed, since it is somebody else's, stays as it is.
+    Files of other users can't be changed and are skipped.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
     ours = [found for pattern in _OURS for found in folder.glob(pattern)]
@@ -50,7 +50,7 @@ def _narrow_all(place: Path) -> None:
 
 
 def _narrow(place: Path, most: int) -> None:
-    """Take away what `most` does not allow; a file may come and go meanwhile."""
+    """Remove permissions that `most` does not allow; the file may disappear meanwhile."""
     with suppress(FileNotFoundError, PermissionError):
         mode = stat.S_IMODE(place.stat().st_mode)
         if mode & ~most:

@@ -1,6 +1,6 @@
 """Every error as `application/problem+json` (RFC 9457), for services without a framework.
 
-`code` is what programs look at; `detail` is what people read. An error that nobody foresaw says nothing about itself.
+`code` is for programs, `detail` for people. The answer for an unexpected error contains nothing about its cause.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import msgspec
 from foretell.kit.errors import ForetellError
 
 CONTENT_TYPE = b"application/problem+json"
-#: A hostile body could have more wrong fields than anybody wants to read.
+#: A hostile body could have very many wrong fields.
 MAX_ERRORS = 50
 
 _TYPE = "urn:problem-type:foretell:"
@@ -78,9 +78,9 @@ def problem_bytes(
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers (content type and length among them) and body of the answer that explains `error`.
 
-    `instance` is the path of the request; one that `reads_only` asked for nothing to be done. With a status of 5xx,
-    `outcome` says whether what was asked for may have happened. An error with status 500 is nobody's business but the
-    operator's, unless it is a `Failed`: the caller logs it, the answer says nothing.
+    `instance` is the path of the request; a request that `reads_only` has no effect. With a status of 5xx,
+    `outcome` says whether the request may have taken effect. The caller logs an error with status 500, and the answer
+    contains nothing about it, unless it is a `Failed`.
     """
     if error.status == 500 and not isinstance(error, Failed):
         error = InternalError()

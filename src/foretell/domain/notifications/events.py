@@ -99,7 +99,7 @@ async def page(connection: AsyncConnection, user_id: UUID, *, after: int, limit:
 
 
 async def last_of(connection: AsyncConnection, users: Sequence[UUID]) -> dict[UUID, int]:
-    """The sequence of the last event of each of these users; 0 for one without any."""
+    """The sequence of the last event of each of these users; 0 if there is none."""
     query = select(wallets.c.user_id, wallets.c.last_event).where(is_among(connection, wallets.c.user_id, users))
     return {row.user_id: row.last_event for row in await connection.execute(query)}
 
