@@ -1,6 +1,7 @@
-"""Model packages that operators send: unpacked with bounds, checked and installed by a process of its own.
+"""Uploaded model packages: unpacked with limits, checked and installed by a separate process.
 
-Who takes them loads no model. What is in a package runs in that process, which has none of the taker's secrets.
+The service that receives them loads no model. Code of a package runs in that process, which has none of the service's
+secrets.
 """
 
 import asyncio
@@ -24,19 +25,19 @@ from foretell.kit.errors import ForetellError
 from foretell.kit.settings import ServiceSettings
 
 _MOST_FILES = 2000
-#: What a package may become, as a multiple of what it may be.
+#: Limit of the unpacked size, as a multiple of the limit of the archive.
 _MOST_UNPACKED = 16
 _CHUNK_BYTES = 1024 * 1024
 CHECK_TIMEOUT_S = 180.0
 _MOST_OUTPUT_BYTES = 1024 * 1024
-#: What the process that checks may know of this one's surroundings.
+#: Environment variables that are passed to the checking process.
 _PASSED_ON = ("PATH", "LANG", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "FORETELL_ALLOWED_PICKLES", "OMP_NUM_THREADS")
 
 
 class UploadSettings(ServiceSettings):
-    """Settings of a service that takes packages."""
+    """Settings of a service that accepts packages."""
 
-    #: Whether operators may send model packages, whose code then runs here; without a word, in development only.
+    #: Whether operators may send model packages, whose code then runs here; default: only in development.
     model_uploads: bool | None = None
     max_package_bytes: int = Field(default=24 * 1024 * 1024, ge=1024)
 
@@ -77,7 +78,7 @@ class CheckTooLong(ForetellError):
 
 
 class Checked(msgspec.Struct):
-    """What a check found, step by step, and what became of the package."""
+    """The findings of a check, step by step, and the outcome."""
 
     findings: list[dict[str, str]] = msgspec.field(default_factory=list)
     ready: bool = False
@@ -96,7 +97,7 @@ class Archive(msgspec.Struct, frozen=True):
 
 
 class Arriving:
-    """Takes packages, one at a time: each loads a model."""
+    """Accepts packages, one at a time, because each check loads a model."""
 
     def __init__(self, settings: UploadSettings) -> None:
         self._settings = settings
@@ -104,7 +105,7 @@ class Arriving:
 
     @asynccontextmanager
     async def archive(self, content: AsyncIterator[bytes]) -> AsyncIterator[Archive]:
-        """What `content` brings, in a file that goes at the end. Raises `NoUploads`, and what `content` raises."""
+        """`content` in a temporary file. Raises `NoUploads`, and the errors of `content`."""
         if not self._settings.uploads_allowed:
             raise NoUploads
         async with self._turn:
@@ -112,7 +113,7 @@ class Arriving:
                 yield await _store(content, Path(place) / "package.zip")
 
     async def check(self, archive: Archive, folder: Path, *, install: bool, replace: bool) -> Checked:
-        """Check the package in this ZIP archive, and install it into `folder` if it is ready and that is asked for.
+        """Check the package in this ZIP archive, and with `install`, install it into `folder` if it is ready.
 
         Raises `NotAPackage`, `CheckTooLong`, `CannotCheck`.
         """
@@ -124,7 +125,7 @@ class Arriving:
             into = await asyncio.to_thread(folder.absolute)
             arguments += ["--into", str(into), *(["--replace"] if replace else [])]
         said, errors = place / "said", place / "errors"
-        # To files: a model that talks without end fills no memory of ours.
+        # Output goes to files, so that a model that prints endlessly can't fill our memory.
         with said.open("wb") as out, errors.open("wb") as err:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -142,7 +143,7 @@ class Arriving:
         except TimeoutError:
             raise CheckTooLong(timeout_s=round(CHECK_TIMEOUT_S)) from None
         finally:
-            # With whatever it started.
+            # Kills its child processes, too.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
@@ -164,7 +165,7 @@ async def _store(content: AsyncIterator[bytes], path: Path) -> Archive:
 
 
 def _unpack(archive: Path, target: Path, most_bytes: int) -> Path:
-    """The folder of the package in an archive: the root of it, or the only folder in it."""
+    """The folder of the package in an archive: its root, or its only folder."""
     target.mkdir()
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -178,7 +179,7 @@ def _unpack(archive: Path, target: Path, most_bytes: int) -> Path:
                     place.mkdir(parents=True, exist_ok=True)
                     continue
                 place.parent.mkdir(parents=True, exist_ok=True)
-                # What the archive says of its sizes, whoever made it made up.
+                # Do not trust the sizes in the archive; count while unpacking.
                 with packed.open(entry) as source, place.open("xb") as stream:
                     while chunk := source.read(_CHUNK_BYTES):
                         left -= len(chunk)

@@ -1,22 +1,22 @@
-"""Whether two outputs of a model say the same."""
+"""Compares two outputs of a model."""
 
 import math
 from typing import Any
 
-#: Models compute in single precision and round their answers: the last place may differ between one row and many.
+#: Models compute in single precision and round: the last digit may differ between a single row and a batch.
 _RELATIVE = 1e-4
 _ABSOLUTE = 1.01e-4
 
 
 def differs(expected: Any, found: Any, where: str = "") -> str | None:
-    """The first difference between two outputs, beyond the last place of numbers; None when there is none."""
+    """The first difference between two outputs, ignoring the last digit of numbers; None if there is none."""
     if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
         parts = [(f"{where}.{key}" if where else str(key), expected[key], found[key]) for key in expected]
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         parts = [(f"{where}[{place}]", *pair) for place, pair in enumerate(zip(expected, found, strict=True))]
     else:
         numbers = _is_number(expected) and _is_number(found)
-        # 1 == True to Python; to JSON they differ.
+        # In Python 1 == True; in JSON they differ.
         same = _close(expected, found) if numbers else type(expected) is type(found) and expected == found
         return None if same else f"{where or 'the output'} is {found}, not {expected}"
     return next((difference for path, one, other in parts if (difference := differs(one, other, path))), None)

@@ -1,7 +1,7 @@
 """Runs models: raw payloads in, outputs or failures out, row for row.
 
-The hot path of a worker. Everything happens once for a whole batch where it can, and once for each row where a bad row
-must not take its neighbours with it.
+This is the hot path of a worker. Work is done once for a whole batch if possible, and row by row if a bad row must not
+affect the others.
 """
 
 import threading
@@ -37,12 +37,12 @@ class _Loaded:
     package: ModelPackage
     runtime: Runtime
     preprocessing: Preprocessing
-    #: Whom to tell of each call.
+    #: The observer of each call.
     seen: Seen | None
 
 
 class Engine:
-    """The models of `registry`, each loaded when it is first needed or when it is warmed. Safe for several threads."""
+    """The models of `registry`, each loaded when it is first needed or warmed. Thread-safe."""
 
     def __init__(
         self,
@@ -53,29 +53,29 @@ class Engine:
     ) -> None:
         """`load` loads the model of a package, checking its hash first; it raises `PackageBroken`.
 
-        `watch` says whom to tell of each call of that model (see observing.py), if anybody.
+        `watch` returns the observer of that model's calls (see observing.py), or None.
         """
         self.registry = registry
         self._load = load
         self._watch = watch
-        #: By the identity of their packages, which live as long as they stand here: a package that was read anew,
-        #: because its files changed, is another one.
+        #: By the identity of their packages, which are kept alive here: a package with changed files is another
+        #: object.
         self._loaded: dict[int, _Loaded] = {}
         self._preprocessing: dict[int, tuple[ModelPackage, Preprocessing]] = {}
-        #: A lock for each package that is being loaded: one that takes minutes must not hold up the others.
+        #: A lock for each package that is being loaded, so that a slow load does not block the others.
         self._locks: dict[int, tuple[ModelPackage, threading.RLock]] = {}
         self._changing = threading.Lock()
 
     def warm(self, name: str, version: str | None = None) -> None:
         """Load a model and make its first prediction, so that no user waits for it.
 
-        A model whose package says `lazy` is loaded, so that what it lacks is known, but waits for somebody to ask it.
+        A model with `lazy` in its manifest is loaded, to detect missing libraries, but not run.
         Raises `ModelNotFound`, `PackageBroken`.
         """
         self.warm_package(self.registry.get(name, version))
 
     def warm_package(self, package: ModelPackage) -> None:
-        """The same with a package at hand. Raises `PackageBroken`."""
+        """The same for a package. Raises `PackageBroken`."""
         if id(package) in self._loaded:
             return
         self._get(package)
@@ -93,7 +93,7 @@ class Engine:
             return False
 
     def keep_only(self, packages: Iterable[ModelPackage]) -> None:
-        """Forget every model but those of `packages`. Calls under way are finished."""
+        """Unload every model except those of `packages`. Running calls are finished."""
         kept = {id(package) for package in packages}
         with self._changing:
             self._loaded = {key: each for key, each in self._loaded.items() if key in kept}
@@ -111,11 +111,11 @@ class Engine:
     def predict(
         self, package: ModelPackage, payloads: Sequence[Any], stage: Stage, *, rehearsal: bool = False
     ) -> list[Row | Failure]:
-        """One output for each payload, or why there is none, in order. Never raises for what a payload or model does.
+        """One output or failure for each payload, in order. Never raises for errors of a payload or model.
 
-        `invalid_input` for a payload that does not fit its schema; `model_error` for one on which the model raises
-        or whose output does not fit its own. Models are called with at most `package.max_batch` rows.
-        A `rehearsal` is a call that nobody asked for: it is not observed.
+        `invalid_input` for a payload that does not match its schema; `model_error` if the model raises, or if its
+        output does not match its schema. Models are called with at most `package.max_batch` rows.
+        A `rehearsal` is not a request of a user, so it is not observed.
         """
         try:
             loaded = self._get(package)
@@ -144,7 +144,7 @@ class Engine:
         return _where_valid(payloads, package.input_validator, preprocess_and_forward)
 
     def run(self, envelope: TaskEnvelope) -> list[Result]:
-        """The results of an envelope's tasks, in order. Never raises for what is in it."""
+        """The results of an envelope's tasks, in order. Never raises for its content."""
         tasks = envelope.tasks
         try:
             package = self.registry.resolve(envelope.model, envelope.version)
@@ -204,7 +204,7 @@ class Engine:
 def _where_valid(
     payloads: Sequence[Any], validator: Validator, step: Callable[[list[Row]], list[Row | Failure]]
 ) -> list[Row | Failure]:
-    """What `step` makes of the payloads that fit the schema; a failure that names the field for each other one."""
+    """`step` on the payloads that match the schema; for each other one a failure that names the field."""
     if len(payloads) > 1 and validator.are_valid(rows := list(payloads)):
         return step(rows)
     fits = validator.is_valid
@@ -218,7 +218,7 @@ def _where_valid(
 def _where_features(
     outcomes: list[Row | Failure], step: Callable[[list[Row]], list[Row | Failure]]
 ) -> list[Row | Failure]:
-    """`step` on the rows that have not failed yet; failures stay in their places."""
+    """`step` on the rows that have not failed yet; failures keep their positions."""
     rows = [outcome for outcome in outcomes if type(outcome) is not Failure]
     if not rows:
         return outcomes
@@ -230,7 +230,7 @@ def _where_features(
 
 
 def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[Row | Failure]:
-    """One call of the model; when that raises, one call for each row, so that only the guilty ones fail."""
+    """One call of the model; if it raises, one call for each row, so that only bad rows fail."""
     try:
         outputs = runtime.predict(rows)
         if len(outputs) != len(rows):
@@ -244,7 +244,7 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
             return [_forward(package, runtime, [row])[0] for row in rows]
         if isinstance(error, InvalidField):
             return [Failure("invalid_input", f"{error}.")]
-        # The message of the error may quote values of the input, so the log gets only its type and place.
+        # The message of the error may contain values of the input, so only its type and place are logged.
         log.error(
             "model_failed",
             model=package.name,
@@ -261,7 +261,7 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
 
 
 def _surely_finite(outputs: Sequence[Row]) -> bool:
-    """Whether a look at all numbers at once says so. A sum is finite only if all of it is; False says nothing."""
+    """Whether all numbers are surely finite. Checks their sum, which is finite only if all are; False: unknown."""
     try:
         return isfinite(sum(chain.from_iterable(map(dict.values, outputs)), 0.0))
     except (TypeError, ValueError, OverflowError):
@@ -269,7 +269,7 @@ def _surely_finite(outputs: Sequence[Row]) -> bool:
 
 
 def _not_fitting(package: ModelPackage, output: Any) -> Failure:
-    """What becomes of a row whose answer is not what the package promises: nobody pays for it."""
+    """The failure for a row whose output does not match the package's schema; it is not charged."""
     if not is_finite(output):
         log.error("model_output_not_finite", model=package.name, version=package.version)
         count_failure(package, "not_finite")
@@ -286,7 +286,7 @@ def _result(package: ModelPackage, task_id: Any, outcome: Row | Failure | None) 
     try:
         return Result(task_id, output=msgspec.Raw(_encode(outcome)))
     except (TypeError, ValueError, RecursionError) as error:
-        # A model that answers what JSON does not have (a numpy value, say).
+        # The output has a value that JSON does not have, such as a numpy value.
         log.error("model_output_not_json", model=package.name, version=package.version, error_type=type(error).__name__)
         count_failure(package, "not_json")
         return Result(task_id, error=Failure("model_error", "The model's answer to this input is not JSON."))

@@ -1,4 +1,4 @@
-"""What a new version of a model takes over from the one before: price, words, and how it is run."""
+"""The values that a new version of a model inherits from the previous one: price, texts, and options."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from foretell.inference.package import ModelPackage, version_key
 
 _SCHEMAS = ("input", "features", "output")
-#: Keywords of a schema that say something to people, and nothing of which values fit (docs/models.md).
+#: Keywords of a schema that are texts for users and do not affect validation (docs/models.md).
 _WORDS = frozenset({"title", "x-title-ru", "description", "x-description-ru", "x-unit", "x-unit-ru", "x-format"})
 #: The same of single values.
 _LABELS = frozenset({"x-enum-labels", "x-enum-labels-ru"})
@@ -21,7 +21,7 @@ def version_before(known: Iterable[ModelPackage], name: str, version: str) -> Mo
 
 
 def inherit_words(folder: Path, before: ModelPackage) -> None:
-    """Put the words of `before` into the schemas in `folder`: its own, and those of fields that both have."""
+    """Copy the texts of `before` into the schemas in `folder`, for fields that both have."""
     for stage in _SCHEMAS:
         file, old_file = (place / f"{stage}.schema.json" for place in (folder, before.path))
         if file.exists() and old_file.exists():
@@ -39,7 +39,7 @@ def _properties(schema: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, 
 
 
 def _words(about: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """The words of `old` that still say something true about a field."""
+    """The texts of `old` that still apply to a field."""
     found = {keyword: words for keyword, words in old.items() if keyword in _WORDS}
     if ("enum" in about) == ("enum" in old):
         values = {_as_key(value) for value in about.get("enum", ())}

@@ -1,12 +1,12 @@
-"""A registry that changes while requests go on.
+"""A registry that changes while requests are served.
 
-`foretell models add`, `remove` and `reload` touch a stamp in the operator's folder; every running service looks at it
-once a second and reads the folders anew when it changed. A request is answered by the package with which it began. A
-task that was accepted for a version that was removed since still finds it for an hour.
+`foretell models add`, `remove` and `reload` touch a stamp in the operator's folder. Every running service checks it
+once a second and reads the folders again when it has changed. A request keeps the package that it began with. A
+task for a version that was removed meanwhile still finds it for an hour.
 
-A change that can't be used replaces nothing: a package that can't be read or loaded any more is served as it was
-before, and a rule of traffic.toml that does not fit the packages leaves the rule before it in force, or what fits of
-it where there was none. `unavailable` says so.
+An invalid change replaces nothing. A package that can't be read or loaded any more is served as it was before the
+change. If a rule of traffic.toml does not fit the packages, the previous rule stays in force; without a previous one,
+the valid part of the new one applies. Both are listed in `unavailable`.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ from foretell.kit.clock import uuid7
 log = structlog.get_logger(__name__)
 
 STAMP = ".reload"
-#: Said where a package has changed and can't be used as it is now.
+#: Added to the reason if a package has changed and can't be used.
 SERVED_AS_BEFORE = "Until that is mended it is served as it was before."
 _LOOK_EVERY_S = 1.0
-#: As long as a prediction may wait for a worker.
+#: How long a prediction may wait for a worker.
 _RETIRED_FOR_S = 3600.0
 
 #: Names, times and sizes of the files of a package.
@@ -46,32 +46,32 @@ _Signature = tuple[tuple[str, int, int], ...]
 
 
 def operators_folder(models_dir: Path | None, data_dir: Path) -> Path:
-    """Where the operator's packages are: FORETELL_MODELS_DIR, else `models` in the data folder."""
+    """The folder of the operator's packages: FORETELL_MODELS_DIR, or `models` in the data folder."""
     return models_dir if models_dir is not None else data_dir / "models"
 
 
 def touch_stamp(folder: Path) -> str:
-    """Tell every service that uses `folder` to read it anew. Returns the stamp."""
+    """Make every service that uses `folder` read it again. Returns the stamp."""
     stamp = uuid7().hex
     draft = folder / f"{STAMP}.{os.getpid()}"
-    # Its content changes, not only its time: clocks of shared file systems are coarse.
+    # The content changes, too, not only the time, because times of shared file systems are coarse.
     draft.write_text(stamp, encoding="ascii")
     draft.replace(folder / STAMP)
     return stamp
 
 
 def read_stamp(folder: Path) -> str:
-    """The stamp of `folder`; empty where nothing was ever added."""
+    """The stamp of `folder`; empty if nothing was ever added."""
     with suppress(OSError, UnicodeDecodeError):
         return (folder / STAMP).read_text(encoding="ascii")
     return ""
 
 
 class LiveRegistry(Registry):
-    """The packages that ship and the operator's, as they are now. Safe for several threads."""
+    """The current packages, shipped ones and the operator's. Thread-safe."""
 
     def __init__(self, operators: Path, *, shipped: Path | None = None, must_exist: bool = True) -> None:
-        """Reads both folders. `must_exist`: whether it is worth a remark that `operators` is not there."""
+        """Reads both folders. `must_exist`: whether a missing `operators` folder is reported."""
         super().__init__([])
         self.folder = operators
         self._shipped = shipped or shipped_folder()
@@ -80,31 +80,31 @@ class LiveRegistry(Registry):
         self._known: dict[Path, tuple[_Signature, ModelPackage]] = {}
         self._retired: dict[tuple[str, str], tuple[float, ModelPackage]] = {}
         self._stand_ins: dict[tuple[str, str], ModelPackage] = {}
-        #: The rules that hold, by model; None before the first look.
+        #: The rules in force, by model; None before the first read.
         self._traffic: Mapping[str, Split] | None = None
-        #: Grows with each `refresh`: whoever makes something of the packages sees that it has to make it anew.
+        #: Incremented by each `refresh`, so that code with cached values notices a change.
         self.generation = 0
         self._seen = ""
         self.refresh()
-        #: The stamp up to which this process has begun to follow ...
+        #: The stamp of the change that this process has begun to apply ...
         self._noticed = self._seen
-        #: ... and up to which it has followed, loading included; `/health` says it as `models_stamp`.
+        #: ... and of the change that is applied, including loading; `models_stamp` in `/health`.
         self.followed = self._seen
 
     @classmethod
     def installed(cls, models_dir: Path | None, data_dir: Path) -> "LiveRegistry":
-        """Of a service with these settings; the default folder may be missing."""
+        """The registry of a service with these settings; the default folder may be missing."""
         return cls(operators_folder(models_dir, data_dir), must_exist=models_dir is not None)
 
     @property
     def traffic(self) -> Mapping[str, Split]:
-        """The rules that hold, by model. What they name is installed, and takes what the default version takes."""
+        """The rules in force, by model. Their versions are installed and take the same input as the default one."""
         return self._traffic or {}
 
     def resolve(self, name: str, version: str) -> ModelPackage:
-        """A version that is installed, was installed this moment, or was removed within the last hour.
+        """A version that is installed, was just installed, or was removed within the last hour.
 
-        One whose files changed is what it was before, while what it is now is not loaded (`serve_before`).
+        If its files have changed, it is the previous package until the new one is loaded (`serve_before`).
         Raises `ModelNotFound`, `VersionNotFound`.
         """
         with suppress(ModelNotFound):
@@ -117,33 +117,33 @@ class LiveRegistry(Registry):
         return retired[1] if retired is not None else self.get(name, version)
 
     def serve_before(self, before: ModelPackage) -> None:
-        """Let `resolve` find this version as it was before its files changed, until `serve` is called."""
+        """Let `resolve` return this version as it was before its files changed, until `serve` is called."""
         self._stand_ins[before.name, before.version] = before
 
     def serve(self, package: ModelPackage) -> None:
-        """Let `resolve` find this version as it is installed now."""
+        """Let `resolve` return this version as it is installed now."""
         self._stand_ins.pop((package.name, package.version), None)
 
     def stand_in(self, package: ModelPackage) -> ModelPackage | None:
-        """What is served in place of an installed package."""
+        """The package that is served in place of an installed one, or None."""
         return self._stand_ins.get((package.name, package.version))
 
     def refresh_if_told(self) -> bool:
-        """Read the folders anew if the stamp was touched since; whether it was."""
+        """Read the folders again if the stamp was touched; returns whether it was."""
         with self._lock:
-            # Asked behind the lock: whoever comes while another thread reads waits for what that one finds.
+            # Checked inside the lock, so that a second thread waits for the first one's result.
             if self._stamp() == self._seen:
                 return False
             self._refresh()
             return True
 
     def refresh(self) -> None:
-        """Read the folders anew. Packages whose files are the same stay the same objects."""
+        """Read the folders again. Packages with unchanged files stay the same objects."""
         with self._lock:
             self._refresh()
 
     def _refresh(self) -> None:
-        # Before the folders: a change in between is found the next time.
+        # Read before the folders, so that a change in between is found the next time.
         self._seen = self._stamp()
         folders = [self._shipped]
         if self._must_exist or self.folder.exists():
@@ -161,7 +161,7 @@ class LiveRegistry(Registry):
         self._known = {place: known for place, known in self._known.items() if place in there}
 
     def _rules(self, packages: Registry, unavailable: list[UnavailablePackage]) -> dict[str, Split]:
-        """The rules that hold with these packages. What is wrong with those in the file is added to `unavailable`."""
+        """The rules in force with these packages. Mistakes in the file are added to `unavailable`."""
         before = self.traffic
         try:
             rules = read_traffic(self.folder)
@@ -173,8 +173,8 @@ class LiveRegistry(Registry):
             problem = problem_of(model, split, packages)
             if problem:
                 unavailable.append(UnavailablePackage(f"{TRAFFIC} [{model}]", problem))
-                # Where none was in force, what fits of the new one says more than none. And a version that was removed
-                # is in the rule before, too.
+                # Without a previous rule, use the valid part of the new one. The previous rule may also name a version
+                # that was removed.
                 holding[model] = without_misfits(model, before.get(model, split), packages)
             else:
                 holding[model] = split
@@ -190,7 +190,7 @@ class LiveRegistry(Registry):
 
     @property
     def kept(self) -> list[ModelPackage]:
-        """Every package that a task may still need: those installed, stand-ins, and those removed a short time ago."""
+        """Every package that a task may still need: installed ones, stand-ins, and recently removed ones."""
         return [*self, *self._stand_ins.values(), *(package for _, package in self._retired.values())]
 
     def _read(self, problems: list[UnavailablePackage], place: Path) -> ModelPackage:
@@ -203,7 +203,7 @@ class LiveRegistry(Registry):
         except (PackageBroken, OSError) as error:
             if known is None or not (place / MANIFEST).is_file():
                 raise
-            # Broken by a change: it is read again the next time, since its signature is not the known one.
+            # Broken by a change; it is read again the next time, since its signature is unknown.
             reason = error.message if isinstance(error, PackageBroken) else f"The package cannot be read: {error}."
             problems.append(UnavailablePackage(str(place), f"{reason} {SERVED_AS_BEFORE}"))
             return known[1]
@@ -214,9 +214,9 @@ class LiveRegistry(Registry):
         return read_stamp(self.folder)
 
     async def watch(self, on_change: Callable[[], Awaitable[asyncio.Task[None] | None]]) -> None:
-        """Look at the stamp until cancelled; `on_change` runs after the folders were read anew.
+        """Check the stamp until cancelled; `on_change` runs after the folders were read again.
 
-        What takes long, `on_change` returns as a task: the change is followed when that is done, and the next change
+        `on_change` may return a task for slow work: the change is applied when the task is done, and the next change
         is noticed meanwhile.
         """
         while True:
@@ -234,14 +234,14 @@ class LiveRegistry(Registry):
                     else:
                         rest.add_done_callback(partial(self._end_following, seen))
             except Exception:
-                # A watch that has ended would notice nothing for the rest of the process's life.
+                # The watch must not end, or later changes would not be noticed.
                 log.exception("models_not_reread")
 
     def _end_following(self, seen: str, rest: asyncio.Task[None]) -> None:
         if not rest.cancelled() and (error := rest.exception()) is not None:
             log.error("models_not_reread", exc_info=error)
         elif seen == self._noticed:
-            # Else a later change is being followed, and this one with it.
+            # Otherwise a later change is being applied, which includes this one.
             self.followed = seen
 
     def log_unavailable(self) -> None:
@@ -256,7 +256,7 @@ def _signature(place: Path) -> _Signature:
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):
             file = Path(root, name)
-            # Of the link itself: where it leads, there may be nothing.
+            # For a broken link, use the link itself.
             about = file.lstat() if file.is_symlink() and not file.exists() else file.stat()
             files.append((str(file.relative_to(place)), about.st_mtime_ns, about.st_size))
     return tuple(files)

@@ -1,4 +1,4 @@
-"""What is measured of the models in this process."""
+"""Metrics of the models in this process."""
 
 from collections.abc import Iterable
 
@@ -15,13 +15,13 @@ _FAILURES = Counter(
     "Rows that a model failed on, by the type of the exception; or away, not_finite, not_fitting, not_json.",
     ["model", "version", "reason"],
 )
-#: So many types of exceptions of one model version have a series each; types are names from somebody else's code.
+#: Limit of series per model version: types of exceptions are names from the model's code.
 _MOST_REASONS = 20
 _reasons: dict[tuple[str, str], set[str]] = {}
 
 
 def count_failure(package: ModelPackage, reason: str, rows: int = 1) -> None:
-    """The model failed on so many rows; `reason`: the type of the exception, or a word for its wrong answer."""
+    """Count rows that the model failed on; `reason`: the type of the exception, or a word for an invalid answer."""
     known = _reasons.setdefault((package.name, package.version), set())
     if reason not in known:
         if len(known) >= _MOST_REASONS:
@@ -31,5 +31,5 @@ def count_failure(package: ModelPackage, reason: str, rows: int = 1) -> None:
 
 
 def show_loaded(packages: Iterable[ModelPackage]) -> None:
-    """These are loaded now, and no others."""
+    """Show exactly these as loaded."""
     _INFO.show({(package.name, package.version): 1.0 for package in packages})

@@ -1,8 +1,8 @@
-"""Counts what passes by a model in the bins of its package's reference, so that drift can be seen.
+"""Counts the inputs and outputs of a model in the bins of its package's reference, to detect drift.
 
-A prediction must not notice it: of a batch, a few rows are remembered until the next second, drawn so that each row of
-a second has the same chance whatever batch it came in; a thread of its own counts them. Values are never sent anywhere,
-and kept no longer.
+It must not slow predictions: a few rows of a batch are kept until the next second, sampled so that each row of
+a second has the same chance, whatever its batch; a separate thread counts them. Values are never sent, and are dropped
+after counting.
 """
 
 import math
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 Row = dict[str, Any]
 
 _COUNT_EVERY_S = 1.0
-#: So many times as many rows are drawn as are wanted, lest chance leave too few.
+#: More rows are sampled than needed, by this factor, so that there are enough.
 _MARGIN = 1.5
-#: An integer of more bits than this is no category, and its text would take long to write.
+#: An integer of more bits is not a category, and its text would take long to create.
 _MOST_BITS = 64
 
-#: Told of the features of one call of a model and what came of each; returns at once and never raises.
+#: Called with the features of one call of a model and their outcomes; returns at once and never raises.
 Seen = Callable[[Sequence[Row], Sequence[Row | Failure]], None]
 #: Says whom to tell of the calls of a model, if anybody.
 Watch = Callable[[ModelPackage], Seen | None]
@@ -57,21 +57,21 @@ def observe(settings: InferenceSettings) -> Watch:
 
 
 class Observer:
-    """What all models of a process have seen. `take()` may be called from any thread."""
+    """The observations of all models of a process. `take()` may be called from any thread."""
 
     def __init__(self, rows_per_s: int) -> None:
-        """Of each model version, about `rows_per_s` rows are looked at."""
+        """About `rows_per_s` rows of each model version are sampled."""
         self._size = max(1, round(rows_per_s * _COUNT_EVERY_S))
         # Samplers live as long as their models.
         self._samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
         self._adding = threading.Lock()
 
     def start(self) -> None:
-        """Begin to count; it ends with the process."""
+        """Start counting, until the process ends."""
         threading.Thread(target=self._run, name="observer", daemon=True).start()
 
     def watch(self, package: ModelPackage) -> Seen | None:
-        """Whom to tell of the calls of that model; None when the package has no reference that can be used."""
+        """The function to call with the rows of that model; None if the package has no usable reference."""
         try:
             reference = read_reference(package.path)
         except ReferenceBroken as error:
@@ -85,7 +85,7 @@ class Observer:
         return sampler.offer
 
     def take(self) -> list[Observation]:
-        """What was seen since the last call, by model version; nothing of versions that nobody asked."""
+        """The observations since the last call, by model version; none of versions without calls."""
         return [seen for sampler in self._known() if (seen := sampler.take()) is not None]
 
     def _known(self) -> "list[Sampler]":
@@ -100,9 +100,9 @@ class Observer:
 
 
 class Sampler:
-    """Draws and counts the rows of one model version."""
+    """Samples and counts the rows of one model version."""
 
-    # `offer` is called for each batch: what it looks at should lie close together.
+    # `offer` is called for each batch, so its fields should be close together in memory.
     __slots__ = (
         "__weakref__",
         "_chance",
@@ -123,7 +123,7 @@ class Sampler:
     )
 
     def __init__(self, model: str, version: str, reference: Reference, size: int) -> None:
-        """Of the rows between two counts, up to `size` are counted."""
+        """Up to `size` of the rows between two counts are counted."""
         self._model = model
         self._version = version
         self._sha256 = reference.sha256
@@ -138,16 +138,16 @@ class Sampler:
         self._begin(0)
 
     def _begin(self, passed: int) -> None:
-        """Begin a draw of which about as many rows are expected as `passed` in the last one."""
+        """Begin a new sample, expecting about `passed` rows."""
         self._drawn: list[tuple[Row, Row | Failure]] = []
         self._passed = 0
-        #: How likely each row is drawn. Somewhat too likely is better than too few rows.
+        #: The probability of each row. A little too high is better than too few rows.
         self._chance = min(1.0, _MARGIN * self._size / max(passed, 1))
-        #: Which row, counted from the last count, is drawn next.
+        #: The number of the next sampled row since the last count.
         self._next = self._skip()
 
     def offer(self, rows: Sequence[Row], outcomes: Sequence[Row | Failure]) -> None:
-        """These features went into the model, and this came of each. Nobody may change them afterwards."""
+        """Sample from these features and their outcomes. They must not be changed afterwards."""
         with self._drawing:
             first = self._passed
             self._passed = last = first + len(rows)
@@ -155,20 +155,20 @@ class Sampler:
                 place = self._next - first
                 self._drawn.append((rows[place], outcomes[place]))
                 if len(self._drawn) >= 2 * self._size:
-                    # More come than expected: all that were drawn have half the chance from then on.
+                    # More rows than expected: drop half of the sample and halve the probability.
                     self._chance /= 2
                     self._drawn = [row for row in self._drawn if RANDOM.getrandbits(1)]
                 self._next += 1 + self._skip()
 
     def _skip(self) -> int:
-        """How many rows are not drawn before the next one that is."""
+        """The number of rows to skip before the next sampled one."""
         if self._chance == 1.0:
             return 0
         # `random()` can be 0, never 1.
         return int(math.log(1.0 - RANDOM.random()) / math.log1p(-self._chance))
 
     def count(self) -> None:
-        """Count what was drawn, and begin a new draw."""
+        """Count the sample, and begin a new one."""
         with self._counting:
             self._count()
 
@@ -186,7 +186,7 @@ class Sampler:
                 features = self._features.pick(row)
                 outputs = None if type(outcome) is Failure else self._outputs.pick(outcome)
             except AttributeError:
-                # A model that answers what is no object: there is nothing to count.
+                # The answer is not an object, so there is nothing to count.
                 continue
             self._rows += 1
             self._features.count(features)
@@ -194,7 +194,7 @@ class Sampler:
                 self._outputs.count(outputs)
 
     def take(self) -> Observation | None:
-        """What was counted since the last call."""
+        """The counts since the last call."""
         with self._counting:
             self._count()
             until = now()
@@ -228,7 +228,7 @@ class _Fields:
         self._counters = [counter(field) for field in fields.values()]
 
     def pick(self, row: Any) -> list[Any]:
-        """The values of a row in the order of the fields, None for what is not there."""
+        """The values of a row in the order of the fields, None for missing ones."""
         if not self._names:
             return []
         get = row.get
@@ -242,7 +242,7 @@ class _Fields:
         return values
 
     def count(self, values: list[Any]) -> None:
-        """Count what `pick` has picked. Never raises."""
+        """Count the values from `pick`. Never raises."""
         for counter, value in zip(self._counters, values, strict=True):
             if value is None:
                 counter.missing += 1
@@ -255,7 +255,7 @@ class _Fields:
 
 
 def counter(field: Field) -> "_NumbersSeen | _CategoriesSeen":
-    """What counts the values of one field."""
+    """The counter for one field."""
     return _NumbersSeen(field) if isinstance(field, Numbers) else _CategoriesSeen(field)
 
 
@@ -277,7 +277,7 @@ class _NumbersSeen:
         number = _length(value) if self._of_length else _number(value)
         if number is None:
             self._unplaced += 1
-        # What isn't even itself is NaN.
+        # Only NaN differs from itself.
         elif number != number:
             self.missing += 1
         elif number < self._low:
@@ -301,7 +301,7 @@ class _CategoriesSeen:
         self._bins = len(field.counts)
         self._places = {name: place for place, name in enumerate(field.counts)}
         for texts in (("true", "True", "1"), ("false", "False", "0")):
-            # Whoever made the reference may have written truth values in another way.
+            # The reference may have truth values in another notation.
             known = next((self._places[text] for text in texts if text in self._places), None)
             if known is not None:
                 self._places.setdefault(texts[0], known)
@@ -328,10 +328,10 @@ class _CategoriesSeen:
 
 
 def _number(value: Any) -> float | int | None:
-    """A number as it is, and a truth value as 0 or 1; None for what is neither."""
+    """A number unchanged, a truth value as 0 or 1; None for other values."""
     if isinstance(value, float | int):
         return value
-    # What numpy has, after preprocessing by somebody's own code.
+    # A numpy scalar, from the package's preprocessing.
     item = getattr(value, "item", None)
     plain = item() if item is not None and getattr(value, "shape", None) == () else None
     return plain if isinstance(plain, float | int) else None
@@ -342,7 +342,7 @@ def _length(value: Any) -> int | None:
 
 
 def category(value: Any) -> str | None:
-    """A value as the text under which categories are counted; None for what can be none (a list, an object)."""
+    """The category of a value as text; None for values that can't be one (a list, an object)."""
     if isinstance(value, str):
         return value
     number = _number(value)

@@ -1,12 +1,12 @@
-"""A model package: a folder that says everything about one version of one model.
+"""A model package: a folder that describes one version of one model.
 
-    model.toml             the manifest: what `Manifest` holds
-    features.schema.json   what the model takes (JSON Schema 2020-12, an object)
-    output.schema.json     what it answers
-    input.schema.json      what preprocessing takes; only with preprocessing, otherwise the input is the features
+    model.toml             the manifest (`Manifest`)
+    features.schema.json   input of the model (JSON Schema 2020-12, an object)
+    output.schema.json     output of the model
+    input.schema.json      input of the preprocessing; without preprocessing the input is the features
     the artifact           the trained model, with its sha256 in the manifest
 
-Reading a package loads no artifact, runs no code of the package and imports no numpy: the API service does it too.
+Reading a package loads no artifact, runs no code of the package and imports no numpy, because the app reads it, too.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from foretell.kit.misfits import misfit_of
 
 MANIFEST = "model.toml"
 
-#: Every runtime there is; `runtimes/__init__.py` knows how to load each.
+#: All runtimes; `runtimes/__init__.py` loads them.
 RuntimeName = Literal["onnx", "skops", "joblib", "mlflow", "python", "remote"]
 
-#: Runtimes whose model may be elsewhere than in a file: in the code of a class, or on another server.
+#: Runtimes that need no artifact: the model is the code of a class, or on another server.
 _WITHOUT_ARTIFACT: frozenset[RuntimeName] = frozenset({"python", "remote"})
 
 
@@ -46,7 +46,7 @@ class PackageBroken(ForetellError):
 
 
 class InvalidField(ValueError):
-    """What a package's preprocessing raises (or returns, row for row) when a field cannot be used.
+    """Raised (or returned for a row) by a package's preprocessing when a field can't be used.
 
     `message` continues the field's name: `InvalidField("departure_time", "must be a time, HH:MM")`.
     """
@@ -58,14 +58,14 @@ class InvalidField(ValueError):
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Words for people, in the two languages of the product."""
+    """A text for users, in the two languages of the product."""
 
     en: Annotated[str, msgspec.Meta(min_length=1)]
     ru: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A value to try, `input` or `features`, with the output it gives."""
+    """A value to try, `input` or `features`, with its output."""
 
     output: dict[str, Any]
     input: dict[str, Any] | None = None
@@ -83,19 +83,19 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: Text
     runtime: RuntimeName
     price_credits: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-    #: After this long a prediction has failed with `timeout`.
+    #: After this time a prediction fails with `timeout`.
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
-    #: The most rows the model takes in one call.
+    #: The most rows in one call of the model.
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_ENVELOPE_TASKS)]
-    #: File of the package that holds the trained model, and the hash it must have before it is loaded. The runtimes
-    #: python and remote do without.
+    #: The file of the trained model, and its hash, which is checked before it is loaded. The runtimes python and remote
+    #: do not need one.
     artifact: str = ""
     sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
-    #: Other files of the package that the model reads, weights say, and the hash that each must have.
+    #: Other files that the model reads, such as weights, and their hashes.
     files: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]] = {}
-    #: Pool of workers of its own (the queue `ml_tasks.NAME`), for a model that needs a GPU, say.
+    #: A separate pool of workers (the queue `ml_tasks.NAME`), for example for a model that needs a GPU.
     queue: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z", max_length=64)] | None = None
-    #: Words for the values of the output: {"0": "on time"}.
+    #: Labels for the values of the output: {"0": "on time"}.
     labels: dict[str, Text] = {}
     examples: list[Example] = []
     #: A function of a Python file of the package, "preprocessing:preprocess", or a class that has a method
@@ -103,10 +103,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preprocessing: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*\Z")] | None = None
     #: Whether that function takes one row and returns its features, or a list of rows and returns a list.
     preprocessing_takes: Literal["row", "rows"] = "row"
-    #: Whether a process that starts leaves out the first prediction: for a model that takes much memory from then on,
-    #: and may never be asked.
+    #: Whether a starting process skips the first prediction: for a model that needs much memory from then on,
+    #: and may never be used.
     lazy: bool = False
-    #: What the runtime wants to know: see the runtime.
+    #: Options of the runtime: see the runtime.
     options: dict[str, Any] = {}
 
 
@@ -162,7 +162,7 @@ class ModelPackage:
 
     @property
     def artifact_path(self) -> Path:
-        """The file of the trained model; the folder itself where there is none."""
+        """The file of the trained model; the folder if there is none."""
         return self.path / self.manifest.artifact
 
     @property
@@ -171,12 +171,12 @@ class ModelPackage:
         return self.manifest.preprocessing is not None
 
     def schema(self, stage: Stage) -> dict[str, Any]:
-        """The JSON Schema of what a prediction may be asked with."""
+        """The JSON Schema of `stage`."""
         return self.input_schema if stage == "input" else self.features_schema
 
     @cached_property
     def fields(self) -> list[Field]:
-        """What somebody fills in for a prediction: the input as a form, with the first example's values to try."""
+        """The input as a form, with the values of the first example."""
         first = next((each for each in self.examples if self._example_input(each) is not None), None)
         return fields_of(self.input_schema, None if first is None else self._example_input(first))
 
@@ -227,7 +227,7 @@ Options = TypeVar("Options")
 
 
 def read_options(package: ModelPackage, kind: type[Options]) -> Options:
-    """The manifest's `options` as the runtime wants them. Raises `PackageBroken`."""
+    """The manifest's `options` as the runtime's type. Raises `PackageBroken`."""
     try:
         return msgspec.convert(package.manifest.options, kind)
     except msgspec.ValidationError as error:
@@ -239,15 +239,15 @@ def read_options(package: ModelPackage, kind: type[Options]) -> Options:
 
 
 def read_artifact(package: ModelPackage) -> bytes:
-    """The bytes of the artifact, after their hash was found right. Raises `PackageBroken`.
+    """The bytes of the artifact, with a checked hash. Raises `PackageBroken`.
 
-    A runtime loads these bytes, never the file again: it could have changed in between.
+    A runtime loads these bytes and does not read the file again, because it could have changed in between.
     """
     return _read_hashed(package.artifact_path, package.manifest.sha256)
 
 
 def read_file(package: ModelPackage, name: str) -> bytes:
-    """The same for another file that the manifest names under `files`; `name` is its path in the package."""
+    """The same for a file in the manifest's `files`; `name` is its path in the package."""
     expected = package.manifest.files.get(name)
     if expected is None:
         raise PackageBroken(

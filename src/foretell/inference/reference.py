@@ -1,7 +1,7 @@
-"""The reference of a package, `reference.json`: how features and outputs were distributed in what it was trained on.
+"""The reference of a package, `reference.json`: the distribution of features and outputs in the training data.
 
-Optional. What passes by is counted in its bins (`observing.py`), and the monitoring service compares the counts. One
-that is broken costs the package its look for drift, never the model.
+It is optional. Live rows are counted in its bins (`observing.py`), and the monitoring service compares the counts. A
+broken reference disables drift detection for the package, but not the model.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from foretell.kit.errors import ForetellError
 
 FILE = "reference.json"
 
-#: More bins than this of one field, or fields, say nothing more and make every heartbeat longer.
+#: Limit of bins per field, and of fields: more give no more information and make every heartbeat longer.
 MAX_BINS = 1000
 MAX_FIELDS = 500
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
-#: How far single days of the training data usually are from all of it, as a population stability index: one day of a
-#: hundred is farther. 0: nobody has said.
+#: The usual difference between one day and all training data, as a population stability index: one day of a hundred
+#: exceeds it. 0: unknown.
 Index = Annotated[float, Meta(ge=0)]
 
 
@@ -37,9 +37,9 @@ class ReferenceBroken(ForetellError):
 
 
 class Numbers(msgspec.Struct, frozen=True, tag_field="kind", tag="numeric", omit_defaults=True):
-    """Numbers in bins: bin i holds what is at least `edges[i]` and less than `edges[i + 1]`; the last one its end too.
+    """Numbers in bins: bin i has values from `edges[i]` to below `edges[i + 1]`; the last one includes its end.
 
-    What lay outside of the edges is in the first and the last bin. `of`: what is counted is the length of a text.
+    Values outside of the edges are in the first and the last bin. `of`: the numbers are lengths of texts.
     """
 
     edges: list[float]
@@ -52,9 +52,9 @@ class Numbers(msgspec.Struct, frozen=True, tag_field="kind", tag="numeric", omit
 
 
 class Categories(msgspec.Struct, frozen=True, tag_field="kind", tag="categorical", omit_defaults=True):
-    """Texts, whole numbers and truth values (`true`, `false`), as texts. `other`: rows of all that are not listed.
+    """Texts, whole numbers and truth values (`true`, `false`), as texts. `other`: rows with values that are not listed.
 
-    A field that every row lacked has no category at all, and its `missing` counts all rows.
+    A field that was missing in every row has no category, and its `missing` counts all rows.
     """
 
     counts: dict[str, Count]
@@ -73,7 +73,7 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     features: dict[str, Field]
     outputs: dict[str, Field] = {}
     model: str = ""
-    #: Of the file: whoever counted tells with it in which bins.
+    #: Hash of the file; counts are sent with it, to identify the bins.
     sha256: str = ""
 
 
@@ -81,7 +81,7 @@ _decode = msgspec.json.Decoder(Reference).decode
 
 
 def read_reference(folder: Path) -> Reference | None:
-    """The reference of the package in `folder`; None when it has none. Raises `ReferenceBroken`."""
+    """The reference of the package in `folder`, or None. Raises `ReferenceBroken`."""
     file = folder / FILE
     try:
         content = read_small(file)
@@ -106,7 +106,7 @@ def read_reference(folder: Path) -> Reference | None:
 
 
 def write_reference(folder: Path, reference: Reference) -> None:
-    """Write it into the package in `folder`, whole or not at all."""
+    """Write it into the package in `folder`, atomically."""
     text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(reference, sha256="")), indent=1)
     draft = folder / f".{FILE}"
     draft.write_bytes(text + b"\n")
@@ -116,7 +116,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
 def not_compared(
     reference: Reference, features_schema: Mapping[str, Any], output_schema: Mapping[str, Any]
 ) -> list[NotCompared]:
-    """What the model takes and answers, by its JSON Schemas, and is not compared with the reference."""
+    """Inputs and outputs in the model's JSON Schemas that are not compared with the reference."""
     found = []
     parts: tuple[tuple[Literal["feature", "output"], Mapping[str, Any], Mapping[str, Field]], ...] = (
         ("feature", features_schema, reference.features),
@@ -136,7 +136,7 @@ def not_compared(
 
 
 def _names(schema: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """Names of the fields of an object, those of nested ones joined by dots."""
+    """Names of the fields of an object; nested names are joined by dots."""
     for name, inner in schema.get("properties", {}).items():
         if isinstance(inner, Mapping) and isinstance(inner.get("properties"), Mapping):
             yield from _names(inner, f"{before}{name}.")
@@ -145,12 +145,12 @@ def _names(schema: Mapping[str, Any], before: str = "") -> Iterator[str]:
 
 
 def is_never_there(field: Field) -> bool:
-    """Whether every row of the reference lacked it."""
+    """Whether it was missing in every row of the reference."""
     return isinstance(field, Categories) and not field.counts and not field.other and field.missing > 0
 
 
 def hides_other_values(field: Field) -> bool:
-    """Whether it held one number in all rows, in a bin that holds others as well: no other value would be seen.
+    """Whether it was constant, but its bin is so wide that other values would not be noticed.
 
     The first versions of Foretell made such bins, as wide as the number is large and at least 1.
     """

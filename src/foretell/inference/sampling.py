@@ -1,4 +1,4 @@
-"""Values that fit a JSON Schema, made up to try a model with. The same schema gives the same values."""
+"""Generates values that match a JSON Schema, to try a model. The same schema gives the same values."""
 
 import random
 from typing import Any
@@ -7,12 +7,12 @@ from foretell.inference.schema import Validator
 
 _MOST_TRIES = 20
 _LARGE = 100.0
-#: Of all samples together, characters of long texts counted as such.
+#: Limit for all samples together; characters of long texts count as values.
 _MOST_VALUES = 300_000
 
 
 def samples(schema: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Up to `count` objects that fit; fewer where the schema asks for what cannot be made up (a pattern, say)."""
+    """Up to `count` matching objects; fewer if the schema has parts that can't be generated (such as a pattern)."""
     source = _Source(0)
     validator = Validator(schema)
     found: list[dict[str, Any]] = []
@@ -29,11 +29,11 @@ def samples(schema: dict[str, Any], count: int) -> list[dict[str, Any]]:
 
 
 class _TooLarge(Exception):
-    """A value that fits would be larger than anybody could use."""
+    """A matching value would be too large."""
 
 
 class _Source(random.Random):
-    """Random numbers, and how many values may still be made of them: a few words of a schema can ask for billions."""
+    """Random numbers, with a limit of generated values: a short schema can require billions of values."""
 
     left = _MOST_VALUES
 
@@ -101,7 +101,7 @@ def _text(schema: dict[str, Any], source: _Source) -> str:
 
 
 def _referred(reference: str, root: dict[str, Any]) -> dict[str, Any]:
-    """The part of the schema that `#/$defs/Name` names; nothing for a reference that leads elsewhere."""
+    """The part of the schema at `#/$defs/Name`; empty for other references."""
     part: Any = root
     for step in reference.removeprefix("#/").split("/"):
         part = part.get(step, {}) if isinstance(part, dict) else {}

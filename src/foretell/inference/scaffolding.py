@@ -1,4 +1,4 @@
-"""Makes a package from a trained model: what can be read off the model is, the rest has sensible beginnings."""
+"""Creates a package from a trained model: it reads what it can from the model, and uses defaults for the rest."""
 
 import hashlib
 import json
@@ -57,9 +57,9 @@ def scaffold(
     permissions: Permissions,
     known: Iterable[ModelPackage] = (),
 ) -> Guess:
-    """Write the package of the model in `source` into the new folder `output`; whole, or not at all.
+    """Write the package of the model in `source` into the new folder `output`, atomically.
 
-    `name` defaults to that of the file. Price and words are those of the version before, where one is among `known`.
+    `name` defaults to that of the file. Price and texts are those of the previous version, if it is among `known`.
     Raises `CannotScaffold`.
     """
     runtime = _runtime_of(source)
@@ -83,7 +83,7 @@ def scaffold(
         _write(folder, made, runtime, name, version, before)
         try:
             made = _try(folder, made, permissions)
-            # A class says by itself what its fields are called.
+            # A class defines the titles of its fields itself.
             if before is not None and runtime != "python":
                 inherit_words(folder, before)
                 load_package(folder)
@@ -115,7 +115,7 @@ def _runtime_of(source: Path) -> RuntimeName:
 
 
 def _name_of(source: Path) -> str:
-    """A model's name from that of its file: `Wine Quality_v2.onnx` is wine-quality-v2."""
+    """A model's name from that of its file: `Wine Quality_v2.onnx` gives wine-quality-v2."""
     return re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-") or "model"
 
 
@@ -133,7 +133,7 @@ def _write(
     artifact = ""
     if made.artifact:
         artifact = f"artifact = {_toml(made.artifact)}\nsha256 = {_toml(_sha256(folder / made.artifact))}\n"
-    # The code is its owner's to change; what was trained is not.
+    # No hashes for code, which its owner may change, but for the trained files.
     others = [name for name in made.files if name != made.artifact and not name.endswith(".py")]
     files = "\n".join(f"{_key(name)} = {_toml(_sha256(folder / name))}" for name in others)
     preprocessing = f"preprocessing = {_toml(made.preprocessing)}\n" if made.preprocessing else ""
@@ -168,7 +168,7 @@ timeout_s = 10
 
 
 def _words_of(before: ModelPackage) -> str:
-    """What a new version takes over, as lines of its manifest."""
+    """The values that a new version inherits, as lines of its manifest."""
     manifest = before.manifest
     taken = {
         **{name: msgspec.to_builtins(getattr(manifest, name)) for name in ("title", "description")},
@@ -186,14 +186,14 @@ def _sha256(file: Path) -> str:
 
 
 def as_json(schema: dict[str, Any]) -> str:
-    """A schema as it stands in its file."""
+    """A schema as text for its file."""
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _try(folder: Path, made: Guess, permissions: Permissions) -> Guess:
-    """Ask the model: its answer settles the output's schema, and becomes the first example.
+    """Run the model: its answer completes the output's schema, and becomes the first example.
 
-    Returns the guess with remarks on what was found. Raises `PackageBroken`, `CannotScaffold`.
+    Returns the guess with remarks. Raises `PackageBroken`, `CannotScaffold`.
     """
     package = load_package(folder)
     runtime = load_runtime(package, permissions)
@@ -211,7 +211,7 @@ def _try(folder: Path, made: Guess, permissions: Permissions) -> Guess:
         try:
             (answer,) = runtime.predict([features])
         except Exception as error:
-            # Whoever makes a package sees what the model says, values and all.
+            # The message may contain values, which is fine for the author of the package.
             failure = f"{type(error).__name__}: {error}"
             continue
         _settle(package, answer)
@@ -225,7 +225,7 @@ def _try(folder: Path, made: Guess, permissions: Permissions) -> Guess:
 
 
 def _settle(package: ModelPackage, answer: Any) -> None:
-    """Make the output's schema fit what the model really answers. Raises `CannotScaffold` where it is a class's own."""
+    """Adapt the output's schema to the model's real answer. Raises `CannotScaffold` if a class defines the schema."""
     problems = package.output_validator.problems(answer)
     if problems and (package.manifest.runtime == "python" or not isinstance(answer, dict)):
         raise CannotScaffold(
@@ -238,7 +238,7 @@ def _settle(package: ModelPackage, answer: Any) -> None:
 
 
 def _try_nulls(runtime: Runtime, features: dict[str, Any], made: Guess) -> None:
-    """Whether the model does without what may be missing. Raises `CannotScaffold` when it does not."""
+    """Check that the model works with missing values. Raises `CannotScaffold` if it does not."""
     for name in made.nullable:
         try:
             runtime.predict([{**features, name: None}])
@@ -253,13 +253,13 @@ def _values_to_try(package: ModelPackage, made: Guess) -> list[tuple[Stage, dict
     stage: Stage = "input" if package.has_preprocessing else "features"
     given = [made.example] if made.example else []
     made_up = samples(package.schema(stage), 20)
-    # TOML has no null, so an example is better without.
+    # TOML has no null, so prefer an example without nulls.
     made_up.sort(key=lambda value: None in value.values())
     return [*given, *((stage, value) for value in made_up[:5])]
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML on one line. TOML has no null: fields that are null are left out."""
+    """A value as TOML on one line. TOML has no null, so null fields are left out."""
     if isinstance(value, dict):
         fields = ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items() if inner is not None)
         return f"{{ {fields} }}" if fields else "{}"
@@ -267,7 +267,7 @@ def _toml(value: Any) -> str:
         if value and all(isinstance(inner, dict) for inner in value):
             return "[\n" + "".join(f"    {_toml(inner)},\n" for inner in value) + "]"
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    # The texts, numbers and truth values of JSON are TOML's.
+    # Texts, numbers and truth values have the same notation in JSON and TOML.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -15,16 +15,16 @@ def _split(value: Any) -> Any:
 
 
 class InferenceSettings(ServiceSettings):
-    """What a service that runs models can be told."""
+    """Settings of a service that runs models."""
 
-    #: sha256 of the pickles (joblib, MLflow) that may be loaded, with commas. Loading one runs its maker's code.
+    #: sha256 of the pickles (joblib, MLflow) that may be loaded, separated by commas. Loading one runs its code.
     allowed_pickles: Annotated[
         frozenset[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]], NoDecode, BeforeValidator(_split)
     ] = frozenset()
-    #: How many rows a second of each model version are counted for drift, where monitoring is told of it; 0: none.
+    #: How many rows a second of each model version are counted for drift, if monitoring is used; 0: none.
     observed_rows_per_s: int = Field(default=50, ge=0, le=10_000)
 
     @property
     def permissions(self) -> Permissions:
-        """What the operator allows to packages."""
+        """What packages are allowed to load."""
         return Permissions(allowed_pickles=frozenset(self.allowed_pickles))

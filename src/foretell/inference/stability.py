@@ -1,6 +1,6 @@
-"""How far what was seen is from a reference, as counts in the same bins: the population stability index.
+"""The population stability index: the difference between observed counts and a reference, in the same bins.
 
-The same index says how far single days of the training data usually are, and how far live traffic is now.
+It is used both for the usual difference of single days of the training data, and for live traffic.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,19 +14,19 @@ from foretell.inference.reference import Field, Numbers
 
 Counts = NDArray[np.int64]
 
-#: The least number of rows that a bin must be expected to have; the index, and chi-squared, are noise below.
+#: The least expected number of rows in a bin; below it the index and chi-squared are noise.
 LEAST_EXPECTED = 5.0
-#: A day of fewer rows than this is not looked at, and of fewer days nothing is called usual.
+#: Days with fewer rows are ignored; with fewer days there is no usual difference.
 LEAST_DAY_ROWS = 300
 LEAST_DAYS = 14
-#: How many of the days are within what is usual: one broken day of a hundred must not make broken days usual.
+#: The share of days within the usual difference: one broken day of a hundred must not affect it.
 _USUAL_SHARE = 0.99
-#: An empty bin counts as half a row, but not as less than this share: of many rows, half a one is next to nothing.
+#: An empty bin counts as half a row, but not as less than this share, because half of many rows is nearly nothing.
 _LEAST_SHARE = 1e-4
 
 
 class Seen(Protocol):
-    """How often what was seen: in the bins of the reference, and beside them."""
+    """Observed counts: in the bins of the reference, and outside of them."""
 
     @property
     def counts(self) -> Sequence[int] | Counts: ...
@@ -39,7 +39,7 @@ class Seen(Protocol):
 
 
 def side_by_side(field: Field, seen: Seen) -> tuple[Counts, Counts]:
-    """Reference and what was seen in the same bins: the outer bins are open, other categories are one more."""
+    """Counts of the reference and of the observation in the same bins; outer bins are open, other categories one."""
     counts = np.array(seen.counts, dtype=np.int64)
     if isinstance(field, Numbers):
         counts[0] += seen.below
@@ -50,7 +50,7 @@ def side_by_side(field: Field, seen: Seen) -> tuple[Counts, Counts]:
 
 
 def joined(field: Field, reference: Counts, seen: Counts) -> tuple[Counts, Counts]:
-    """Both, with bins joined that are expected to hold too few of the rows seen."""
+    """Both, after joining bins whose expected number of observed rows is too small."""
     if not isinstance(field, Numbers):
         return joined_rare(reference, seen)
     starts = joined_neighbours(reference, int(seen.sum()))
@@ -58,7 +58,7 @@ def joined(field: Field, reference: Counts, seen: Counts) -> tuple[Counts, Count
 
 
 def psi(reference: Counts, seen: Counts) -> float:
-    """The population stability index: 0 for equal shares; 0.1 is called moderate by custom, 0.25 large.
+    """The population stability index: 0 for equal shares; by convention 0.1 is moderate, 0.25 large.
 
     A bin that is empty on one side counts as half a row there, or as one in ten thousand if that is more.
     """
@@ -69,15 +69,15 @@ def psi(reference: Counts, seen: Counts) -> float:
 
 def _filled(shares: NDArray[np.float64], counts: Counts, others: NDArray[np.float64]) -> NDArray[np.float64]:
     half = 0.5 / counts.sum()
-    # What is rare on the other side too has not gone: it may be less than one in ten thousand, too.
+    # If it is rare on the other side, too, it has not disappeared: it may have less than one in ten thousand.
     return np.where(counts == 0, np.maximum(half, np.minimum(others, _LEAST_SHARE)), shares)
 
 
 def usual_psi(field: Field, values: Iterable[Any], days: Iterable[Any]) -> float:
-    """How far the values of single days (None: missing) usually are from all of them, which `field` has counted.
+    """The usual difference between the values of one day (None: missing) and all values, counted in `field`.
 
-    It is the index that one day of a hundred exceeds; 0 when too few days have rows enough. `days` says of each value
-    which day it is of; what has the day None is left out.
+    It is the index that one day of a hundred exceeds; 0 if too few days have enough rows. `days` has the day of each
+    value; values with the day None are left out.
     """
     counters: dict[Any, Any] = {}
     for value, day in zip(values, days, strict=True):
@@ -97,7 +97,7 @@ def usual_psi(field: Field, values: Iterable[Any], days: Iterable[Any]) -> float
 
 
 def joined_neighbours(reference: Counts, rows: int) -> list[int]:
-    """Where groups of neighbouring bins begin, each of which is expected to hold enough of `rows`."""
+    """The starts of groups of neighbouring bins, each with a sufficient expected number of `rows`."""
     expected = reference / reference.sum() * rows
     starts, held = [0], 0.0
     for place, each in enumerate(expected):
@@ -106,15 +106,15 @@ def joined_neighbours(reference: Counts, rows: int) -> list[int]:
             held = 0.0
         held += float(each)
     if held < LEAST_EXPECTED and len(starts) > 1:
-        # What is left at the end goes with the group before it.
+        # The rest is joined with the last group.
         starts.pop()
     return starts
 
 
 def joined_rare(reference: Counts, seen: Counts) -> tuple[Counts, Counts]:
-    """Both, with the categories joined that are expected to hold too few of the rows seen.
+    """Both, after joining categories whose expected number of observed rows is too small.
 
-    If those together are still too few, the rarest of the others goes with them.
+    If these together are still too few, the rarest of the others is added.
     """
     expected = reference / reference.sum() * seen.sum()
     order = np.argsort(-expected, kind="stable")
@@ -131,6 +131,6 @@ def joined_rare(reference: Counts, seen: Counts) -> tuple[Counts, Counts]:
 
 
 def grouped(counts: Counts, starts: Sequence[int]) -> Counts:
-    """The sums of the groups that begin there."""
+    """The sums of the groups that begin at `starts`."""
     sums: Counts = np.add.reduceat(counts, starts)
     return sums

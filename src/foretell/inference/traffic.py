@@ -1,9 +1,9 @@
-"""Which version of a model gets the requests that name none: `traffic.toml` in the operator's folder of models.
+"""Traffic rules: the version for requests that name none. They are in `traffic.toml` in the operator's model folder.
 
 [flight-delay]
-default = "1.0.0"                              # else the highest version
-weights = { "1.0.0" = 95, "1.1.0" = 5 }        # a canary: parts of what names no version
-shadow = ["1.2.0"]                             # runs on the same inputs, compared, never answered, never charged
+default = "1.0.0"                              # default: the highest version
+weights = { "1.0.0" = 95, "1.1.0" = 5 }        # a canary: shares of the requests that name no version
+shadow = ["1.2.0"]                             # runs on the same inputs; compared, never returned, never charged
 price_credits = 2                              # of every version, in place of settings and manifests
 """
 
@@ -27,7 +27,7 @@ Weight = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the requests for one model are divided."""
+    """The rule of one model."""
 
     default: str | None = None
     weights: dict[str, Weight] = {}
@@ -66,7 +66,7 @@ def _split(model: str, table: Any, file: Path) -> Split:
     path: tuple[str, ...] = (model,)
     try:
         weights = table.get("weights") if isinstance(table, dict) else None
-        # Each by itself: of the keys of a mapping, msgspec does not say which one it means.
+        # One by one, because msgspec does not name the key of a mapping in its errors.
         for version, weight in weights.items() if isinstance(weights, dict) else ():
             path = (model, "weights", version)
             msgspec.convert(weight, Weight)
@@ -81,7 +81,7 @@ Field = Literal["default", "weights", "shadow"]
 
 
 class Misfit(msgspec.Struct, frozen=True):
-    """A version that a rule names and that it can't be about."""
+    """A version in a rule that can't be used."""
 
     field: Field
     version: str
@@ -90,7 +90,7 @@ class Misfit(msgspec.Struct, frozen=True):
 
 
 def misfits(model: str, split: Split, registry: Registry) -> list[Misfit]:
-    """What keeps a rule from being followed with the packages in `registry`. Raises `ModelNotFound`."""
+    """The mistakes in a rule, given the packages in `registry`. Raises `ModelNotFound`."""
     try:
         default = registry.get(model, split.default or highest(registry.versions(model)))
     except VersionNotFound as error:
@@ -111,7 +111,7 @@ def misfits(model: str, split: Split, registry: Registry) -> list[Misfit]:
 
 
 def problem_of(model: str, split: Split, registry: Registry) -> str:
-    """The same as one text, with what to do; empty where the rule can be followed."""
+    """The same as one text, with a remedy; empty if the rule is valid."""
     try:
         found = misfits(model, split, registry)
     except ModelNotFound as error:
@@ -122,7 +122,7 @@ def problem_of(model: str, split: Split, registry: Registry) -> str:
 
 
 def without_misfits(model: str, split: Split, registry: Registry) -> Split:
-    """The part of a rule that can be followed."""
+    """The valid part of a rule."""
     try:
         found = misfits(model, split, registry)
         if any(each.field == "default" for each in found):
@@ -139,7 +139,7 @@ def without_misfits(model: str, split: Split, registry: Registry) -> Split:
 
 
 def write_traffic(folder: Path, rules: Mapping[str, Split]) -> None:
-    """Write the rules down, whole or not at all; comments in the file go. Whoever changed it touches the stamp, too."""
+    """Write the rules atomically; comments in the file are lost. The caller must also touch the stamp."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_HEAD, *(_section(name, rules[name]) for name in sorted(rules) if rules[name] != Split())]
     descriptor, draft = tempfile.mkstemp(dir=folder, prefix=f".{FILE}.")
@@ -148,7 +148,7 @@ def write_traffic(folder: Path, rules: Mapping[str, Split]) -> None:
             stream.write("\n".join(parts))
             stream.flush()
             os.fsync(stream.fileno())
-        # As any file that services of other accounts on this machine read.
+        # Services with other accounts on this machine must be able to read it.
         Path(draft).chmod(0o644)
         Path(draft).replace(folder / FILE)
     except BaseException:
@@ -174,5 +174,5 @@ def _section(name: str, split: Split) -> str:
 
 
 def _quoted(text: str) -> str:
-    # What JSON writes for a text is a basic string of TOML.
+    # A JSON string is also a basic string of TOML.
     return json.dumps(text, ensure_ascii=False)

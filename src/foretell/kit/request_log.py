@@ -1,4 +1,4 @@
-"""What stands around every route: the request's id, its trace, one log line, and the two HTTP metrics."""
+"""Middleware of all routes: the request id, the trace, one log line, and the two HTTP metrics."""
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -28,7 +28,7 @@ _LONGEST_ID = 128
 _TRACEPARENT_HEADER = b"traceparent"
 _TRACESTATE_HEADER = b"tracestate"
 _UNMATCHED = "unmatched"
-#: nginx's name for a client that left before it was answered.
+#: nginx's status for a client that left before it was answered.
 _CLIENT_GONE = 499
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _FAILED = (
@@ -39,25 +39,25 @@ _FAILED = (
 
 _Count = Callable[[float], None]
 _WriteLine = Callable[..., None]
-# What `bind_contextvars` would use, without its detours.
+# The variable that `bind_contextvars` uses; setting it directly is faster.
 _REQUEST_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}http.request.id")
 
 
 class RequestLog:
-    """Gives every request an id, answers it back, logs one line (`request_finished`) and counts.
+    """Gives every request an id, returns it in the answer, logs one line (`request_finished`) and counts.
 
-    An `X-Request-ID` that came with the request is kept if it is printable and at most 128 characters long. Paths,
-    queries and bodies are never logged: they may hold secrets; the template of the route says enough. An exception
-    that comes out of `app` is logged, and answered with 500 unless an answer was under way.
+    An `X-Request-ID` of the request is kept if it is printable and at most 128 characters long. Paths, queries and
+    bodies are never logged, because they may contain secrets; the template of the route is logged instead. An exception
+    from `app` is logged, and answered with 500 unless the answer has begun.
 
-    A `traceparent` that came is what the request, and what follows from it, belongs to (`kit/tracing.py`). Where spans
-    are recorded, the request is one, and begins a trace of its own if it came without, unless `begins_traces` is False.
+    With a `traceparent`, the request and all its work belong to that trace (`kit/tracing.py`). If spans are recorded,
+    the request is a span; without a `traceparent` it begins a trace, unless `begins_traces` is False.
 
-    Starlette and FastAPI say by themselves which route they took; `plain_paths` are those of plain ASGI apps. Routes in
-    `quiet_routes` are asked all day by machines: their lines are logged as `debug`, unless something was wrong.
-    Parameters of the path that are among `named_parameters` stand in the line, with their values.
+    Starlette and FastAPI put the route into the scope; `plain_paths` are those of plain ASGI apps. Lines of
+    `quiet_routes`, which machines call regularly, are logged as `debug`, unless there was an error. Path parameters in
+    `named_parameters` are logged with their values.
 
-    `hot` are routes that `app` has too; `direct` answers them past ASGI, with all of this around them.
+    `hot` are routes that `app` has, too; `direct` answers them without ASGI, with the same middleware.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RequestLog:
         self._direct = DirectRoutes(
             (route.path, DirectRoute(self._respond_to(route), route.max_body_bytes)) for route in hot
         )
-        # Ids need only be unique, not secret: random once, then counted.
+        # Ids need only be unique, not secret: a random prefix and a counter.
         self._prefix = urandom(10).hex()
         self._number = count()
 
@@ -92,7 +92,7 @@ class RequestLog:
         header = (_ID_HEADER, request_id.encode())
         status = 0
         complete = False
-        #: Of a stream, until it began: how long somebody listens is no slowness of ours, and no alert's business.
+        #: For a stream, the time until it began: its whole duration depends on the client and must not raise alerts.
         began_after_s: float | None = None
 
         async def send_with_id(message: Message) -> None:
@@ -113,7 +113,7 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         except Exception:
             if status and not complete:
-                # Half an answer is out: only a broken connection tells the client so. The server logs the error.
+                # A part of the answer was sent, so only a broken connection can report the error. The server logs it.
                 raise
             log.exception("request_failed")
             if not status:
@@ -128,7 +128,7 @@ class RequestLog:
 
     @property
     def direct(self) -> DirectRoutes:
-        """The hot routes past ASGI, with the same around them; none while every request is a span."""
+        """The hot routes without ASGI, with the same middleware; none while every request is a span."""
         return DirectRoutes() if tracing.recording() else self._direct
 
     def _respond_to(self, route: HotRoute) -> Respond:
@@ -139,7 +139,7 @@ class RequestLog:
     async def _answer_directly(self, route: HotRoute, exchange: Exchange, answering: Awaitable[Answer]) -> None:
         started = perf_counter()
         request_id, _ = self._look_at(exchange.headers)
-        # This is the whole of a task, whose context ends with it.
+        # The task has its own context, so nothing needs to be reset.
         _REQUEST_ID.set(request_id)
         try:
             answer = await answering
@@ -149,12 +149,12 @@ class RequestLog:
         self._note(route.path, "POST", answer.status, perf_counter() - started, exchange.line)
 
     def _answer_from_batch(self, route: HotRoute, begin: Begin, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
-        """The same without a task: now the item is put into its batch, and when that is done the answer is sent."""
+        """The same without a task: the item is added to its batch, and the answer is sent when the batch is done."""
         started = perf_counter()
         request_id, _ = self._look_at(exchange.headers)
 
         def receive(outcome: Any) -> None:
-            # For the log lines of this request; the next one of the batch has another id.
+            # Set for the log lines of this request; the next one of the batch has another id.
             bound = _REQUEST_ID.set(request_id)
             try:
                 answer = outcome if isinstance(outcome, BaseException) else make_answer(outcome)
@@ -177,7 +177,7 @@ class RequestLog:
         return None
 
     def _look_at(self, headers: Headers) -> tuple[str, bool]:
-        """The id that the request came with, or a new one; and whether there is a trace to look for."""
+        """The request's own id, or a new one; and whether it may have a trace."""
         given: bytes | None = None
         has_trace = False
         for name, value in headers:
@@ -192,9 +192,9 @@ class RequestLog:
         return f"{self._prefix}{next(self._number):08x}", has_trace
 
     def _begin(self, scope: Scope, has_trace: bool) -> tracing.Span | None:
-        """The span of a request; None for one that belongs to no trace and begins none."""
+        """The span of a request; None if it belongs to no trace and begins none."""
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        # The path itself may hold what is secret, so it is left out.
+        # The path is left out, because it may contain secrets.
         attributes = {"http.request.method": method, "url.scheme": scope.get("scheme", "http")}
         if has_trace:
             headers = scope["headers"]
@@ -217,7 +217,7 @@ class RequestLog:
         span.end(name=method, attributes=attributes, error=str(status) if status >= 500 else "")
 
     def _route(self, scope: Scope) -> str:
-        """The template (`/predictions/{id}`), of which there are few however many addresses are asked for."""
+        """The template (`/predictions/{id}`): there are few templates, whatever clients request."""
         if scope["path"] in self._plain_paths:
             return cast("str", scope["path"])
         matched = scope.get("route")
@@ -240,23 +240,23 @@ class RequestLog:
             write_line("request_finished", **{"event.duration": int(duration_s * 1e9)}, **fields)
 
     def _notes_for(self, route: str, method: str, status: int) -> tuple[_Count, _WriteLine | None]:
-        """What counts and times such a request, and logs it if it is to be: looked up once, not per request."""
+        """The functions that count, time and log such a request (or None); cached, to avoid a look-up per request."""
         bound = log.bind(route=route, **{"http.request.method": method, "http.response.status_code": status})
         level = logging.DEBUG if status < 400 and route in self._quiet_routes else logging.INFO
         write_line = partial(bound.log, level) if bound.is_enabled_for(level) else None
         if route in OPERATIONS:
-            # Who asks how we are is no user, and to say "not ready" is no failure: in no rate should they count.
+            # Health checks are not requests of users, and "not ready" is not a failure, so no rate includes them.
             return _count_nothing, write_line
         return metrics.HTTP_REQUESTS.counting(route, method, str(status)), write_line
 
 
 def _is_stream(start: Message) -> bool:
-    """Whether this begins server-sent events, which go on for as long as somebody listens."""
+    """Whether this begins server-sent events, which last as long as the client is connected."""
     return any(name == b"content-type" and value.startswith(_STREAM) for name, value in start.get("headers", ()))
 
 
 def _count_nothing(duration_s: float) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 def _texts(headers: Headers, wanted: bytes) -> list[str]:

@@ -1,7 +1,7 @@
 """Routes on plain ASGI, for services with few of them that answer in microseconds.
 
 A handler takes a `Request` and returns an `Answer`, or raises a `ForetellError`, which becomes a problem (RFC 9457)
-unless the routes explain their errors otherwise.
+unless the routes have another error format.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class Request(ABC):
-    """What a handler may know. `parameters` are the parts of the path that its template names."""
+    """A request for a handler. `parameters` are the parameters of the path."""
 
     __slots__ = ("headers", "line", "parameters", "query_string")
 
@@ -42,7 +42,7 @@ class Request(ABC):
         self.headers = headers
         self.query_string = query_string
         self.parameters = parameters
-        #: What the log line of this request names besides; for the handler to set.
+        #: Additional fields for the log line of this request, set by the handler.
         self.line: Mapping[str, Any] = _NO_PARAMETERS
 
     def header(self, name: bytes) -> bytes | None:
@@ -69,18 +69,18 @@ class Request(ABC):
 
     @abstractmethod
     def weigh(self, content: Body) -> None:
-        """Count what `content` becomes in memory once it is read as JSON: before it is. Until the answer is out.
+        """Before `content` is parsed as JSON, count the memory for it, until the answer is sent.
 
         Raises `BodyTooHeavy` and `TooMuchUnderWay`.
         """
 
     @abstractmethod
     def let_go(self) -> None:
-        """The body, and what became of it, are needed no more, though the answer is not out yet."""
+        """Free the body and its parsed values before the answer is sent."""
 
 
 class AsgiRequest(Request):
-    """One that comes through ASGI."""
+    """A request through ASGI."""
 
     __slots__ = ("_body_setting", "_held", "_max_body_bytes", "_receive", "peer")
 
@@ -94,21 +94,21 @@ class AsgiRequest(Request):
     ) -> None:
         super().__init__(scope["headers"], scope["query_string"], parameters)
         client = scope.get("client")
-        #: The address that is connected to us.
+        #: The address of the other end of the connection.
         self.peer: str = client[0] if client else ""
         self._receive = receive
         self._max_body_bytes = max_body_bytes
         self._body_setting = body_setting
-        #: None where no connection is: the process asks itself.
+        #: None without a connection: the process calls itself.
         self._held = scope.get(HELD)
 
     def weigh(self, content: Body) -> None:
-        """Count what `content` becomes in memory once it is read as JSON."""
+        """Count the memory that `content` needs when it is parsed as JSON."""
         if self._held is not None:
             self._held.weigh(content)
 
     def let_go(self) -> None:
-        """Count the body no more."""
+        """Stop counting the body."""
         if self._held is not None:
             self._held.give_back()
 
@@ -117,7 +117,7 @@ class AsgiRequest(Request):
         return await read_body(self._receive, self._max_body_bytes, self._body_setting)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes in, for those who bound how much of it they keep. Raises `ClientGone`."""
+        """The body in pieces, for handlers with their own limit. Raises `ClientGone`."""
         more = True
         while more:
             message = await self._receive()
@@ -128,7 +128,7 @@ class AsgiRequest(Request):
 
 
 class Answer(NamedTuple):
-    """What goes back. Content-Type and Content-Length are among the headers."""
+    """An answer. The headers include Content-Type and Content-Length."""
 
     status: int
     headers: list[Header]
@@ -136,7 +136,7 @@ class Answer(NamedTuple):
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
-#: Makes the answer to a request (for this path) that failed.
+#: Makes the answer for the error of a request (for this path).
 Explain = Callable[[ForetellError, str], Answer]
 
 
@@ -160,13 +160,13 @@ def bytes_answer(body: bytes, content_type: bytes, status: int = 200, headers: I
 
 
 def problem_answer(error: ForetellError, path: str) -> Answer:
-    """`error` as a problem; 405 says in `Allow` what the address does take, 415 in `Accept-Encoding`."""
+    """`error` as a problem; 405 lists the allowed methods in `Allow`, 415 the encodings in `Accept-Encoding`."""
     status, headers, body = problem_bytes(error, path)
     return Answer(status, [*headers, *allowed(error)], body)
 
 
 def allowed(error: ForetellError) -> list[Header]:
-    """What is taken in place of what was not, which must be said however the error is explained: methods, encodings."""
+    """The headers with allowed methods or encodings, which are required in every error format."""
     if isinstance(error, UnknownEncoding):
         return [(b"accept-encoding", ACCEPTED)]
     return [(b"allow", error.details["allowed"].encode())] if isinstance(error, MethodNotAllowed) else []
@@ -177,20 +177,20 @@ class Pending(NamedTuple):
 
     batcher: Batcher[Any, Any]
     item: Any
-    #: Makes it. May raise a `ForetellError`.
+    #: Makes the answer. May raise a `ForetellError`.
     answer: Callable[[Any], Answer]
 
 
-#: Takes a request and its body to what its answer is made of: one item of a batch, or else whatever it takes. Both it
-#: and what it gives may raise a `ForetellError`.
+#: Starts the work for a request and its body: returns one item of a batch, or a coroutine that makes the answer. Both
+#: may raise a `ForetellError`.
 Begin = Callable[[Request, Body], Pending | Coroutine[Any, Any, Answer]]
 
 
 class Batched:
-    """A handler that for most requests waits for nothing but one item in a batch.
+    """A handler that for most requests only waits for one item in a batch.
 
-    As a handler it is like any other. `RequestLog.direct` answers many such requests from one batch without a task for
-    each, which would cost more than the item does.
+    It can be used as an ordinary handler. `RequestLog.direct` answers many such requests from one batch without a task
+    for each, because a task would cost more than the item.
     """
 
     def __init__(self, begin: Begin) -> None:
@@ -206,20 +206,20 @@ class Batched:
 
 @dataclass(frozen=True, slots=True)
 class HotRoute:
-    """POST to one path, on which speed depends (`kit/direct.py`). `answer` raises nothing but `ClientGone`.
+    """POST to a path that must be fast (`kit/direct.py`). `answer` raises only `ClientGone`.
 
-    `path` may be a template, as that of a `Route`.
+    `path` may be a template, as for a `Route`.
     """
 
     path: str
     answer: Handler
     max_body_bytes: int
-    #: The same in two steps, and the answer to what either raises; if it can be had so.
+    #: The same in two steps, if the handler supports it.
     batched: Batched | None = None
     explain: Explain = problem_answer
 
     def explained(self, error: BaseException, request: Request) -> Answer:
-        """The answer to a request for this route that failed so."""
+        """The answer for an error of this route."""
         return explained(error, self.path.format(**request.parameters), self.explain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -234,7 +234,7 @@ class HotRoute:
 
 
 async def answered(handler: Handler, request: Request, path: str, explain: Explain = problem_answer) -> Answer:
-    """What `handler` answers, or the explanation of what it raises. Raises `ClientGone`."""
+    """The answer of `handler`, or the answer for its error. Raises `ClientGone`."""
     try:
         return await handler(request)
     except ClientGone:
@@ -244,7 +244,7 @@ async def answered(handler: Handler, request: Request, path: str, explain: Expla
 
 
 def explained(error: BaseException, path: str, explain: Explain = problem_answer) -> Answer:
-    """The answer to a request that failed so. What is our fault is logged, and not told."""
+    """The answer for an error. An unexpected error is logged, and its text is not in the answer."""
     if not isinstance(error, ForetellError):
         log.error("request_failed", exc_info=error)
         return explain(InternalError(), path)
@@ -261,7 +261,7 @@ async def send_answer(send: Send, answer: Answer) -> None:
 
 def _name_in_line(scope: Scope, request: Request) -> None:
     if request.line:
-        # As if it had stood in the path, which is where the log of requests looks.
+        # The request log reads path parameters from the scope.
         scope["path_params"] = request.line
 
 
@@ -280,7 +280,7 @@ class Part(Protocol):
 
 
 class Routes:
-    """Leads each request to the handler of its route, else to the part that handles its path, else it is a 404."""
+    """Calls the handler of a request's route, else the part that handles its path; otherwise answers 404."""
 
     def __init__(
         self,
@@ -291,7 +291,7 @@ class Routes:
         explain: Explain = problem_answer,
         parts: Iterable[Part] = (),
     ) -> None:
-        """`body_setting` is what an operator changes `max_body_bytes` by; empty where that is fixed."""
+        """`body_setting` is the setting of `max_body_bytes`; empty if it is fixed."""
         self._max_body_bytes = max_body_bytes
         self._body_setting = body_setting
         self._explain = explain
@@ -317,7 +317,7 @@ class Routes:
         if place is None:
             handler = _nothing_here
         else:
-            # Where the log of requests looks for the template.
+            # The request log reads the template here.
             scope["route"] = place
             handler = place.handlers.get(scope["method"]) or self._other_method(place, scope["method"])
         request = AsgiRequest(scope, receive, self._max_body_bytes, parameters, self._body_setting)
@@ -329,7 +329,7 @@ class Routes:
         await send_answer(send, answer)
 
     def hot(self, path: str) -> HotRoute:
-        """The route of POST to this path or template, once more, for those who answer past ASGI."""
+        """The route of POST to this path or template, for answers without ASGI."""
         handler = self._places[path].handlers["POST"]
 
         async def answer(request: Request) -> Answer:
@@ -353,13 +353,13 @@ class _Place:
     """One path with the handlers of its methods."""
 
     def __init__(self, path: str) -> None:
-        #: The template, under the name by which frameworks have it.
+        #: The template, under the attribute name that frameworks use.
         self.path_format = path
         self.handlers: dict[str, Handler] = {}
 
 
 class Paths(Generic[Found]):
-    """Finds what lies at a path, among paths and templates: `{name}` stands for one part of a path, never empty."""
+    """Finds the value for a path among paths and templates: `{name}` matches one part of a path, never empty."""
 
     def __init__(self, places: Iterable[tuple[str, Found]]) -> None:
         self._exact: dict[str, Found] = {}
@@ -375,7 +375,7 @@ class Paths(Generic[Found]):
             self._templates.setdefault(len(steps), []).append((fixed, names, found))
 
     def find(self, path: str) -> tuple[Found, Mapping[str, str]] | None:
-        """What lies there and the parameters in the path, if anything does."""
+        """The value and the path parameters, or None."""
         exact = self._exact.get(path)
         if exact is not None:
             return exact, _NO_PARAMETERS

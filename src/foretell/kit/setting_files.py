@@ -1,8 +1,8 @@
-"""Settings from files: `FORETELL_SECRET_KEY_FILE=/run/secrets/secret_key` stands for the key that is in the file.
+"""Settings from files: with `FORETELL_SECRET_KEY_FILE=/run/secrets/secret_key` the key is read from that file.
 
-Every setting can be given so; secrets should be, where files are what Docker and Kubernetes bring them in. With
-`FORETELL_SECRETS_DIR`, every file of that folder that has a setting's name (`FORETELL_SECRET_KEY`) gives that setting.
-What the environment gives itself counts more than a file, and a file that is named more than one that is found.
+Every setting can be given in this way; use it for secrets, which Docker and Kubernetes provide as files. With
+`FORETELL_SECRETS_DIR`, every file of that folder with a setting's name (`FORETELL_SECRET_KEY`) gives that setting.
+A setting in the environment takes precedence over a `_FILE`, and a `_FILE` over a file in the folder.
 """
 
 from collections.abc import MutableMapping
@@ -13,14 +13,14 @@ from foretell.kit.errors import Misconfigured
 _SUFFIX = "_FILE"
 _PREFIXES = ("FORETELL_", "TELEGRAM_")
 _FOLDER = "FORETELL_SECRETS_DIR"
-#: A setting is a line; a larger file was named by mistake.
+#: A setting is one line; a larger file is a mistake.
 _MAX_BYTES = 64 * 1024
 
 
 def take_from_files(environment: MutableMapping[str, str]) -> None:
-    """Put in place of every `NAME_FILE` of ours in `environment` the setting `NAME`, without the line's end.
+    """Replace every `NAME_FILE` of Foretell in `environment` by the setting `NAME`, without the line end.
 
-    Raises `Misconfigured` for a file that is missing, empty, too large or no text; its content is never told.
+    Raises `Misconfigured` for a file that is missing, empty, too large or not text, without its content.
     """
     named = [name for name in environment if name.startswith(_PREFIXES) and name.endswith(_SUFFIX)]
     for name in sorted(named):

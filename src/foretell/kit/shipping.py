@@ -1,7 +1,7 @@
-"""Sends this process's log lines and heartbeats to the monitoring service, in the background and within bounds.
+"""Sends this process's log lines and heartbeats to the monitoring service, in the background and with limits.
 
-Nothing waits for it and nothing depends on it. While the monitoring service is away, lines wait in a few megabytes of
-memory; what does not fit is dropped, the oldest first, counted, and told when the service is back.
+The process never waits for it. While the monitoring service is unreachable, lines wait in a few megabytes of
+memory; beyond that the oldest are dropped, counted, and logged when the service is back.
 """
 
 import os
@@ -31,31 +31,31 @@ LINES_DROPPED = Counter(
 )
 CPU_S = Counter("foretell_shipping_cpu_seconds", "Processor time of the thread that sends logs and heartbeats.")
 
-#: What the models' rows looked like since the last call, for the next heartbeat; set by whoever observes them.
+#: Returns the counts of the models' rows since the last call, for the next heartbeat; set by the observer.
 observations: Callable[[], list[Any]] = list
 
 _MAX_BUFFERED_BYTES = 8 * 1024 * 1024
-#: One batch of lines, at most; half of it is enough to send it before its time. A server that can't cope gets less.
+#: Largest batch of lines; half of it is sent at once. If the server can't handle it, batches get smaller.
 _BATCH_BYTES = 512 * 1024
 _SMALLEST_BATCH_BYTES = 32 * 1024
-#: Lines wait so long for others.
+#: How long lines wait for others.
 _GATHER_S = 0.5
 _TIMEOUT_S = 5.0
 _LONGEST_PAUSE_S = 5.0
-#: Away for less is a restart, and not worth a line. Nor are further losses within a minute.
+#: A shorter outage is a restart, and is not logged. Further losses within a minute are not logged either.
 _AWAY_AFTER_S = 10.0
 _TELL_LOSSES_EVERY_S = 60.0
-#: Observations that wait for a heartbeat that arrives, at most.
+#: Limit of observations that wait for a successful heartbeat.
 _MAX_OBSERVATIONS = 500
-#: What the end of the process may wait for.
+#: How long the end of the process may wait for the last batch.
 CLOSE_WITHIN_S = 2.0
 
-#: With these, a server says that it can't or won't now; other refusals are of what was sent, and it would refuse again.
+#: Statuses after which a request is repeated; with other 4xx the server would refuse the same content again.
 _TRY_AGAIN = frozenset({401, 403, 408, 429})
 
 
 class _Beat(NamedTuple):
-    """What the event loop said of this process at one moment."""
+    """The state of this process that the event loop reported at one moment."""
 
     at: datetime
     health: Health
@@ -64,7 +64,7 @@ class _Beat(NamedTuple):
 
 
 class Shipper:
-    """A thread that sends what it is handed. Everything handed to it returns at once."""
+    """A thread that sends lines and heartbeats. Its methods return at once."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Shipper:
         gather_s: float = _GATHER_S,
         away_after_s: float = _AWAY_AFTER_S,
     ) -> None:
-        """`url` is the monitoring service's, `token` what it wants to see.
+        """`url` and `token` are those of the monitoring service.
 
-        Lines wait `gather_s` for others, and so long is the first pause after a failure. A service that is away for
-        `away_after_s` is worth a warning.
+        Lines wait `gather_s` for others; this is also the first pause after a failure. An outage of `away_after_s` is
+        logged as a warning.
         """
         self._max_buffered_bytes = max_buffered_bytes
         self._enough_bytes = min(_BATCH_BYTES, max_buffered_bytes) // 2
@@ -88,7 +88,7 @@ class Shipper:
         self._away_after_s = away_after_s
         self._started_at = now()
         self._hostname = socket.gethostname()
-        # Only the newest counts: the event loop sets the one, the thread the other.
+        # Only the newest counts; the event loop sets the one, the thread the other.
         self._last_beat: _Beat | None = None
         self._told_beat: _Beat | None = None
         self._observations: list[Any] = []
@@ -116,10 +116,10 @@ class Shipper:
                 self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
                 self._thread.start()
 
-    # What others call
+    # Called by other code
 
     def take_lines(self, data: bytes, lines: int) -> None:
-        """Send these whole lines by and by."""
+        """Queue these whole lines for sending."""
         self.buffer.add(data, lines)
         if self._thread is None:
             self._start_thread()
@@ -134,7 +134,7 @@ class Shipper:
         self._wake.set()
 
     def close(self, *, goodbye: bool, within_s: float = CLOSE_WITHIN_S) -> None:
-        """Send what is left, and that this instance stops if it says goodbye; wait for that, but no longer."""
+        """Send the rest, and a final heartbeat if `goodbye`; wait for it, but at most `within_s`."""
         self._goodbye = goodbye
         self._close_by = time.monotonic() + within_s
         self._closing.set()
@@ -143,9 +143,9 @@ class Shipper:
             self._thread.join(within_s)
 
     def after_fork(self) -> None:
-        """In the child of a fork: what waits and the connection are the parent's; its own lines are sent, if any come.
+        """In the child of a fork: drop the queue and connection of the parent; the child sends its own lines.
 
-        Most children only become another program, so there is no thread before there is a line.
+        Most children only start another program, so the thread starts with the first line.
         """
         self.buffer = LogBuffer(self._max_buffered_bytes)
         self._poster.close()
@@ -167,7 +167,7 @@ class Shipper:
         self._poster.close()
 
     def _round(self, *, last: bool) -> None:
-        """Send what there is. Whatever happens, the next round comes."""
+        """Send everything that waits. Never raises, so that the next round follows."""
         used = time.thread_time()
         try:
             self._send(last=last)
@@ -175,7 +175,7 @@ class Shipper:
         except NotReached as error:
             self._not_reached(str(error))
         except Exception:
-            # Perhaps it was what was observed that could not be sent.
+            # The observations may be the cause of the failure, so drop them.
             self._observations.clear()
             self._back_off()
             log.exception("shipping_failed")
@@ -190,7 +190,7 @@ class Shipper:
         least = 0
         while self.buffer.waiting_bytes > least:
             self._send_lines()
-            # A stream of lines that comes while we send is gathered again; but the last ones are all sent.
+            # Lines that arrive while we send are collected again; but the last ones are all sent.
             least = 0 if last else self._batch_bytes // 2
             self._send_heartbeats()
 
@@ -212,7 +212,7 @@ class Shipper:
             self._tell_losses(f"the monitoring service answered {status}")
 
     def _post(self, path: str, body: bytes, content_type: str) -> int:
-        """The status of the answer. Raises `NotReached` also when the server can't take it now."""
+        """The status of the answer. Also raises `NotReached` if the server can't accept it now."""
         left_s = self._close_by - time.monotonic()
         if left_s <= 0:
             raise NotReached("time is up")
@@ -230,21 +230,21 @@ class Shipper:
             try:
                 self._send_heartbeat(beat)
             except NotReached:
-                # Sent as soon as somebody hears it, not with the next one only: who has just started is seen at once.
+                # Sent again as soon as the server answers, so that a new instance is visible at once.
                 self._told_beat = None
                 raise
 
     def _send_heartbeat(self, beat: _Beat, *, goodbye: bool = False) -> None:
         self._observe()
         status = self._post("/heartbeats", msgspec.json.encode(self._heartbeat(beat, goodbye)), "application/json")
-        # Sent, or never wanted.
+        # Sent, or refused by the server.
         self._observations.clear()
         if status >= 300 and not self._refused_heartbeat:
             log.warning("heartbeat_refused", answer=status)
         self._refused_heartbeat = status >= 300
 
     def _observe(self) -> None:
-        """Gather what was observed; it stays here until a heartbeat with it has arrived."""
+        """Collect observations; they are kept until a heartbeat with them has arrived."""
         try:
             self._observations += observations()
         except Exception:
@@ -273,11 +273,11 @@ class Shipper:
 
     def _address(self, host: str, port: int) -> str:
         if host in _EVERYWHERE:
-            # Whoever is told this reaches us where we come from.
+            # The server can reach this process at the address that it connects from.
             host = self._poster.local_host or self._hostname
         return host_and_port(host, port)
 
-    # How it goes
+    # Logging of outages
 
     def _reached(self) -> None:
         self._pause_s = 0.0
@@ -319,7 +319,7 @@ _shipper: Shipper | None = None
 
 
 def start(settings: ServiceSettings) -> Shipper | None:
-    """Begin to send to the monitoring service of `settings`, for the rest of this process; None without one."""
+    """Start sending to the monitoring service of `settings`, until the process ends; None if there is none."""
     global _shipper
     if settings.monitoring_url and _shipper is None:
         _shipper = Shipper(
@@ -332,5 +332,5 @@ def start(settings: ServiceSettings) -> Shipper | None:
 
 
 def current() -> Shipper | None:
-    """What this process sends with, if it does."""
+    """The shipper of this process, or None."""
     return _shipper

@@ -1,8 +1,8 @@
-"""What stands still is seen, says where it stands, and is replaced.
+"""Detects a blocked process, logs where it is blocked, and ends it so that it is replaced.
 
-SIGUSR1 has a process write the stacks of all its threads to standard error, whatever else it is doing. A thread of its
-own sees when its event loop no longer turns: it writes them, too, and in the end ends the process, so that whoever
-looks after it starts another.
+On SIGUSR1 a process writes the stacks of all its threads to standard error, whatever it is doing. A watch thread
+notices when the event loop is blocked. It writes the stacks, too, and finally ends the process, so that the supervisor
+starts another.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ import structlog
 
 log = structlog.get_logger()
 
-#: Has a process write its stacks. Stops are SIGTERM and SIGINT, and supervisord keeps SIGUSR2 for itself.
+#: Makes a process write its stacks. SIGTERM and SIGINT stop it, and supervisord uses SIGUSR2 itself.
 STACKS_SIGNAL = signal.SIGUSR1
-#: The exit status of a process whose event loop stood still (EX_OSERR).
+#: The exit status of a process whose event loop was blocked (EX_OSERR).
 EXIT_STOOD_STILL = 71
 
 _STANDARD_ERROR = 2
-#: How often the event loop shows that it turns, at most: as often as this in the time after which it stands still.
+#: How many checks of the event loop fit into the limit.
 _LOOKS = 12
 _LONGEST_LOOK_S = 1.0
-#: How long the last words may take: the pipe that they go to may be what everything waits for.
+#: How long writing the stacks may take: the pipe to write to may itself be blocked.
 _LAST_WORDS_S = 5.0
 
 
@@ -38,7 +38,7 @@ def show_stacks_when_told() -> None:
 
 
 def stacks() -> str:
-    """Where each thread of this process is, the innermost call last."""
+    """The stacks of all threads of this process, the innermost call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(
         f"Thread {names.get(identity, identity)}:\n{''.join(traceback.format_stack(frame)).rstrip()}"
@@ -48,12 +48,12 @@ def stacks() -> str:
 
 
 class Watch:
-    """Sees whether an event loop turns. To be begun on it, and ended there."""
+    """Watches whether an event loop runs. `begin` and `close` must be called on that loop."""
 
     def __init__(self, limit_s: float, end: Callable[[int], None]) -> None:
-        """After half of `limit_s` without a turn it writes the stacks; after all of it, it calls `end(status)`.
+        """After half of `limit_s` without an iteration it writes the stacks; after `limit_s` it calls `end(status)`.
 
-        What counts is looks in a row, not the clock: a machine that was asleep, or a clock that was set, is no reason.
+        It counts consecutive failed checks, not time, so a machine that slept or a clock that was set has no effect.
         """
         self._look_s = min(_LONGEST_LOOK_S, limit_s / _LOOKS)
         self._looks = max(2, round(limit_s / self._look_s))
@@ -74,7 +74,7 @@ class Watch:
         threading.Thread(target=self._watch, name="standstill", daemon=True).start()
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._over.set()
 
     def _watch(self) -> None:
@@ -92,7 +92,7 @@ class Watch:
         log.warning("event_loop_stands", for_s=round(self._looks // 2 * self._look_s, 1), stacks=stacks())
 
     def _say_last_words(self) -> None:
-        # First past everything of Python's that somebody may hold.
+        # First without any Python lock, which a blocked thread may hold.
         faulthandler.dump_traceback(_STANDARD_ERROR, all_threads=True)
         log.error("event_loop_stood_still", for_s=round(self._looks * self._look_s, 1), stacks=stacks())
 
@@ -104,5 +104,5 @@ class Watch:
 
 
 def end_now(status: int) -> None:
-    """End the process without waiting for anything: whatever is waited for may be what stands still."""
+    """End the process without waiting for anything, since anything may be blocked."""
     os._exit(status)

@@ -27,12 +27,12 @@ _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 )
-#: What a proxy took from the front of the address. Of a stranger, it would change nothing but their own answer.
+#: The path prefix that a proxy has removed. If a client sends it itself, it only changes its own answer.
 _PREFIX_HEADER = b"x-forwarded-prefix"
 _is_prefix = re.compile(rb"(/[A-Za-z0-9._~-]{1,64}){1,8}").fullmatch
 
-# A script of its own, because the policy allows no script inside the page. Addresses are relative to /docs, so the
-# page also works behind a proxy that puts something before every path.
+# A separate script, because the policy allows no inline script. Addresses are relative to /docs, so the
+# page also works behind a proxy with a path prefix.
 _START = b"""\
 window.ui = SwaggerUIBundle({
   url: "openapi.json",
@@ -65,7 +65,7 @@ _PAGE = """\
 
 
 def with_prefix(document: dict[str, Any], headers: Headers) -> dict[str, Any]:
-    """The document as it is true behind a proxy that took a prefix away (`X-Forwarded-Prefix`), else as it is."""
+    """The document with the server prefix that a proxy has removed (`X-Forwarded-Prefix`), or unchanged."""
     prefix = next((value for name, value in headers if name == _PREFIX_HEADER), b"")
     return {**document, "servers": [{"url": prefix.decode("ascii")}]} if _is_prefix(prefix) else document
 

@@ -1,8 +1,8 @@
-"""Spans by OpenTelemetry, sent to a collector as OTLP over HTTP, in a thread of their own.
+"""Spans by OpenTelemetry, sent to a collector as OTLP over HTTP, in a separate thread.
 
-The only module that imports OpenTelemetry, and imported only where `trace_export.start` finds a reason. The standard's
-settings (`OTEL_EXPORTER_OTLP_…`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_…`) are the library's business. What waits to be sent
-is bounded; a collector that is away costs the spans that do not fit any more, and nothing else.
+This is the only module that imports OpenTelemetry; `trace_export.start` imports it only if needed. The library reads
+the standard settings (`OTEL_EXPORTER_OTLP_…`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_…`). The queue of spans is bounded: if
+the collector is unreachable, only spans beyond the limit are lost.
 """
 
 import logging
@@ -46,11 +46,11 @@ _PROTOCOL = "http/protobuf"
 
 
 def open_tracer(service: str, instance: str, messaging_system: str) -> tracing.Tracer:
-    """A tracer that sends to where the environment says. Raises whatever the library has against its settings."""
+    """A tracer that sends to the endpoint in the environment. Raises the library's errors about its settings."""
     complaints = _Complaints()
     for logger, ours in ((trace_exporter.__name__, complaints), ("opentelemetry.util.re", _about_headers)):
         logging.getLogger(logger).filters = [ours]
-    # What it logs of each connection may hold what is secret of the address.
+    # Its log lines contain the address, which may have a secret in it.
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     wanted = next(filter(None, map(os.environ.get, _PROTOCOL_SETTINGS)), _PROTOCOL)
     if wanted != _PROTOCOL:
@@ -63,7 +63,7 @@ def open_tracer(service: str, instance: str, messaging_system: str) -> tracing.T
 
 
 def _about_headers(record: logging.LogRecord) -> bool:
-    """In place of what the library says about a header that it can't read, which would show a key to everybody."""
+    """Replaces the library's log line about an invalid header, which would contain a key."""
     log.warning("traces_header_left_out", reason="A header in OTEL_EXPORTER_OTLP_HEADERS is not NAME=VALUE.")
     return False
 
@@ -73,7 +73,7 @@ class _Tracer:
 
     def __init__(self, exporter: SpanExporter, resource: Resource, messaging_system: str) -> None:
         self._messaging_system = messaging_system
-        # We end it ourselves, within a time.
+        # `close` shuts it down, with a time limit.
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("foretell", foretell.__version__)
@@ -86,7 +86,7 @@ class _Tracer:
         return _Recorded(span) if span.is_recording() else None
 
     def close(self, within_s: float) -> None:
-        # The library waits for half a minute and more where nobody answers.
+        # The library waits for half a minute and more if the collector does not answer.
         closing = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         closing.start()
         closing.join(within_s)
@@ -129,7 +129,7 @@ class _Recorded:
 
 
 class _Outspoken(SpanExporter):
-    """An exporter that says once that it can't reach its collector, and once that it can again."""
+    """An exporter that logs once when it can't reach its collector, and once when it can again."""
 
     def __init__(self, exporter: SpanExporter, complaints: "_Complaints") -> None:
         self._exporter = exporter
@@ -154,7 +154,7 @@ class _Outspoken(SpanExporter):
 
 
 class _Complaints(logging.Filter):
-    """Says the first thing that the library says about its collector in our words, and keeps the rest to itself."""
+    """Replaces the library's first log line about its collector by our own, and drops the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class _Complaints(logging.Filter):
         if not self.heard:
             self.heard = True
             if isinstance(record.args, tuple):
-                # Errors are named by their type: their words hold the address, and that may hold what is secret.
+                # Only the type of errors is logged: their texts contain the address, which may have a secret in it.
                 named = (type(each).__name__ if isinstance(each, BaseException) else each for each in record.args)
                 record.args = tuple(named)
             log.warning("traces_not_exported", reason=record.getMessage())

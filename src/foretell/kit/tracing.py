@@ -1,8 +1,8 @@
-"""Which trace a request or a task belongs to (W3C Trace Context), and spans, where somebody records them.
+"""The trace of a request or task (W3C Trace Context), and spans, if they are recorded.
 
-A `traceparent` that comes with a request goes with everything that follows from it: log lines name it, messages carry
-it. Spans are `telemetry`'s business, which needs OpenTelemetry; without it every span here only passes on its parent.
-Where neither a trace came nor spans are recorded, there is no trace: nothing is made, and nothing is paid for.
+The `traceparent` of a request applies to all its work: log lines and messages contain it. `telemetry` records spans
+with OpenTelemetry; without it every span only passes on its parent. A request without a `traceparent` has no trace,
+unless spans are recorded, and then costs nothing.
 """
 
 import re
@@ -20,10 +20,10 @@ from foretell.kit.errors import ForetellError
 Kind = Literal["server", "internal", "producer", "consumer"]
 Attributes = Mapping[str, str | int]
 
-# Version, trace id, span id, flags, and what later versions may add.
+# Version, trace id, span id, flags, and fields of later versions.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
-#: Sampled, and: the trace id is random. The others have no meaning yet, and go out as zero.
+#: The flags "sampled" and "random trace id". The others have no meaning yet, and are sent as zero.
 _KNOWN_FLAGS = 3
 
 _MEMBER = re.compile(
@@ -31,12 +31,12 @@ _MEMBER = re.compile(
     r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 _MOST_MEMBERS = 32
-#: What the standard wants to be passed on at least. What is longer is left out: it would stand in every task.
+#: The length that the standard requires at least. A longer one is dropped, because every task would contain it.
 _LONGEST_STATE = 512
 
 
 class TraceContext(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The headers of the same names: a trace, the span in it that we are called from, and whether it is sampled."""
+    """The headers of the same names: a trace, the caller's span, and whether it is sampled."""
 
     traceparent: str
     tracestate: str = ""
@@ -63,10 +63,10 @@ class TraceContext(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def parse(traceparents: Sequence[str], tracestates: Sequence[str] = ()) -> TraceContext | None:
-    """The context in these headers, one text for each time that a header came; None when there is none that counts.
+    """The context in these headers (one text for each occurrence), or None.
 
-    As the standard has it, a `traceparent` that is wrong, or comes twice, is as good as none; one of a later version
-    is read as far as we know it; and a `tracestate` that is wrong, or longer than 512 characters, is left out.
+    According to the standard, an invalid or repeated `traceparent` is ignored; of a later version the known fields
+    are used; an invalid `tracestate`, or one of more than 512 characters, is dropped.
     """
     if len(traceparents) != 1:
         return None
@@ -80,7 +80,7 @@ def parse(traceparents: Sequence[str], tracestates: Sequence[str] = ()) -> Trace
 
 
 def checked(context: TraceContext | None) -> TraceContext | None:
-    """The context of a message, which anybody may have written, if it is one."""
+    """The context of a message if it is valid, else None; the message is not trusted."""
     return context and parse([context.traceparent], [context.tracestate])
 
 
@@ -95,24 +95,24 @@ def _state(tracestates: Sequence[str]) -> str:
     return state if all(_MEMBER.fullmatch(member) for member in members if member) else ""
 
 
-# What the code that runs belongs to: for whoever hands it on, and for log lines.
+# The trace of the running code, for messages, calls and log lines.
 _CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
 _TRACE_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}trace.id")
 _SPAN_ID: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}span.id")
 
-#: What `leave` needs.
+#: The argument of `leave`.
 Entered = tuple[Token[TraceContext | None], Token[str], Token[str]]
 
 current = _CURRENT.get
 
 
 def enter(context: TraceContext) -> Entered:
-    """Be part of a trace: `current` returns it, and every log line names it, until `leave`."""
+    """Enter a trace: `current` returns it, and every log line contains it, until `leave`."""
     return _CURRENT.set(context), _TRACE_ID.set(context.trace_id), _SPAN_ID.set(context.span_id)
 
 
 def leave(entered: Entered) -> None:
-    """Be part of what we were part of before."""
+    """Return to the previous trace."""
     context, trace_id, span_id = entered
     _CURRENT.reset(context)
     _TRACE_ID.reset(trace_id)
@@ -121,7 +121,7 @@ def leave(entered: Entered) -> None:
 
 @contextmanager
 def inside(context: TraceContext | None) -> Iterator[None]:
-    """`enter` and `leave`; nothing for None."""
+    """`enter` and `leave`; does nothing for None."""
     if context is None:
         yield
         return
@@ -133,7 +133,7 @@ def inside(context: TraceContext | None) -> Iterator[None]:
 
 
 def fields(context: TraceContext) -> dict[str, str]:
-    """What a log line about something of that trace says."""
+    """The fields of log lines for that trace."""
     return {"trace.id": context.trace_id, "span.id": context.span_id}
 
 
@@ -142,53 +142,53 @@ class Span(Protocol):
 
     @property
     def context(self) -> TraceContext:
-        """What the work hands on, so that what follows is this span's child."""
+        """The context to pass on, so that following spans are children of this one."""
 
     def end(self, *, name: str = "", attributes: Attributes | None = None, error: str = "") -> None:
-        """It is done. `name` replaces the one it began with; `error` says, in a word, that it failed."""
+        """End the span. `name` replaces the initial name; `error` is a word for the failure."""
 
 
 class Tracer(Protocol):
     """Records spans."""
 
     def begin(self, name: str, kind: Kind, parent: TraceContext | None, attributes: Attributes) -> Span | None:
-        """A span that begins now, a new trace without `parent`; None when it is not sampled."""
+        """A span that begins now, in a new trace if there is no `parent`; None if it is not sampled."""
 
     def close(self, within_s: float) -> None:
-        """Send what waits, as far as that is done within so many seconds. Never raises."""
+        """Send the waiting spans within so many seconds. Never raises."""
 
 
 class Passing(NamedTuple):
-    """A span that nobody records."""
+    """A span that is not recorded."""
 
     context: TraceContext
 
     def end(self, *, name: str = "", attributes: Attributes | None = None, error: str = "") -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 _tracer: Tracer | None = None
 
 
 def install(tracer: Tracer | None) -> None:
-    """Have `tracer` record the spans of this process from now on, or nobody."""
+    """Record the spans of this process with `tracer` from now on; None: do not record."""
     global _tracer
     _tracer = tracer
 
 
 def recording() -> bool:
-    """Whether somebody records spans."""
+    """Whether spans are recorded."""
     return _tracer is not None
 
 
 def begin(name: str, kind: Kind, parent: TraceContext, attributes: Attributes) -> Span:
-    """A span below `parent` that begins now; where it is not recorded, one that passes `parent` on."""
+    """A child span of `parent` that begins now; if it is not recorded, one that only passes on `parent`."""
     span = None if _tracer is None else _tracer.begin(name, kind, parent, attributes)
     return Passing(parent) if span is None else span
 
 
 def begin_trace(name: str, kind: Kind, attributes: Attributes) -> Span | None:
-    """A span that nothing led to, if somebody records spans and this one is sampled."""
+    """A span without a parent, if spans are recorded and this one is sampled."""
     return None if _tracer is None else _tracer.begin(name, kind, None, attributes)
 
 
@@ -223,7 +223,7 @@ def _code_of(error: BaseException) -> str:
 
 
 def stop(within_s: float) -> None:
-    """Send the spans that wait, if that is done in time, and record no more."""
+    """Send the waiting spans, within the time limit, and stop recording."""
     tracer = _tracer
     install(None)
     if tracer is not None:

@@ -1,7 +1,6 @@
-"""Bodies that were sent compressed (`Content-Encoding`), unpacked as they are read, so that every bound holds for them.
+"""Unpacks compressed bodies (`Content-Encoding`) while they are read, so that all limits apply to them.
 
-However small a body is that becomes a large one, no more than a piece of it is made at a time: whoever reads it says
-when it is too much.
+A body is unpacked piece by piece, so that a small body can't fill the memory: the reader stops at its limit.
 """
 
 import asyncio
@@ -11,12 +10,12 @@ from typing import Any
 from foretell.kit.asgi import HELD, Application, Message, Receive, Scope, Send
 from foretell.kit.errors import ForetellError
 
-#: So much is unpacked at once.
+#: How much is unpacked at once.
 _PIECE_BYTES = 64 * 1024
-#: What zlib calls them. `deflate` is zlib's format, and what some send under that name is without its head.
+#: zlib's parameters for the encodings. `deflate` is zlib's format, but some clients send it without its header.
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _HEADLESS = -15
-#: What is taken, for `Accept-Encoding` (RFC 9110, 15.5.16).
+#: The accepted encodings, for `Accept-Encoding` (RFC 9110, 15.5.16).
 ACCEPTED = b"gzip, deflate"
 
 
@@ -35,9 +34,9 @@ class BrokenEncoding(ForetellError):
 
 
 def unpacked(scope: Scope, receive: Receive) -> Receive:
-    """What gives the body of this request as it was before it was compressed; the scope says no more that it was.
+    """A `receive` that gives the unpacked body of this request; removes the encoding from the scope.
 
-    It raises `UnknownEncoding`, `BrokenEncoding` and, where the bytes under way are too many, what `Held.grow` raises.
+    It raises `UnknownEncoding`, `BrokenEncoding`, and the errors of `Held.grow`.
     """
     values = [value for name, value in scope["headers"] if name == b"content-encoding"]
     if not values:
@@ -45,7 +44,7 @@ def unpacked(scope: Scope, receive: Receive) -> Receive:
     encoding = b",".join(values).strip().lower()
     if encoding in (b"", b"identity"):
         return receive
-    # How long it is now nobody knows.
+    # The unpacked length is unknown.
     dropped = (b"content-encoding", b"content-length")
     scope["headers"] = [each for each in scope["headers"] if each[0] not in dropped]
     bits = _WINDOW_BITS.get(encoding)
@@ -59,7 +58,7 @@ def unpacked(scope: Scope, receive: Receive) -> Receive:
 
 
 class Unpacking:
-    """An ASGI app that hands bodies to another one as they were before they were compressed."""
+    """An ASGI app that passes unpacked bodies to another one."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -75,10 +74,10 @@ class _Unpacking:
         self._held = held
         self._decoder = zlib.decompressobj(bits)
         self._packed = b""
-        #: Whether the decoder has something, and nothing came out of it yet.
+        #: Whether the decoder has input, but has given no output yet.
         self._begun = False
         self._first = True
-        #: Whether more may come out of the decoder without more going in.
+        #: Whether the decoder may give more output without more input.
         self._full = False
         self._ended = False
         self._said = False
@@ -90,7 +89,7 @@ class _Unpacking:
             if piece:
                 if self._held is not None:
                     self._held.grow(len(piece))
-                # A small body may be very many pieces: others have their turn between them.
+                # A small body may have very many pieces: let other tasks run in between.
                 await asyncio.sleep(0)
                 return {"type": "http.request", "body": piece, "more_body": True}
             if self._ended:
@@ -106,12 +105,12 @@ class _Unpacking:
         return await self._receive()
 
     def _next(self) -> bytes:
-        """Up to a piece; empty when more must come first."""
+        """Up to one piece; empty if more input is needed."""
         while (self._packed or self._full) and self._has_its_head():
             piece = self._unpack()
             self._full = len(piece) == _PIECE_BYTES
             if self._decoder.eof:
-                # Several, one after the other, are one; so it is written for gzip.
+                # Several gzip members in a row are one body, by gzip's specification.
                 self._packed = self._decoder.unused_data
                 self._begun = self._full = False
                 if self._packed and self._bits != _WINDOW_BITS[b"gzip"]:
@@ -131,7 +130,7 @@ class _Unpacking:
             raise BrokenEncoding from None
 
     def _has_its_head(self) -> bool:
-        """Whether enough came to know which `deflate` it is; then it is known."""
+        """Whether there is enough input to decide which `deflate` it is; then decides."""
         if self._first and self._bits == _WINDOW_BITS[b"deflate"]:
             if len(self._packed) < 2 and not self._ended:
                 return False
