@@ -15,15 +15,15 @@ import { askBalance, askWho, people, session } from "./state/session";
 import { useStore } from "./state/store";
 import { t, useLanguage } from "./words";
 
-/** Parts of an address, by name: `{name}` of `/models/{name}`. */
+/** Parameters of a path, by name: `{name}` of `/models/{name}`. */
 export type PageProps = Readonly<Record<string, string>>;
 type Page = ComponentType<{ params: PageProps }>;
 
 interface Route {
   path: RegExp;
-  /** Fetched when it is first opened. */
+  /** Loads the page's code when it is first opened. */
   load: () => Promise<Page>;
-  /** Whether somebody who is not signed in may see it. */
+  /** Whether the page needs no sign-in. */
   open?: boolean;
 }
 
@@ -54,7 +54,7 @@ export function App({ who }: { who: Promise<void> }) {
   }, []);
   const whose = useStore(people);
   useEffect(forgetMessages, [whose]);
-  // A stream belongs to one person: who comes after has another.
+  // A stream belongs to one user; the next user opens another.
   const signedIn = now.state === "in" ? now.user.id : null;
   useEffect(() => {
     if (signedIn === null) return undefined;
@@ -110,11 +110,11 @@ function ToSignIn() {
   return <Waiting rows={4} />;
 }
 
-/** A page whose code may have to be fetched first. */
+/** A page whose code is loaded on demand. */
 function Lazy({ route, params }: { route: Route; params: PageProps }) {
   const { data: Page, error, reload } = useLoad(route.path.source, route.load);
   const heading = useRef(false);
-  // A page that was opened by a link is told to screen readers by its heading; the first one, by the browser.
+  // After a link is followed, focus the content, so that screen readers read the new page (for the first one, they do).
   useEffect(() => {
     if (!Page || heading.current) return;
     heading.current = true;

@@ -10,7 +10,7 @@ import { isLanguage, speak, t, useLanguage, type Language } from "./words";
 import { say } from "./parts/messages";
 import { explain } from "./parts/states";
 
-/** What stands around every page. */
+/** The frame of every page: header, navigation and banner. */
 export function Frame({ children }: { children: ComponentChildren }) {
   const now = useStore(session);
   const reachable = useStore(isReachable);

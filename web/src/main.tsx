@@ -8,7 +8,7 @@ import { askWho } from "./state/session";
 import { showTheme, themeOfBrowser } from "./state/theme";
 import { languageOfBrowser, speak } from "./words";
 
-// A tab that was open while a new release came asks for files that are gone: once, it gets the new page.
+// A tab that was open during an update requests files that no longer exist. Reload the page, once a minute at most.
 addEventListener("vite:preloadError", (event) => {
   const key = "foretell-reloaded-at";
   const before = Number(sessionStorage.getItem(key) ?? 0);
@@ -20,7 +20,7 @@ addEventListener("vite:preloadError", (event) => {
 
 showTheme(themeOfBrowser());
 const who = askWho();
-// Whoever waits for it says what is wrong; nobody else is to be told of it.
+// `App` handles the rejection; this avoids an "unhandled rejection" before that.
 who.catch(() => undefined);
 
 const root = document.getElementById("page");

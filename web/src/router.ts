@@ -1,6 +1,6 @@
 import { makeStore, useStore } from "./state/store";
 
-/** Everything of the page lies below this. */
+/** The base path of all pages. */
 const BASE = "/ui";
 
 export interface Place {
@@ -9,7 +9,7 @@ export interface Place {
   query: URLSearchParams;
 }
 
-/** Where we are now. */
+/** The current place. */
 export function here(): Place {
   const path = location.pathname.startsWith(BASE) ? location.pathname.slice(BASE.length) : location.pathname;
   return { path: path.replace(/\/+$/, "") || "/", query: new URLSearchParams(location.search) };
@@ -23,7 +23,7 @@ export function usePlace(): Place {
   return useStore(place);
 }
 
-/** Go to an address of the page: `/history?status=failed`. `replace` leaves no step in the browser's history. */
+/** Goes to an address of the page: `/history?status=failed`. `replace` adds no entry to the browser's history. */
 export function go(address: string, { replace = false, keepScroll = false } = {}): void {
   const full = addressOf(address);
   if (full === location.pathname + location.search) return;
@@ -37,12 +37,12 @@ export function addressOf(address: string): string {
   return address === "/" ? `${BASE}/` : BASE + address;
 }
 
-/** Have ordinary clicks on links of the page lead there without a reload; everything else is the browser's. */
+/** Handles ordinary clicks on links of the page without a reload; the browser handles all others. */
 export function followLinks(event: MouseEvent): void {
   if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey)
     return;
   const link = event.target instanceof Element ? event.target.closest("a") : null;
-  // A place on the page that is shown is the browser's, too.
+  // The browser also handles anchors on the current page.
   if (!link || link.hash || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
   if (link.pathname !== BASE && !link.pathname.startsWith(`${BASE}/`)) return;
   event.preventDefault();

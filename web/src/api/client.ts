@@ -6,7 +6,7 @@ export type Schemas = components["schemas"];
 
 type Method = "get" | "post" | "put" | "patch" | "delete";
 type Json<R> = R extends { content: { "application/json": infer A } } ? A : never;
-/** What a call answers when it succeeds. */
+/** The answer of a successful call. */
 type Answer<O> = O extends { responses: infer R } ? Json<R[keyof R & (200 | 201 | 202)]> : never;
 type Body<O> = O extends { requestBody: { content: { "application/json": infer B } } } ? B : undefined;
 type Query<O> = O extends { parameters: { query?: infer Q } } ? Q : undefined;
@@ -22,7 +22,7 @@ type Options<O> = More & {
   path?: PathValues<O>;
 };
 
-/** Proves that a request comes from this page and not from another one that our cookie went along with. */
+/** Proves that a request comes from this page. The browser sends our cookie with requests of other pages, too. */
 let csrfToken = "";
 let whenSessionIsOver: () => void = () => undefined;
 let renewToken: () => Promise<boolean> = () => Promise.resolve(false);
@@ -31,17 +31,17 @@ export function takeCsrfToken(token: string): void {
   csrfToken = token;
 }
 
-/** `renew` asks for the token of the session that there is now; false when there is none. */
+/** `renew` fetches the token of the current session; false when there is none. */
 export function onTokenRefused(renew: () => Promise<boolean>): void {
   renewToken = renew;
 }
 
-/** `tell` is called when the API no longer knows who we are. */
+/** `tell` is called when the session has ended. */
 export function onSessionOver(tell: () => void): void {
   whenSessionIsOver = tell;
 }
 
-/** A call that our OpenAPI page describes. Throws `Problem` and `Unreachable`. */
+/** Calls an operation of our OpenAPI document. Throws `Problem` and `Unreachable`. */
 export function call<M extends Method, P extends keyof paths>(
   method: M,
   path: P,
@@ -52,25 +52,25 @@ export function call<M extends Method, P extends keyof paths>(
   return ask(method, filled + queryOf(options.query as Record<string, unknown> | undefined), options.body, options);
 }
 
-/** `?a=1&b=2` of what is given; nothing of what is not. */
+/** `?a=1&b=2` from the given values, without undefined ones. */
 export function queryOf(query: Readonly<Record<string, unknown>> = {}): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
   return text && `?${text}`;
 }
 
-/** Any call of the API; the answer is believed to be a `T`. Throws `Problem` and `Unreachable`. */
+/** Calls any path of the API; the answer is assumed to be a `T`. Throws `Problem` and `Unreachable`. */
 export async function ask<T>(method: Method, url: string, body?: unknown, more: More = {}): Promise<T> {
   try {
     return await askOnce<T>(method, url, body, more);
   } catch (error) {
-    // Another tab signed in anew: the token of this one belongs to a session that is no more.
+    // Another tab has signed in again, so this tab's token belongs to an ended session.
     if (!(error instanceof Problem) || error.code !== "csrf" || !(await renewToken())) throw error;
     return askOnce<T>(method, url, body, more);
   }
 }
 
-/** Sends a file as it is. Throws as `ask` does. */
+/** Sends a file as the body. Throws the same as `ask`. */
 export function upload<T>(url: string, file: Blob, type: string): Promise<T> {
   return askOnce<T>("post", url, file, { headers: { "Content-Type": type } });
 }
@@ -91,7 +91,7 @@ async function askOnce<T>(method: Method, url: string, body: unknown, more: More
   }
   const problem = await problemOf(response);
   isReachable.set(problem instanceof Problem);
-  // A log-in that fails is no session that ends.
+  // A failed log-in does not mean that a session has ended.
   if (problem instanceof Problem && problem.status === 401 && problem.code !== "invalid_credentials")
     whenSessionIsOver();
   throw problem;

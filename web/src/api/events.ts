@@ -1,13 +1,14 @@
 /**
- * One stream of the account's events for all tabs of a browser. HTTP/1.1 allows six connections to a host: with one
- * for each tab, the seventh would hang. The tab that holds a lock keeps the stream and tells the others.
+ * One stream of the account's events for all tabs of a browser. Browsers allow six HTTP/1.1 connections to a host, so
+ * with one stream for each tab, the seventh tab would hang. The tab that holds a lock has the stream and forwards its
+ * events.
  */
 import { isReachable } from "../state/reachable";
 import type { Schemas } from "./client";
 
 export type AccountEvent = Omit<Schemas["Event"], "data"> & { data: unknown };
 type Listener = (event: AccountEvent) => void;
-/** What tabs tell each other: an event, or that the stream is there again and some may have been missed. */
+/** A message between tabs: an event, or that the stream has reconnected and events may have been missed. */
 type Message = { event: AccountEvent } | { again: true };
 
 const LOCK = "foretell-events";
@@ -21,19 +22,19 @@ let channel: BroadcastChannel | null = null;
 let ending: AbortController | null = null;
 let last = 0;
 
-/** Hear of every event while someone is signed in. Returns what ends it. */
+/** Subscribes to all events of the account. Returns a function that unsubscribes. */
 export function onEvent(listener: Listener): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
-/** Hear that events may have been missed: ask the API how things stand. */
+/** Subscribes to possible losses of events, after which the state must be read from the API again. */
 export function onMissed(listener: () => void): () => void {
   misses.add(listener);
   return () => misses.delete(listener);
 }
 
-/** Begin to listen; called once somebody is signed in. */
+/** Opens the stream; called after the sign-in. */
 export function openEvents(): void {
   if (ending) return;
   ending = new AbortController();
@@ -43,10 +44,10 @@ export function openEvents(): void {
     channel.addEventListener("message", (message: MessageEvent<Message>) => take(message.data));
   }
   if (channel && "locks" in navigator) {
-    // Held until the tab goes or signs out; then the next tab has it.
+    // Held until the tab is closed or signs out; then the next tab gets it.
     void navigator.locks.request(LOCK, { signal }, () => keepStream(signal)).catch(() => undefined);
   } else {
-    // Without a secure context there are no locks: each tab has a stream of its own.
+    // Without a secure context there are no locks, and each tab has its own stream.
     void keepStream(signal);
   }
 }
@@ -64,7 +65,7 @@ function take(message: Message): void {
     for (const listener of [...misses]) listener();
     return;
   }
-  // The same event comes twice where the stream was taken over by another tab.
+  // An event may arrive twice when another tab takes over the stream.
   if (message.event.sequence <= last) return;
   last = message.event.sequence;
   for (const listener of [...listeners]) listener(message.event);
@@ -84,13 +85,13 @@ async function keepStream(signal: AbortSignal): Promise<void> {
       if (!first) tell({ again: true });
       first = false;
     });
-    // What broke at once breaks again: the app is away, or the session is over.
+    // Wait longer after a short connection, which would probably fail again: the app is down, or the session has ended.
     wait = Date.now() - began > LONGEST_WAIT_MS ? FIRST_WAIT_MS : Math.min(wait * 2, LONGEST_WAIT_MS);
     await pause(wait, signal);
   }
 }
 
-/** One connection, from its beginning to its end, whoever ends it. */
+/** One connection; resolves when it ends for any reason. */
 function oneStream(signal: AbortSignal, opened: () => void): Promise<void> {
   return new Promise((done) => {
     if (signal.aborted) {
@@ -104,7 +105,7 @@ function oneStream(signal: AbortSignal, opened: () => void): Promise<void> {
     };
     signal.addEventListener("abort", end, { once: true });
     source.addEventListener("open", opened);
-    // The browser would come again by itself, but with the address of before and not for every status.
+    // Reconnect ourselves: the browser would use the old URL, and would not retry after every status.
     source.addEventListener("error", () => {
       signal.removeEventListener("abort", end);
       end();
@@ -116,7 +117,7 @@ function oneStream(signal: AbortSignal, opened: () => void): Promise<void> {
   });
 }
 
-/** Until the time is over, the app is back or there is nothing to wait for any more. */
+/** Waits until the time is over, the app is reachable again, or `signal` is aborted. */
 function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     const finish = (): void => {

@@ -2,13 +2,13 @@ import type { components } from "./schema";
 
 export type FieldProblem = components["schemas"]["FieldProblem"];
 
-/** What the API answers when something is wrong (RFC 9457). */
+/** An error response of the API (RFC 9457). */
 export class Problem extends Error {
   readonly status: number;
   /** Stable, for programs. */
   readonly code: string;
   readonly errors: readonly Partial<FieldProblem>[];
-  /** With a status of 5xx: whether what was asked for may have happened. */
+  /** With a status of 5xx: whether the request may have taken effect. */
   readonly outcome: string | undefined;
   readonly retryAfterS: number | undefined;
   readonly body: Readonly<Record<string, unknown>>;
@@ -25,7 +25,7 @@ export class Problem extends Error {
   }
 }
 
-/** Nothing answered: no network, or the app is away. */
+/** No answer: no network, or the app is down. */
 export class Unreachable extends Error {
   constructor() {
     super("unreachable");
@@ -37,14 +37,14 @@ export async function problemOf(response: Response): Promise<Problem | Unreachab
   const retryAfter = Number(response.headers.get("Retry-After"));
   const body: unknown = await response.json().catch(() => null);
   if (body === null || typeof body !== "object") {
-    // Whoever stands between, and not the app: 502 to 504 say that there is no app.
+    // From a proxy, not from the app: 502 to 504 mean that the app is down.
     if (response.status >= 502 && response.status <= 504) return new Unreachable();
     return new Problem(response.status, {});
   }
   return new Problem(response.status, body as Record<string, unknown>, retryAfter > 0 ? retryAfter : undefined);
 }
 
-/** The steps of a JSON Pointer as the API writes it, a URI fragment: `#/input/carrier`. */
+/** The steps of a JSON Pointer in the API's form, a URI fragment: `#/input/carrier`. */
 export function stepsOf(pointer: string): string[] {
   const [, ...steps] = pointer.replace(/^#/, "").split("/");
   return steps.map((step) => decodeStep(step).replaceAll("~1", "/").replaceAll("~0", "~"));

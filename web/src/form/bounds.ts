@@ -1,7 +1,7 @@
 import { formatNumber, t } from "../words";
 import type { Field } from "./draft";
 
-/** Why a number does not fit, or nothing. */
+/** Why a number is invalid; empty if it is valid. */
 export function wrongNumber(field: Field, value: number): string {
   if (!Number.isFinite(value)) return t("noNumber");
   if (field.kind === "integer" && !Number.isInteger(value)) return t("noWholeNumber");
@@ -27,7 +27,7 @@ const FORMS: Partial<Record<Field["kind"], RegExp>> = {
   datetime: /^\d{4}-\d\d-\d\dT\d\d:\d\d/,
 };
 
-/** Why a text does not fit, or nothing. */
+/** Why a text is invalid; empty if it is valid. */
 export function wrongText(field: Field, text: string): string {
   const form = FORMS[field.kind];
   if (form && !form.test(text)) return t(field.kind === "time" ? "noTime" : "noDate");
@@ -39,7 +39,7 @@ export function wrongText(field: Field, text: string): string {
   return "";
 }
 
-/** In characters as JSON Schema counts them: an emoji is one. */
+/** The length in characters as JSON Schema counts them: an emoji is one. */
 export function lengthOf(text: string): number {
   let length = 0;
   for (const character of text) length += character ? 1 : 0;
@@ -50,12 +50,12 @@ function fits(pattern: string, text: string): boolean {
   try {
     return new RegExp(pattern, "u").test(text);
   } catch {
-    // A pattern that this browser does not know is the API's to judge.
+    // The browser does not support this pattern; the API checks it.
     return true;
   }
 }
 
-/** The least and the greatest value of a slider, where both are known and there are not too many steps to be useful. */
+/** The bounds and step of a slider, if both bounds are known and the number of steps is not too large. */
 export function sliderOf(field: Field): { low: number; high: number; step: number } | null {
   const low = field.minimum ?? field.exclusive_minimum;
   const high = field.maximum ?? field.exclusive_maximum;
@@ -71,7 +71,7 @@ function niceStep(about: number): number {
   return about / size >= 5 ? size * 5 : about / size >= 2 ? size * 2 : size;
 }
 
-/** What a number may be, in words. */
+/** The conditions of a number, as text. */
 export function boundsHint(field: Field): string {
   const low = field.minimum ?? field.exclusive_minimum;
   const high = field.maximum ?? field.exclusive_maximum;

@@ -1,6 +1,6 @@
 /**
- * What stands in a form while somebody fills it in, and how it becomes the value that is sent. Drafts are texts as they
- * were typed, so that nothing is lost on the way: "12," is no number yet, and must not vanish.
+ * The state of a form while it is filled in, and its conversion to the value that is sent. Drafts keep texts as typed:
+ * "12," is not a number yet, but must not be lost.
  */
 import type { Schemas } from "../api/client";
 import { t } from "../words";
@@ -9,36 +9,36 @@ import { wrongNumber, wrongText } from "./bounds";
 export type Field = Schemas["Field"];
 
 export type Draft =
-  /** Left out; of what is required: not filled in yet. */
+  /** No value; for a required field: not filled in yet. */
   | { kind: "none" }
   | { kind: "null" }
   | { kind: "text"; text: string }
   | { kind: "boolean"; value: boolean }
-  /** The place of the value among `choices`. */
+  /** The index of the value in `choices`. */
   | { kind: "choice"; index: number }
   | { kind: "list"; items: { key: number; draft: Draft }[] }
   | { kind: "object"; fields: Record<string, Draft> };
 
 export const NONE: Draft = { kind: "none" };
 
-/** What is wrong, by the path of the field: `text`, `tags/2/name`. */
+/** Errors by the path of the field: `text`, `tags/2/name`. */
 export type Wrongs = Readonly<Record<string, string>>;
 
 export interface Read {
   value: unknown;
-  /** Whether there is a value: a field that is left out has none. */
+  /** Whether there is a value; a field that is left out has none. */
   given: boolean;
   wrongs: Record<string, string>;
 }
 
 let keys = 0;
-/** Of a new item of a list: what tells it from others when one is removed. */
+/** A unique key for a new list item, so that items keep their state when one is removed. */
 export function newKey(): number {
   keys += 1;
   return keys;
 }
 
-/** An empty draft, with defaults where there are some and nothing else to decide. */
+/** An empty draft, with the defaults of the fields. */
 export function emptyDraft(field: Field): Draft {
   if (field.default !== undefined) return draftOf(field, field.default);
   switch (field.kind) {
@@ -72,7 +72,7 @@ export function objectDraft(fields: readonly Field[], value: unknown): Draft & {
   };
 }
 
-/** The draft of a value that somebody sent before or that is an example. */
+/** The draft of an earlier input or of an example. */
 export function draftOf(field: Field, value: unknown): Draft {
   if (value === undefined) return NONE;
   if (value === null && field.nullable) return { kind: "null" };
@@ -100,7 +100,7 @@ export function draftOf(field: Field, value: unknown): Draft {
   }
 }
 
-/** The object that the whole form says, and all that is wrong with it. */
+/** The value of the whole form, and its errors. */
 export function readForm(fields: readonly Field[], drafts: Readonly<Record<string, Draft>>): Read {
   return readFields(fields, drafts, "");
 }
@@ -150,7 +150,7 @@ function readText(field: Field, text: string, wrong: (text: string) => Read, rig
     const bound = wrongNumber(field, number);
     return bound ? wrong(bound) : right(number);
   }
-  // Nothing typed into a text that may be left out is left out.
+  // An empty optional text is left out.
   if (text === "" && !field.required) return { value: undefined, given: false, wrongs: {} };
   const bound = wrongText(field, text);
   return bound ? wrong(bound) : right(text);
@@ -162,7 +162,7 @@ function readList(field: Field, items: readonly { draft: Draft }[], path: string
   const { items: item } = field;
   if (item)
     items.forEach(({ draft }, index) => {
-      // An item is there or it is not: none is left out.
+      // Every item needs a value; items can't be left out.
       const read = readField({ ...item, required: true }, draft, `${path}/${index}`);
       wrongs = { ...wrongs, ...read.wrongs };
       values.push(read.value);
@@ -176,7 +176,7 @@ function readList(field: Field, items: readonly { draft: Draft }[], path: string
   return { value: values, given: true, wrongs };
 }
 
-/** The number that a person typed, with a comma or a point; null when it is none. */
+/** The typed number, with a comma or a point; null if it is invalid. */
 export function numberOf(text: string): number | null {
   const plain = text.replace(/[\s\u00a0\u202f]/g, "").replace(",", ".");
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : null;
@@ -191,8 +191,7 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /**
- * What the API finds wrong, by the path of a field that the form has: the deepest that the pointer reaches. `steps` of
- * what belongs to no field give "".
+ * The path of the deepest field in the form that an error's pointer (`steps`) reaches; "" if it belongs to no field.
  */
 export function placeOf(fields: readonly Field[], steps: readonly string[]): string {
   let known = "";

@@ -6,7 +6,7 @@ import { emptyDraft, newKey, NONE, numberOf, objectDraft, type Draft, type Field
 export interface InputProps {
   field: Field;
   draft: Draft;
-  /** Its place in the form: `tags/2/name`. */
+  /** Its path in the form: `tags/2/name`. */
   path: string;
   wrongs: Wrongs;
   change: (draft: Draft) => void;
@@ -21,7 +21,7 @@ interface Control {
 type ControlProps = InputProps & { control: Control };
 
 const FEW_CHOICES = 4;
-/** Of texts that may be longer than this people write several lines. */
+/** Texts that may be longer than this get an input of several lines. */
 const LONG_TEXT = 120;
 
 /** The inputs of a form, or of an object in it. */
@@ -54,7 +54,7 @@ export function FieldInputs({
   );
 }
 
-/** One field: its title, what it is, its control and what is wrong with it. */
+/** One field: title, description, control and error. */
 export function FieldInput(props: InputProps) {
   const { field, path, wrongs } = props;
   const id = useId();
@@ -102,7 +102,7 @@ export function FieldInput(props: InputProps) {
   );
 }
 
-/** Whether a field consists of several controls: it has a legend in place of a label then. */
+/** Whether a field consists of several controls, so that it needs a legend in place of a label. */
 function isGroup({ field, draft }: InputProps): boolean {
   return (
     field.kind === "object" ||
@@ -116,7 +116,7 @@ function isGroup({ field, draft }: InputProps): boolean {
 function hintOf(field: Field): string {
   const words = said(field.description);
   const bounds = field.kind === "number" || field.kind === "integer" ? boundsHint(field) : "";
-  // A description that says the bounds already says them better.
+  // Not if the description already contains the bounds.
   return [words, words ? "" : bounds].filter(Boolean).join(". ");
 }
 

@@ -1,17 +1,17 @@
-/** What the API finds wrong with a value, in the language of the page: it speaks English, and the fields know the rest. */
+/** The errors of an input in the language of the page: the API's English texts, or texts made from the fields. */
 import type { FieldProblem } from "../api/problem";
 import { stepsOf } from "../api/problem";
 import { language, t } from "../words";
 import { wrongNumber, wrongText } from "./bounds";
 import { isObject, same, type Field } from "./draft";
 
-/** One thing that is wrong with an input that was sent: where, as in `bag/kg`, and why. */
+/** One error of an input: its path, such as `bag/kg`, and the reason. */
 export interface Refusal {
   path: string;
   reason: string;
 }
 
-/** All that is wrong, in the order of the API. `input` is what was sent; pointers begin with `#/input`. */
+/** All errors, in the API's order. `input` is the value that was sent; pointers begin with `#/input`. */
 export function refusalsOf(
   errors: readonly Partial<FieldProblem>[],
   fields: readonly Field[],
@@ -20,7 +20,7 @@ export function refusalsOf(
   const found = errors.flatMap((each) => {
     const steps = each.pointer ? stepsOf(each.pointer) : [each.parameter ?? each.header ?? ""];
     const inner = each.pointer && steps[0] === "input" ? steps.slice(1) : steps;
-    // Of an object that may be null the API only says that it is neither: what is wrong lies inside.
+    // For a nullable object the API reports only that it is neither; the error is inside the object.
     const { field, value } = valueAt(fields, inner, input);
     const below = field && inner.length ? wrongsBelow(field, value, inner) : [];
     return below.length
@@ -30,7 +30,7 @@ export function refusalsOf(
   return found.filter((each, index) => found.findIndex((other) => other.path === each.path) === index);
 }
 
-/** What is wrong inside an object or a list, as far as its fields say. */
+/** The errors inside an object or a list, by the checks of its fields. */
 function wrongsBelow(field: Field, value: unknown, steps: readonly string[]): Refusal[] {
   const parts: [Field, string, unknown][] =
     field.kind === "object" && isObject(value)
@@ -46,13 +46,13 @@ function wrongsBelow(field: Field, value: unknown, steps: readonly string[]): Re
   });
 }
 
-/** Why the value at `steps` does not fit; `detail` is what the API said of it. */
+/** Why the value at `steps` is invalid; `detail` is the API's text. */
 export function reasonOf(fields: readonly Field[], steps: readonly string[], input: unknown, detail: string): string {
   if (language() === "en" && detail) return detail;
   const { field, value, known } = valueAt(fields, steps, input);
   if (!known) return t("noSuchField");
   const found = field ? wrongValue(field, value) : isObject(value) ? "" : t("noObject");
-  // What only the API can judge: its words are better than none.
+  // Only the API knows the error; an English text is better than none.
   return found || (detail ? `${t("wrongForm")} (${detail})` : t("wrongForm"));
 }
 

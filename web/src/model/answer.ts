@@ -1,4 +1,4 @@
-/** What an answer of any model says, found from its schema and labels: a label, a probability, classes, and the rest. */
+/** The parts of a model's answer, by its schema and labels: a label, a probability, classes, and the rest. */
 import type { Schemas } from "../api/client";
 import { isObject } from "../form/draft";
 import { formatNumber, language, said, t } from "../words";
@@ -7,13 +7,13 @@ type Model = Schemas["Model"];
 type Schema = Record<string, unknown>;
 
 export interface Answer {
-  /** The word for what was predicted. */
+  /** The label of the predicted value. */
   label: string | null;
-  /** A lone probability. */
+  /** A single probability. */
   probability: { name: string; value: number } | null;
   /** All classes with their probabilities, the most probable first. */
   classes: { name: string; value: number; chosen: boolean }[];
-  /** What is none of these. */
+  /** Everything else. */
   rest: { name: string; text: string }[];
 }
 
@@ -46,7 +46,7 @@ export function readAnswer(model: Model | undefined, output: unknown): Answer {
       answer.rest.push({ name: title, text: labelOf(value, schema, model) });
     }
   }
-  // A label that stands after its classes.
+  // A label that comes after its classes.
   if (chosen !== undefined && !answer.classes.some((each) => each.chosen)) {
     const word = answer.label;
     answer.classes = answer.classes.map((each) => ({ ...each, chosen: each.name === word }));
@@ -55,7 +55,7 @@ export function readAnswer(model: Model | undefined, output: unknown): Answer {
   return answer;
 }
 
-/** A number of an answer that can be drawn: its name, and how to find it. */
+/** A number of an answer that can be plotted: its name, and how to read it. */
 export interface Measure {
   name: string;
   path: readonly string[];

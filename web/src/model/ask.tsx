@@ -14,12 +14,12 @@ import type { Order } from "./snippets";
 export type Model = Schemas["Model"];
 export type Drafts = Readonly<Record<string, Draft>>;
 
-/** What the form starts with: an input that was asked before, or nothing. */
+/** The initial values of the form: an earlier input, or nothing. */
 export function draftsOf(fields: readonly Field[], input: unknown): Drafts {
   return objectDraft(fields, input).fields;
 }
 
-/** The examples that the form can show: those of raw input, and those of features where both are the same. */
+/** The examples that the form can show: those of raw input, and those of features if both are the same. */
 export function examplesOf(model: Model): { title: string; input: Record<string, unknown> }[] {
   const alike = JSON.stringify(model.input_schema) === JSON.stringify(model.features_schema);
   return model.examples.flatMap((example, index) => {
@@ -28,7 +28,7 @@ export function examplesOf(model: Model): { title: string; input: Record<string,
   });
 }
 
-/** What a form says, whether it fits or not, or else the JSON that was typed; an error where that is none. */
+/** The request from the form (valid or not) or from the typed JSON; an error if that is invalid JSON. */
 export function orderOf(model: Model, drafts: Drafts, json: string | null): Order | Error {
   const input = json === null ? readForm(model.fields, drafts).value : parsed(json);
   if (input instanceof Error) return input;
@@ -36,7 +36,7 @@ export function orderOf(model: Model, drafts: Drafts, json: string | null): Orde
   return { model: model.name, ...asked, input };
 }
 
-/** The value of a JSON text, or an error that says in words why it is none. */
+/** The value of a JSON text, or an error with a readable reason. */
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -57,7 +57,7 @@ export function Ask({
   model: Model;
   drafts: Drafts;
   change: (drafts: Drafts) => void;
-  /** What stands in the editor; null while the form is shown. */
+  /** The text in the editor; null while the form is shown. */
   json: string | null;
   changeJson: (json: string | null) => void;
   /** Called with the id of a prediction that was accepted. */
@@ -68,13 +68,13 @@ export function Ask({
   const [wrongs, setWrongs] = useState<Wrongs>({});
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState(false);
-  /** What the API refused of an input that was typed as JSON. */
+  /** The API's errors for an input that was typed as JSON. */
   const [refused, setRefused] = useState<Refused | null>(null);
-  /** Whether a request waits for the app to be back. */
+  /** Whether a request waits until the app is reachable. */
   const [waits, setWaits] = useState(false);
   const ending = useRef<AbortController | null>(null);
   useEffect(() => () => ending.current?.abort(), []);
-  /** One key for one request, so that pressing again after a lost answer is no second prediction. */
+  /** The idempotency key of a request, so that a second press after a lost answer makes no second prediction. */
   const [sent, setSent] = useState({ body: "", key: "" });
 
   const take = (next: Drafts): void => {
@@ -92,7 +92,7 @@ export function Ask({
     setRefused(null);
     setError(undefined);
   };
-  /** With one key however often it goes out: what the app carried out before it went away is not carried out again. */
+  /** Retries with the same key, so that a request that the app has already accepted is not accepted again. */
   const send = async (body: Schemas["NewPrediction"], key: string, signal: AbortSignal): Promise<string> => {
     for (;;) {
       try {
@@ -122,7 +122,7 @@ export function Ask({
     const { signal } = (ending.current = new AbortController());
     try {
       const id = await send(order as Schemas["NewPrediction"], key, signal);
-      // Whoever asked may have signed out meanwhile.
+      // The user may have signed out meanwhile.
       if (signal.aborted) return;
       setSent({ body: "", key: "" });
       void askBalance();
@@ -157,7 +157,7 @@ export function Ask({
             aria-pressed={json === null}
             onClick={() => {
               const value = json === null ? null : parsed(json);
-              // What is no JSON stays until it is one: the form can't show it.
+              // Keep the editor while its text is invalid JSON, which the form can't show.
               if (value instanceof Error) tell({ "": value.message });
               else changeJson(null);
             }}
@@ -195,7 +195,7 @@ export function Ask({
           onInput={(event) => {
             const text = event.currentTarget.value;
             changeJson(text);
-            // What belongs to the text of before is true no more.
+            // The errors belong to the earlier text.
             clear();
             const value = parsed(text);
             if (isObject(value)) change(draftsOf(fields, value));
@@ -229,11 +229,11 @@ export function Ask({
 }
 
 function newRequestKey(): string {
-  // Of 128 bits; `randomUUID` is only there in a secure context.
+  // 128 random bits. `randomUUID` exists only in a secure context.
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** What the API finds wrong, at the fields; null when it is about something else. */
+/** The API's errors by field; null if the error is not about the input. */
 function wrongsOf(error: unknown, fields: readonly Field[]): Record<string, string> | null {
   if (!(error instanceof Problem) || error.status !== 422 || error.errors.length === 0) return null;
   const found: Record<string, string> = {};

@@ -4,7 +4,7 @@ import { ActButton } from "../parts/states";
 import { askBalance } from "../state/session";
 import { t } from "../words";
 
-/** Takes a prediction back while it waits. One that has ended meanwhile is no error: it is shown as it is. */
+/** Cancels a queued prediction. One that has ended meanwhile is no error; its result is shown. */
 export function CancelButton({ id, done, little = false }: { id: string; done: () => void; little?: boolean }) {
   return (
     <ActButton

@@ -7,10 +7,10 @@ import type { Prediction } from "./result";
 
 export type Details = Prediction & Pick<Schemas["PredictionDetails"], "input" | "features">;
 
-/** While it waits, how many are in front is asked for this often. */
+/** How often the place in the queue is read while the prediction waits. */
 const LOOK_EVERY_MS = 3000;
 
-/** A prediction that is kept true: by the account's events, and by asking now and then while it has not ended. */
+/** A prediction that is kept up to date, by the account's events and by polling until it ends. */
 export function useFollowed(id: string): Loaded<Details> {
   const loaded = useLoad(`prediction ${id}`, (signal) =>
     call("get", "/predictions/{prediction_id}", { path: { prediction_id: id }, signal }),

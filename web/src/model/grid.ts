@@ -1,4 +1,4 @@
-/** The questions of a *what if* plot: one field moves, perhaps another one, and all others stay. */
+/** The inputs of a *what if* plot: one or two fields vary, all others are constant. */
 import { sliderOf } from "../form/bounds";
 import { same, type Field } from "../form/draft";
 import { formatNumber, said, t } from "../words";
@@ -6,19 +6,19 @@ import { formatNumber, said, t } from "../words";
 export interface Step {
   value: unknown;
   name: string;
-  /** Where it stands on the axis. */
+  /** The position on the axis. */
   x: number;
 }
 
 export const MOST_SERIES = 6;
 const MOST_CHOICES = 24;
 
-/** Whether values of a field can be put in a row. */
+/** Whether the values of a field can be put on an axis. */
 export function canMove(field: Field): boolean {
   return stepsOfField(field, 5, undefined).length > 1;
 }
 
-/** Values of a field, in order: at most `count` where it has no end of its own. `now` is what stands in the form. */
+/** Values of a field, in order; at most `count` if the field has no fixed list. `now` is the value in the form. */
 export function stepsOfField(field: Field, count: number, now: unknown): Step[] {
   switch (field.kind) {
     case "choice":
@@ -37,7 +37,7 @@ export function stepsOfField(field: Field, count: number, now: unknown): Step[] 
   }
 }
 
-/** How many points can be had along a field, from few to many: `asked` of `stepsOfField` gives `given`, each once. */
+/** Possible numbers of points of a field, ascending, distinct: `stepsOfField` with `asked` returns `given` points. */
 export function countsOf(field: Field, now: unknown): { asked: number; given: number }[] {
   const counts = (field.kind === "time" ? [8, 12, 24] : [7, 13, 25]).map((asked) => ({
     asked,
@@ -46,7 +46,7 @@ export function countsOf(field: Field, now: unknown): { asked: number; given: nu
   return counts.filter((each, index) => counts.findIndex((other) => other.given === each.given) === index);
 }
 
-/** Times of a day, whole hours apart: `count` is what they divide the day into. */
+/** Times of a day at whole hours, which divide the day into about `count` parts. */
 function times(count: number): Step[] {
   const every = Math.max(1, Math.ceil(24 / count));
   return Array.from({ length: Math.ceil(24 / every) }, (_, index) => {
@@ -57,7 +57,7 @@ function times(count: number): Step[] {
 
 function numbers(field: Field, count: number, now: unknown): Step[] {
   const slider = sliderOf(field);
-  // Without bounds, from nothing to twice what stands there.
+  // Without bounds, from 0 to twice the value in the form.
   const middle = typeof now === "number" && now !== 0 ? now : typeof field.example === "number" ? field.example : null;
   const low = slider?.low ?? field.minimum ?? (middle === null ? null : Math.min(0, 2 * middle));
   const high = slider?.high ?? field.maximum ?? (middle === null ? null : Math.max(2 * middle, low ?? 0));
@@ -81,7 +81,7 @@ export interface Question {
   input: Record<string, unknown>;
 }
 
-/** Every question of the grid, in the order in which they are asked: coarse first, so that the form shows early. */
+/** All inputs of the grid, in the order of the requests: a coarse grid first, so that the shape is visible early. */
 export function questionsOf(
   input: Record<string, unknown>,
   along: { field: Field; steps: readonly Step[] },

@@ -3,13 +3,13 @@ import type { Field } from "../form/draft";
 import { refusalsOf } from "../form/wording";
 import { t } from "../words";
 
-/** What was sent and refused: kept as the API said it, so that it is worded anew in another language. */
+/** A refused input with the API's errors, from which the texts are made in the page's current language. */
 export interface Refused {
   input: unknown;
   errors: readonly Partial<FieldProblem>[];
 }
 
-/** All that is wrong with an input that was typed as JSON, each with its place: there is no input to put it at. */
+/** The errors of an input that was typed as JSON, each with its path, because there are no form inputs to mark. */
 export function Refusals({ refused, fields, id }: { refused: Refused; fields: readonly Field[]; id: string }) {
   return (
     <div class="stack tight" role="alert" id={id}>

@@ -6,10 +6,10 @@ import { formatMoment, formatSeconds, t, textOf } from "../words";
 import { readAnswer } from "./answer";
 
 export type Model = Schemas["Model"];
-/** `queue` where the API says how many are in front. */
+/** `queue` is the place in the queue, if the API returns one. */
 export type Prediction = Schemas["Prediction"] & Pick<Partial<Schemas["PredictionDetails"]>, "queue">;
 
-/** How a prediction stands: what came of it, what it cost and how long it took. */
+/** A prediction: its state or result, its price and its duration. */
 export function Result({ prediction, model }: { prediction: Prediction; model: Model | undefined }) {
   return (
     <div class="stack">
@@ -53,7 +53,7 @@ function costOf(prediction: Prediction): string {
   return t("nothing");
 }
 
-/** One sentence of how it ended, for those who do not see the page. */
+/** The result in one sentence, for screen readers. */
 export function spoken(prediction: Prediction, model: Model | undefined): string {
   if (prediction.status === "succeeded") {
     const answer = readAnswer(model, prediction.output);
@@ -125,7 +125,7 @@ function Output({ model, output }: { model: Model | undefined; output: unknown }
   );
 }
 
-/** How long it waited and how long it ran, to scale. */
+/** Waiting and running time as bars, to scale. */
 function Timeline({ prediction }: { prediction: Prediction }) {
   const { waiting_s: waited, running_s: ran, total_s: total } = prediction.timings ?? {};
   if (waited == null || ran == null || total == null) return null;

@@ -17,7 +17,7 @@ export interface Order {
   input: unknown;
 }
 
-/** The same request for other programs, with what stands in the form now; or why there is none. */
+/** The current request as code for other programs; or why there is none. */
 export function Snippets({ order, canMakeKey }: { order: Order | Error; canMakeKey: boolean }) {
   const [tool, setTool] = useState<Tool>("curl");
   const [key, setKey] = useState<string>();
@@ -34,7 +34,7 @@ export function Snippets({ order, canMakeKey }: { order: Order | Error; canMakeK
           ))}
         </div>
       </div>
-      {/* Scrolls sideways: the keyboard must reach it. */}
+      {/* Focusable, so that the keyboard can scroll it. */}
       {text === null ? (
         <p class="muted">{order instanceof Error && order.message}</p>
       ) : (
@@ -110,7 +110,7 @@ function pythonText(text: string): string {
   return JSON.stringify(text);
 }
 
-/** A JSON value as Python writes it. */
+/** A JSON value as a Python literal. */
 export function pythonValue(value: unknown, depth: number): string {
   const pad = "    ".repeat(depth + 1);
   const end = "    ".repeat(depth);

@@ -12,7 +12,7 @@ import { isShare, measured, measuresOf, type Measure } from "./answer";
 import type { Drafts, Model } from "./ask";
 import { canMove, countsOf, MOST_SERIES, questionsOf, stepsOfField, type Question, type Step } from "./grid";
 
-/** So many are asked at once: enough to keep workers busy, too few to be in anybody's way. */
+/** Concurrent requests: enough to keep workers busy, too few to delay other users. */
 const AT_ONCE = 4;
 
 interface Run {
@@ -26,7 +26,7 @@ interface Run {
   spent: number;
 }
 
-/** How the answer moves with one field or two, all others as they stand in the form. */
+/** Plots how the answer changes with one or two fields; all others have their values from the form. */
 export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
   const fields = model.fields.filter(canMove);
   const measures = measuresOf(model);
@@ -57,7 +57,7 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
   const rows = other ? stepsOfField(other, MOST_SERIES, values[other.name]).slice(0, MOST_SERIES) : [];
   const questions = questionsOf(values, { field, steps }, other ? { field: other, steps: rows } : null);
   const price = questions.length * model.price;
-  // The fields that move need no value of their own.
+  // The fields that vary need no value in the form.
   const missing = Object.keys(input.wrongs).filter((path) => path !== field.name && path !== other?.name);
   const short = money !== null && money.available < price;
 
@@ -220,7 +220,7 @@ function written(value: number | null, share: boolean): string {
   return share ? formatPercent(value) : String(value);
 }
 
-/** Ask all, some at once. Throws the first thing that goes wrong; what a model fails at is a gap. */
+/** Sends all requests, some concurrently. Throws the first error; a prediction that fails is a gap in the plot. */
 async function askAll(
   model: Model,
   questions: readonly Question[],

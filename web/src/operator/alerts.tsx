@@ -10,7 +10,7 @@ import { State } from "./state";
 
 type Alert = Schemas["ShownAlert"];
 
-/** For how many minutes an alert may be silenced. */
+/** The choices of how long to silence an alert, in minutes. */
 const SILENCES = ["60", "480", "1440", "10080"];
 
 export function Alerts() {
@@ -98,7 +98,7 @@ function Open({ alert, changed }: { alert: Alert; changed: () => void }) {
   );
 }
 
-/** What an alert says, in the language of the page. */
+/** The text of an alert, in the language of the page. */
 export function textOfAlert(texts: Readonly<Record<string, string>>): string {
   return said(texts as unknown as Words);
 }

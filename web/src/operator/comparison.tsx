@@ -10,7 +10,7 @@ type Compared = Schemas["ModelComparison"];
 
 const HOURS = ["1", "24", "168"];
 
-/** Canary and shadow beside the default version: errors, times, and what they answer. */
+/** Compares canary and shadow versions with the default version: errors, durations and answers. */
 export function Comparison({ model }: { model: Schemas["OverseenModel"] }) {
   const [open, setOpen] = useState(false);
   return (

@@ -6,7 +6,7 @@ import { TableFrame } from "../parts/table";
 const WIDTH = 300;
 const HEIGHT = 90;
 
-/** Shares bin by bin: of the reference, and of what was seen, as pairs of bars. */
+/** Shares by bin, of the reference and of current data, as pairs of bars. */
 export function Distribution({ name, shares }: { name: string; shares: Schemas["Distribution"] }) {
   const bins = binsOf(shares);
   const most = Math.max(...bins.map((bin) => Math.max(bin.reference, bin.seen)), 0.001);
@@ -82,7 +82,7 @@ interface Bin {
   seen: number;
 }
 
-/** The bins by name: of numbers from edge to edge, the outer ones open; of texts the categories, and all others. */
+/** The names of the bins: for numbers the edges, with the outer bins open; for texts the categories, and "others". */
 export function binsOf(shares: Schemas["Distribution"]): Bin[] {
   const last = shares.reference.length - 1;
   const nameOf = (index: number): string => {

@@ -32,7 +32,7 @@ export function Drift() {
 function VersionCard({ found }: { found: Version }) {
   const windows = found.windows ?? [];
   const [chosen, setChosen] = useState<string | null>(null);
-  // The longest window that has enough rows tells how the version is.
+  // The longest window with enough rows gives the status of the version.
   const telling = windows.findLast((each) => each.status !== "not_enough_data") ?? windows.at(-1);
   const shown = windows.find((each) => String(each.window_s) === chosen) ?? telling;
   return (

@@ -8,7 +8,7 @@ import { State } from "./state";
 
 type Overview = Schemas["Overview"];
 
-/** One look that answers: is it all right? */
+/** The overview: whether all is well. */
 export function Glance() {
   const loaded = useLive("overview", (signal) => call("get", "/admin/overview", { signal }));
   return (

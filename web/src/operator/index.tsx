@@ -35,7 +35,7 @@ const SECTIONS: readonly [string, ComponentType][] = [
   ["journal", () => <Journal />],
 ];
 
-/** What the operator sees; to everybody else, there is nothing here. */
+/** The operators' pages; other users get "not found". */
 export function OperatorPage({ params }: { params: PageProps }) {
   const now = useStore(session);
   const nav = useSideways<HTMLElement>();

@@ -7,7 +7,7 @@ import { useLoad } from "../state/load";
 import { t, textOf } from "../words";
 import { Pager } from "./pager";
 
-/** Who did what, and what it changed. Nobody can change it. */
+/** The journal: who made which change. */
 export function Journal({ subject }: { subject?: string }) {
   const [cursor, setCursor] = useState<string | null>(null);
   const page = useLoad(`journal ${subject ?? ""} ${cursor ?? ""}`, (signal) =>

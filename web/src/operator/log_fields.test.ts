@@ -4,7 +4,7 @@ import { speak } from "../words";
 import { saidBy } from "./log_fields";
 
 type LogLine = Schemas["ShownRecord"];
-/** The document says of fields that there are any, which is more than a type can. */
+/** A log line with additional fields, which the type from the OpenAPI document does not allow. */
 const lineWith = (fields: Record<string, unknown>, ids: Partial<LogLine> = {}): LogLine =>
   ({ ...LINE, ...ids, fields }) as LogLine;
 const LINE: LogLine = { service: "app", level: "INFO", message: "request_finished", timestamp: "2026-01-31T09:30:07Z" };

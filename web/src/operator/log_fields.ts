@@ -3,7 +3,7 @@ import { formatSeconds } from "../words";
 
 type LogLine = Schemas["ShownRecord"];
 
-/** The names of Elastic's schema, in short, in the order in which people look for them; all others follow. */
+/** Short names for fields of the Elastic Common Schema, the most useful first; all other fields follow. */
 const SHORT: readonly (readonly [string, string])[] = [
   ["http.request.method", "method"],
   ["route", "route"],
@@ -14,10 +14,10 @@ const SHORT: readonly (readonly [string, string])[] = [
   ["model", "model"],
   ["version", "version"],
 ];
-/** What every line has, or what says nothing to people. */
+/** Fields that are not shown, because every line has them or they mean nothing to people. */
 const COMMON = new Set(["log.logger", "ecs.version", "event.dataset", "process.pid", "span_id"]);
 
-/** Everything that a log line says besides its message, as names and texts. */
+/** The fields of a log line besides its message, as names and texts. */
 export function saidBy(line: LogLine): [string, string][] {
   const fields = new Map<string, unknown>(Object.entries(line.fields ?? {}));
   const said: [string, unknown][] = [];
@@ -33,7 +33,7 @@ export function saidBy(line: LogLine): [string, string][] {
     .map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]);
 }
 
-/** Nanoseconds, as people say them. */
+/** Formats nanoseconds for people. */
 function durationOf(value: unknown): unknown {
   return typeof value === "number" ? formatSeconds(value / 1e9) : value;
 }

@@ -12,7 +12,7 @@ import { saidBy } from "./log_fields";
 import { State } from "./state";
 
 type LogLine = Schemas["ShownRecord"];
-/** A line with a number of its own, by which it is known while others come. */
+/** A line with a unique number, its key while other lines are added. */
 interface Numbered {
   number: number;
   line: LogLine;
@@ -23,9 +23,9 @@ const SERVICES = [
   ...["app", "dispatcher", "ml_worker", "model_service", "preprocessing_service", "monitoring_service"],
   ...["telegram_bot"],
 ];
-/** More lines are on no screen, and memory is not for ever. */
+/** Lines that are kept; older ones are dropped to limit memory. */
 const MOST = 500;
-/** Lines come in hundreds: they are drawn together. */
+/** Lines that arrive within this time are drawn together, because there may be hundreds. */
 const GATHER_MS = 250;
 
 export function Logs() {
@@ -89,7 +89,7 @@ function numbered(lines: readonly LogLine[]): readonly Numbered[] {
   return lines.map((line) => ({ number: (count += 1), line }));
 }
 
-/** What comes while somebody follows, in the order in which it came; and whether nothing comes any more. */
+/** The streamed lines in order of arrival, and whether the stream is broken. */
 function useFollowed(on: boolean, query: string): { lines: readonly Numbered[]; broken: boolean } {
   const [lines, setLines] = useState<readonly Numbered[]>([]);
   const [broken, setBroken] = useState(false);
@@ -101,7 +101,7 @@ function useFollowed(on: boolean, query: string): { lines: readonly Numbered[]; 
     const source = new EventSource(`/admin/logs${query}`);
     let timer: ReturnType<typeof setTimeout> | undefined;
     source.addEventListener("open", () => setBroken(false));
-    // The browser tries again by itself, and says nothing of it.
+    // The browser reconnects by itself.
     source.addEventListener("error", () => setBroken(true));
     source.addEventListener("log", (event: MessageEvent<string>) => {
       gathered.current.push(JSON.parse(event.data) as LogLine);
@@ -143,7 +143,7 @@ function Lines({ lines }: { lines: readonly Numbered[] }) {
   );
 }
 
-/** One line. It never changes, so it is drawn once, however many come after it. */
+/** One line. It never changes, so it is drawn only once. */
 class Line extends Component<{ line: LogLine; language: string }> {
   override shouldComponentUpdate(next: { line: LogLine; language: string }): boolean {
     return next.line !== this.props.line || next.language !== this.props.language;
@@ -169,7 +169,7 @@ class Line extends Component<{ line: LogLine; language: string }> {
   }
 }
 
-/** What a line says besides its message. */
+/** The fields of a line besides its message. */
 function Fields({ line }: { line: LogLine }) {
   const said = saidBy(line);
   const [short, long] = [

@@ -57,7 +57,7 @@ function ModelCard({ model, changed }: { model: Model; changed: () => void }) {
   );
 }
 
-/** How much of the traffic each version gets, by sliders that add up to the whole. */
+/** Sliders for the share of the traffic of each version, which add up to 100 %. */
 function Traffic({ model, changed }: { model: Model; changed: () => void }) {
   const id = useId();
   const [weights, setWeights] = useState<Record<string, number>>(() =>

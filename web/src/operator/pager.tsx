@@ -1,6 +1,6 @@
 import { t } from "../words";
 
-/** Newest and older: lists come by keyset, so there is no page seventeen. */
+/** Buttons for the newest and the older page; with keyset pagination there are no page numbers. */
 export function Pager({
   first,
   next,

@@ -11,7 +11,7 @@ import { Pager } from "./pager";
 type Which = "queued" | "succeeded" | "failed" | "canceled";
 const STATUSES: readonly Which[] = ["queued", "succeeded", "failed", "canceled"];
 
-/** Everybody's predictions; never what was asked or answered. */
+/** Predictions of all accounts, without inputs and outputs. */
 export function Predictions() {
   const [status, setStatus] = useState("");
   const [cursor, setCursor] = useState<string | null>(null);

@@ -1,30 +1,30 @@
-/** What workers and their queues say together: whether there are enough workers, and how many would be. */
+/** Estimates from workers and queues whether there are enough workers, and how many would be enough. */
 
 export interface Load {
-  /** Workers that run, and those that work just now. */
+  /** Running workers, and those that are busy now. */
   live: number;
   busy: number;
   /** Predictions that have not ended. */
   queued: number;
-  /** How long the oldest of them waits, in seconds. */
+  /** The age of the oldest of them, in seconds. */
   oldestS: number;
-  /** How many tasks a second all workers do. */
+  /** The throughput of all workers, in tasks per second. */
   perS: number;
 }
 
 export interface Advice {
   kind: "none" | "more" | "fewer" | "stuck" | "enough";
-  /** How many workers there should be about. */
+  /** The estimated number of workers that is enough. */
   workers: number;
-  /** How long it takes to work off what waits, in seconds; null where nothing is done. */
+  /** The time to finish the waiting tasks, in seconds; null without any throughput. */
   drainS: number | null;
 }
 
-/** What waits longer than this makes people wait. */
+/** The queue is too slow when the oldest task is older than this. */
 const LONG_S = 10;
-/** How soon a backlog should be worked off. */
+/** The time within which a backlog should be finished. */
 const WORKED_OFF_S = 30;
-/** More at once is a guess: see what a doubling does first. */
+/** The largest suggested increase, since a larger one would be a guess. */
 const MOST_TIMES = 2;
 
 export function adviceFor(load: Load): Advice {

@@ -18,7 +18,7 @@ const COLORS: Record<string, string> = {
   drifted: "bad",
 };
 
-/** How something stands: a word, and a colour besides. */
+/** A state as a word with a colour. */
 export function State({ state }: { state: string }) {
   const name = state.toLowerCase();
   return <span class={`chip ${COLORS[name] ?? ""}`}>{textOf(`o_is_${name}`, {}, name.replaceAll("_", " "))}</span>;

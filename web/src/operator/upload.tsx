@@ -4,7 +4,7 @@ import { Failure } from "../parts/states";
 import { textOf } from "../words";
 import { State } from "./state";
 
-/** A package that comes from this computer: checked, and installed if it is ready. */
+/** Uploads a package, which is checked, and installed if it is ready. */
 export function Upload({ installed }: { installed: () => void }) {
   const [file, setFile] = useState<File | null>(null);
   const [busy, setBusy] = useState(false);

@@ -77,7 +77,7 @@ function Active({ active }: { active: boolean }) {
   return <span class={`chip ${active ? "good" : "bad"}`}>{textOf(active ? "o_active" : "o_blocked")}</span>;
 }
 
-/** One user, and what an operator may do about them. */
+/** One user, and the actions that an operator may take. */
 export function User({ id }: { id: string }) {
   const loaded = useLoad(`user ${id}`, (signal) =>
     call("get", "/admin/users/{user_id}", { path: { user_id: id }, signal }),

@@ -8,7 +8,7 @@ function ru(one: string, few: string, many: string): Text {
   return { one, few, many, other: few };
 }
 
-/** The texts of the operator's part, fetched with it. */
+/** The texts of the operators' pages, loaded with them. */
 export const operatorWords: Record<"en" | "ru", Record<string, Text>> = {
   en: {
     o_glance: "At a glance",

@@ -23,7 +23,7 @@ export function Workers() {
   );
 }
 
-/** Whether there are enough of them, and what to do if not. */
+/** Whether there are enough workers, and what to do if not. */
 function Hint({ workers, queues }: { workers: Schemas["Workers"]; queues: Schemas["Queues"] | undefined }) {
   const waiting = queues?.items.filter((each) => each.queue.startsWith(TASKS)) ?? [];
   const oldestS = Math.max(0, ...waiting.map((each) => each.oldest_task_age_s ?? 0));

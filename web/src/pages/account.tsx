@@ -168,7 +168,7 @@ function Sessions() {
   );
 }
 
-/** What a browser calls itself, in two words. */
+/** A short name of a browser from its User-Agent. */
 export function browserOf(agent: string | null): string {
   const text = agent ?? "";
   const browser = /(Firefox|Edg|OPR|Chrome|Safari|curl|python)/i.exec(text)?.[1] ?? text.slice(0, 30);

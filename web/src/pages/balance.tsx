@@ -26,7 +26,7 @@ const PAGE = 25;
 
 export function BalancePage() {
   const shared = useStore(balance);
-  // Whenever the number in the head changes, the page is asked for again: they never differ.
+  // Reload the page when the number in the header changes, so that they never differ.
   const mark = shared ? `${shared.available} ${shared.held}` : "";
   const loaded = useLoad(`balance ${mark}`, (signal) => call("get", "/balance", { signal }));
   const shown = loaded.data ?? shared;

@@ -19,7 +19,7 @@ type Models = ReadonlyMap<string, Schemas["Model"]>;
 const PAGE = 25;
 const STATUSES = ["queued", "succeeded", "failed", "canceled"] as const;
 const SPANS: Record<string, number> = { hour: 3600, day: 86_400, week: 604_800, month: 2_592_000 };
-/** Many ends at once are one look. */
+/** Events within this time cause one reload. */
 const GATHER_MS = 300;
 
 export function HistoryPage() {
@@ -124,7 +124,7 @@ export function HistoryPage() {
   );
 }
 
-/** A filter that an address brought and that there is not: which one, and the way back without it. */
+/** The error of an invalid filter in the address: names it, and links to the page without it. */
 function UnfitFilter({
   error,
   retry,
@@ -162,7 +162,7 @@ function unfitOf(error: unknown): ("model" | "status" | "span" | "cursor")[] {
   );
 }
 
-/** To the minute, so that the same page has the same address for a while. */
+/** Rounded to a minute, so that the same page keeps the same address for a while. */
 function sinceOf(span: string): string | undefined {
   const seconds = SPANS[span];
   if (!seconds) return undefined;
@@ -242,7 +242,7 @@ function Rows({ items, models, reload }: { items: readonly Prediction[]; models:
   );
 }
 
-/** An answer in a few words. */
+/** A short form of an answer. */
 function shortly(model: Schemas["Model"] | undefined, output: unknown): string {
   const answer = readAnswer(model, output);
   return answer.label ?? answer.rest[0]?.text.slice(0, 60) ?? "";

@@ -17,7 +17,7 @@ import { Pick } from "../parts/pick";
 import { Quality } from "./quality";
 import { WhatIf } from "../model/what_if";
 
-/** Try a model. The address says which prediction is shown: `?prediction=ID`; or repeated: `?again=ID`. */
+/** Try a model. The address names the prediction to show (`?prediction=ID`) or to repeat (`?again=ID`). */
 export function ModelPage({ params }: { params: PageProps }) {
   const name = params["name"] ?? "";
   const { query } = usePlace();
@@ -36,7 +36,7 @@ export function ModelPage({ params }: { params: PageProps }) {
 }
 
 function NoModel({ name, error, retry }: { name: string; error: unknown; retry: () => void }) {
-  // What can't be a name is refused as one (422), what could be is not found: the same for who looks for it.
+  // An invalid name gets 422, an unknown one 404; both mean the same to the user.
   const absent = error instanceof Problem && (error.status === 404 || error.status === 422);
   const toModels = (
     <a class="button" href="/ui/models">
@@ -53,7 +53,7 @@ function NoModel({ name, error, retry }: { name: string; error: unknown; retry: 
   );
 }
 
-/** A name from an address, with what can't be seen as it stands there. */
+/** A name from an address, with invisible characters percent-encoded. */
 function readable(name: string): string {
   return name.replace(/\p{C}/gu, (character) => encodeURIComponent(character));
 }
@@ -64,10 +64,10 @@ function Try({ model }: { model: Model }) {
   const shown = query.get("prediction");
   const again = query.get("again") ?? shown;
   const [drafts, setDrafts] = useState<Drafts>(() => draftsOf(model.fields, {}));
-  /** What stands in the editor of JSON while that is open. */
+  /** The text in the JSON editor while it is open, else null. */
   const [json, setJson] = useState<string | null>(null);
   const filled = useRef<string | null>(null);
-  // What was asked before stands in the form again, once, and may be changed then.
+  // Fill the form with the input of the prediction once; the user may then change it.
   useEffect(() => {
     if (!again || filled.current === again || now.state !== "in") return;
     filled.current = again;
@@ -133,7 +133,7 @@ function NothingYet() {
 function Answered({ id, model }: { id: string; model: Model }) {
   const followed = useFollowed(id);
   const section = useRef<HTMLElement>(null);
-  // On a narrow screen the answer is below the form: whoever asked is led there.
+  // On a narrow screen the answer is below the form, so scroll to it.
   useEffect(() => {
     const box = section.current;
     if (box && box.getBoundingClientRect().top > innerHeight * 0.8) box.scrollIntoView({ block: "start" });

@@ -11,7 +11,7 @@ import { Title } from "../parts/title";
 import { useLoad } from "../state/load";
 import { said, t } from "../words";
 
-/** One prediction, at an address of its own: the same truth in every tab and on every device. */
+/** One prediction at its own address. */
 export function PredictionPage({ params }: { params: PageProps }) {
   const id = params["id"] ?? "";
   const followed = useFollowed(id);
@@ -51,7 +51,7 @@ function Shown({ prediction, reload }: { prediction: Details; reload: () => void
     try {
       return await call("get", "/models/{name}", { path, query: { version: prediction.version }, signal });
     } catch {
-      // A version that is no longer there: the words of the default one are better than none.
+      // If the version was removed, use the labels of the default one.
       return await call("get", "/models/{name}", { path, signal }).catch(() => null);
     }
   });

@@ -1,7 +1,7 @@
 import type { Schemas } from "../api/client";
 import { formatNumber, said, t } from "../words";
 
-/** How good a model is, from its report; nothing where it has none. `brief`: the first measure alone. */
+/** The quality of a model from its report; nothing without one. `brief`: only the first measure. */
 export function Quality({ model, brief = false }: { model: Schemas["Model"]; brief?: boolean }) {
   const measures = brief ? model.quality.slice(0, 1) : model.quality;
   if (measures.length === 0) return null;

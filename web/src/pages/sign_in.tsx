@@ -8,7 +8,7 @@ import { forgetSession, session, signIn, signUp } from "../state/session";
 import { useStore } from "../state/store";
 import { t } from "../words";
 
-/** Only addresses of this page: a link must not lead whoever signs in to somewhere else. */
+/** Accepts only addresses of this page, so that a link can't redirect a user to another site after the sign-in. */
 function nextOf(query: URLSearchParams): string {
   const next = query.get("next") ?? "/";
   return /^\/(?![/\\])/.test(next) && !/^\/sign-/.test(next) ? next : "/";
@@ -90,7 +90,7 @@ function Credentials({ isNew, fixedName }: { isNew: boolean; fixedName?: string 
   );
 }
 
-/** Over the page, so that nothing that stands in it is lost. */
+/** A dialog over the page, so that the page's contents are not lost. */
 export function SignInAgain({ username }: { username: string }) {
   return (
     <Dialog title={t("sessionOver")}>

@@ -18,7 +18,7 @@ export function TelegramPage() {
   const [ending, setEnding] = useState<Schemas["TelegramChat"] | null>(null);
   const count = chats.data?.items.length ?? 0;
   const [before, setBefore] = useState(0);
-  // Until the chat is there, the link is worth looking after.
+  // Poll until the chat is linked.
   const linked = link !== null && count > before;
   useEffect(() => {
     if (!link || linked) return undefined;

@@ -15,7 +15,7 @@ import { formatSeconds, t, type Key } from "../words";
 import { EventChoice, type EventTypes, State } from "./webhook_parts";
 
 type Webhook = Schemas["Webhook"];
-/** The log of deliveries is looked at this often while somebody looks at it. */
+/** How often the visible log of deliveries is reloaded. */
 const LOOK_EVERY_MS = 2000;
 
 export function WebhookPage({ params }: { params: PageProps }) {

@@ -4,7 +4,7 @@ import { t, type Key } from "../words";
 export type EventTypes = Schemas["NewWebhook"]["events"];
 const TYPES = ["prediction.finished", "balance.low", "endpoint.disabled"] as const;
 
-/** How an endpoint stands, with the reason where we turned it off. */
+/** The state of an endpoint, with the reason if it was turned off. */
 export function State({ webhook }: { webhook: Schemas["Webhook"] }) {
   if (webhook.state === "disabled")
     return <span class="chip bad">{t(webhook.disabled_reason === "gone" ? "wasGone" : "wasFailing")}</span>;

@@ -2,12 +2,12 @@ import { useEffect, useState } from "preact/hooks";
 import { t } from "../words";
 
 async function put(text: string): Promise<void> {
-  // Only a secure context has a clipboard of its own; elsewhere the old way works.
+  // The clipboard API exists only in a secure context; otherwise use `execCommand`.
   if ("clipboard" in navigator && isSecureContext) return navigator.clipboard.writeText(text);
   const area = document.createElement("textarea");
   area.value = text;
   area.className = "unseen";
-  // Inside an open dialog nothing outside of it can have the focus.
+  // While a dialog is open, elements outside it can't have the focus.
   (document.querySelector("dialog[open]") ?? document.body).append(area);
   area.select();
   // eslint-disable-next-line @typescript-eslint/no-deprecated -- there is no other way without TLS
@@ -15,7 +15,7 @@ async function put(text: string): Promise<void> {
   area.remove();
 }
 
-/** Copies a text, and says so to everybody. */
+/** Copies a text, and announces it to screen readers, too. */
 export function CopyButton({ text, label }: { text: string; label?: string }) {
   const [done, setDone] = useState(false);
   useEffect(() => {
@@ -30,7 +30,7 @@ export function CopyButton({ text, label }: { text: string; label?: string }) {
   );
 }
 
-/** A secret that is shown this once. */
+/** A secret that is shown only once. */
 export function Secret({ value, label }: { value: string; label: string }) {
   return (
     <div class="notice good">

@@ -3,14 +3,14 @@ import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { t } from "../words";
 import { explain } from "./states";
 
-/** A dialog over the page; the browser keeps the focus inside, and we give it back afterwards. */
+/** A modal dialog. The browser keeps the focus inside; the dialog restores it afterwards. */
 export function Dialog({
   title,
   close,
   children,
 }: {
   title: string;
-  /** Without it, the dialog can't be closed by hand. */
+  /** Without it, the user can't close the dialog. */
   close?: () => void;
   children: ComponentChildren;
 }) {
@@ -22,7 +22,7 @@ export function Dialog({
     dialog?.showModal();
     return () => {
       dialog?.close();
-      // The browser gives it back only while the dialog is still a part of the page.
+      // The browser restores the focus only while the dialog is still in the document.
       if (opener instanceof HTMLElement) opener.focus();
     };
   }, []);
@@ -43,7 +43,7 @@ export function Dialog({
   );
 }
 
-/** Asks before something that can't be taken back. */
+/** Asks for confirmation before an action that can't be undone. */
 export function Confirm({
   title,
   children,

@@ -3,7 +3,7 @@ import { useId, useState } from "preact/hooks";
 import { Problem, stepsOf } from "../api/problem";
 import { explain } from "./states";
 
-/** What is wrong with each input of a plain form, by name; what belongs to none is under "". */
+/** The errors of a plain form by input name; errors that belong to no input are under "". */
 export type Wrong = Readonly<Record<string, string>>;
 
 export function wrongOf(error: unknown, names: readonly string[]): Wrong {
@@ -17,7 +17,7 @@ export function wrongOf(error: unknown, names: readonly string[]): Wrong {
   return wrong;
 }
 
-/** A label, its control, a hint and what is wrong, tied together for everybody. */
+/** A label, its control, a hint and an error, connected for screen readers. */
 export function Field({
   label,
   hint,
@@ -49,7 +49,7 @@ export function Field({
   );
 }
 
-/** A form that is sent by us: it can't be sent twice at once, and keeps what went wrong. */
+/** A form that a script sends: it can't be sent twice at once, and keeps its errors. */
 export function useSending(send: () => Promise<unknown>): {
   busy: boolean;
   error: unknown;
@@ -66,7 +66,7 @@ export function useSending(send: () => Promise<unknown>): {
     send()
       .catch((failed: unknown) => {
         setError(failed);
-        // After the drawing that marks it: the first wrong input has the focus.
+        // Focus the first invalid input, after the rendering that marks it.
         setTimeout(() => form.querySelector<HTMLElement>("[aria-invalid]")?.focus());
       })
       .finally(() => setBusy(false));

@@ -3,7 +3,7 @@ import { formatPercent } from "../words";
 const RADIUS = 80;
 const LENGTH = Math.PI * RADIUS;
 
-/** A probability as half a circle; the number says it to those who do not see it. */
+/** A probability as a half circle, with the number as text for screen readers. */
 export function Gauge({ value, label }: { value: number; label: string }) {
   const part = Math.max(0, Math.min(1, value)) * LENGTH;
   return (

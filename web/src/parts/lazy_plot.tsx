@@ -11,7 +11,7 @@ async function loadPlot(): Promise<Plot> {
   return known;
 }
 
-/** A plot, whose code is fetched when the first one is shown; the room is kept meanwhile. */
+/** A plot whose code is loaded when the first one is shown; a placeholder reserves its space. */
 export function LazyPlot(props: PlotProps) {
   // Each asks by itself, also when another has the code already: that may have come after this one was drawn.
   const { error, reload } = useLoad("plot", loadPlot);

@@ -11,12 +11,12 @@ const STAYS_MS = 8000;
 const messages = makeStore<readonly Message[]>([]);
 let count = 0;
 
-/** Nothing of what was told stays. */
+/** Removes all messages. */
 export function forgetMessages(): void {
   messages.set([]);
 }
 
-/** Tell of something that happened elsewhere than where somebody looks. */
+/** Shows a message about something outside the visible part of the page. */
 export function say(text: string, kind: Message["kind"] = "good"): void {
   count += 1;
   const message = { id: count, text, kind };

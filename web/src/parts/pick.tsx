@@ -1,6 +1,6 @@
 import { useId } from "preact/hooks";
 
-/** A small choice with its label beside it. */
+/** A small select with its label beside it. */
 export function Pick({
   label,
   value,

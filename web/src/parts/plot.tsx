@@ -5,7 +5,7 @@ import { theme } from "../state/theme";
 import { useStore } from "../state/store";
 import { formatNumber, formatTick, useLanguage } from "../words";
 
-/** So many values and more are a line without points. */
+/** From this many values on, the line has no points. */
 const MANY = 40;
 
 export interface Series {
@@ -14,13 +14,13 @@ export interface Series {
 }
 
 export interface PlotProps {
-  /** What it shows, for those who do not see it. */
+  /** A description for screen readers. */
   label: string;
   /** Ascending: numbers, or seconds since 1970 with `times`. */
   x: number[];
   series: Series[];
   times?: boolean;
-  /** What to write at the ticks in place of the numbers of `x`. */
+  /** Texts of the ticks in place of the numbers of `x`. */
   xNames?: (value: number) => string;
   yNames?: (value: number) => string;
   yRange?: [number, number];
@@ -32,14 +32,14 @@ function colorOf(element: Element): string {
   return getComputedStyle(element).color;
 }
 
-/** A plot that owns its uPlot: made once, drawn anew with new values, resized with its frame, ended with the part. */
+/** A plot that owns its uPlot: created once, redrawn with new values, resized with its frame, destroyed at the end. */
 export default function Plot(props: PlotProps) {
   const frame = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const language = useLanguage();
   const shownTheme = useStore(theme);
   const height = props.height ?? 260;
-  // What needs another uPlot; values alone do not.
+  // Changes of these need a new uPlot; changes of values do not.
   const made = JSON.stringify([props.series.map((each) => each.name), props.times, props.bars, language, shownTheme]);
   const latest = useRef(props);
   latest.current = props;
@@ -61,7 +61,7 @@ export default function Plot(props: PlotProps) {
       if (width && plot.current && plot.current.width !== width) plot.current.setSize({ width, height });
     });
     watch.observe(element);
-    // Where the system changes between light and dark, the canvas does not change by itself.
+    // The canvas does not follow by itself when the system changes between light and dark.
     const dark = matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", build);
     return () => {
@@ -132,7 +132,7 @@ function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height:
         label: each.name,
         stroke: colors[index],
         width: 2,
-        // One value between gaps has no line.
+        // A single value between gaps has no line, so it needs a point.
         points: { show: () => !bars && isSparse(latest.current), size: 6 },
         ...(paths ? { paths, fill: colors[index] } : {}),
       })),

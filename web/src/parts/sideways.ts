@@ -2,8 +2,8 @@ import type { RefObject } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 
 /**
- * For what may be wider than its place and is scrolled sideways (class `sideways`): marks on which side there is more,
- * and brings what is current into sight.
+ * For elements that are scrolled sideways (class `sideways`): marks on which side there is more content, and scrolls
+ * the current item into view.
  */
 export function useSideways<T extends HTMLElement>(): RefObject<T | null> {
   const place = useRef<T | null>(null);
@@ -12,7 +12,7 @@ export function useSideways<T extends HTMLElement>(): RefObject<T | null> {
     if (!element) return undefined;
     const mark = (): void => {
       const left = element.scrollLeft;
-      // Half pixels are nothing to scroll for.
+      // Ignore fractions of a pixel.
       element.toggleAttribute("data-more-left", left > 1);
       element.toggleAttribute("data-more-right", left + element.clientWidth < element.scrollWidth - 1);
     };

@@ -4,7 +4,7 @@ import { Problem, stepsOf, Unreachable } from "../api/problem";
 import type { Loaded } from "../state/load";
 import { hasText, language, t, textOf } from "../words";
 
-/** An error in words: ours where we have some for its code, else what the API said. */
+/** The text of an error: ours if there is one for its code, else the API's. */
 export function explain(error: unknown): string {
   if (error instanceof Unreachable) return t("unreachable");
   if (!(error instanceof Problem)) return t("somethingBroke");
@@ -14,12 +14,12 @@ export function explain(error: unknown): string {
       (entry): entry is [string, string | number] => typeof entry[1] === "string" || typeof entry[1] === "number",
     ),
   );
-  // The API speaks English: in that language nobody says it better.
+  // The API's text is English and more precise.
   if (language() !== "en" && hasText(key)) return textOf(key, { ...values, wait_s: error.retryAfterS ?? 60 });
   return error.message;
 }
 
-/** What happened, and the way on. */
+/** An error with its text and a button to retry. */
 export function Failure({
   error,
   retry,
@@ -28,9 +28,9 @@ export function Failure({
 }: {
   error: unknown;
   retry?: () => void;
-  /** In place of what the error says. */
+  /** A text in place of the error's. */
   says?: ComponentChildren;
-  /** A link or button that leads on where asking again can't help. */
+  /** A link or button for errors that a retry can't fix. */
   wayOut?: ComponentChildren;
 }) {
   const noCredits = error instanceof Problem && error.code === "not_enough_credits";
@@ -70,7 +70,7 @@ export function Failure({
   );
 }
 
-/** Room for something that is on its way. `rows`: how many lines it will have, about. */
+/** A placeholder while something loads. `rows` is the approximate number of lines. */
 export function Waiting({ rows = 3 }: { rows?: number }) {
   return (
     <div class="stack tight" role="status" aria-label={t("loading")}>
@@ -81,7 +81,7 @@ export function Waiting({ rows = 3 }: { rows?: number }) {
   );
 }
 
-/** What was loaded, or how it stands with that. What came before stays while it is asked for again. */
+/** Shows loaded data, a placeholder or an error. Earlier data stays visible during a reload. */
 export function Show<T>({
   loaded,
   rows,
@@ -90,12 +90,12 @@ export function Show<T>({
 }: {
   loaded: Loaded<T>;
   rows?: number;
-  /** What to draw of an error in place of the usual. */
+  /** How to show an error, in place of `Failure`. */
   fail?: (error: unknown, retry: () => void) => ComponentChildren;
   children: (data: T) => ComponentChildren;
 }) {
   const { data, reload } = loaded;
-  // The banner says it for the whole page, and `useLoad` asks again by itself.
+  // The banner shows this error for the whole page, and `useLoad` retries by itself.
   const error = loaded.error instanceof Unreachable ? undefined : loaded.error;
   const failed = error === undefined ? null : fail ? fail(error, reload) : <Failure error={error} retry={reload} />;
   if (data === undefined) return failed ? <>{failed}</> : <Waiting rows={rows} />;
@@ -116,7 +116,7 @@ export function Empty({ children, action }: { children: ComponentChildren; actio
   );
 }
 
-/** A button whose work takes a while: it can't be pressed twice, and says what went wrong. */
+/** A button for a slow action: it can't be pressed twice, and shows the error. */
 export function ActButton({
   act,
   children,
@@ -131,7 +131,7 @@ export function ActButton({
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const press = async (): Promise<void> => {
-    // Not disabled meanwhile: a button that is loses the focus.
+    // Not disabled meanwhile, because a disabled button loses the focus.
     if (busy) return;
     setBusy(true);
     setError(undefined);

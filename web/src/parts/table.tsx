@@ -5,13 +5,13 @@ export interface Column<T> {
   name: string;
   cell: (row: T) => ComponentChildren;
   right?: boolean;
-  /** Its name is for screen readers only. */
+  /** The name is only for screen readers. */
   unnamed?: boolean;
-  /** On a phone it has a line of its own. */
+  /** On a phone it has its own line. */
   whole?: boolean;
 }
 
-/** What stands around every table: one that is wider than its place is scrolled, and shows that there is more. */
+/** The frame of every table: a table that is too wide is scrolled, and shows that there is more. */
 export function TableFrame({
   label,
   role = "group",
@@ -37,8 +37,8 @@ export function TableFrame({
 }
 
 /**
- * A table of rows that may change many times a second: rows are told apart by `id`, so that only what changed is drawn.
- * On a phone, a row is a block: of cells side by side, or with `labelled` of a line for each cell with the column's name.
+ * A table of rows that may change many times a second: `id` identifies a row, so that only changes are drawn. On a
+ * phone, a row is a block of cells side by side, or with `labelled` of one line for each cell with its column's name.
  */
 export function Table<T>({
   columns,

@@ -2,14 +2,14 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { comebacks } from "./reachable";
 import { useStore } from "./store";
 
-/** Something that is asked of the API, and how it stands. */
+/** The state of data from the API. */
 export interface Loaded<T> {
-  /** The last that came, also while it is asked for again or that failed. */
+  /** The last data, also during a reload or after a failed one. */
   data: T | undefined;
   error: unknown;
   busy: boolean;
   reload: () => void;
-  /** Puts something we know in place of what was loaded. */
+  /** Replaces the loaded data by a known value. */
   put: (data: T) => void;
 }
 
@@ -20,7 +20,7 @@ interface Held<T> {
   busy: boolean;
 }
 
-/** Asks when `key` changes, when the app is back, and by `reload`. What came under another key is not shown. */
+/** Loads when `key` changes, when the app is reachable again, and on `reload`. Data of another key is not returned. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
   const [held, setHeld] = useState<Held<T>>({ key, data: undefined, error: undefined, busy: true });
   const [turn, setTurn] = useState(0);

@@ -1,11 +1,11 @@
 import { makeStore } from "./store";
 
-/** Whether the app answered the last time. */
+/** Whether the app answered the last request. */
 export const isReachable = makeStore(true);
-/** Counts how often it came back: whoever shows something then asks anew. */
+/** Counts how often the app became reachable again; components then reload their data. */
 export const comebacks = makeStore(0);
 
-/** Until the app answers again; at once when it does. Rejects with the reason of `signal`. */
+/** Resolves when the app is reachable, at once if it is. Rejects with the reason of `signal`. */
 export function whenReachable(signal: AbortSignal): Promise<void> {
   return new Promise((done, fail) => {
     const finish = (): void => {
@@ -32,7 +32,7 @@ async function look(): Promise<void> {
     const response = await fetch("/health/live", { cache: "no-store" });
     if (response.ok) isReachable.set(true);
   } catch {
-    // Still away.
+    // Still unreachable.
   }
 }
 

@@ -11,15 +11,15 @@ export interface SessionAnswer {
   csrf_token: string;
 }
 
-/** Who is signed in. `asking`: we do not know yet; `out`: nobody; `over`: somebody was, and the API forgot them. */
+/** Who is signed in. `asking`: not known yet; `out`: nobody; `over`: the user's session has ended. */
 export type Session = { state: "asking" | "out" } | { state: "in" | "over"; user: User };
 
 export const session = makeStore<Session>({ state: "asking" });
 export const balance = makeStore<Schemas["Balance"] | null>(null);
-/** Counts the people at this tab: when it changes, nothing of the one before may stay. The page is drawn anew then. */
+/** Counts the users of this tab. A change renders the page anew, so that nothing of the earlier user remains. */
 export const people = makeStore(0);
 
-/** Tabs of one browser share the cookie: what one does with it, the others hear. */
+/** Tells the other tabs of a sign-in or sign-out, because all tabs share the cookie. */
 const tabs = typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("foretell-session");
 
 onSessionOver(() => {
@@ -40,7 +40,7 @@ tabs?.addEventListener("message", (event: MessageEvent<string>) => {
 function enter(answer: SessionAnswer): void {
   takeCsrfToken(answer.csrf_token);
   const before = personBefore();
-  // The same person after a session that ran out finds everything as it was.
+  // The page stays unchanged if the same user signs in again after the end of a session.
   if (before !== null && before !== answer.user.id) forgetPerson("/models");
   rememberPerson(answer.user.id);
   if (isLanguage(answer.user.language)) void speak(answer.user.language);
@@ -55,14 +55,14 @@ function leave(): void {
   session.set({ state: "out" });
 }
 
-/** Somebody wanted to leave, in this tab or another: what was theirs goes with them. */
+/** The user has signed out, in this tab or another: removes their data. */
 function signedOut(): void {
   if (personBefore() !== null) forgetPerson("/sign-in");
   rememberPerson(null);
   leave();
 }
 
-/** Drops what the person before typed, got and had in the address. `home`: where to go from pages of their own. */
+/** Drops the input, data and address of the earlier user. `home` replaces pages that need a sign-in. */
 function forgetPerson(home: string): void {
   const { path } = here();
   const open = path === "/" || /^\/(models|sign-in|sign-up)(\/|$)/.test(path);
@@ -74,7 +74,7 @@ function forgetPerson(home: string): void {
 const PERSON = "foretell-person";
 let person: string | null = null;
 
-/** Who was signed in last in this tab, also before a reload; null after they signed out. */
+/** The id of the last user of this tab, also before a reload; null after a sign-out. */
 function personBefore(): string | null {
   try {
     return sessionStorage.getItem(PERSON) ?? person;
@@ -89,11 +89,11 @@ function rememberPerson(id: string | null): void {
     if (id === null) sessionStorage.removeItem(PERSON);
     else sessionStorage.setItem(PERSON, id);
   } catch {
-    // A browser that keeps nothing knows it until the next reload.
+    // Without storage, the id is known until the next reload.
   }
 }
 
-/** Ask the API who we are; the first thing a new page does. Throws what is no answer to that. */
+/** Asks the API who is signed in; the first call of a new page. Throws other errors than "not signed in". */
 export async function askWho(): Promise<void> {
   try {
     enter(await ask<SessionAnswer>("get", "/session"));
@@ -119,7 +119,7 @@ export async function signOut(): Promise<void> {
   tabs?.postMessage("out");
 }
 
-/** After something that ended every session, ours among them. */
+/** Signs out locally, after a call that has ended all sessions. */
 export function forgetSession(): void {
   signedOut();
   tabs?.postMessage("out");
@@ -131,11 +131,11 @@ export async function askBalance(): Promise<void> {
     const answer = await call("get", "/balance");
     if (people.get() === whose && session.get().state !== "out") balance.set(answer);
   } catch {
-    // The page of the balance says what is wrong; the number in the head just stays.
+    // Keep the number in the header; the balance page shows the error.
   }
 }
 
-/** Keep a wish with the account, so that it holds on other devices, too. */
+/** Stores a setting in the account, so that it applies on other devices, too. */
 export async function keepWish(wish: { language?: Language | null; theme?: Theme }): Promise<void> {
   const now = session.get();
   if (now.state !== "in") return;

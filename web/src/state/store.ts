@@ -1,6 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 
-/** A value that several parts of the page show. */
+/** A value that several components share. */
 export interface Store<T> {
   get(): T;
   set(value: T): void;
@@ -24,11 +24,11 @@ export function makeStore<T>(initial: T): Store<T> {
   };
 }
 
-/** The value of a store, and a new drawing whenever it changes. */
+/** The value of a store; renders again when it changes. */
 export function useStore<T>(store: Store<T>): T {
   const [, draw] = useState({});
   useEffect(() => {
-    // It may have changed between the first drawing and now.
+    // It may have changed since the first rendering.
     draw({});
     return store.subscribe(() => draw({}));
   }, [store]);

@@ -3,7 +3,7 @@ import { makeStore } from "./store";
 export type Theme = "light" | "dark" | null;
 const KEPT_AS = "foretell-theme";
 
-/** Light, dark, or null: as the system is. */
+/** Light, dark, or null for the system's setting. */
 export const theme = makeStore<Theme>(null);
 
 export function showTheme(wanted: Theme): void {
@@ -14,7 +14,7 @@ export function showTheme(wanted: Theme): void {
     if (wanted) localStorage.setItem(KEPT_AS, wanted);
     else localStorage.removeItem(KEPT_AS);
   } catch {
-    // A browser that keeps nothing shows what the account says.
+    // Without storage, the account's setting is used.
   }
 }
 

@@ -4,7 +4,7 @@ import type { en } from "./en";
 export type Language = "en" | "ru";
 export const LANGUAGES: readonly Language[] = ["en", "ru"];
 export type Key = keyof typeof en;
-/** A text with `{name}` for what is put in, or one for each plural form of `n`. */
+/** A text with `{name}` for values, or one text for each plural form of `n`. */
 export type Text = string | Partial<Record<Intl.LDMLPluralRule, string>>;
 export type Catalogue = Readonly<Record<Key, Text>>;
 export type Values = Readonly<Record<string, string | number>>;
@@ -22,20 +22,20 @@ export function isLanguage(value: unknown): value is Language {
   return value === "en" || value === "ru";
 }
 
-/** What was chosen in this browser, else what the browser is set to. */
+/** The language chosen in this browser, else the browser's own. */
 export function languageOfBrowser(): Language {
   const kept = keptAs(KEPT_AS);
   if (isLanguage(kept)) return kept;
   return navigator.languages.some((name) => name.toLowerCase().startsWith("ru")) ? "ru" : "en";
 }
 
-/** Has the page speak that language from now on. */
+/** Changes the language of the page. */
 export async function speak(language: Language): Promise<void> {
   const texts = language === "ru" ? (await import("./ru")).ru : (await import("./en")).en;
   try {
     localStorage.setItem(KEPT_AS, language);
   } catch {
-    // A browser that keeps nothing is asked again the next time.
+    // Without storage, the choice is lost at the next load.
   }
   document.documentElement.lang = language;
   current.set({ language, texts: { ...more[language], ...texts } });
@@ -43,7 +43,7 @@ export async function speak(language: Language): Promise<void> {
 
 const more: Record<Language, Record<string, Text>> = { en: {}, ru: {} };
 
-/** Adds the words of a part of the page that few people open. */
+/** Adds the texts of a part of the page that is loaded on demand. */
 export function addWords(words: Record<Language, Record<string, Text>>): void {
   for (const language of LANGUAGES) Object.assign(more[language], words[language]);
   const now = current.get();
@@ -54,17 +54,17 @@ export function language(): Language {
   return current.get().language;
 }
 
-/** The language of the page; draws again when it changes. */
+/** The language of the page; renders again when it changes. */
 export function useLanguage(): Language {
   return useStore(current).language;
 }
 
-/** A text of the page. `n` among the values chooses the plural form and is written as people write numbers. */
+/** A text of the page. The value `n` chooses the plural form; numbers are formatted. */
 export function t(key: Key, values: Values = {}): string {
   return textOf(key, values);
 }
 
-/** The same for a key that is not known here: one of `addWords`, or made of a code of the API. */
+/** The same for a key that the compiler does not know: one from `addWords`, or made from a code of the API. */
 export function textOf(key: string, values: Values = {}, otherwise = key): string {
   const text = current.get().texts[key];
   if (text === undefined) return otherwise;
@@ -83,7 +83,7 @@ function formOf(n: number): Intl.LDMLPluralRule {
   return new Intl.PluralRules(language()).select(n);
 }
 
-/** What a model says, in the language of the page. */
+/** A text of a model, in the language of the page. */
 export function said(words: Words | null | undefined): string {
   return words ? words[language()] : "";
 }
@@ -91,7 +91,7 @@ export function said(words: Words | null | undefined): string {
 const numberFormats = new Map<string, Intl.NumberFormat>();
 const dateFormats = new Map<string, Intl.DateTimeFormat>();
 
-/** Making a format takes longer than a hundred uses of it. */
+/** Cached, because creating a format is a hundred times slower than using it. */
 function numberFormat(options: Intl.NumberFormatOptions): Intl.NumberFormat {
   const key = language() + JSON.stringify(options);
   const made = numberFormats.get(key) ?? new Intl.NumberFormat(language(), options);
@@ -114,12 +114,12 @@ export function formatPercent(value: number): string {
   return numberFormat({ style: "percent", maximumFractionDigits: 1 }).format(value);
 }
 
-/** A moment that the API wrote, in the time zone of whoever reads. */
+/** A time from the API, in the reader's time zone. */
 export function formatMoment(iso: string, exact = false): string {
   return dateFormat({ dateStyle: "medium", timeStyle: exact ? "medium" : "short" }).format(new Date(iso));
 }
 
-/** The same where the second counts and the year is known. */
+/** The same with seconds and without the year. */
 export function formatSecond(iso: string): string {
   const time = { hour: "2-digit", minute: "2-digit", second: "2-digit" } as const;
   return dateFormat({ day: "numeric", month: "short", ...time }).format(new Date(iso));
@@ -129,14 +129,14 @@ export function formatDay(iso: string): string {
   return dateFormat({ day: "numeric", month: "short", timeZone: "UTC" }).format(new Date(iso));
 }
 
-/** A moment at an axis, in seconds since 1970: the time, or the day where the ticks are whole days (`step` in seconds). */
+/** A tick of a time axis, from seconds since 1970: the time of day, or the date if `step` is a day or more. */
 export function formatTick(seconds: number, step: number): string {
   const options: Intl.DateTimeFormatOptions =
     step >= 86_400 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" };
   return dateFormat(options).format(new Date(seconds * 1000));
 }
 
-/** A length of time, as short as it can be said: 4 ms, 1.3 s, 5 min, 2 h. */
+/** A duration in short form: 4 ms, 1.3 s, 5 min, 2 h. */
 export function formatSeconds(seconds: number): string {
   const [value, unit]: [number, string] =
     seconds < 1

@@ -377,7 +377,7 @@ const texts: Catalogue = {
     "Вы выйдете везде, ключи и вебхуки отключатся, чаты отвяжутся. Оставшиеся кредиты использовать нельзя. Отменить это нельзя.",
 };
 
-/** What the API says in English, by the code of the problem. */
+/** Texts in place of the API's English ones, by the code of the problem. */
 const problems: Record<string, Text> = {
   problem_not_found: "Этого нет, или это чужое.",
   problem_not_enough_credits: "Нужно кредитов: {price}, доступно: {available}.",
