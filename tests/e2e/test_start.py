@@ -1,4 +1,8 @@
-"""start.py with a real `venv` and a real `pip`, in a small checkout of its own that needs no network."""
+"""start.py with a real `venv` and a real `pip`, in a small checkout of its own that needs no network.
+
+To install pip is most of what it takes to make an environment, and start.py leaves it to Python: but for the tests that
+ask for `real_venv`, `python -m venv` links to the files of a pip that was installed once.
+"""
 
 import hashlib
 import json
@@ -47,12 +51,35 @@ import dependency
 print("foretell", *sys.argv[1:], "with", dependency.VERSION)
 """
 
+#: What `python -m venv` does where this is imported at the start of Python; for `str.format`.
+QUICK_VENV = """\
+import os
+import shutil
+import sys
+
+if sys.orig_argv[1:3] == ["-m", "venv"]:
+    import venv
+
+    class Builder(venv.EnvBuilder):
+        def __init__(self, **wanted):
+            super().__init__(**wanted | {{"with_pip": False}})
+
+        def post_setup(self, context):
+            version = "python%d.%d" % sys.version_info[:2]
+            packages = os.path.join(context.env_dir, "lib", version, "site-packages")
+            shutil.copytree({packages!r}, packages, copy_function=os.link, dirs_exist_ok=True)
+
+    venv.EnvBuilder = Builder
+"""
+
 
 class Checkout:
     """A checkout that consists of start.py, what it runs, and stand-ins for all that is large."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        #: A folder from which every Python takes its `sitecustomize`.
+        self.customized: Path | None = None
         self.wheels = root.with_name(root.name + "-wheels")
         self.wheels.mkdir()
         source = REPOSITORY / "src" / "foretell"
@@ -100,6 +127,7 @@ class Checkout:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "FORETELL_"))}
         return {
             **kept,
+            **({} if self.customized is None else {"PYTHONPATH": str(self.customized)}),
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": self.wheels.as_uri(),
@@ -135,13 +163,32 @@ class Checkout:
         return sorted(path.name for path in self.root.glob(".venv-*"))
 
 
+@pytest.fixture(scope="module")
+def quick_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `sitecustomize` makes `python -m venv` quick."""
+    folder = tmp_path_factory.mktemp("quick")
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    (packages,) = folder.glob("venv/lib/python*/site-packages")
+    (folder / "sitecustomize.py").write_text(QUICK_VENV.format(packages=str(packages)))
+    return folder
+
+
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
+def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
     root = tmp_path / "it's a check out"
     root.mkdir()
-    return Checkout(root)
+    checkout = Checkout(root)
+    if "real_venv" not in request.fixturenames:
+        checkout.customized = request.getfixturevalue("quick_venv")
+    return checkout
 
 
+@pytest.fixture
+def real_venv() -> None:
+    """Nothing stands in for Python's own way to make environments."""
+
+
+@pytest.mark.usefixtures("real_venv")
 def test_cold_start_warm_start_and_a_new_lock_file(checkout: Checkout) -> None:
     cold = checkout.start("--start", "--workers", "5")
     assert cold.returncode == 0, cold.stderr
@@ -171,6 +218,7 @@ def test_the_tests_get_their_own_packages_and_give_their_exit_code_back(checkout
     assert checkout.start("--start").stderr == ""
 
 
+@pytest.mark.usefixtures("real_venv")
 def test_what_was_broken_off_is_made_anew(checkout: Checkout) -> None:
     child = checkout.popen("--start")
     deadline = time.monotonic() + 60
