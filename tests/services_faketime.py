@@ -23,6 +23,8 @@ class SetClock:
             # It is set while they run; to look at every call would slow them down.
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # What helps programs that hang without it: where Python has threads, waits for its lock become busy loops.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             # The times of files stay what they are.
             "NO_FAKE_STAT": "1",
         }
