@@ -1,5 +1,6 @@
 """Fixtures of every test: the services that they need, one module each."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What somebody has set for an installation of their own is not meant for the tests.
 for _name in _our_settings():
     del os.environ[_name]
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through the modules and thousands of tests, which stay, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
