@@ -1,4 +1,4 @@
-"""The client for programs that wait for each answer: the command line, say. Made of `blocking`."""
+"""The synchronous client, used by the command line. tests/unit/client/test_twins.py makes it."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,30 +31,30 @@ from foretell.client.types import (
     Webhook,
 )
 
-#: How many items an iterator asks for at once: the most that the API gives.
+#: Page size of iterators: the maximum of the API.
 _PAGE = 200
 
 
 class Client(Connection):
-    """One Foretell, asked as one user. Not for several threads at once.
+    """A client of one Foretell installation, for one user. Not for several threads at once.
 
         with Client("http://localhost:8000", token="ftl_…") as client:
             prediction = client.predict("sentiment", {"text": "Lovely"})
             print(prediction["output"], prediction["price"])
 
-    An answer is the API's JSON as a typed mapping (`foretell.client.types`). Times are texts in ISO 8601 (UTC), credits
-    are whole numbers, and names that end with `_s` are seconds.
+    Answers are the API's JSON as typed dictionaries (`foretell.client.types`). Times are texts in ISO 8601 (UTC),
+    credits are whole numbers, and names that end with `_s` are seconds.
 
     Every method may raise `ApiError` (the API refuses: `status_code`, `problem_code`, `message`, `errors`),
-    `Unreachable` (nobody answers) and `InvalidCall` (what was given can't be sent). What the API turns away with 429 or
-    503, and what got no answer and may be repeated, is tried again for `retry_for_s` seconds, a prediction always with
-    the same Idempotency-Key. `ApiError.outcome` says of a call that failed whether it may have been done.
+    `Unreachable` (no answer) and `InvalidCall` (an argument is invalid). After a 429 or 503, or without an answer if
+    repeating is harmless, a call is retried for `retry_for_s` seconds, a prediction always with the same
+    Idempotency-Key. `ApiError.outcome` says whether a failed call may have taken effect.
     """
 
-    # What there is
+    # Models and the installation
 
     def about(self) -> About:
-        """What this installation is: version, environment, whether one can register."""
+        """What this installation is: version, environment, whether users can register."""
         return self._send(calls.about())
 
     def models(self) -> list[Model]:
@@ -80,16 +80,16 @@ class Client(Connection):
         webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
-        """Ask for a prediction, wait for its end, and return it once it succeeded.
+        """Request a prediction, wait for its end, and return it if it succeeded.
 
             prediction = client.predict("sentiment", {"text": "Lovely"})
             prediction["output"]                        # {"label": "positive", …}
 
-        `input` is what a form would take, `features` in its place what the model takes. Raises `PredictionFailed`,
-        which says why and costs nothing; `NotEnded` after `timeout_s` seconds, while it goes on (`wait`); `ApiError`
-        with status 402 without enough credits, 404 for an unknown model, 422 for an input that does not fit.
-        With the same `idempotency_key` a request that is sent again, by another
-        process even, is the same prediction. `webhook` and `traceparent` are as in `submit`.
+        `input` has the fields of the model's form; `features`, in its place, skips preprocessing. Raises
+        `PredictionFailed` with the reason (then it costs nothing); `NotEnded` after `timeout_s` seconds, while the
+        prediction continues (see `wait`); `ApiError` with status 402 without enough credits, 404 for an unknown model,
+        422 for an invalid input. A repeated request with the same `idempotency_key`, also from another process, is the
+        same prediction. `webhook` and `traceparent` are as in `submit`.
         """
         deadline = time.monotonic() + calls.seconds("timeout_s", timeout_s, above_zero=True)
         prediction = self.submit(
@@ -118,10 +118,10 @@ class Client(Connection):
         webhook: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction:
-        """Ask for a prediction and return it as it stands: queued, or ended if that happens within `wait_s` seconds.
+        """Request a prediction and return it: queued, or ended if it ends within `wait_s` seconds.
 
-        `wait_s` is 60 at most. `webhook` is an address that is told of the end. `traceparent` (W3C) makes it part of a
-        trace. The rest is as in `predict`, but one that failed is returned, too.
+        `wait_s` is 60 at most. `webhook` is a URL that gets the event of its end. `traceparent` (W3C) makes it part of
+        a trace. The rest is as in `predict`, but a failed prediction is returned and not raised.
         """
         return self._send(
             calls.submit(
@@ -137,7 +137,7 @@ class Client(Connection):
         )
 
     def wait(self, prediction_id: str, *, timeout_s: float = 60.0) -> PredictionDetails:
-        """The prediction once it succeeded. Raises `PredictionFailed`; `NotEnded` after `timeout_s` seconds."""
+        """Wait until the prediction has succeeded. Raises `PredictionFailed`; `NotEnded` after `timeout_s` seconds."""
         deadline = time.monotonic() + calls.seconds("timeout_s", timeout_s, above_zero=True)
         return self._wait(prediction_id, deadline, timeout_s)
 
@@ -152,11 +152,11 @@ class Client(Connection):
         raise NotEnded(id=prediction_id, timeout_s=timeout_s)
 
     def prediction(self, prediction_id: str) -> PredictionDetails:
-        """One prediction as it stands, however it ended. Raises `ApiError` with status 404."""
+        """One prediction in its current state, also a failed one. Raises `ApiError` with status 404."""
         return self._send(calls.prediction(prediction_id))
 
     def cancel(self, prediction_id: str) -> Prediction:
-        """Take a queued prediction back; its credits come back. Raises `ApiError` with status 409 once it has ended."""
+        """Cancel a queued prediction; its credits are released. Raises `ApiError` with status 409 if it has ended."""
         return self._send(calls.cancel(prediction_id))
 
     def predictions(
@@ -169,7 +169,7 @@ class Client(Connection):
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> PredictionPage:
-        """A page of the history, newest first: `limit` predictions (20; 200 at most) behind `cursor`."""
+        """A page of the history, newest first: `limit` predictions (20; 200 at most) after `cursor`."""
         return self._send(calls.predictions(limit, cursor, status, model, since, until))
 
     def iter_predictions(
@@ -180,12 +180,12 @@ class Client(Connection):
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> Iterator[Prediction]:
-        """The whole history, newest first; pages are asked for as they are needed.
+        """The whole history, newest first; pages are fetched as needed.
 
             for prediction in client.iter_predictions(model="sentiment", status="failed"):
                 print(prediction["id"], prediction["error"])
 
-        `since` (or later) and `until` (before) are of their making: aware datetimes, or texts in ISO 8601.
+        `since` (inclusive) and `until` (exclusive) are creation times: aware datetimes, or texts in ISO 8601.
         """
         return self._pages(
             lambda cursor: calls.predictions(_PAGE, cursor, status=status, model=model, since=since, until=until)
@@ -194,7 +194,7 @@ class Client(Connection):
     # Credits
 
     def me(self) -> User:
-        """Whose account it is."""
+        """The account of this client."""
         return self._send(calls.me())
 
     def balance(self) -> Balance:
@@ -202,45 +202,45 @@ class Client(Connection):
         return self._send(calls.balance())
 
     def set_low_balance(self, threshold: int | None) -> Balance:
-        """Have the event `balance.low` told when fewer credits than `threshold` are left; None: never."""
+        """Send the event `balance.low` when fewer credits than `threshold` are left; None: never."""
         return self._send(calls.set_low_balance(threshold))
 
     def transactions(self, *, limit: int | None = None, cursor: str | None = None) -> TransactionPage:
-        """A page of movements of credits, newest first: `limit` of them (50; 200 at most) behind `cursor`."""
+        """A page of movements of credits, newest first: `limit` of them (50; 200 at most) after `cursor`."""
         return self._send(calls.transactions(limit, cursor))
 
     def iter_transactions(self) -> Iterator[Transaction]:
-        """Every movement of credits, newest first; pages are asked for as they are needed."""
+        """Every movement of credits, newest first; pages are fetched as needed."""
         return self._pages(partial(calls.transactions, _PAGE))
 
     def usage(self, days: int = 30) -> list[UsageOfDay]:
-        """What was used on each of the last `days` days (UTC) by each model. Some seconds behind."""
+        """Usage of the last `days` days (UTC) by day and model, some seconds behind."""
         usage: list[UsageOfDay] = (self._send(calls.usage(days)))["items"]
         return usage
 
     # API keys
 
     def create_api_key(self, name: str) -> CreatedApiKey:
-        """A new key; its `key` is shown this once. Raises `ApiError` with status 409 for an account that has 50."""
+        """A new key; its `key` is shown only once. Raises `ApiError` with status 409 for an account that has 50."""
         return self._send(calls.create_api_key(name))
 
     def api_keys(self) -> list[ApiKey]:
-        """The keys, without what is secret of them."""
+        """The keys, without their secrets."""
         keys: list[ApiKey] = (self._send(calls.api_keys()))["items"]
         return keys
 
     def revoke_api_key(self, key_id: str) -> None:
-        """End a key. Raises `ApiError` with status 404 if there is none with that id."""
+        """Revoke a key. Raises `ApiError` with status 404 if there is none with that id."""
         self._send(calls.revoke_api_key(key_id))
 
     # Events
 
     def events(self, after: str | int | None = None, *, limit: int | None = None) -> EventPage:
-        """A page of events, oldest first: `limit` of them (200 at most) behind the cursor or sequence `after`."""
+        """A page of events, oldest first: `limit` of them (200 at most) after the cursor or sequence `after`."""
         return self._send(calls.events(after, limit))
 
     def iter_events(self, after: str | int | None = None) -> Iterator[Event]:
-        """Everything that happened since the event with the sequence `after`, until now; without it, for 7 days.
+        """All events after the sequence `after`, until now; without it, those of the last 7 days.
 
         for event in client.iter_events(after=last):
             last = event["sequence"]
@@ -248,15 +248,15 @@ class Client(Connection):
         return self._pages(lambda cursor: calls.events(cursor, _PAGE), None if after is None else str(after))
 
     def follow_events(self, after: str | int | None = None) -> Iterator[Event]:
-        """Events as they happen, for as long as one likes; without `after`, from now on.
+        """Events as they happen, without end; without `after`, from now on.
 
             for event in client.follow_events(after=last):
                 last = event["sequence"]
                 print(event["type"], event["data"])
 
-        A connection that breaks is made anew and goes on behind the last event, so that nothing is missed. Raises
-        `Unreachable` once nobody answers for `retry_for_s` seconds: begin again with `after`, the `sequence` of the
-        last event; and `ApiError` with status 401 when the account may not be asked any more.
+        If the connection breaks, the client reconnects and continues after the last event, so no event is missed.
+        Raises `Unreachable` if there is no answer for `retry_for_s` seconds: then start again with the `sequence` of
+        the last event as `after`. Raises `ApiError` with status 401 if the token is no longer valid.
         """
         return self._follow(after)
 
@@ -268,14 +268,14 @@ class Client(Connection):
         return webhooks
 
     def webhook(self, webhook_id: str) -> Webhook:
-        """One webhook. Raises `ApiError` with status 404, as all that take an id do."""
+        """One webhook. Raises `ApiError` with status 404, as all methods with an id."""
         return self._send(calls.webhook(webhook_id))
 
     def create_webhook(self, url: str, *, events: Sequence[str] | None = None, description: str = "") -> CreatedWebhook:
-        """A new webhook, told the types in `events`, or all; its `secret` is shown this once.
+        """A new webhook for the types in `events`, or for all; its `secret` is shown only once.
 
-        The package `standardwebhooks` verifies with it what is sent. Raises `ApiError` with status 422 for an
-        address that is not allowed.
+        Verify the requests with this secret and the package `standardwebhooks`. Raises `ApiError` with status 422 for
+        an address that is not allowed.
         """
         return self._send(calls.create_webhook(url, events, description))
 
@@ -284,21 +284,21 @@ class Client(Connection):
         return self._send(calls.change_webhook(webhook_id, changes))
 
     def remove_webhook(self, webhook_id: str) -> None:
-        """Tell this one nothing any more."""
+        """Remove a webhook."""
         self._send(calls.remove_webhook(webhook_id))
 
     def rotate_webhook(self, webhook_id: str) -> str:
-        """A new secret, shown this once; the one before signs along for 24 hours. `once`: of single predictions."""
+        """A new secret, shown only once; the old one also signs for 24 hours. Id `once`: that of single predictions."""
         return str((self._send(calls.rotate_webhook(webhook_id)))["secret"])
 
     def test_webhook(self, webhook_id: str) -> int:
-        """Send a test; returns its sequence, by which it is found in the deliveries."""
+        """Send a test; returns its sequence, to find it in the deliveries."""
         return int((self._send(calls.test_webhook(webhook_id)))["sequence"])
 
     def deliveries(
         self, webhook_id: str, *, url: str | None = None, limit: int | None = None, cursor: str | None = None
     ) -> DeliveryPage:
-        """A page of attempts, newest first; with `once` as the id, those at the `url` that single predictions named."""
+        """A page of attempts, newest first; with the id `once`, those at the `url` of single predictions."""
         return self._send(calls.deliveries(webhook_id, url, limit, cursor))
 
     def iter_deliveries(self, webhook_id: str, *, url: str | None = None) -> Iterator[Delivery]:
@@ -306,5 +306,5 @@ class Client(Connection):
         return self._pages(partial(calls.deliveries, webhook_id, url, _PAGE))
 
     def redeliver(self, webhook_id: str, *, sequence: int | None = None, since: Moment | None = None) -> int:
-        """Send the event `sequence` once more, or everything `since` a moment; returns how many events."""
+        """Redeliver the event `sequence`, or all events `since` a time; returns how many."""
         return int((self._send(calls.redeliver(webhook_id, sequence, since)))["events"])

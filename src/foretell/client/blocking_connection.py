@@ -1,4 +1,4 @@
-"""How `Client` asks: again where that helps, and with a token that renews itself."""
+"""The connection of `Client`, with retries, and with automatic renewal of the token."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 
 
 class Connection:
-    """The API of one Foretell, and who asks it."""
+    """A connection to the API of one Foretell installation, with a token."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class Connection:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Nothing is sent yet. Raises `InvalidCall` for a faulty `url` or `token`.
+        """Sends nothing yet. Raises `InvalidCall` for an invalid `url` or `token`.
 
-        `url` is where the app is, "http://localhost:8000" say. `token` is an API key or an access token, or a function
-        that is called for one at first and whenever the API refuses the last; without it, use `log_in`. White space
-        around a token is left out. `retry_for_s` is for how many seconds a call is tried again; 0 is one attempt.
+        `url` is the address of the app, such as "http://localhost:8000". `token` is an API key or an access token, or a
+        function that returns one; it is called at first, and when the API refuses the last token. Without it, use
+        `log_in`. White space around a token is removed. `retry_for_s`: for how long a call is retried; 0: one attempt.
         `transport` and `sleep` are for tests.
         """
         self._url = url
@@ -56,12 +56,12 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, unless they are another client's (`with_token`). A log-in goes on: see `log_out`."""
+        """Close the connections, unless they are another client's (`with_token`). A log-in stays valid (`log_out`)."""
         if self._is_whole:
             self._http.close()
 
     def with_token(self, token: str | TokenSource) -> Self:
-        """The same API as somebody else, over the connections of this client, which closes them."""
+        """A client for another account that shares the connections of this one, which closes them."""
         other = copy(self)
         other._token = Token(token)
         other._refresh_token = None
@@ -73,22 +73,22 @@ class Connection:
         return self._ask(calls.register(username, password))
 
     def log_in(self, username: str, password: str) -> Tokens:
-        """Ask as this user from now on. Raises `ApiError` with status 401 for a wrong name or password.
+        """Act as this user from now on. Raises `ApiError` with status 401 for a wrong name or password.
 
-        The log-in renews itself: when the access token ends, the refresh token gets the next pair. It lasts for as
-        long as it is used at least once in 30 days (the operator may have set another time). The tokens are returned
-        for who wants to keep them: see `refresh`.
+        The log-in is renewed automatically: when the access token expires, the refresh token gets the next pair. It
+        stays valid if it is used at least once in 30 days (the operator may have set another time). The tokens are
+        returned, so that you can store them: see `refresh`.
         """
         return self._use(self._ask(calls.log_in(username, password)))
 
     def refresh(self, refresh_token: str) -> Tokens:
-        """Go on with a log-in of which the refresh token was kept. It works once: keep the one that is returned."""
+        """Continue a log-in with its stored refresh token. It works once: store the returned one."""
         return self._use(self._ask(calls.refresh(refresh_token)))
 
     def log_out(self) -> None:
-        """End the log-in, and ask as nobody from now on. A token or API key that was given is only forgotten.
+        """End the log-in, and use no token from now on. A given token or API key is only dropped, not revoked.
 
-        Its refresh token ends at once; the access token, which is sent nowhere any more, after 15 minutes at most.
+        The refresh token ends at once; the access token, which is no longer used, after 15 minutes at most.
         """
         refresh_token, self._refresh_token = self._refresh_token, None
         self._token = Token(None)
@@ -112,12 +112,12 @@ class Connection:
         return answer
 
     def _ask(self, call: Call[Answer]) -> Answer:
-        """The same without a token, for what opens an account or a log-in."""
+        """The same without a token, for registration and log-in."""
         answer: Answer = value_of(self._exchange(call, None), self._url)
         return answer
 
     def _pages(self, page_after: Callable[[str | None], Call[Any]], cursor: str | None = None) -> Iterator[Any]:
-        """The items of one page after the other, each page asked for when it is needed."""
+        """The items of all pages; each page is fetched when it is needed."""
         more = True
         while more:
             page = self._send(page_after(cursor))
@@ -126,7 +126,7 @@ class Connection:
             more = page.get("more", cursor is not None)
 
     def _follow(self, after: str | int | None) -> Iterator[Event]:
-        """Events as they come, over one connection after the other. Raises `ApiError`, `Unreachable`."""
+        """Events as they arrive, with reconnects. Raises `ApiError`, `Unreachable`."""
         stream = EventStream(self._url, after)
         while True:
             response = response_of(self._reply(calls.event_stream(stream.last_id)), self._url)
@@ -135,15 +135,15 @@ class Connection:
                 for chunk in response.iter_bytes():
                     yield from stream.feed(chunk)
             except httpx.TransportError:
-                # Broken, or silent for too long: the next connection goes on behind the last event.
+                # Broken, or silent for too long: the next connection continues after the last event.
                 pass
             finally:
                 response.close()
-            # Spread, so that those whose app was restarted do not all come back at once.
+            # With jitter, so that the clients of a restarted app do not all reconnect at once.
             self._sleep(stream.pause_s * RANDOM.uniform(1.0, 1.25))
 
     def _reply(self, call: Call[Any]) -> Reply:
-        """The outcome, with another token if the API refuses the one that we have."""
+        """The outcome; if the API refuses the token, again with a new one."""
         token = self._token.current()
         outcome = self._exchange(call, token)
         if is_refused(outcome) and self._token.renews:
@@ -151,7 +151,7 @@ class Connection:
         return outcome
 
     def _exchange(self, call: Call[Any], token: str | None) -> Reply:
-        """The outcome that counts, after as many attempts as are due."""
+        """The outcome of the last attempt, after retries."""
         attempts = Attempts(call, self._retry_for_s)
         while True:
             outcome = self._attempt(call, token)

@@ -1,4 +1,4 @@
-"""Looks at changes that were made by hand in the folder of models, before any service reads it anew."""
+"""Checks changes that were made by hand in the folder of models, before services read them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,10 +14,10 @@ from foretell.inference.traffic import TrafficBroken, problem_of, read_traffic
 def problems_of_changes(
     folder: Path, *, load: Callable[[ModelPackage], None] | None = None, shipped: Path | None = None
 ) -> list[str]:
-    """What is wrong with packages that changed since services last read `folder`, and with traffic.toml; sentences.
+    """Problems of packages that changed since services last read `folder`, and of traffic.toml, as sentences.
 
     `load` loads the model of a changed package, and raises `PackageBroken`; without it packages are only read.
-    A package that was broken before is left out: it keeps nobody from changing something else.
+    A package that was already broken is ignored, because it must not prevent other changes.
     """
     registry = Registry.discover(shipped or shipped_folder(), folder)
     since_ns = _read_at_ns(folder)
@@ -30,7 +30,7 @@ def problems_of_changes(
 
 
 def _read_at_ns(folder: Path) -> int:
-    """When the services were last told to read the folder, in nanoseconds of Unix time; 0: never."""
+    """When the stamp of the folder was last touched, in nanoseconds of Unix time; 0: never."""
     try:
         return (folder / STAMP).stat().st_ctime_ns
     except OSError:
@@ -39,7 +39,7 @@ def _read_at_ns(folder: Path) -> int:
 
 def _changed(place: Path, since_ns: int) -> bool:
     """Whether a file of a package was changed, added or renamed since then."""
-    # By the time of the change of the inode: a copy may keep the old time of modification.
+    # By the change time of the inode, because a copy may keep the old modification time.
     for root, folders, names in os.walk(place):
         folders[:] = [name for name in folders if name != "__pycache__"]
         paths = (root, *(os.path.join(root, name) for name in names))
@@ -70,5 +70,5 @@ def _load_problems(
             except PackageBroken as error:
                 yield f"{package.name} {package.version}: {error.message}"
             except Exception as error:
-                # A package can bring code of its own.
+                # A package may contain code that raises anything.
                 yield f"{package.name} {package.version}: its loading failed: {type(error).__name__}: {error}."

@@ -1,7 +1,7 @@
-"""A process that checks a package, and installs it if it is told to: `python -m foretell.inference.check_process`.
+"""A process that checks a package, and optionally installs it: `python -m foretell.inference.check_process`.
 
-It runs what strangers to it wrote, apart from whoever started it. Each line that it writes is a JSON object: what was
-found, and at the end what became of it.
+It runs untrusted code outside of the service's process. Each line of its output is a JSON object: the findings, and
+finally the outcome.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true")
     asked = parser.parse_args()
     load = partial(load_runtime, permissions=InferenceSettings().permissions)
-    # What a model prints is no line of ours.
+    # Output of a model must not be mixed with our lines.
     out, sys.stdout = sys.stdout, sys.stderr
 
     def say(**line: Any) -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         out.flush()
 
     def check(folder: Path) -> ModelPackage:
-        # In a folder of its own: what a model finds in the current one only, no service will find.
+        # In an empty folder: files that a model finds only in the current folder would be missing in a service.
         with tempfile.TemporaryDirectory() as nowhere, chdir(nowhere):
             package = checking.check(folder.absolute(), load, lambda finding: say(**asdict(finding)))
         if package is None:

@@ -1,4 +1,4 @@
-"""Whether a package does what it says: everything that can be found out before somebody pays for it."""
+"""Checks a package before it is installed."""
 
 import statistics
 import time
@@ -20,16 +20,16 @@ from foretell.inference.schema import sentence
 Row = dict[str, Any]
 
 _MOST_ROWS = 64
-#: Measuring goes on for this long, or for this many calls.
+#: Limits of a measurement: seconds, and calls.
 _MEASURE_S = 0.5
 _MOST_CALLS = 50
-#: So many are named, and the others counted.
+#: How many problems are named; the others are only counted.
 _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One step of a check: what was looked at, how it went, and in words what was found."""
+    """One step of a check: its subject, its result, and a description."""
 
     step: str
     outcome: Literal["ok", "warning", "wrong"]
@@ -40,7 +40,7 @@ Report = Callable[[Finding], None]
 
 
 def check(folder: Path, load: Callable[[ModelPackage], Runtime], report: Report) -> ModelPackage | None:
-    """Check the package in `folder`; tells `report` of each step. Returns the package, or None when it is wrong."""
+    """Check the package in `folder`; calls `report` for each step. Returns the package, or None if it is wrong."""
     try:
         package = load_package(folder)
     except PackageBroken as error:
@@ -85,7 +85,7 @@ class _Check:
             self._measure([row for row, _ in answered])
 
     def reference(self) -> None:
-        """Whether drift can be seen. A model serves as well without it."""
+        """Check the reference for drift. A model can be installed without one."""
         try:
             reference = read_reference(self.package.path)
         except ReferenceBroken as error:
@@ -134,7 +134,7 @@ class _Check:
         return [row for row in [*given, *made] if row is not None][:_MOST_ROWS]
 
     def _single(self, rows: list[Row]) -> list[tuple[Row, Row]]:
-        """Each row on its own: those that were answered, with their answers."""
+        """Run each row alone; returns the successful ones with their answers."""
         answered: list[tuple[Row, Row]] = []
         for row in rows:
             (answer,) = self.engine.predict(self.package, [row], self.stage)
@@ -143,7 +143,7 @@ class _Check:
             elif answer.code != "invalid_input":
                 self._say("rows", "wrong", f"The model fails on {row}: {self._why(row, self.stage, answer)}")
                 return []
-        # The preprocessing may well refuse what the schema could not know.
+        # Preprocessing may refuse values that the schema allows.
         refused = len(rows) - len(answered)
         detail = f"{len(answered)} made-up rows answered" + (f", {refused} refused" if refused else "")
         self._say("rows", "ok" if answered else "warning", detail)
@@ -175,7 +175,7 @@ class _Check:
             self._say("time", "ok", detail)
 
     def _why(self, asked: Row, stage: Stage, failure: Failure) -> str:
-        """What the model itself says: to its owner, who is asking here, the error may show values."""
+        """The model's own error message; its owner, who runs the check, may see values in it."""
         if failure.code != "model_error":
             return failure.message
         try:

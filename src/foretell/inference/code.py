@@ -1,4 +1,4 @@
-"""Imports the Python files that a package brings along."""
+"""Imports the Python files of a package."""
 
 import importlib.util
 import sys
@@ -11,18 +11,18 @@ from foretell.inference.package import ModelPackage, PackageBroken
 
 
 def load_code(package: ModelPackage, entry: str, what: str = "function") -> Any:
-    """What `entry`, "FILE:NAME", names: a `what` in a file of the package. Raises `PackageBroken`.
+    """The object of `entry`, "FILE:NAME", in a file of the package; `what` is its kind. Raises `PackageBroken`.
 
-    Runs the file anew at every call: it may have changed.
+    Runs the file again at every call, because it may have changed.
     """
     file_stem, _, name = entry.partition(":")
     file = package.path / f"{file_stem}.py"
-    # Versions stand side by side, so each file is a module of its own, named after its package.
+    # Several versions may be loaded, so the module is named after the package and version.
     module_name = f"foretell_package_{package.name}_{package.version}_{file_stem}".replace("-", "_").replace(".", "_")
     try:
         module = import_file(file, module_name)
     except (Exception, SystemExit) as error:
-        # A file that calls exit() must not take a service with it.
+        # A file that calls exit() must not end the service.
         raise PackageBroken(
             f"The file cannot be imported: {type(error).__name__}: {error}", file, "Correct it there."
         ) from error
@@ -32,10 +32,10 @@ def load_code(package: ModelPackage, entry: str, what: str = "function") -> Any:
 
 
 class _Uncached(SourceFileLoader):
-    """Runs the file itself, and neither reads nor writes bytecode beside it.
+    """Runs the source file, and neither reads nor writes bytecode.
 
-    Bytecode is taken for that of a file with the same size and time in whole seconds, which another version of the file
-    may have; and it is no file of the manifest, whose hashes say what may run.
+    Python accepts bytecode if size and time (in whole seconds) of the source match, which may be true for another
+    version of the file. And bytecode is not covered by the hashes in the manifest.
     """
 
     def get_code(self, fullname: str) -> CodeType:
@@ -44,12 +44,12 @@ class _Uncached(SourceFileLoader):
 
 
 def import_file(file: Path, module_name: str) -> Any:
-    """The module of a Python file. Raises whatever the file raises."""
+    """The module of a Python file. Raises the errors of the file."""
     spec = importlib.util.spec_from_file_location(module_name, file, loader=_Uncached(module_name, str(file)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file.name} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    # Registered before it runs: dataclasses and pydantic look their own module up.
+    # Registered before it runs, because dataclasses and pydantic look up their module.
     sys.modules[module_name] = module
     spec.loader.exec_module(module)
     return module

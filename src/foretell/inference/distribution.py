@@ -1,6 +1,6 @@
-"""Makes a reference from rows: bins that suit the values, and how many values are in each.
+"""Makes a reference from rows: chooses bins for the values, and counts them.
 
-They are counted by the same counters that later count what passes by.
+The counters are the same as those for live rows.
 """
 
 import statistics
@@ -16,21 +16,21 @@ from foretell.inference.reference import MAX_FIELDS, Categories, Field, Numbers,
 
 Row = Mapping[str, Any]
 
-#: So many different numbers at most have a bin each; else there are so many bins, of about as many rows each.
+#: Up to so many different numbers have a bin each; otherwise there are fewer bins with about as many rows each.
 _MOST_VALUES = 30
 _BINS = 20
-#: So many different texts at most are categories. More are, if most come again and again; else their length counts.
+#: Up to so many different texts are categories; more only if most of them repeat. Otherwise the length is counted.
 _MOST_TEXTS = 50
 _MOST_CATEGORIES = 100
 _OFTEN = 20
-#: Where all rows have the same number, how much others may differ and count as the same: what comes of rounding, as a
-#: share of the number, and at 0.
+#: For a constant number, the difference that counts as equal (rounding errors): relative to the number, and absolute
+#: at 0.
 _ROUNDING = 1e-6
 _SMALLEST = 1e-12
 
 
 def describe(features: Sequence[Row], outputs: Sequence[Row]) -> tuple[Reference, list[str]]:
-    """The reference of these rows and answers, and the names of fields that can't be counted (lists, say)."""
+    """The reference of these rows and answers, and the names of fields that can't be counted, such as lists."""
     left_out: list[str] = []
     parts: list[dict[str, Field]] = []
     for rows in (features, outputs):
@@ -48,7 +48,7 @@ def describe(features: Sequence[Row], outputs: Sequence[Row]) -> tuple[Reference
 
 
 def flattened(row: Row, before: str = "") -> Iterable[tuple[str, Any]]:
-    """Names and values of a row, those of nested objects joined by dots."""
+    """Names and values of a row; names in nested objects are joined by dots."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{before}{name}.")
@@ -106,7 +106,7 @@ def _edges(ordered: Sequence[float], whole: bool) -> list[float]:
     low, high = different[0], different[-1]
     if low == high:
         around = max(abs(low) * _ROUNDING, _SMALLEST)
-        # There has to be room, and that of a whole number must not hold the next one.
+        # The bin needs a width, and that of a whole number must not include the next number.
         around = max(min(around, 0.5) if whole else around, ulp(low))
         return [low - around, low + around]
     if len(different) <= _MOST_VALUES:
@@ -115,10 +115,10 @@ def _edges(ordered: Sequence[float], whole: bool) -> list[float]:
     inner: set[float] = set()
     quantiles = [ordered[place * len(ordered) // _BINS] for place in range(1, _BINS)]
     for before, quantile in pairwise([low, *quantiles]):
-        # A value that many rows have is a bin of its own, from it up to the next value.
+        # A frequent value gets its own bin, from it up to the next value.
         above = min(bisect_right(different, quantile), len(different) - 1)
         inner.add(different[above] if quantile == before else quantile)
     if high in inner:
-        # And so is the last one.
+        # The same for the last value.
         inner.add(different[-2] / 2 + high / 2)
     return sorted({low, *inner, high})

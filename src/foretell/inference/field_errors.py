@@ -1,4 +1,4 @@
-"""What is wrong with a row, for the `errors` of a problem (RFC 9457): each with a pointer into the request's body."""
+"""The `errors` of a problem (RFC 9457) for a row: each with a pointer into the request's body."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from foretell.kit.problems import pointer
 def field_errors(
     package: ModelPackage, stage: Stage, row: Any, failure: Failure, *path: str | int
 ) -> list[dict[str, str]]:
-    """The errors that say why `row`, which stands at `path` in the body, ended in `failure`."""
+    """The errors for `failure` of `row`, which is at `path` in the body."""
     problems = package.validator(stage).problems(row) if failure.code == "invalid_input" else []
     if problems:
         return [

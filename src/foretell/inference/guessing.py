@@ -1,4 +1,4 @@
-"""What can be read off a trained model when a package is made for it: schemas, options, an example."""
+"""Derives schemas, options and an example from a trained model, to make a package for it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from foretell.inference.schema import Validator
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-#: More columns than this are no model that people fill a form for; and a file may claim any number of them.
+#: A form can't have more columns; a file may claim any number of them.
 MOST_COLUMNS = 10_000
 
 
 class CannotGuess(Exception):
-    """Why nothing can be read off a file, and what to do; a sentence or two."""
+    """Why nothing can be derived from a file, and a remedy; a sentence or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Field:
     kind: str
     title: str = ""
     choices: Sequence[Any] = ()
-    #: What a number counts: cm, say.
+    #: The unit of a number, such as cm.
     unit: str = ""
-    #: More keywords of JSON Schema, `minimum` say.
+    #: More keywords of JSON Schema, such as `minimum`.
     bounds: dict[str, Any] = field(default_factory=dict)
 
     def schema(self) -> dict[str, Any]:
@@ -46,36 +46,36 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What was read off a model. Schemas are JSON Schema 2020-12 of objects."""
+    """The result of guessing. Schemas are JSON Schema 2020-12 of objects."""
 
     features_schema: dict[str, Any]
     output_schema: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     input_schema: dict[str, Any] | None = None
     preprocessing: str | None = None
-    #: Files to copy, by the name they get in the package.
+    #: Files to copy, by their names in the package.
     files: dict[str, Path] = field(default_factory=dict)
-    #: Which of the files is the trained model; none for a class or another server.
+    #: The file of the trained model; empty for a class or another server.
     artifact: str = ""
-    #: A value to try, if the model brought one along.
+    #: A value to try, if the model has one.
     example: tuple[Stage, dict[str, Any]] | None = None
-    #: Features that may be missing, as far as whoever logged the model says; tried before it is promised.
+    #: Features that may be missing, according to the logged model; tested before the schema allows it.
     nullable: tuple[str, ...] = ()
-    #: The most rows that the model takes in one call.
+    #: The most rows in one call of the model.
     max_batch: int = 64
-    #: What could not be guessed and wants a look.
+    #: Remarks on parts that could not be guessed and should be checked.
     remarks: tuple[str, ...] = ()
 
 
 def numbered(width: int) -> list[str]:
-    """Names for columns that have none: x1 to x`width`. Raises `CannotGuess` for more than anybody could mean."""
+    """Names for columns without names: x1 to x`width`. Raises `CannotGuess` for too many."""
     if width > MOST_COLUMNS:
         raise CannotGuess(f"The model takes {width} columns; a package has at most {MOST_COLUMNS}.")
     return [f"x{place}" for place in range(1, width + 1)]
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`. Raises `CannotGuess` when it lies elsewhere, be it by a link."""
+    """The file `name` of `folder`. Raises `CannotGuess` if it is outside, also by a link."""
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()):
         raise CannotGuess(f"{name} lies outside of {folder}. Copy it there, and name it from there.")
@@ -107,9 +107,9 @@ def with_nulls(schema: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def settled(schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """The guessed schema of an output, once an answer has shown what its fields really are.
+    """The guessed schema of an output, corrected by a real answer.
 
-    A field keeps what was guessed of it where the answer fits; lists get their length.
+    A field keeps its guess if the answer matches; lists get their length.
     """
     properties = {}
     for name, value in answer.items():
@@ -123,7 +123,7 @@ def settled(schema: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shape(value: Any) -> dict[str, Any]:
-    """What one value says of its kind: lists of how many, and of what."""
+    """The schema of one value; lists with their length and items."""
     match value:
         case bool():
             return {"type": "boolean"}
@@ -145,16 +145,16 @@ def _shape(value: Any) -> dict[str, Any]:
 
 
 def title_and_unit(column: str) -> tuple[str, str]:
-    """What a column is called and counts: `sepal length (cm)` is "Sepal length", in cm. No unit where none is named."""
+    """The title and unit of a column: `sepal length (cm)` gives "Sepal length" and "cm"; the unit may be empty."""
     named = re.fullmatch(r"(.*\w)\s*[(\[]([^()\[\]]{1,20})[)\]]\s*", column)
     title, unit = named.groups() if named else (column, "")
     return titled(title), unit.strip()
 
 
 def field_names(columns: Sequence[str]) -> list[str]:
-    """Names that are easy to type for columns that may not be: `sepal length (cm)` becomes `sepal_length_cm`.
+    """Names that are easy to type: `sepal length (cm)` becomes `sepal_length_cm`.
 
-    Columns that would end up with the same name keep theirs.
+    Columns that would get the same name keep their own.
     """
     slugs = [re.sub(r"\W+", "_", column).strip("_").lower() for column in columns]
     if "" in slugs or len(set(slugs)) < len(slugs):

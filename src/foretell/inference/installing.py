@@ -1,4 +1,4 @@
-"""Brings packages into the operator's folder of models and takes them out, so that no service sees half of one."""
+"""Installs and removes packages in the operator's folder of models, atomically for the services."""
 
 import hashlib
 import os
@@ -53,11 +53,11 @@ def install(
     approve: Callable[[Path], None] = lambda _: None,
     followed: Callable[[ModelPackage], str] = lambda _: "",
 ) -> ModelPackage:
-    """Copy the package in `source` to FOLDER/NAME/VERSION and tell the services. Returns the package there.
+    """Copy the package in `source` to FOLDER/NAME/VERSION and touch the stamp. Returns the installed package.
 
-    `approve` gets the copy before anybody else sees it, and raises when it should not be installed. `followed` says
-    why services can't serve it, once they have tried; then what was there before is put back.
-    Raises `PackageBroken`, `AlreadyInstalled`, `NotServed`, and what `approve` and `followed` raise.
+    `approve` gets the copy before services can see it, and raises if it must not be installed. `followed` waits for the
+    services and returns why they can't serve it; then the previous state is restored.
+    Raises `PackageBroken`, `AlreadyInstalled`, `NotServed`, and the errors of `approve` and `followed`.
     """
     _stay_inside(source)
     package = load_package(source)
@@ -66,12 +66,12 @@ def install(
         if known.version == package.version and not (replace and known.path == target):
             raise AlreadyInstalled(model=package.name, version=package.version, path=known.path)
     folder.mkdir(parents=True, exist_ok=True)
-    # Names with a dot in front are never read as packages; and a rename within the folder is seen whole or not at all.
+    # Names that begin with a dot are never read as packages, and a rename within the folder is atomic.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".add-") as draft:
         fresh, old = Path(draft) / "new", Path(draft) / "old"
         shutil.copytree(source, fresh, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         approve(fresh)
-        # What was run there may have left compiled code that names the draft.
+        # The check may have left bytecode with the path of the draft.
         for compiled in fresh.rglob("__pycache__"):
             shutil.rmtree(compiled)
         target.parent.mkdir(exist_ok=True)
@@ -95,9 +95,9 @@ def install(
 
 
 def _stay_inside(source: Path) -> None:
-    """Refuse a package with links to what lies outside of it: a copy would hold other files of this machine.
+    """Refuse a package with links to the outside, because the copy would contain other files of this machine.
 
-    And one with links to folders, which may go round in circles, or with what is no file: to copy that has no end.
+    Also refuse links to folders, which may be circular, and special files, which can't be copied.
     """
     root = source.resolve()
     for file in sorted(source.rglob("*")):
@@ -110,7 +110,7 @@ def _stay_inside(source: Path) -> None:
 
 
 def remove(name: str, version: str | None, folder: Path) -> ModelPackage:
-    """Take a package out of `folder` and tell the services. Returns what it was.
+    """Remove a package from `folder` and touch the stamp. Returns the removed package.
 
     Raises `NotInstalled`, `WhichVersion`, `Ships`.
     """
@@ -134,7 +134,7 @@ def remove(name: str, version: str | None, folder: Path) -> ModelPackage:
 
 
 def update(folder: Path) -> list[str]:
-    """Write down anew what can be computed: the hashes of its files, the schemas of a Python class.
+    """Recompute the hashes of a package's files, and the schemas of a Python class.
 
     Returns the names of the files that changed. Raises `PackageBroken`.
     """
@@ -162,7 +162,7 @@ def update(folder: Path) -> list[str]:
 
 
 def _with_hash(manifest: str, key: str, file: Path) -> str:
-    """The text of a manifest, with the sha256 that `file` has now as the value of `key`."""
+    """The text of a manifest, with the current sha256 of `file` as the value of `key`."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     line = rf"(?m)^([\"']?{re.escape(key)}[\"']?\s*=\s*)[\"'][0-9a-f]*[\"']"
     return re.sub(line, rf'\g<1>"{digest}"', manifest, count=1)

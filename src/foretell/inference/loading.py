@@ -1,4 +1,4 @@
-"""Loads models beside the calls of those that are loaded, so that one that takes minutes holds up nobody else."""
+"""Loads models in the background, so that a slow load does not delay other models."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ from foretell.kit.offloading import in_thread
 
 log = structlog.get_logger()
 
-#: A load that takes longer than this does not keep the next one from beginning ...
+#: When a load takes longer than this, the next one begins ...
 SLOW_AFTER_S = 2.0
-#: ... unless this many are under way: each needs memory and processor time.
+#: ... unless this many are running: each needs memory and processor time.
 AT_ONCE = 8
 
 
 class State(Enum):
-    """How a model version is in this process."""
+    """The state of a model version in this process."""
 
     READY = "ready"
     LOADING = "loading"
@@ -36,9 +36,9 @@ class State(Enum):
 class Unloadable:
     """Why a package can't be loaded."""
 
-    #: For the operator: where, and what to do about it.
+    #: For operators: with the place and a remedy.
     reason: str
-    #: For anybody.
+    #: For users.
     in_short: str
 
 
@@ -50,7 +50,7 @@ class _UnderWay:
 
 
 async def try_to_load(load: Callable[[], object]) -> Unloadable | None:
-    """Call `load` in a thread of its own; returns why it failed. Never raises for what it does."""
+    """Call `load` in a new thread; returns the reason if it fails. Never raises its errors."""
 
     def attempt() -> Unloadable | None:
         try:
@@ -58,7 +58,7 @@ async def try_to_load(load: Callable[[], object]) -> Unloadable | None:
         except PackageBroken as error:
             return Unloadable(error.message, f"{error.details['what']}.")
         except BaseException as error:
-            # A package can bring code of its own, and that may do anything: exit, for one.
+            # Code of a package may raise anything, for example SystemExit.
             log.exception("model_load_failed")
             reason = f"Its loading failed: {type(error).__name__}."
             return Unloadable(reason, reason)
@@ -73,10 +73,10 @@ async def side_by_side(
     slow_after_s: float = SLOW_AFTER_S,
     at_once: int = AT_ONCE,
 ) -> None:
-    """Begin one load after the other, the next when the last is over or slow; return when all are over.
+    """Start one load after the other, the next when the last has ended or is slow; return when all have ended.
 
-    One after the other, because what loads at the same time imports at the same time and needs the memory at the same
-    time; but the fast ones do not wait for a slow one.
+    One after the other, because parallel loads import in parallel and need memory at the same time; but fast loads do
+    not wait for a slow one.
     """
     running: set[asyncio.Task[None]] = set()
     for load in loads:
@@ -90,7 +90,7 @@ async def side_by_side(
 
 
 class Loading:
-    """Loads the models of an engine, and says how far it is."""
+    """Loads the models of an engine, and reports the progress."""
 
     def __init__(
         self,
@@ -101,22 +101,22 @@ class Loading:
         slow_after_s: float = SLOW_AFTER_S,
         at_once: int = AT_ONCE,
     ) -> None:
-        """`changed` is called whenever a model begins to load, is loaded, or can't be."""
+        """`changed` is called whenever a model begins to load, is loaded, or fails to load."""
         self._engine = engine
         self._registry = registry
         self._changed = changed
         self._slow_after_s = slow_after_s
         self._at_once = at_once
-        # By the identity of the packages, as in the engine.
+        # Keyed by the identity of the packages, as in the engine.
         self._ready: dict[int, ModelPackage] = {}
         self._failed: dict[int, tuple[ModelPackage, Unloadable]] = {}
         self._under_way: dict[int, _UnderWay] = {}
         self._waiting: dict[int, ModelPackage] = {}
 
     async def follow(self) -> None:
-        """Load what the registry has now, let go what it no longer keeps; return when all was tried.
+        """Load the current packages of the registry, unload others; return when all were tried.
 
-        What could not be loaded before is tried again. May be called again before it returns.
+        Packages that failed before are tried again. May be called again before it returns.
         """
         self._failed = {}
         missing = [package for package in self._registry if id(package) not in self._ready]
@@ -134,10 +134,10 @@ class Loading:
         self._ready = {key: package for key, package in self._ready.items() if key in identities}
 
     def state(self, model: str, version: str) -> State:
-        """How a version is. One that is not installed is ready: the engine says at once that it is not there.
+        """The state of a version. One that is not installed is ready: the engine reports at once that it is unknown.
 
-        A version that was installed a moment ago, and that is not being loaded yet, begins to load. One whose files
-        changed is ready as it was before.
+        Starts loading a version that was just installed. A version with changed files is ready, with its previous
+        package.
         """
         try:
             package = self._registry.resolve(model, version)
@@ -154,23 +154,23 @@ class Loading:
         return State.LOADING
 
     def reason(self, model: str, version: str) -> str:
-        """Why a version that is `FAILED` can't be loaded, for anybody; empty for others."""
+        """Why a version that is `FAILED` can't be loaded, in the form for users; empty for others."""
         _, why = self._failed.get(id(self._registry.resolve(model, version)), (None, None))
         return "" if why is None else why.in_short
 
     @property
     def under_way(self) -> bool:
-        """Whether anything is being loaded at this moment."""
+        """Whether a load is running."""
         return bool(self._under_way)
 
     @property
     def ready(self) -> list[ModelPackage]:
-        """What is loaded and served, by name, oldest version first."""
+        """The loaded packages, by name, oldest version first."""
         served = [self._registry.stand_in(package) or package for package in self._registry]
         return [package for package in served if id(package) in self._ready]
 
     def details(self) -> dict[str, Any]:
-        """What `/health` says of the models; `loading` says for how many seconds each has been loading."""
+        """The fields of `/health` about models; `loading` has the seconds since each load began."""
         now = time.monotonic()
         return {
             "models": [_title(package) for package in self.ready],
@@ -184,7 +184,7 @@ class Loading:
         return f"{why.reason} {SERVED_AS_BEFORE}" if self._registry.stand_in(package) else why.reason
 
     def _serve_before(self, package: ModelPackage) -> bool:
-        """Serve a version that is not loaded as it was before its files changed; whether it was loaded then."""
+        """Serve the previous package of a version with changed files until it is loaded; whether there is one."""
         for before in self._ready.values():
             if (before.name, before.version) == (package.name, package.version) and before is not package:
                 self._registry.serve_before(before)

@@ -1,4 +1,4 @@
-"""Asks a model about the rows it was trained on, for its reference."""
+"""Runs a model on its training rows, to make its reference."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from foretell.inference.stability import usual_psi
 
 Row = dict[str, Any]
 
-#: More rows say nothing more of a distribution.
+#: More rows do not improve a distribution.
 MOST_ROWS = 100_000
-#: When single days are looked at, each of them wants some hundreds.
+#: With single days, each day needs some hundreds of rows.
 MOST_ROWS_OF_DAYS = 400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A reference (None when no row can be used), and what became of the rows."""
+    """A reference (None if no row can be used), and statistics of the rows."""
 
     reference: Reference | None
     refused: int
     first_problem: str
-    #: Why the model was not asked, if it was not.
+    #: Why the model was not run, if it was not.
     without_outputs: str
     #: Fields that can't be counted.
     left_out: list[str]
@@ -47,8 +47,8 @@ def measure(
 ) -> Measured:
     """The reference of these rows, raw input or features, with the model's answers if it can be loaded.
 
-    `days` says of which day each row is: then the reference says how far single days usually are from it. Raises
-    `PackageBroken` when the preprocessing can't be loaded.
+    With `days`, the day of each row, the reference gets the usual difference of single days. Raises `PackageBroken`
+    if the preprocessing can't be loaded.
     """
     engine = Engine(Registry([package]), load=load)
     features: list[Row] = []
@@ -84,7 +84,7 @@ def measure(
 
 
 def _with_usual(fields: Mapping[str, Field], rows: Sequence[Row], days: Sequence[date | None]) -> dict[str, Field]:
-    """The fields, each with how far single days usually are from all of them."""
+    """The fields, each with its usual difference of single days."""
     flat = [dict(flattened(row)) for row in rows]
     return {
         name: msgspec.structs.replace(field, usual_psi=usual_psi(field, (row.get(name) for row in flat), days))
@@ -100,7 +100,7 @@ def _checked(package: ModelPackage, rows: Sequence[Row]) -> list[Row | Failure]:
 
 
 def bins_of(field: Field) -> str:
-    """A field of a reference in words."""
+    """A description of a field of a reference."""
     missing = f", missing in {field.missing} rows" if field.missing else ""
     if field.usual_psi:
         missing += f"; PSI of single days usually up to {field.usual_psi:.2g}"

@@ -1,4 +1,4 @@
-"""From raw input to features, by the function that a package brings along."""
+"""Turns raw input into features, with the function of a package."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from foretell.inference.schema import sentence
 log = structlog.get_logger(__name__)
 
 Row = dict[str, Any]
-#: Features for each row, or why there are none.
+#: Features or a failure for each row.
 Preprocessing = Callable[[list[Row]], list[Row | Failure]]
 
 
 def load_preprocessing(package: ModelPackage) -> Preprocessing:
     """The preprocessing of `package`, which runs the package's code. Raises `PackageBroken`.
 
-    What it gives takes rows that fit the input schema and returns, for each, features that fit theirs, or a
-    `Failure("invalid_input", ...)` that names the field. Never raises for a row.
+    It takes rows that match the input schema, and returns for each of them features that match their schema, or a
+    `Failure("invalid_input", ...)` that names the field. It never raises for a row.
     """
     entry = package.manifest.preprocessing
     if entry is None:
@@ -57,7 +57,7 @@ def _many(
             if isinstance(error, InvalidField):
                 return [Failure("invalid_input", f"{error}.")]
             return [_unexplained(package, error)]
-        # One row at a time, so that only the guilty one fails.
+        # One row at a time, so that only the bad one fails.
         return [_many(package, function, [row])[0] for row in rows]
     return [
         Failure("invalid_input", f"{answer}.") if isinstance(answer, InvalidField) else answer for answer in answers
@@ -65,7 +65,7 @@ def _many(
 
 
 def _unexplained(package: ModelPackage, error: Exception) -> Failure:
-    """The error's text may hold values of the input: it goes neither to the log nor to the user."""
+    """A failure without the error's text, which may contain values of the input."""
     log.warning("preprocessing_failed", model=package.name, version=package.version, error_type=type(error).__name__)
     return Failure("invalid_input", "The preprocessing of this model cannot use this input.")
 

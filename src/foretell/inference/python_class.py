@@ -11,8 +11,8 @@
         def preprocess(self, batch: list[Raw]) -> list[Features]: ...  # if the input is raw; needs no load()
         def predict(self, batch: list[Features]) -> list[Answer]: ...
 
-It is made without arguments. What the lists hold is whatever pydantic knows: models, dataclasses, typed dictionaries.
-`preprocess` may raise `InvalidField`, or put one in a row's place.
+It is created without arguments. The items of the lists are types that pydantic supports: models, dataclasses, typed
+dictionaries. `preprocess` may raise `InvalidField`, or return one in place of a row.
 """
 
 import inspect
@@ -29,24 +29,24 @@ Row = dict[str, Any]
 
 
 class NotAModel(Exception):
-    """What the class lacks; a sentence."""
+    """What the class is missing; a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one method takes and gives, row for row."""
+    """Input and output types of one method, for a row."""
 
     takes: TypeAdapter[Any]
     gives: TypeAdapter[Any]
 
     @property
     def taken_schema(self) -> dict[str, Any]:
-        """JSON Schema of a row that goes in."""
+        """JSON Schema of an input row."""
         return self.takes.json_schema(mode="validation")
 
     @property
     def given_schema(self) -> dict[str, Any]:
-        """JSON Schema of a row that comes out."""
+        """JSON Schema of an output row."""
         return self.gives.json_schema(mode="serialization")
 
 
@@ -81,7 +81,7 @@ def _adapter(row: Any, kind: type, method: str) -> TypeAdapter[Any]:
 
 
 def schemas(kind: type) -> dict[str, dict[str, Any]]:
-    """The schemas that the types of a class give: "features", "output", and "input" with preprocessing.
+    """The schemas of the types of a class: "features", "output", and "input" with preprocessing.
 
     Raises `NotAModel`.
     """
@@ -97,7 +97,7 @@ def schemas(kind: type) -> dict[str, dict[str, Any]]:
 
 
 def check_schemas(package: ModelPackage, kind: type) -> None:
-    """Refuse a class whose types are not what the package's schemas promise. Raises `PackageBroken`."""
+    """Raises `PackageBroken` if the types of the class differ from the package's schemas."""
     stand = {"features": package.features_schema, "output": package.output_schema}
     if package.has_preprocessing:
         stand["input"] = package.input_schema
@@ -115,7 +115,7 @@ def check_schemas(package: ModelPackage, kind: type) -> None:
 
 
 def preprocessing(package: ModelPackage, kind: type) -> Callable[[list[Row]], list[Row | InvalidField]]:
-    """The `preprocess` of a class as a function of rows, which raises what it raises. Raises `PackageBroken`."""
+    """The `preprocess` of a class as a function of rows, with its exceptions. Raises `PackageBroken`."""
     check_schemas(package, kind)
     try:
         types = step(kind, "preprocess")
@@ -139,7 +139,7 @@ def preprocessing(package: ModelPackage, kind: type) -> Callable[[list[Row]], li
 
 
 def dump(types: TypeAdapter[Any], value: Any) -> Any:
-    """`value` as JSON has it. What is not of `types` is for the schema to refuse; pydantic's warning would show it."""
+    """`value` as JSON values. A value of another type is refused by the schema; pydantic's warning would show it."""
     return types.dump_python(value, mode="json", warnings="none")
 
 

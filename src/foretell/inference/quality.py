@@ -1,7 +1,7 @@
-"""How good a model is, for people: the measures of its report that can be put into words.
+"""Quality measures of a model for users, from its report.
 
-`report.json` beside the manifest is written by whatever trained the model. Its numbers on data that was not trained on
-stand under `hold_out` (else `test`, `quality`, or at the top); those that have a name here are shown.
+The training program writes `report.json` beside the manifest. Its numbers on held-out data are under `hold_out` (or
+`test`, `quality`, or at the top level); those that are listed here are shown.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _PLACES = ("hold_out", "test", "quality")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What a number in a report means."""
+    """The meaning of a number in a report."""
 
     title: Mapping[str, str]
     meaning: Mapping[str, str]
@@ -42,7 +42,7 @@ def _measure(better: Literal["higher", "lower"], en: tuple[str, str], ru: tuple[
     return Measure({"en": en[0], "ru": ru[0]}, {"en": en[1], "ru": ru[1]}, better)
 
 
-#: By the names that reports use, the most telling first.
+#: By their names in reports, the most important first.
 _MEASURES = {
     "accuracy": _measure(
         "higher",
@@ -116,7 +116,7 @@ _MEASURES = {
 
 
 def quality_of(package: ModelPackage) -> list[Quality]:
-    """The measures in the report of a package; none where there is no report, or none that can be read."""
+    """The measures in the report of a package; empty without a readable report."""
     file = package.path / FILE
     try:
         found = file.stat()
@@ -130,7 +130,7 @@ def _read(file: Path, _changed_ns: int, _size: int) -> list[Quality]:
     try:
         report = msgspec.json.decode(read_small(file, most_bytes=_MOST_BYTES))
     except (OSError, Unfit, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # What it says is for people, and the model answers without it.
+        # The report is only for information; the model works without it.
         return []
     numbers = _numbers(report)
     return [Quality(name, numbers[name], measure) for name, measure in _MEASURES.items() if name in numbers]

@@ -1,4 +1,4 @@
-"""Which models are there: the packages that ship and those of the operator, several versions side by side."""
+"""The registry of models: shipped packages and those of the operator, with several versions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class VersionNotFound(ModelNotFound):
 
 @dataclass(frozen=True, slots=True)
 class UnavailablePackage:
-    """A folder (or a model's name) that was asked for and cannot be served, and why."""
+    """A folder (or a model's name) that can't be served, and the reason."""
 
     name: str
     reason: str
@@ -31,7 +31,7 @@ class UnavailablePackage:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What was found in the folders; replaced as a whole, so that threads never see half of a change."""
+    """The packages in the folders; replaced as a whole, so that threads never see half of a change."""
 
     models: dict[str, dict[str, ModelPackage]]
     defaults: dict[str, str]
@@ -39,9 +39,9 @@ class _Found:
 
 
 class Registry:
-    """The packages of this process, as found at its start. Never changes, so it may be shared by threads.
+    """The packages of this process at its start. It never changes, so threads can share it.
 
-    See live.py for one that is read anew when packages come and go.
+    See live.py for one that is read again when packages change.
     """
 
     #: Up to which change of the folders this process has followed; says something in live.py only.
@@ -54,23 +54,23 @@ class Registry:
         *,
         defaults: Mapping[str, str] | None = None,
     ) -> None:
-        """Of two packages with the same name and version the first counts; the other becomes unavailable.
+        """Of two packages with the same name and version the first one is used; the other is unavailable.
 
-        `defaults` names default versions by model; else the highest version is it, a pre-release only if there is
-        nothing else.
+        `defaults`: default versions by model; otherwise it is the highest version, a pre-release only if there is
+        no other.
         """
         self._found = _arrange(packages, list(unavailable or []), defaults or {})
 
     @property
     def unavailable(self) -> tuple[UnavailablePackage, ...]:
-        """What was asked for and cannot be served, and why."""
+        """Packages that can't be served, with the reasons."""
         return self._found.unavailable
 
     @classmethod
     def discover(cls, *folders: Path, defaults: Mapping[str, str] | None = None) -> "Registry":
         """Read every package in `folders`: FOLDER/PACKAGE/model.toml, or FOLDER/MODEL/VERSION/model.toml.
 
-        Never raises for what it finds: what is broken stands in `unavailable`, and the rest is served.
+        Never raises for broken packages: these are in `unavailable`, and the others are served.
         """
         packages, unavailable = read_packages(folders)
         return cls(packages, unavailable, defaults=defaults)
@@ -112,12 +112,12 @@ class Registry:
 
     @property
     def default_versions(self) -> Mapping[str, str]:
-        """The version that is meant when none is named, by model."""
+        """The default version of each model."""
         return MappingProxyType(self._found.defaults)
 
 
 def shipped_folder() -> Path:
-    """Where the packages are that come with Foretell."""
+    """The folder of the packages that ship with Foretell."""
     return Path(foretell.models.__path__[0])
 
 
@@ -127,7 +127,7 @@ Reader = Callable[[Path], ModelPackage]
 def read_packages(
     folders: Iterable[Path], read: Reader = load_package
 ) -> tuple[list[ModelPackage], list[UnavailablePackage]]:
-    """What is in the folders, in order, and what of it is broken. Never raises for what it finds."""
+    """The packages in the folders, in order, and the broken ones. Never raises for broken packages."""
     packages: list[ModelPackage] = []
     unavailable: list[UnavailablePackage] = []
     for folder in folders:
@@ -138,7 +138,7 @@ def read_packages(
                 except PackageBroken as error:
                     unavailable.append(UnavailablePackage(str(place), error.message))
                 except OSError as error:
-                    # One package that can't be read keeps nobody from the others.
+                    # One unreadable package must not prevent the others.
                     reason = f"The package cannot be read: {error.strerror}: {error.filename}."
                     unavailable.append(UnavailablePackage(str(place), reason))
         except OSError as error:
@@ -170,7 +170,7 @@ def _arrange(packages: list[ModelPackage], problems: list[UnavailablePackage], d
 
 
 def highest(versions: list[str]) -> str:
-    """The version that is the default unless a rule names another: a pre-release only if there is nothing else."""
+    """The default version without a rule: the highest, a pre-release only if there is no other."""
     released = [version for version in versions if "-" not in version]
     return max(released or versions, key=version_key)
 
@@ -185,5 +185,5 @@ def _package_folders(folder: Path) -> Iterator[Path]:
         versions = [inner for inner in sorted(place.iterdir()) if (inner / MANIFEST).is_file()]
         yield from versions
         if not versions and not (place / MANIFEST).exists() and any(place.iterdir()):
-            # Reading it says what is missing: better than a model that silently is not there.
+            # Reading it reports what is missing; otherwise the model would be silently absent.
             yield place

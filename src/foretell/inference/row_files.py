@@ -1,4 +1,4 @@
-"""Rows in files that people have: CSV with a line of names, and JSON Lines."""
+"""Reads rows from files: CSV with a header line, and JSON Lines."""
 
 import csv
 import random
@@ -26,7 +26,7 @@ _TRUTH = {
 }
 
 
-#: As long as the largest input that a prediction may be asked with.
+#: The largest input of a prediction.
 _LONGEST_LINE = 1024 * 1024
 
 
@@ -39,8 +39,8 @@ class UnreadableRows(ForetellError):
 def read_rows(file: Path, schema: Mapping[str, Any], also: str | None = None) -> Iterator[Row]:
     """The rows of a .csv, .jsonl or .ndjson file, one by one. Raises `UnreadableRows`.
 
-    CSV has only texts: `schema`, that of a row, says what they are. Its columns that the schema doesn't have are left
-    out, unless they are named `also`, and so are empty cells.
+    CSV has only texts: `schema`, the schema of a row, gives their types. Columns that are not in the schema are left
+    out, except `also`; so are empty cells.
     """
     suffix = file.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".ndjson"):
@@ -65,7 +65,7 @@ def read_rows(file: Path, schema: Mapping[str, Any], also: str | None = None) ->
 
 
 def _bounded(lines: TextIO, file: Path) -> Iterator[str]:
-    """The lines of a file, none of which is longer than a row can be. Raises `UnreadableRows`."""
+    """The lines of a file. Raises `UnreadableRows` for a line that is too long."""
     number = 0
     while line := lines.readline(_LONGEST_LINE + 1):
         number += 1
@@ -75,7 +75,7 @@ def _bounded(lines: TextIO, file: Path) -> Iterator[str]:
 
 
 def drawn(rows: Iterator[Row], most: int) -> tuple[list[Row], int]:
-    """At most so many of the rows, each with the same chance, and how many there were."""
+    """A random sample of at most `most` rows, and the number of all rows."""
     source = random.Random(0)  # noqa: S311 - the same rows of the same file, no secret
     kept: list[Row] = []
     number = 0
@@ -88,7 +88,7 @@ def drawn(rows: Iterator[Row], most: int) -> tuple[list[Row], int]:
 
 
 def day_of(value: Any, column: str, file: Path) -> date | None:
-    """The day of a date or a moment in the writing of ISO 8601, in its own zone. Raises `UnreadableRows`."""
+    """The day of a date or time in ISO 8601, in its own zone. Raises `UnreadableRows`."""
     if value is None:
         return None
     try:
@@ -106,12 +106,12 @@ def _decoded(line: str, number: int, file: Path) -> Row:
 
 
 def _typed(text: str, about: Mapping[str, Any]) -> Any:
-    """The text of a cell as what its schema says, if it can be that; else as it is, for the schema to refuse."""
+    """A cell converted to the type in its schema; if that is impossible, the text, so that the schema refuses it."""
     kinds = about.get("type", "string")
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         try:
             if kind == "integer":
-                # Tables write whole numbers as 9.0 where others are missing.
+                # If values are missing, tables write whole numbers as 9.0.
                 number = float(text)
                 return (
                     int(text) if text.strip().lstrip("+-").isdigit() else int(number) if number.is_integer() else number

@@ -1,6 +1,6 @@
-"""Checks values against a JSON Schema in microseconds, and says in plain words what does not fit.
+"""Validates values against a JSON Schema in microseconds, and describes problems in plain words.
 
-Light to import: the API service checks every request with it and loads no model.
+The module has few imports, because the app validates every request with it and loads no model.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +10,16 @@ from typing import Any
 
 import jsonschema_rs
 
-#: A problem names a field ("carrier", "items.3.x", or "" for the value itself) and says what it must be.
+#: A problem: the field ("carrier", "items.3.x", or "" for the value itself), and what it must be.
 Problem = tuple[str, str]
 
-#: More problems than this help nobody, and a hostile value could have millions.
+#: More problems are not useful, and a hostile value could have millions.
 MAX_PROBLEMS = 20
 
-#: Beyond this an integer has no floating-point form, so no model can use it.
+#: A larger integer can't be converted to a float, so no model can use it.
 _LARGEST = 2**1023
 
-#: A text that is longer, and longer than any that the schema speaks of, is long enough to be wrong when cut off here.
+#: Texts are cut at this length, or at the largest length in the schema if that is more, before errors are collected.
 _LONG_TEXT = 64 * 1024
 
 _TYPES = {
@@ -34,58 +34,58 @@ _TYPES = {
 
 
 class Validator:
-    """One JSON Schema (2020-12), compiled. Raises `ValueError` when it is no valid schema.
+    """One compiled JSON Schema (2020-12). Raises `ValueError` if it is invalid.
 
-    NaN, Infinity and integers beyond the range of a float never fit, whatever the schema says. References to other
+    NaN, Infinity and integers beyond the range of a float never match, whatever the schema. References to other
     documents are never fetched.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema = schema
-        # The mask keeps the caller's values out of messages: they end in logs and in other people's screens.
+        # The mask keeps the caller's values out of messages, which may be logged.
         self._compiled = jsonschema_rs.Draft202012Validator(schema, mask="the value", offline=True)
         self._fits = self._compiled.is_valid
         self._longest_text = max(_LONG_TEXT, 2 * _longest_text(schema))
-        # What refers to places in its document can't be put into another one.
+        # A schema with references within its document can't be nested in another one.
         self._fit_all: Callable[[Any], bool] | None = None
         if not _refers(schema):
             rows = {"items": {name: part for name, part in schema.items() if name != "$schema"}}
             self._fit_all = jsonschema_rs.Draft202012Validator(rows, offline=True).is_valid
 
     def is_valid(self, value: Any) -> bool:
-        """Whether `value` (what a JSON decoder returns) fits. Never raises."""
+        """Whether `value` (from a JSON decoder) matches. Never raises."""
         try:
             return self._fits(value) and is_finite(value)
         except (ValueError, RecursionError):
-            # Keys that are no strings, lone surrogates, types that JSON does not have.
+            # Keys that are not strings, lone surrogates, types that JSON does not have.
             return False
 
     def are_valid(self, values: list[Any]) -> bool:
-        """Whether every one of `values` surely fits, in less time than one by one. False says nothing. Never raises."""
+        """Whether all `values` surely match, faster than one by one. False means unknown. Never raises."""
         return self.are_valid_if_finite(values) and all(map(is_finite, values))
 
     def are_valid_if_finite(self, values: list[Any]) -> bool:
-        """The same for values whose numbers are known to be finite. False says nothing. Never raises."""
+        """The same for values whose numbers are known to be finite. False means unknown. Never raises."""
         try:
             return self._fit_all is not None and self._fit_all(values)
         except (ValueError, RecursionError):
             return False
 
     def problems(self, value: Any) -> list[Problem]:
-        """What does not fit, as `(field, message)`; empty when `value` fits. At most `MAX_PROBLEMS`."""
+        """The problems as `(field, message)`; empty if `value` matches. At most `MAX_PROBLEMS`."""
         try:
             if not is_finite(value):
                 return [(_dotted(_where_not_finite(value)), "must be a finite number")]
             # Each error of the library has a copy of the value, and there is one for each missing field.
             short = _without_long_texts(value, self._longest_text)
             found = self._found(short)
-            # What is right once it is cut off (a pattern, say) has to be looked at as it is.
+            # If the cut value matches (a pattern, for example), validate the full value.
             return found or ([] if short is value else self._found(value))
         except (ValueError, RecursionError):
             return [("", "must be JSON: texts in valid Unicode, and keys that are texts")]
 
     def _found(self, value: Any) -> list[Problem]:
-        # The errors themselves are not kept: each holds a copy of the value.
+        # The errors are not kept, because each has a copy of the value.
         explained: list[tuple[str, tuple[str | int, ...], list[Problem]]] = []
         kinds: dict[tuple[str | int, ...], set[str]] = {}
         for error in islice(self._compiled.iter_errors(value), MAX_PROBLEMS):
@@ -142,7 +142,7 @@ class Validator:
         return error.message
 
     def _subschema(self, path: list[str | int]) -> dict[str, Any]:
-        """The part of the schema at `path`, or nothing where a reference leads elsewhere."""
+        """The part of the schema at `path`, or empty if a reference can't be followed."""
         part: Any = self.schema
         for step in path:
             try:
@@ -152,17 +152,17 @@ class Validator:
         return part if isinstance(part, dict) else {}
 
 
-#: What a value that fails `enum` may fail besides, all for the same cause.
+#: Keywords that a value that fails `enum` may also fail, for the same reason.
 _SAID_BY_ENUM = frozenset({"type", "pattern", "minLength", "maxLength", "minimum", "maximum"})
 
 
 def _said_better(kind: str, kinds: set[str]) -> bool:
-    """Whether another error of the same field (all are `kinds`) has the same cause and says more."""
+    """Whether another error of the same field (all are `kinds`) has the same cause and is more precise."""
     return ("enum" in kinds and kind in _SAID_BY_ENUM) or ("pattern" in kinds and kind == "minLength")
 
 
 def _said_of_characters(pattern: str, text: str) -> str:
-    """What is wrong with a text where a pattern, however it is written, wants no form, but no blanks or no NUL."""
+    """The problem of a text if the pattern only excludes blanks or NUL; empty for other patterns."""
     fits = jsonschema_rs.Draft202012Validator({"pattern": pattern}).is_valid
     if not text.strip() and all(map(fits, ("x", "Ж", "7", "?", "a word"))):
         return "must not be blank"
@@ -172,7 +172,7 @@ def _said_of_characters(pattern: str, text: str) -> str:
 
 
 def _longest_text(schema: Any) -> int:
-    """The largest number of characters that a schema speaks of."""
+    """The largest length of a text in a schema, in characters."""
     if isinstance(schema, list):
         return max(map(_longest_text, schema), default=0)
     if not isinstance(schema, dict):
@@ -201,25 +201,25 @@ def _refers(schema: Any) -> bool:
 
 
 def sentence(problems: Sequence[Problem]) -> str:
-    """Problems as one line for a person: `carrier must be one of AA, UA; dep_hour is missing.`"""
+    """Problems as one line for people: `carrier must be one of AA, UA; dep_hour is missing.`"""
     return "; ".join(f"{field or 'The value'} {message}" for field, message in problems) + "."
 
 
 def is_finite(value: Any) -> bool:
     """Whether every number inside `value` is finite and within the range of a float."""
     if type(value) is dict:
-        # Most rows are flat and of floats and texts, and this is asked twice for each row.
+        # Most rows are flat, with floats and texts, and this is called twice for each row.
         for part in value.values():
             kind = type(part)
             if kind is float:
-                # Infinity less itself, and NaN less itself, are NaN.
+                # inf - inf and nan - nan are NaN.
                 if part - part != 0.0:
                     return False
             elif kind is not str and (kind is not int or not -_LARGEST < part < _LARGEST):
                 break
         else:
             return True
-    # A stack, not recursion: the depth is the caller's choice.
+    # A stack, not recursion, because the caller controls the depth.
     stack = list(value.values()) if type(value) is dict else [value]
     while stack:
         part = stack.pop()
@@ -257,5 +257,5 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 
 def _short(name: str) -> str:
-    """A field's name as the caller wrote it, cut and without what could forge a line."""
+    """A field's name from the caller, cut and without control characters."""
     return "".join(character if character.isprintable() else "?" for character in name[:60])

@@ -1,13 +1,13 @@
-"""Reads the small files of a package, whoever made it: regular files, inside, and of bounded size."""
+"""Reads the small files of an untrusted package: only regular files inside it, with a size limit."""
 
 from pathlib import Path
 
-#: Manifests and schemas have kilobytes; a reference, or a schema that lists every choice, some more.
+#: Manifests and schemas have kilobytes; a reference, or a schema with many choices, is larger.
 MOST_BYTES = 8 * 1024 * 1024
 
 
 class Unfit(Exception):
-    """What is wrong with a file; half a sentence, and what to do."""
+    """The problem of a file as half a sentence, and a remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -26,7 +26,7 @@ def read_small(file: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     if not file.exists():
         raise FileNotFoundError(2, "No such file or directory", str(file))
     if not file.is_file():
-        # To open a pipe would be to wait for ever.
+        # Opening a pipe could block forever.
         raise Unfit("This is no file", "Put a file there.")
     with file.open("rb") as stream:
         content = stream.read(most_bytes + 1)

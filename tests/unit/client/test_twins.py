@@ -1,6 +1,6 @@
-"""The blocking client is the asynchronous one without `await`, word for word.
+"""The blocking client is generated from the asynchronous one, without `await`.
 
-.venv/bin/python tests/unit/client/test_twins.py    makes the blocking one anew
+.venv/bin/python tests/unit/client/test_twins.py    generates the blocking one again
 """
 
 import re
@@ -15,8 +15,8 @@ TWINS = {"asynchronous.py": "blocking.py", "asynchronous_connection.py": "blocki
 
 #: What is different without an event loop, in this order. A line that is for one of them alone ends with nothing.
 DIFFERENCES = {
-    r'"""The client for programs that run an event loop: the bot, say\. The same as `blocking`, awaited\."""': (
-        '"""The client for programs that wait for each answer: the command line, say. Made of `asynchronous`."""'
+    r'"""The client for asyncio, used by the bot\. It has the same methods as `blocking`\."""': (
+        '"""The synchronous client, used by the command line. tests/unit/client/test_twins.py makes it."""'
     ),
     r"For one event loop\.": "Not for several threads at once.",
     r"from collections\.abc import (.*)AsyncIterator(, )?(Awaitable, )?": r"from collections.abc import Iterator, \1",

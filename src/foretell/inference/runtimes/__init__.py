@@ -1,4 +1,4 @@
-"""What runs a trained model: one small port, one file for each runtime, imported only when a package asks for it.
+"""Runtimes for trained models: one small interface, one file for each runtime, imported only if a package needs it.
 
 To add a runtime, write `runtimes/NAME.py` with `load(package, permissions) -> Runtime`, add it to `LOADERS` here and to
 `RuntimeName` in `package.py`. With `guess(file, permissions) -> Guess` (see guessing.py) `foretell models new` can make
@@ -20,31 +20,31 @@ class Runtime(Protocol):
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One output for each row of features, in order; 1 to `max_batch` rows that fit the features' schema.
 
-        Outputs hold what JSON has: dict, list, str, int, float, bool, None. Whatever is raised is the model's fault,
-        but `InvalidField`, for a value that the model cannot take although the schema allows it; `ModelAway` says that
-        no row is to blame, so that the rows are not tried one by one.
-        Must allow several threads at once.
+        Outputs have only JSON types: dict, list, str, int, float, bool, None. Any exception is a model error, except
+        `InvalidField`, for a value that the model can't use although the schema allows it, and `ModelAway`, which
+        means that no row is the cause, so that the rows are not tried one by one.
+        Must be thread-safe.
         """
 
 
 class ModelAway(Exception):
-    """The model cannot be asked at all just now (its server is down, say); the same holds for every row."""
+    """The model is unavailable (its server is down, for example), for every row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What the operator of this installation allows to packages."""
+    """What the operator allows packages to load."""
 
-    #: sha256 of the pickles that may be loaded. Loading a pickle runs whatever code its maker put there.
+    #: sha256 of the pickles that may be loaded. Loading a pickle can run any code that is in it.
     allowed_pickles: frozenset[str] = frozenset()
-    #: Types beyond the harmless ones that a skops file may contain while a package is made for it.
+    #: Additional types that a skops file may contain while a package is made for it.
     trusted_types: frozenset[str] = frozenset()
 
 
 NOTHING_MORE = Permissions()
 
-#: Where the loader of each runtime is. A loader checks the artifact's hash (`read_artifact`) before it loads it, and
-#: raises `PackageBroken`.
+#: The module with the loader of each runtime. A loader checks the artifact's hash (`read_artifact`) before it loads it,
+#: and raises `PackageBroken`.
 LOADERS: dict[RuntimeName, str] = {
     "onnx": "foretell.inference.runtimes.onnx:load",
     "skops": "foretell.inference.runtimes.skops:load",
@@ -54,11 +54,11 @@ LOADERS: dict[RuntimeName, str] = {
     "remote": "foretell.inference.runtimes.remote:load",
 }
 
-#: The extra of Foretell that brings what a runtime imports.
+#: The extra of Foretell that installs the imports of a runtime.
 EXTRAS: dict[RuntimeName, str] = {"skops": "sklearn", "joblib": "sklearn", "mlflow": "mlflow"}
 
 
-#: What each runtime imports.
+#: The imports of each runtime.
 _IMPORTS: dict[RuntimeName, tuple[str, ...]] = {
     "onnx": ("numpy", "onnxruntime"),
     "skops": ("sklearn", "skops"),
@@ -68,7 +68,7 @@ _IMPORTS: dict[RuntimeName, tuple[str, ...]] = {
 
 
 def obstacle(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> str | None:
-    """Why the model of `package` certainly cannot be loaded here, found out without loading it; None when it may."""
+    """Why the model of `package` certainly can't be loaded here, checked without loading it; None if it may work."""
     runtime = package.manifest.runtime
     missing = [name for name in _IMPORTS.get(runtime, ()) if find_spec(name) is None]
     if missing:
@@ -79,7 +79,7 @@ def obstacle(package: ModelPackage, permissions: Permissions = NOTHING_MORE) -> 
 
 
 def remedy_for_missing(runtime: RuntimeName, error: ImportError) -> str:
-    """What to install: the extra that brings what the runtime needs, or what the model itself needs beside it."""
+    """What to install: the extra of the runtime, or the package that the model itself needs."""
     name = (error.name or "").partition(".")[0]
     if not name or name in _IMPORTS.get(runtime, ()):
         return _install_extra(runtime)
@@ -108,7 +108,7 @@ def load_runtime(package: ModelPackage, permissions: Permissions = NOTHING_MORE)
     except PackageBroken:
         raise
     except Exception as error:
-        # What libraries do with a broken file knows no bounds, and one bad package must not take a service down.
+        # Libraries may raise anything for a broken file, and one bad package must not end a service.
         raise PackageBroken(
             f"The runtime {runtime} cannot load it: {type(error).__name__}: {error}",
             package.path / MANIFEST,

@@ -1,7 +1,7 @@
 """Models of scikit-learn in a pickle, as `joblib.dump` writes them.
 
-Loading a pickle runs whatever its maker put there, so it is loaded only where the operator has allowed that very file:
-its sha256 must stand in FORETELL_ALLOWED_PICKLES. See sklearn.py for the options. Prefer skops.
+Loading a pickle can run any code that is in it, so it is loaded only if the operator has allowed exactly this file:
+its sha256 must be in FORETELL_ALLOWED_PICKLES. See sklearn.py for the options. Prefer skops.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def unpickle(package: ModelPackage, content: bytes, permissions: Permissions, re
 
 
 def guess(file: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
-    """What a package of this model looks like. Raises `CannotGuess`."""
+    """The guess for a package of this model. Raises `CannotGuess`."""
     content = file.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found not in permissions.allowed_pickles:

@@ -1,8 +1,8 @@
-"""Models as MLflow stores them, in a folder with a file `MLmodel`, read without MLflow itself.
+"""Models in MLflow's format, a folder with a file `MLmodel`, read without MLflow itself.
 
-The package holds that folder; `artifact` names the file of the model in it ("mlflow/model.onnx"). Flavours: onnx, and
-sklearn stored by skops or, where the operator allows that file, as a pickle (see joblib.py). `options` are those of the
-runtime onnx or of sklearn.py; what the model takes is checked against the signature that MLflow wrote down.
+The package contains that folder; `artifact` is the file of the model in it ("mlflow/model.onnx"). Flavours: onnx, and
+sklearn stored by skops or, if the operator allows that file, as a pickle (see joblib.py). `options` are those of the
+runtime onnx or of sklearn.py; the model's input is checked against MLflow's signature.
 """
 
 import pickle
@@ -19,10 +19,10 @@ from foretell.inference.package import ModelPackage, PackageBroken, read_artifac
 from foretell.inference.runtimes import NOTHING_MORE, Permissions, Runtime
 from foretell.inference.small_files import Unfit, read_small
 
-#: Where MLflow's folder goes in a package that `foretell models new` makes.
+#: The folder for MLflow's files in a package that `foretell models new` makes.
 FOLDER = "mlflow"
 _MLMODEL = "MLmodel"
-#: MLflow's types of columns, and NumPy's of tensors, as those of JSON.
+#: MLflow's types of columns, and NumPy's types of tensors, as JSON types.
 _KINDS = {"boolean": "boolean", "integer": "integer", "long": "integer", "float": "number", "double": "number"}
 _KINDS |= {"string": "string"}
 _TENSOR_KINDS = {"bool": "boolean", "str": "string", "object": "string"}
@@ -31,7 +31,7 @@ _MOST_BYTES = 1024 * 1024
 
 
 class _Unreadable(Exception):
-    """What is wrong with the MLmodel file, and what to do: two sentences."""
+    """The problem of the MLmodel file, and a remedy: two sentences."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what, remedy)
@@ -40,15 +40,15 @@ class _Unreadable(Exception):
 
 
 class _Model:
-    """What an MLmodel file says, as far as we need it."""
+    """The parts of an MLmodel file that we need."""
 
     def __init__(self, file: Path, content: bytes) -> None:
-        """`file` is where `content` was read. Raises `_Unreadable`."""
+        """`content` was read from `file`. Raises `_Unreadable`."""
         if len(content) > _MOST_BYTES:
             raise _Unreadable(f"The MLmodel file has {len(content)} bytes", f"At most {_MOST_BYTES} are read.")
         try:
             if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
-                # A few lines of them are gigabytes once they are read.
+                # A few lines of aliases can expand to gigabytes.
                 raise yaml.YAMLError("it has aliases (*name), which MLflow does not write")
             said = yaml.safe_load(content)
             flavors = said["flavors"]
@@ -80,7 +80,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of a signature. `kind` is a type of JSON, "" when MLflow's type has none here."""
+    """A column of a signature. `kind` is a JSON type, "" if MLflow's type has no counterpart."""
 
     name: str
     kind: str
@@ -139,7 +139,7 @@ def _described(package: ModelPackage, file: Path) -> bytes:
     name = file.relative_to(package.path).as_posix()
     if name in package.manifest.files:
         return read_file(package, name)
-    # A package of before hashes were kept of more than the artifact.
+    # An older package, from before hashes of other files than the artifact were stored.
     try:
         return read_small(file)
     except Unfit as error:
@@ -166,7 +166,7 @@ def _load_sklearn(package: ModelPackage, described: _Model, permissions: Permiss
 
 
 def _check_signature(package: ModelPackage, described: _Model) -> None:
-    """Refuse a package that gives the model fewer columns, or others, than it was logged with."""
+    """Refuse a package whose columns differ from the signature of the logged model."""
     options = package.manifest.options
     given = [column.get("column") or column.get("feature") for column in options.get("columns", ())]
     wanted = [column.name for column in described.inputs]
@@ -179,7 +179,7 @@ def _check_signature(package: ModelPackage, described: _Model) -> None:
 
 
 def guess(folder: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
-    """What a package of the model in MLflow's `folder` looks like. Raises `CannotGuess`."""
+    """The guess for a package of the model in MLflow's `folder`. Raises `CannotGuess`."""
     file = inside(folder, _MLMODEL)
     try:
         described = _Model(file, read_small(file))
@@ -200,7 +200,7 @@ def guess(folder: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
         from foretell.inference.runtimes import joblib
 
         made = joblib.guess(data, permissions)
-    # Weights lie beside the graph, by names that it knows.
+    # Weights are beside the graph, under the names in the graph.
     beside = {f"{FOLDER}/{name}": each for name, each in made.files.items() if name != made.artifact}
     artifact = f"{FOLDER}/{data.name}"
     files = {artifact: data, f"{FOLDER}/{_MLMODEL}": described.file, **beside}
@@ -209,7 +209,7 @@ def guess(folder: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
 
 
 def _with_signature(made: Guess, described: _Model) -> Guess:
-    """The guess with the types of the signature, where the model itself knew no better. Raises `CannotGuess`."""
+    """The guess with types from the signature, if the model itself has none. Raises `CannotGuess`."""
     strange = [f"{column.name} ({column.stated})" for column in described.inputs if not column.kind]
     if strange:
         raise CannotGuess(

@@ -1,29 +1,29 @@
 """Models in ONNX, run by onnxruntime on one thread.
 
-The manifest says how features become inputs of the graph. One float matrix, a column for each feature (the fastest):
+The manifest maps features to inputs of the graph. One float matrix with a column for each feature is fastest:
 
     [options]
     matrix = "features"                        # the graph's input of shape (rows, columns), float
     columns = [
-      { feature = "carrier", categories = ["AA", "UA"] },   # a text becomes its place in this list: 0.0, 1.0
+      { feature = "carrier", categories = ["AA", "UA"] },   # a text becomes its position in this list: 0.0, 1.0
       { feature = "distance" },
     ]
 
-Without `matrix` each feature is an input of its own, of shape (rows, 1) or (rows,) and the type that the graph
-declares; `columns` then defaults to the graph's inputs. A graph that takes a fixed number of rows gets the last one
-repeated. Then how the outputs of the graph become fields of the answer:
+Without `matrix` each feature is a separate input of shape (rows, 1) or (rows,) and the type in the graph;
+`columns` then defaults to the graph's inputs. For a graph with a fixed number of rows the last row is
+repeated. `outputs` maps the outputs of the graph to fields of the answer:
 
     outputs = [
       { field = "probability", tensor = "probabilities", column = 1, decimals = 4 },
       { field = "prediction", tensor = "probabilities", column = 1, decimals = 4, threshold = 0.5 },
     ]
 
-`column` takes one column of a (rows, n) tensor; without it the value is the row as it is (a list, or one value when the
+`column` selects one column of a (rows, n) tensor; without it the value is the whole row (a list, or one value if the
 tensor has one column). `decimals` rounds; `threshold` gives 1 at or above it and 0 below, after rounding, so that the
-decision never contradicts the number beside it.
+decision never contradicts the shown number.
 
-Weights that the graph keeps in files beside it ("external data", as torch.onnx.export writes them) stand with their
-hashes under [files] of the manifest, and are handed to the library as bytes: it opens no file itself.
+Weights in files beside the graph ("external data", as written by torch.onnx.export) are listed with their
+hashes under [files] of the manifest, and are passed to the library as bytes: it opens no file itself.
 """
 
 import os
@@ -32,8 +32,8 @@ from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
-# Read by the library when it is first loaded. Without it, onnxruntime keeps an id of this machine in the home folder
-# and reports what it runs to its maker: a self-hosted service tells nobody.
+# Read by the library when it is first loaded. Without it, onnxruntime stores an id of this machine in the home folder
+# and sends usage data to its vendor.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import msgspec
@@ -73,7 +73,7 @@ Feeds = dict[str, Any]
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one feature becomes numbers."""
+    """How one feature is converted to numbers."""
 
     feature: str
     categories: list[str] | None = None
@@ -98,13 +98,13 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OnnxModel:
-    """A loaded graph; see the top of this page for what `options` mean."""
+    """A loaded graph; the module's docstring describes `options`."""
 
     def __init__(self, session: Any, options: Options) -> None:
         self._session = session
         self._fields = [output.field for output in options.outputs]
         self._tensors = list(dict.fromkeys(output.tensor for output in options.outputs))
-        #: What is read from the tensors, each once, and for each field which of these, and its threshold.
+        #: The columns to read from the tensors, each once; and for each field its column and threshold.
         self._columns = list(dict.fromkeys(_column_of(output) for output in options.outputs))
         self._sources = [(self._columns.index(_column_of(output)), output.threshold) for output in options.outputs]
         self._feeds = _matrix_feeds(options) if options.matrix else _named_feeds(options, session)
@@ -122,7 +122,7 @@ class OnnxModel:
             columns[place] if threshold is None else _decided(columns[place], threshold)
             for place, threshold in self._sources
         ]
-        # Field by field: to make each row of its values takes five times as long.
+        # Field by field, because building row by row takes five times as long.
         answers: list[Row] = [{self._fields[0]: value} for value in first]
         for field, values in zip(self._fields[1:], others, strict=True):
             for answer, value in zip(answers, values, strict=True):
@@ -149,9 +149,9 @@ def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> OnnxModel:
 
 
 def open_session(content: bytes, weights: Mapping[str, bytes] | None = None) -> Any:
-    """A session for small models on a shared machine: one thread, that sleeps when there is nothing to do.
+    """A session for small models on a shared machine: one thread, without busy waiting.
 
-    `weights` are the files that the graph keeps weights in, by the names it has for them. No other file is opened.
+    `weights` are the graph's files of weights, by their names in the graph. No other file is opened.
     """
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
@@ -159,9 +159,9 @@ def open_session(content: bytes, weights: Mapping[str, bytes] | None = None) -> 
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Errors come back as exceptions; the library need not print them as well, with values in them.
+    # Errors are raised as exceptions; the library must not print them, too, with values in them.
     settings.log_severity_level = 4
-    # A graph in memory would look for its weights in the current folder, whoever put them there.
+    # A graph in memory would read weights from the current folder, which is not trusted.
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     if weights:
         contents = list(weights.values())
@@ -170,14 +170,14 @@ def open_session(content: bytes, weights: Mapping[str, bytes] | None = None) -> 
 
 
 def fixed_rows(session: Any) -> int | None:
-    """How many rows the graph takes, where it takes no other number."""
+    """The fixed number of rows of the graph, or None."""
     rows = {entry.shape[0] for entry in session.get_inputs() if entry.shape}
     numbers = [size for size in rows if isinstance(size, int)]
     return min(numbers) if numbers else None
 
 
 def integer_bounds(kind: str) -> tuple[int, int] | None:
-    """The lowest and the highest number of a type of tensor; None for types that are not of whole numbers."""
+    """The lowest and the highest value of a tensor type; None for types that are not integers."""
     dtype = _TENSOR_TYPES.get(kind, object)
     if not issubclass(dtype, numpy.integer):
         return None
@@ -186,7 +186,7 @@ def integer_bounds(kind: str) -> tuple[int, int] | None:
 
 
 def _checked(options: Options, session: Any, package: ModelPackage) -> Options:
-    """`options` with the defaults filled in, once they agree with the graph and the schema of the features."""
+    """`options` with defaults, checked against the graph and the schema of the features."""
     manifest = package.path / MANIFEST
     inputs = {entry.name: entry.type for entry in session.get_inputs()}
     tensors = {entry.name for entry in session.get_outputs()}
@@ -232,13 +232,13 @@ def _matrix_feeds(options: Options) -> Callable[[list[Row]], Feeds]:
     plan = [(column.feature, _places(column.categories) if column.categories else None) for column in options.columns]
 
     def feeds(rows: list[Row]) -> Feeds:
-        # An unknown category is a KeyError, never a guess; the schema has refused it before.
+        # An unknown category is a KeyError; the schema has refused it before.
         columns = [
             [row[feature] for row in rows] if places is None else [places[row[feature]] for row in rows]
             for feature, places in plan
         ]
         matrix = numpy.array(columns, dtype=numpy.float64).T
-        # A number beyond float32 becomes infinite: above every threshold of a tree, as it should be.
+        # A number beyond float32 becomes infinite, which is correctly above every threshold of a tree.
         with numpy.errstate(over="ignore"):
             return {name: matrix.astype(numpy.float32, order="C")}
 
@@ -264,7 +264,7 @@ def _named_feeds(options: Options, session: Any) -> Callable[[list[Row]], Feeds]
             for feature, kind, bounds, shape, places in plan:
                 values = [row[feature] if places is None else places[row[feature]] for row in rows]
                 if bounds is not None and not (bounds[0] <= min(values) and max(values) <= bounds[1]):
-                    # NumPy would raise, or take 1e300 for another number.
+                    # NumPy would raise, or convert 1e300 to another number.
                     raise InvalidField(feature, f"must be between {bounds[0]} and {bounds[1]}")
                 made[feature] = numpy.array(values, dtype=kind).reshape(shape)
         return made
@@ -280,21 +280,21 @@ def _column_of(output: Output) -> tuple[str, int | None, int | None]:
     return output.tensor, output.column, output.decimals
 
 
-# For a few rows, which is what a busy service sees at once, each step on an array takes longer than all of these steps
-# on lists; for many it is the other way round. Both give the same numbers.
+# For a few rows, the usual case, one step on an array takes longer than all these steps on lists; for many rows arrays
+# are faster. Both give the same numbers.
 _MANY = 32
-#: As many as float32 has digits, and some.
+#: A little more than the digits of float32.
 _DECIMALS = 9
 
 
 def _read(tensor: Any, column: int | None, decimals: int | None) -> list[Any]:
-    """One value a row from a tensor of shape (rows,) or (rows, n)."""
+    """One value per row from a tensor of shape (rows,) or (rows, n)."""
     if column is not None:
         tensor = tensor[:, column]
     elif tensor.ndim == 2 and tensor.shape[1] == 1:
         tensor = tensor[:, 0]
     if decimals is not None and len(tensor) > _MANY and tensor.dtype == numpy.float32 and 0 <= decimals <= _DECIMALS:
-        # No number of 24 bits is so near to the middle of two decimals that a product of 53 bits could hide the side.
+        # Rounding in 53 bits is exact for numbers of 24 bits: none is so close to the middle between two decimals.
         values: list[Any] = numpy.round(tensor.astype(numpy.float64), decimals).tolist()
         return values
     values = tensor.tolist()
@@ -309,7 +309,7 @@ def _rounded(value: Any, decimals: int) -> Any:
 
 def _decided(values: list[Any], threshold: float) -> list[Any]:
     """1 for each value at or above the threshold, else 0."""
-    # NaN compares false to everything: without this a broken model would answer 0 with confidence.
+    # NaN compares false with everything: without this check a broken model would answer 0.
     if len(values) > _MANY and type(values[0]) is float:
         array = numpy.array(values)
         decisions: list[Any] = (array >= threshold).astype(numpy.int64).tolist()

@@ -1,4 +1,4 @@
-"""Which other files a graph in ONNX keeps its weights in ("external data"), read off its bytes without onnx itself.
+"""Finds the files with weights of an ONNX graph ("external data") in its bytes, without the package onnx.
 
 An ONNX file is a protocol buffer. Only the few fields that lead to tensors are followed; their numbers are those of
 onnx.proto3, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3.
@@ -9,7 +9,7 @@ from typing import Literal
 
 Kind = Literal["model", "training", "function", "graph", "node", "attribute", "sparse", "tensor"]
 
-#: By message: the fields that hold further messages, and which.
+#: For each message: the fields with nested messages, and their kinds.
 _PARTS: dict[Kind, dict[int, Kind]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -26,15 +26,15 @@ _LOCATION = b"location"
 
 
 def external_files(content: bytes) -> list[str]:
-    """The paths of the files with weights that the graph `content` names, relative to its own folder, each once.
+    """The paths of the files with weights in the graph `content`, relative to its folder, each once.
 
-    Raises `ValueError` when the bytes are no protocol buffer.
+    Raises `ValueError` if the bytes are not a protocol buffer.
     """
     if _LOCATION not in content:
-        # As nearly always; and a graph of trees has a million numbers to walk past.
+        # The usual case; parsing a graph of trees would visit a million numbers.
         return []
     found: dict[str, None] = {}
-    # A stack, not recursion: the depth is that of somebody's file.
+    # A stack, not recursion, because the file controls the depth.
     waiting: list[tuple[Kind, memoryview]] = [("model", memoryview(content))]
     while waiting:
         kind, message = waiting.pop()
@@ -49,7 +49,7 @@ def external_files(content: bytes) -> list[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of the fields of a message that have a length; the others are numbers, which nobody needs."""
+    """Number and content of a message's fields with a length; other fields are numbers and are skipped."""
     place, end = 0, len(message)
     while place < end:
         tag, place = _varint(message, place)
@@ -71,7 +71,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """The number at `place`, seven bits a byte, and where it ends."""
+    """The number at `place`, seven bits per byte, and its end."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(message):

@@ -1,4 +1,4 @@
-"""Reads off a graph in ONNX what it takes and what it answers."""
+"""Guesses input and output of a package from an ONNX graph."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ _KINDS = {
     "tensor(double)": "number",
     **dict.fromkeys((f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)), "integer"),
 }
-#: What converters call their outputs, and what we call them.
+#: Names of outputs by converters, and our names for them.
 _FIELDS = {
     "label": "prediction",
     "output_label": "prediction",
@@ -27,7 +27,7 @@ _DECIMALS = 4
 
 
 def guess(file: Path, _: Permissions = NOTHING_MORE) -> Guess:
-    """What a package of this graph looks like. Raises `CannotGuess`."""
+    """The guess for a package of this graph. Raises `CannotGuess`."""
     content = file.read_bytes()
     try:
         beside = {name: inside(file.parent, name) for name in external_files(content)}
@@ -109,7 +109,7 @@ def _answers(outputs: list[Any]) -> tuple[list[Field], list[dict[str, Any]]]:
 
 
 def _width(entry: Any) -> int:
-    """Columns of a tensor whose rows are rows: 1 for shapes (n,) and (n, 1); 0 when the graph does not say."""
+    """The number of columns of a tensor: 1 for shapes (n,) and (n, 1); 0 if unknown."""
     if len(entry.shape) < 2:
         return 1
     if len(entry.shape) > 2:

@@ -1,10 +1,10 @@
-"""Models as a Python class of the package: see python_class.py for what it must look like.
+"""Models as a Python class of the package: see python_class.py for its form.
 
     [options]
     class = "model:Doubler"     # the class of a file of the package
 
-`artifact` and `sha256` may name a file that the class reads in `load`, and [files] more of them; their hashes are
-checked before.
+`artifact` and `sha256` may name a file that the class reads in `load`, and [files] more files; their hashes are
+checked first.
 """
 
 from pathlib import Path
@@ -59,7 +59,7 @@ def load_class(package: ModelPackage) -> type:
 
 
 def guess(file: Path, _: Permissions = NOTHING_MORE) -> Guess:
-    """What a package of the class in `file` looks like; runs the file. Raises `CannotGuess`."""
+    """The guess for a package of the class in `file`; runs the file. Raises `CannotGuess`."""
     try:
         module = import_file(file, f"foretell_guess_{file.stem}")
     except Exception as error:

@@ -1,11 +1,11 @@
-"""Models on another server that speaks the Open Inference Protocol over HTTP: Triton, KServe, MLServer, Foretell.
+"""Models on another server with the Open Inference Protocol over HTTP: Triton, KServe, MLServer, Foretell.
 
     [options]
     url = "http://triton:8000"
     model = "flight-delay"            # its name there
-    model_version = "3"               # else the server chooses
-    timeout_s = 2.0                   # of one request; else a third of the package's own
-    token_variable = "TRITON_TOKEN"   # environment variable with a bearer token, if the server wants one
+    model_version = "3"               # default: the server chooses
+    timeout_s = 2.0                   # of one request; default: a third of the package's own
+    token_variable = "TRITON_TOKEN"   # environment variable with a bearer token, if the server needs one
     inputs = [
       { tensor = "carrier", datatype = "BYTES", features = ["carrier"] },
       { tensor = "numbers", datatype = "FP32", features = ["dep_hour", "distance"] },    # shape (rows, 2)
@@ -15,7 +15,7 @@
       { field = "scores", tensor = "probabilities" },                                    # the row as a list
     ]
 
-The server is not asked when the package is loaded: it may come up later.
+The server is not contacted when the package is loaded, because it may start later.
 """
 
 import http.client
@@ -34,9 +34,9 @@ from foretell.inference.runtimes import NOTHING_MORE, ModelAway, Permissions
 
 Row = dict[str, Any]
 
-#: An answer larger than this is no answer to `max_batch` rows.
+#: A larger answer can't be the answer to `max_batch` rows.
 _MOST_BYTES = 64 * 1024 * 1024
-#: What says nothing about a row: it would be answered alike.
+#: Statuses that do not depend on the rows: every request would get them.
 _AWAY = frozenset({401, 403, 404, 408, 425, 429, 500, 502, 503, 504})
 
 Datatype = Literal[
@@ -89,11 +89,11 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class RefusedByServer(Exception):
-    """The server answered that it cannot use this request; its words may hold values, so they are not kept."""
+    """The server refuses this request; its message is dropped, because it may contain values."""
 
 
 class RemoteModel:
-    """Asks the server; keeps the connections that are free."""
+    """Calls the server; keeps idle connections open."""
 
     def __init__(self, options: Options, *, timeout_s: float, token: str = "") -> None:
         parts = urlsplit(options.url)
@@ -119,7 +119,7 @@ class RemoteModel:
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def close(self) -> None:
-        """Give the connections up."""
+        """Close the connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -130,7 +130,7 @@ class RemoteModel:
         """The body of the answer. Raises `ModelAway`, `RefusedByServer`."""
         try:
             while self._idle:
-                # The server may have closed it since. To ask again is harmless: an answer depends on its rows alone.
+                # The server may have closed the connection. Repeating is harmless: answers depend only on the rows.
                 with suppress(http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
                     return self._ask_on(self._idle.pop(), body)
             return self._ask_on(self._connect(self._address, timeout=self._timeout_s), body)
@@ -151,14 +151,14 @@ class RemoteModel:
         self._idle.append(connection)
         if answer.status == 200:
             return content
-        # Whatever else it says: a redirect is not followed, and its words may hold values of the input.
+        # Redirects are not followed, and the server's message is dropped, because it may contain values of the input.
         if answer.status in _AWAY or answer.status < 400:
             raise ModelAway(f"the server answered {answer.status}")
         raise RefusedByServer(f"the server answered {answer.status}")
 
 
 def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> RemoteModel:
-    """Check the options; the server is not asked yet. Raises `PackageBroken`."""
+    """Check the options; the server is not contacted yet. Raises `PackageBroken`."""
     options = read_options(package, Options)
     manifest = package.path / MANIFEST
     parts = urlsplit(options.url)
@@ -197,7 +197,7 @@ def _tensor(wanted: Input, rows: list[Row]) -> dict[str, Any]:
 
 
 def _values(tensor: _Tensor, output: Output, rows: int) -> list[Any]:
-    """One value a row from a tensor of shape (rows,) or (rows, n), whose data may be flat or nested."""
+    """One value per row from a tensor of shape (rows,) or (rows, n), whose data may be flat or nested."""
     flat = _flat(tensor.data)
     width, rest = divmod(len(flat), rows)
     if rest or math.prod(tensor.shape) != len(flat) or not width:

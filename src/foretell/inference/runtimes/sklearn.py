@@ -1,18 +1,18 @@
-"""Estimators of scikit-learn, however they were stored: what skops.py, joblib.py and mlflow.py have in common.
+"""Estimators of scikit-learn: the common part of skops.py, joblib.py and mlflow.py.
 
-The manifest says how features become what the estimator takes:
+The manifest maps features to the estimator's input:
 
     [options]
     columns = [                                # in the order of training
       { feature = "dep_hour" },
-      { feature = "sepal_length_cm", column = "sepal length (cm)" },     # where the names differ
+      { feature = "sepal_length_cm", column = "sepal length (cm)" },     # if the names differ
     ]
-    frame = true                               # as a pandas DataFrame, for estimators that pick columns by name
+    frame = true                               # as a pandas DataFrame, for estimators that select columns by name
     # a column that was a pandas category in training, with all its values, in the order of training:
     #   { feature = "carrier", categories = ["AA", "UA"] }
     text = true                                # the one column is a list of texts, for vectorizers
 
-and how its methods become fields of the answer. Without `outputs` there is one, `prediction`, from `predict`:
+`outputs` maps its methods to fields of the answer. The default is one field, `prediction`, from `predict`:
 
     outputs = [
       { field = "prediction", method = "predict" },
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 
-# Read by the OpenMP library when scikit-learn loads it. Beside a web server its threads only wait for one another.
+# Read by the OpenMP library when scikit-learn loads it. In a web server its threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import msgspec
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One column of what the estimator takes."""
+    """One column of the estimator's input."""
 
     feature: str
     column: str = ""
@@ -71,14 +71,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SklearnModel:
-    """A loaded estimator; see the top of this page for what `options` mean."""
+    """A loaded estimator; the module's docstring describes `options`."""
 
     def __init__(self, estimator: Any, options: Options, features_schema: dict[str, Any]) -> None:
         self._methods = {output.method: getattr(estimator, output.method) for output in options.outputs}
         self._outputs = options.outputs
         self._classes = [str(value) for value in getattr(estimator, "classes_", ())]
         self._values = _values_for(options, features_schema, missing=None if _knows_none(estimator) else numpy.nan)
-        # Threads of OpenMP are counted by each thread that calls it, so a limit set once here would not hold elsewhere.
+        # OpenMP's limit applies to the calling thread, so a limit that is set once here would not apply elsewhere.
         self._threads = ThreadpoolController().select(user_api="openmp")
         ThreadpoolController().limit(limits=1, user_api="blas")
 
@@ -94,7 +94,7 @@ class SklearnModel:
         if output.column is not None:
             values = values[:, output.column]
         elif values.ndim == 2 and values.shape[1] == 1:
-            # One target that was a column in training is one value.
+            # A single target that was a column in training is one value.
             values = values[:, 0]
         if output.decimals is not None:
             values = values.astype(numpy.float64).round(output.decimals)
@@ -105,7 +105,7 @@ class SklearnModel:
 
 
 def model(package: ModelPackage, estimator: Any, options: Options) -> SklearnModel:
-    """`estimator` as a runtime, once the options agree with it and with the schema. Raises `PackageBroken`."""
+    """`estimator` as a runtime, after the options are checked against it and the schema. Raises `PackageBroken`."""
     manifest = package.path / MANIFEST
     required = set(package.features_schema.get("required", ()))
     optional = sorted(column.feature for column in options.columns if column.feature not in required)
@@ -141,28 +141,28 @@ def model(package: ModelPackage, estimator: Any, options: Options) -> SklearnMod
         raise PackageBroken("The model picks its columns by name, which needs pandas", manifest, "Install pandas.")
     if options.text and len(options.columns) != 1:
         raise PackageBroken("Texts are one column", manifest, "Name one in `columns`, or leave out `text`.")
-    # A matrix in the order of training is right without names; scikit-learn would remark on it at every call.
+    # A matrix in the order of training needs no names; scikit-learn would warn at every call.
     warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
     return SklearnModel(estimator, options, package.features_schema)
 
 
 def steps(estimator: Any) -> list[Any]:
-    """An estimator as the steps that a row passes."""
+    """The steps of an estimator that a row passes."""
     if hasattr(estimator, "best_estimator_"):
         return steps(estimator.best_estimator_)
     return [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
 
 
 def pandas_categories(estimator: Any) -> dict[int, list[Any]]:
-    """The values of the columns, by place, that were pandas categories when the model itself was trained.
+    """The values of columns that were pandas categories in training, by position.
 
-    LightGBM and scikit-learn's histogram boosting make numbers of such a column by what pandas knows of it; from a
-    plain matrix they would take a category's value for its number.
+    LightGBM and scikit-learn's histogram boosting encode such a column by its pandas categories; in a plain matrix they
+    would use a category's value as its code.
     """
     model = steps(estimator)[0]
     booster: Any = getattr(model, "booster_", None)
     if getattr(booster, "pandas_categorical", None):
-        # LightGBM writes the places only into the text of the model.
+        # LightGBM stores the positions only in the text of the model.
         found = re.search(r"\[categorical_feature: ([0-9,]+)\]", booster.model_to_string())
         places = [int(place) for place in found[1].split(",")] if found else []
         return dict(zip(places, map(list, booster.pandas_categorical), strict=True))
@@ -182,7 +182,7 @@ def present(values: Iterable[Any]) -> list[Any]:
 
 
 def _knows_none(part: Any) -> bool:
-    """Whether an encoder in the estimator has seen None; the others know a missing value as NaN."""
+    """Whether an encoder in the estimator has seen None; others represent a missing value as NaN."""
     categories = getattr(part, "categories_", None)
     if isinstance(categories, list) and any(value is None for values in categories for value in values):
         return True
@@ -191,17 +191,17 @@ def _knows_none(part: Any) -> bool:
     return any(_knows_none(each) for each in inner if not isinstance(each, str))
 
 
-#: Where estimators keep the parts of which they are made: lists of (name, part, …).
+#: Attributes with nested estimators: lists of (name, part, …).
 _NESTED = ("steps", "transformers_", "transformer_list")
-#: Beyond this a float no longer holds each whole number.
+#: Beyond this a float can't represent every whole number.
 _LARGEST_EXACT = 2**53
 _INT64 = numpy.iinfo(numpy.int64)
 
 
 def _values_for(options: Options, features_schema: dict[str, Any], *, missing: Any) -> Callable[[list[Row]], Any]:
-    """Makes of rows what the estimator takes, of one type whatever the rows hold: a batch must be like its rows.
+    """A function that converts rows to the estimator's input, with types that do not depend on the rows of the batch.
 
-    `missing` is how the estimator knows a missing text.
+    `missing` is the estimator's value for a missing text.
     """
     features = [column.feature for column in options.columns]
     if options.text:
@@ -220,7 +220,7 @@ def _values_for(options: Options, features_schema: dict[str, Any], *, missing: A
         feature for feature, kind in zip(features, kinds, strict=True) if "integer" in kind and "number" not in kind
     ]
     if all(kind <= _NUMBERS for kind in kinds):
-        # A null among numbers becomes NaN, which is how estimators mean it.
+        # A null among numbers becomes NaN, which estimators use for missing values.
         def matrix(rows: list[Row]) -> Any:
             for feature in whole:
                 _check_whole(feature, [row[feature] for row in rows], _LARGEST_EXACT)
@@ -237,7 +237,7 @@ def _values_for(options: Options, features_schema: dict[str, Any], *, missing: A
 
 
 def _series_of(column: Column, kinds: frozenset[str], missing: Any) -> Callable[[list[Any]], Any]:
-    """Makes a column of a frame of its values."""
+    """A function that makes a column of a frame from its values."""
     from pandas import Categorical, Series
     from pandas import __version__ as pandas_version
 
@@ -260,7 +260,7 @@ def _series_of(column: Column, kinds: frozenset[str], missing: Any) -> Callable[
 
 
 def _check_whole(feature: str, values: list[Any], largest: int) -> None:
-    """Refuse whole numbers that would become others."""
+    """Refuse whole numbers that a float can't represent."""
     if any(value is not None and not -largest <= value <= largest for value in values):
         raise InvalidField(feature, f"must be between {-largest} and {largest}")
 
@@ -269,6 +269,6 @@ _NUMBERS = frozenset({"number", "integer", "boolean", "null"})
 
 
 def _kinds(schema: dict[str, Any]) -> frozenset[str]:
-    """The types of JSON that a field may have."""
+    """The JSON types of a field."""
     kinds = schema.get("type", "any")
     return frozenset([kinds] if isinstance(kinds, str) else kinds)

@@ -1,4 +1,4 @@
-"""Reads off a trained estimator what it takes and what it answers."""
+"""Guesses input and output of a package from a trained estimator."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,10 +20,10 @@ from foretell.inference.guessing import (
 )
 from foretell.inference.runtimes.sklearn import pandas_categories, present, steps
 
-#: More values than this are no list to choose from.
+#: A list of choices with more values would not be useful.
 _MOST_CHOICES = 500
 _DECIMALS = 4
-#: Whole numbers that a matrix of floats holds exactly.
+#: Whole numbers that a float can represent exactly.
 _EXACT = {"minimum": -(2**53), "maximum": 2**53}
 
 
@@ -48,7 +48,7 @@ def guess_estimator(estimator: Any, files: dict[str, Path]) -> Guess:
 
 
 def _typical(estimator: Any, fields: list[Field]) -> dict[str, Any] | None:
-    """The means of the training data, where the model begins with a scaler that knows them."""
+    """The means of the training data, if the model begins with a scaler that has them."""
     means = getattr(steps(estimator)[0], "mean_", None)
     if means is None or len(means) != len(fields):
         return None
@@ -114,7 +114,7 @@ def _takes_texts(estimator: Any) -> bool:
 
 
 class Known(NamedTuple):
-    """What a model knows of a column: its type of JSON, the values it has seen, and whether some were missing."""
+    """Facts about a column in a model: its JSON type, the values in training, and whether some were missing."""
 
     kind: str
     choices: Sequence[Any] = ()
@@ -122,7 +122,7 @@ class Known(NamedTuple):
 
 
 def _special(estimator: Any, columns: Sequence[str]) -> Iterator[tuple[str, Known]]:
-    """The columns that are no plain numbers, by name."""
+    """The columns that are not plain numbers, by name."""
     for place, values in pandas_categories(estimator).items():
         yield columns[place], _choice(values)
     for step in steps(estimator):
@@ -142,7 +142,7 @@ def _special(estimator: Any, columns: Sequence[str]) -> Iterator[tuple[str, Know
 
 
 def _chosen(chosen: Any, columns: Sequence[str]) -> list[str]:
-    """The columns that a ColumnTransformer gives to one of its parts: names, places, a slice or a mask."""
+    """The columns that a ColumnTransformer passes to one of its parts: names, positions, a slice or a mask."""
     if isinstance(chosen, slice):
         return list(columns[chosen])
     picked = list(chosen)
@@ -152,7 +152,7 @@ def _chosen(chosen: Any, columns: Sequence[str]) -> list[str]:
 
 
 def _choice(values: list[Any]) -> Known:
-    """What the values of one category say, the missing one among them. Raises `CannotGuess`."""
+    """The facts from the values of one category, including a missing one. Raises `CannotGuess`."""
     known = present(values)
     strange = sorted({type(value).__name__ for value in known if not isinstance(value, bool | int | float | str)})
     if strange:

@@ -1,8 +1,8 @@
-"""Models of scikit-learn stored by skops: data that says how to put the model together, and runs no code of its own.
+"""Models of scikit-learn stored by skops, as data without code.
 
-The file may name the types of scikit-learn and NumPy that skops knows to be harmless. Every other type must stand in
-`trusted` under [options], beside the hash of the file: whoever writes it there knows who made that file. Decision trees
-are among them, since a tree that was tampered with reads memory that is not its own. See sklearn.py for other options.
+The file may contain the types of scikit-learn and NumPy that skops considers harmless. Every other type must be in
+`trusted` under [options], with the hash of the file: add a type only if you trust the author of the file. Decision
+trees must be trusted, too, since a manipulated tree can read other memory. See sklearn.py for other options.
 """
 
 import io
@@ -19,16 +19,16 @@ from foretell.inference.package import ModelPackage, PackageBroken, read_artifac
 from foretell.inference.runtimes import NOTHING_MORE, Permissions
 from foretell.inference.runtimes.sklearn import Options, SklearnModel, model
 
-#: A skops file is a ZIP archive: what it unpacks to at most, and what a larger one may, in times its own size. Numbers
-#: shrink a few times; a bomb does a thousand.
+#: A skops file is a ZIP archive. Limits of its unpacked size: in bytes, and for larger files as a multiple of their
+#: size. Numbers compress a few times; a ZIP bomb a thousand times.
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_TIMES = 20
-#: The entry that says how the model is put together: JSON, which takes many times its size.
+#: The entry with the structure of the model: JSON, which needs many times its size in memory.
 _SCHEMA, _MOST_SCHEMA_BYTES = "schema.json", 32 * 1024 * 1024
 
 
 class _Untrusted(Exception):
-    """The file names types that nobody has looked at."""
+    """The file contains types that are not trusted."""
 
 
 def load(package: ModelPackage, _: Permissions = NOTHING_MORE) -> SklearnModel:
@@ -59,7 +59,7 @@ def put_together(package: ModelPackage, content: bytes, trusted: Iterable[str]) 
 
 
 def guess(file: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
-    """What a package of this model looks like. Raises `CannotGuess`."""
+    """The guess for a package of this model. Raises `CannotGuess`."""
     trusted = sorted(permissions.trusted_types)
     try:
         estimator = _estimator(file.read_bytes(), trusted)
@@ -79,9 +79,9 @@ def guess(file: Path, permissions: Permissions = NOTHING_MORE) -> Guess:
 
 
 def _check_unpacked(content: bytes) -> None:
-    """Refuse an archive that is small and unpacks to what no memory holds. Raises `ValueError`, `BadZipFile`."""
+    """Refuse a ZIP bomb. Raises `ValueError`, `BadZipFile`."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        # What an entry says of its size, `zipfile` does not go beyond.
+        # `zipfile` does not read beyond the declared size of an entry, so it can be trusted.
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     total, allowed = sum(sizes.values()), max(_MOST_BYTES, _MOST_TIMES * len(content))
     if total > allowed:
@@ -95,5 +95,5 @@ def _estimator(content: bytes, trusted: Iterable[str]) -> Any:
     untrusted = sorted(set(skops.io.get_untrusted_types(data=content)).difference(trusted))
     if untrusted:
         raise _Untrusted(", ".join(untrusted))
-    # Types are checked again while it loads; only those that were asked for are allowed beyond the library's own.
+    # skops checks the types again while it loads; only the trusted ones are allowed beyond its own.
     return skops.io.loads(content, trusted=list(trusted))
