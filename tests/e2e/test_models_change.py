@@ -59,10 +59,11 @@ class Askers:
         self.answers: Counter[str] = Counter()
         #: As the latest answers were.
         self.recent: list[str] = []
+        self.stopping = False
 
     async def ask(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until `stopping` is set."""
+        while not self.stopping:
             order = {"model": "steps", "features": {"x": 1}}
             answer = await self._client.post("/predictions/predict", json=order, headers={"Prefer": "wait=30"})
             body: dict[str, Any] = answer.json()
@@ -88,10 +89,9 @@ async def asking(client: httpx.AsyncClient) -> AsyncIterator[Askers]:
     try:
         yield askers
     finally:
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+        # Nothing is canceled: a client that is canceled in a request may leave its connection open.
+        askers.stopping = True
+        await asyncio.gather(*tasks)
 
 
 def logged(system: System, text: str) -> bool:

@@ -58,17 +58,19 @@ class HealthWatch:
     failing: dict[str, set[str]] = field(default_factory=dict)
     #: How often somebody did not answer within `timeout_s`.
     unanswered: int = 0
+    _stopping: bool = False
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Ask inside the block."""
+        self._stopping = False
         tasks = [asyncio.create_task(self._ask_on(running)) for running in self.system.alive()]
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            # Nothing is canceled: a client that is canceled in a request may leave its connection open.
+            self._stopping = True
+            await asyncio.gather(*tasks)
 
     async def all_say(self, services: Collection[str], failing: set[str], *, timeout_s: float) -> float:
         """Wait until every process of these services says that exactly this fails; return when that was, monotonic."""
@@ -80,7 +82,7 @@ class HealthWatch:
 
     async def _ask_on(self, running: Running) -> None:
         async with httpx.AsyncClient(timeout=self.timeout_s) as client:
-            while True:
+            while not self._stopping:
                 try:
                     answer = await client.get(f"http://{running.host}:{running.port}/health")
                     self.failing[running.instance] = set(answer.json().get("failing", ()))
