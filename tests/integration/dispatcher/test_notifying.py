@@ -35,7 +35,7 @@ from foretell.services.dispatcher.measures import (
     NOTIFICATIONS_OVERDUE_S,
     NOTIFICATIONS_PENDING,
 )
-from foretell.services.dispatcher.notifying import patience
+from foretell.services.dispatcher.notifying import retries
 from foretell.services.dispatcher.notifying.delivering import Bot
 from foretell.services.dispatcher.notifying.sender import Sender
 from foretell.services.dispatcher.settings import DispatcherSettings
@@ -129,7 +129,7 @@ async def pretend(database: Database, endpoint_id: UUID, **values: Any) -> None:
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again when a test says so: the first pause of 5 s may be over between two steps on a slow machine."""
-    monkeypatch.setattr(patience, "_PAUSES_S", tuple(max(pause_s, 600.0) for pause_s in patience._PAUSES_S))
+    monkeypatch.setattr(retries, "_PAUSES_S", tuple(max(pause_s, 600.0) for pause_s in retries._PAUSES_S))
 
 
 def statuses(*answers: int | str | bytes) -> Callable[[Received], int | str | bytes]:

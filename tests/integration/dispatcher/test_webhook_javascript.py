@@ -12,7 +12,7 @@ from tests.services_database import missing
 from foretell.contracts import http
 from foretell.domain.notifications.endpoints import shown_secret
 from foretell.kit.clock import now, uuid7
-from foretell.services.dispatcher.notifying.messages import headers, told
+from foretell.services.dispatcher.notifying.messages import encoded, headers
 
 _SECRETS = (b"the newer secret of the webhook ", b"the older secret of the webhook ")
 _VERIFY = """
@@ -44,7 +44,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_javascript_verifies_it(package: Path) -> None:
     data = msgspec.Raw('{"word": "Привет, \\u2028 \U0001f600"}'.encode())
     event = http.Event(id=uuid7(), type="prediction.finished", timestamp=now(), sequence=1, data=data)
-    body = told(event).body
+    body = encoded(event).body
     given = {
         "body": body.decode(),
         "headers": dict(headers(event, body, _SECRETS, now())),

@@ -16,9 +16,9 @@ from foretell.services.bot.accounts import Accounts
 from foretell.services.bot.conversation import Conversation
 from foretell.services.bot.delivery import Delivery
 from foretell.services.bot.filling.form import Forms
-from foretell.services.bot.looking import Looking
 from foretell.services.bot.models import Models
 from foretell.services.bot.notifications import Notifications
+from foretell.services.bot.reconciling import Reconciler
 from foretell.services.bot.routers import all_routers
 from foretell.services.bot.settings import BotSettings
 from foretell.services.bot.storage.asked import AskedPredictions
@@ -29,9 +29,9 @@ from foretell.services.bot.storage.outbox import Outbox
 from foretell.services.bot.storage.payments import Payments
 from foretell.services.bot.talk import Parts
 from foretell.services.bot.telegram.api import BotApi
-from foretell.services.bot.telegram.greeting import Greeting
-from foretell.services.bot.telegram.pace import Pace
 from foretell.services.bot.telegram.polling import Poller, Trouble
+from foretell.services.bot.telegram.rate_limit import RateLimit
+from foretell.services.bot.telegram.registration import Registration
 from foretell.services.bot.telegram.sender import Sender
 from foretell.services.bot.webhook import WebhookUpdates, webhook_secret
 
@@ -57,10 +57,10 @@ class Bot:
         self._instance = instance
         self._database = BotDatabase(settings.data_dir / "bot.db")
         self._api = BotApi(settings.telegram_api_url, settings.telegram_token.get_secret_value())
-        pace = Pace(settings.bot_messages_per_second, settings.bot_chat_messages_per_second)
+        rate_limit = RateLimit(settings.bot_messages_per_second, settings.bot_chat_messages_per_second)
         self.parts = Parts(
             settings=settings,
-            sender=Sender(self._api, pace),
+            sender=Sender(self._api, rate_limit),
             accounts=Accounts(settings.app_url, secret, patience_s=settings.bot_patience_s, transport=app_transport),
             models=Models(),
             chats=Chats(self._database),
@@ -72,7 +72,7 @@ class Bot:
         self._inbox = Inbox(self._database)
         self._conversation = Conversation(self.parts, self._inbox, all_routers())
         self._delivery = Delivery(self.parts)
-        self._looking = Looking(
+        self._reconciler = Reconciler(
             self.parts, settings.bot_look_interval_s, self._conversation.resume, self._delivery.resume
         )
         self.trouble = Trouble()
@@ -126,18 +126,20 @@ class Bot:
         await self.parts.asked.look_at_once()
         await self._delivery.resume()
         await self._conversation.resume()
-        looking = asyncio.create_task(self._looking.run(stopping))
+        reconciling = asyncio.create_task(self._reconciler.run(stopping))
         try:
-            await self._hear(stopping)
+            await self._receive(stopping)
         finally:
             await self._conversation.close(self._settings.stop_grace_s / 2)
             await self._delivery.close()
-            await looking
+            await reconciling
 
-    async def _hear(self, stopping: asyncio.Event) -> None:
+    async def _receive(self, stopping: asyncio.Event) -> None:
         """Receive updates by polling or by the webhook."""
-        greeting = Greeting(self.parts, self.trouble, self._settings.bot_webhook_url, webhook_secret(self._secret))
-        if not await greeting.until_welcome(stopping):
+        registration = Registration(
+            self.parts, self.trouble, self._settings.bot_webhook_url, webhook_secret(self._secret)
+        )
+        if not await registration.until_done(stopping):
             return
         if self._settings.bot_webhook_url:
             await stopping.wait()

@@ -37,7 +37,7 @@ class Conversation:
         self._places = asyncio.Semaphore(_MOST_PEOPLE)
         self._handling: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
-        self._scolded: set[int] = set()
+        self._warned: set[int] = set()
         self._closed = False
 
     async def resume(self) -> None:
@@ -76,9 +76,9 @@ class Conversation:
     def flooded(self, person_id: int) -> None:
         """A person sends too many updates: log it and answer once, until the inbox is empty."""
         UPDATES.labels("flood").inc()
-        if person_id in self._scolded:
+        if person_id in self._warned:
             return
-        self._scolded.add(person_id)
+        self._warned.add(person_id)
         log.warning("person_flooded", person_id=person_id)
 
     async def _handle_all(self, person_id: int) -> None:
@@ -99,8 +99,8 @@ class Conversation:
                         continue
                 pause_s, tried_for_s = _FIRST_PAUSE_S, 0.0
                 await self._inbox.done(waiting.update_id)
-        if person_id in self._scolded:
-            self._scolded.discard(person_id)
+        if person_id in self._warned:
+            self._warned.discard(person_id)
             await self._say_too_fast(person_id)
 
     async def _say_too_fast(self, person_id: int) -> None:

@@ -68,7 +68,7 @@ async def _work(settings: DispatcherSettings, database: Database, broker: Broker
     await migrate_when_possible(database, stopping)
     sender = _sender(settings, database)
     announcer = Announcer(broker, sender.wake)
-    store = open_store(database, announcer.told)
+    store = open_store(database, announcer.announce)
     settler = Settler(store, broker)
     said = broker.subscribe(queues.TASKS_KEPT)
     in_hand = InHand(settings.task_pulse_s, listening_since=lambda: said.since)

@@ -18,7 +18,7 @@ from foretell.services.bot.telegram.api import (
     cannot_be_edited,
     changes_nothing,
 )
-from foretell.services.bot.telegram.pace import Pace
+from foretell.services.bot.telegram.rate_limit import RateLimit
 from foretell.services.bot.telegram.types import Message
 
 log = structlog.get_logger()
@@ -55,9 +55,9 @@ def _size(text: str) -> int:
 class Sender:
     """Sends and edits messages."""
 
-    def __init__(self, api: BotApi, pace: Pace) -> None:
+    def __init__(self, api: BotApi, rate_limit: RateLimit) -> None:
         self._api = api
-        self._pace = pace
+        self._rate_limit = rate_limit
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     def _lock(self, chat_id: int) -> asyncio.Lock:
@@ -85,12 +85,12 @@ class Sender:
         for attempt in range(1, _ANSWER_ATTEMPTS + 1):
             last = attempt == _ANSWER_ATTEMPTS
             async with self._lock(chat_id):
-                await self._pace.turn(chat_id, answering=answering)
+                await self._rate_limit.turn(chat_id, answering=answering)
                 try:
                     answer = await self.call(method, chat_id=chat_id, **parameters)
                 except TooManyMessages as error:
                     wait_s = error.retry_after_s or 1.0
-                    self._pace.told_to_wait(chat_id, wait_s)
+                    self._rate_limit.told_to_wait(chat_id, wait_s)
                     log.warning("telegram_limit_reached", chat_id=chat_id, wait_s=wait_s)
                     if last or wait_s > _LONGEST_WAIT_S:
                         raise
@@ -100,7 +100,7 @@ class Sender:
                     await asyncio.sleep(pause_s)
                     pause_s *= 2
                 else:
-                    self._pace.said(chat_id)
+                    self._rate_limit.said(chat_id)
                     return answer
         raise AssertionError("not reached")
 

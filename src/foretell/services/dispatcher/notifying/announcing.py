@@ -20,13 +20,13 @@ class Announcer:
     """Collects the accounts that have new events while the previous announcement is being published."""
 
     def __init__(self, broker: Broker, wake: Callable[[], None] = lambda: None) -> None:
-        """`wake` is called at once by every `told`."""
+        """`wake` is called at once by every `announce`."""
         self._broker = broker
         self._wake = wake
         self._users: set[UUID] = set()
         self._written = asyncio.Event()
 
-    def told(self, users: Collection[UUID]) -> None:
+    def announce(self, users: Collection[UUID]) -> None:
         """Announce these users: their events are committed."""
         self._users.update(users)
         self._written.set()

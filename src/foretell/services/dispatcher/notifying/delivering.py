@@ -13,8 +13,8 @@ from foretell.kit.addresses import AddressRefused, Destination, read_url
 from foretell.kit.clock import now
 from foretell.kit.outgoing import Answer, NotAnswered, Outgoing
 from foretell.services.dispatcher.measures import NOTIFICATION_LAG_S, NOTIFICATIONS
-from foretell.services.dispatcher.notifying.messages import Told, body_for, headers
-from foretell.services.dispatcher.notifying.patience import GIVEN_UP_AFTER, TURNED_OFF_AFTER, pause_s
+from foretell.services.dispatcher.notifying.messages import Message, body_for, headers
+from foretell.services.dispatcher.notifying.retries import GIVEN_UP_AFTER, TURNED_OFF_AFTER, pause_s
 
 log = structlog.get_logger()
 
@@ -26,8 +26,8 @@ class Work:
     """Events for one endpoint: those to send `again`, and those `following` its cursor (None: not meant for it)."""
 
     endpoint: Taken
-    again: Sequence[Told]
-    following: Sequence[tuple[int, Told | None]]
+    again: Sequence[Message]
+    following: Sequence[tuple[int, Message | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ class Outcome:
 class Delivery:
     """One turn: the events that are sent to an endpoint before the result is recorded."""
 
-    def __init__(self, work: Work, internet: Outgoing, house: Outgoing, bot: Bot | None) -> None:
-        """`internet` refuses private addresses; `house` reaches the bot, whose address the operator has set."""
+    def __init__(self, work: Work, internet: Outgoing, local: Outgoing, bot: Bot | None) -> None:
+        """`internet` refuses addresses that webhooks must not use; `local` reaches the bot at any address."""
         self._work = work
-        self._outgoing = house if work.endpoint.kind == "telegram" else internet
+        self._outgoing = local if work.endpoint.kind == "telegram" else internet
         self._bot = bot
         #: The URL, parsed once for all attempts of this turn; `Outgoing` resolves the host name.
         self._where: tuple[Destination, Sequence[bytes]] | None = None
@@ -138,7 +138,7 @@ class Delivery:
         )
         NOTIFICATIONS.labels(self._work.endpoint.kind, "given_up").inc()
 
-    async def _try(self, message: Told, *, attempt: int, again: bool) -> int | None:
+    async def _try(self, message: Message, *, attempt: int, again: bool) -> int | None:
         """Make one attempt; returns the status, or None without an answer. A failure sets the delay of the next one."""
         endpoint, progress, event = self._work.endpoint, self._progress, message.event
         started, at = perf_counter(), now()
@@ -177,7 +177,7 @@ class Delivery:
             )
         return None if answer is None else answer.status
 
-    async def _post(self, message: Told, at: datetime) -> Answer:
+    async def _post(self, message: Message, at: datetime) -> Answer:
         endpoint = self._work.endpoint
         body = body_for(message, endpoint)
         if self._where is None:

@@ -14,20 +14,20 @@ _encode = msgspec.json.Encoder().encode
 _USER_AGENT = "Foretell-Webhooks"
 
 
-class Told(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True):
     """An event with its encoded body, the same for every endpoint."""
 
     event: http.Event
     body: bytes
 
 
-def told(event: http.Event) -> Told:
+def encoded(event: http.Event) -> Message:
     """Encode the body of an event."""
     body = http.EventBody(type=event.type, timestamp=event.timestamp, data=event.data, sequence=event.sequence)
-    return Told(event, _encode(body))
+    return Message(event, _encode(body))
 
 
-def body_for(message: Told, endpoint: Taken) -> bytes:
+def body_for(message: Message, endpoint: Taken) -> bytes:
     """The body for this endpoint; for the bot with the chat that it has to notify."""
     if endpoint.kind != "telegram":
         return message.body

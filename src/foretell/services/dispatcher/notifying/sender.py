@@ -25,7 +25,7 @@ from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError
 from foretell.kit.outgoing import Outgoing
 from foretell.services.dispatcher.notifying.delivering import Bot, Delivery, Outcome, Work
-from foretell.services.dispatcher.notifying.messages import Told, told
+from foretell.services.dispatcher.notifying.messages import Message, encoded
 
 log = structlog.get_logger()
 
@@ -54,14 +54,14 @@ class Sender:
     """Sends the notifications of all endpoints."""
 
     def __init__(
-        self, database: Database, internet: Outgoing, house: Outgoing, bot: Bot | None, *, timeout_s: float
+        self, database: Database, internet: Outgoing, local: Outgoing, bot: Bot | None, *, timeout_s: float
     ) -> None:
-        """`internet` and `house` abort an attempt after `timeout_s`."""
+        """`internet` and `local` abort an attempt after `timeout_s`."""
         self._timeout_s = timeout_s
         self._lease = timedelta(seconds=_LEASE_TIMEOUTS * (timeout_s + _MOMENT_S))
         self._database = database
         self._internet = internet
-        self._house = house
+        self._local = local
         self._bot = bot
         self._me = uuid7()
         self._kinds = outbox.INTERNET if bot is None else (*outbox.INTERNET, outbox.TELEGRAM)
@@ -69,7 +69,7 @@ class Sender:
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._of_account: Tally[UUID] = Tally()
         #: The end of each endpoint's lease, by the monotonic clock.
-        self._ours_until: dict[UUID, float] = {}
+        self._leased_until: dict[UUID, float] = {}
         self._bytes = 0
         self._stopping = False
         self._recorder: Batcher[Outcome, Taken | None] = Batcher(self._record, max_batch=_RECORDED_AT_ONCE)
@@ -102,7 +102,7 @@ class Sender:
                 task.cancel()
             await asyncio.gather(renewing, leaving, *self._tasks.values(), return_exceptions=True)
             self._internet.close()
-            self._house.close()
+            self._local.close()
 
     async def _leave(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
@@ -123,7 +123,7 @@ class Sender:
             return 0
         for work in await self._load(taken):
             endpoint = work.endpoint
-            self._ours_until[endpoint.id] = until
+            self._leased_until[endpoint.id] = until
             self._of_account[endpoint.user_id] += 1
             self._tasks[endpoint.id] = asyncio.create_task(self._serve(work))
         return len(taken)
@@ -139,7 +139,7 @@ class Sender:
                 for event in (*again, *(each for each in following if outbox.is_for(each, endpoint))):
                     wanted[event.user_id, event.sequence] = event
             shown = await showing.shown(connection, list(wanted.values()))
-        messages = dict(zip(wanted, map(told, shown), strict=True))
+        messages = dict(zip(wanted, map(encoded, shown), strict=True))
         work = []
         for endpoint in taken:
             again, following = found[endpoint.id]
@@ -166,7 +166,7 @@ class Sender:
         except Exception:
             log.exception("delivery_failed", endpoint_id=endpoint.id)
         finally:
-            del self._tasks[endpoint.id], self._ours_until[endpoint.id]
+            del self._tasks[endpoint.id], self._leased_until[endpoint.id]
             self._of_account[endpoint.user_id] -= 1
             if not self._of_account[endpoint.user_id]:
                 del self._of_account[endpoint.user_id]
@@ -178,7 +178,7 @@ class Sender:
         size = sum(len(message.body) for message in (*work.again, *(each for _, each in work.following if each)))
         self._bytes += size
         try:
-            delivery = Delivery(work, self._internet, self._house, self._bot)
+            delivery = Delivery(work, self._internet, self._local, self._bot)
             outcome = await delivery.run(lambda: self._may_begin(endpoint.id))
             return await self._recorder.submit(outcome)
         finally:
@@ -195,7 +195,7 @@ class Sender:
 
     def _may_begin(self, endpoint_id: UUID) -> bool:
         """Whether the longest possible attempt ends before the lease: another dispatcher may send after it."""
-        left_s = self._ours_until[endpoint_id] - time.monotonic()
+        left_s = self._leased_until[endpoint_id] - time.monotonic()
         return not self._stopping and left_s > self._timeout_s + _MOMENT_S
 
     async def _record(self, outcomes: list[Outcome]) -> list[Taken | None]:
@@ -211,7 +211,7 @@ class Sender:
                 await outbox.disable(connection, outcome.sent, outcome.turn_off or "")
             kept = await outbox.record(connection, self._me, sent, keep=keep, lease=self._lease)
         for endpoint in kept:
-            self._ours_until[endpoint.id] = until
+            self._leased_until[endpoint.id] = until
         for outcome in turned_off:
             log.warning("webhook_turned_off", endpoint_id=outcome.sent.endpoint.id, reason=outcome.turn_off)
         by_id = {endpoint.id: endpoint for endpoint in kept}
@@ -221,7 +221,7 @@ class Sender:
         while True:
             await asyncio.sleep(_RENEWED_AFTER * self._lease.total_seconds())
             self._internet.tidy()
-            self._house.tidy()
+            self._local.tidy()
             ids = list(self._tasks)
             if not ids:
                 continue
@@ -233,13 +233,13 @@ class Sender:
                 log.warning("leases_not_renewed", endpoints=len(ids), reason=error.message)
                 continue
             for endpoint_id in ids:
-                if endpoint_id in self._ours_until:
-                    self._ours_until[endpoint_id] = until
+                if endpoint_id in self._leased_until:
+                    self._leased_until[endpoint_id] = until
 
 
 def _in_turn(
-    endpoint: Taken, following: Sequence[Event], messages: dict[tuple[UUID, int], Told]
-) -> list[tuple[int, Told | None]]:
+    endpoint: Taken, following: Sequence[Event], messages: dict[tuple[UUID, int], Message]
+) -> list[tuple[int, Message | None]]:
     if not endpoint.enabled:
         return []
     turn = [

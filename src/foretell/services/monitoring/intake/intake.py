@@ -14,8 +14,8 @@ from foretell.kit.batching import Batcher
 from foretell.kit.errors import ForetellError
 from foretell.kit.routing import AsgiRequest, Request
 from foretell.services.monitoring import measures
+from foretell.services.monitoring.intake.memory_limit import MemoryLimit
 from foretell.services.monitoring.intake.reading import Reading
-from foretell.services.monitoring.intake.room import Room
 from foretell.services.monitoring.settings import BODY_SETTING, MonitoringSettings
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.writing import Writer
@@ -51,24 +51,24 @@ class Intake:
         self._writer = Writer(database)
         self._max_body_bytes = settings.monitoring_max_body_bytes
         self._max_records = settings.monitoring_max_records
-        self._room = Room(max(settings.monitoring_max_waiting_bytes, self._max_body_bytes), wait_s=_WAIT_S)
+        self._memory = MemoryLimit(max(settings.monitoring_max_waiting_bytes, self._max_body_bytes), wait_s=_WAIT_S)
         self._batcher: Batcher[_Item, Reading] = Batcher(self._store, max_batch=_MAX_BODIES)
         # In a thread, so that decoding does not block the event loop; only one, to limit memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
-        measures.WAITING_BYTES.set_function(lambda: self._room.taken_bytes)
+        measures.WAITING_BYTES.set_function(lambda: self._memory.taken_bytes)
 
     async def take(self, request: Request, read: Read) -> Reading:
         """Store what `read` finds in the body, and return it. Raises `Overloaded`, and what `read` raises."""
         announced = self._announced(request)
-        await self._room.take(announced)
-        # From here on, `Room` limits the memory.
+        await self._memory.take(announced)
+        # From here on, `MemoryLimit` limits the memory.
         request.let_go()
         taken = [announced]
         try:
             body = await self._body(request, announced, taken)
             return await self._batcher.submit(_Item(body, read))
         finally:
-            self._room.give_back(sum(taken))
+            self._memory.give_back(sum(taken))
 
     def _announced(self, request: Request) -> int:
         """The Content-Length, or 0. Raises `BodyTooLarge`."""
@@ -91,7 +91,7 @@ class Intake:
                         raise BodyTooLarge(max_bytes=self._max_body_bytes, setting=BODY_SETTING)
                     beyond = size - sum(taken)
                     if beyond > 0:
-                        self._room.take_now(beyond)
+                        self._memory.take_now(beyond)
                         taken.append(beyond)
                     parts.append(chunk)
         except TimeoutError:

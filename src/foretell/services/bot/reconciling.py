@@ -22,7 +22,7 @@ _NOT_FOUND = 404
 _NOT_NOW = (409, 429)
 
 
-class Looking:
+class Reconciler:
     """Completes the open work in the bot's database when the dispatcher's events do not arrive."""
 
     def __init__(self, parts: Parts, interval_s: float, *resume: Callable[[], Awaitable[None]]) -> None:

@@ -1,6 +1,6 @@
 """How often something is tried again: soon at first, for a day at least, and never at the same moment as all others."""
 
-from foretell.services.dispatcher.notifying.patience import GIVEN_UP_AFTER, pause_s
+from foretell.services.dispatcher.notifying.retries import GIVEN_UP_AFTER, pause_s
 
 
 def test_pauses_grow_to_an_hour() -> None:

@@ -9,7 +9,7 @@ _MARGIN = 1.05
 _MOST_CHATS = 10_000
 
 
-class Pace:
+class RateLimit:
     """Delays each message to keep the limits. For one event loop."""
 
     def __init__(

@@ -21,7 +21,7 @@ _LONGEST_PAUSE_S = 60.0
 _decode = msgspec.json.Decoder(Identity).decode
 
 
-class Greeting:
+class Registration:
     """Retries the registration until it succeeds."""
 
     def __init__(self, parts: Parts, trouble: Trouble, webhook_url: str, webhook_secret: str) -> None:
@@ -30,7 +30,7 @@ class Greeting:
         self._webhook_url = webhook_url
         self._webhook_secret = webhook_secret
 
-    async def until_welcome(self, stopping: asyncio.Event) -> bool:
+    async def until_done(self, stopping: asyncio.Event) -> bool:
         """True after the registration; False when `stopping` is set before."""
         pause_s = _FIRST_PAUSE_S
         while not stopping.is_set():

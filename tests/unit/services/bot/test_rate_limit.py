@@ -2,7 +2,7 @@
 
 import pytest
 
-from foretell.services.bot.telegram.pace import Pace
+from foretell.services.bot.telegram.rate_limit import RateLimit
 
 
 class Clock:
@@ -23,8 +23,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def pace_by(clock: Clock) -> Pace:
-    return Pace(30, 1, clock=clock.time, sleep=clock.sleep)
+def pace_by(clock: Clock) -> RateLimit:
+    return RateLimit(30, 1, clock=clock.time, sleep=clock.sleep)
 
 
 async def test_the_first_message_goes_at_once(clock: Clock) -> None:
@@ -72,7 +72,7 @@ async def test_limits_of_one_chat_after_another_are_those_of_all(clock: Clock) -
 
 
 async def test_many_chats_are_not_remembered_for_ever(clock: Clock) -> None:
-    pace = Pace(1e9, 1, clock=clock.time, sleep=clock.sleep)
+    pace = RateLimit(1e9, 1, clock=clock.time, sleep=clock.sleep)
     for chat in range(25_000):
         await pace.turn(chat, answering=False)
         clock.now += 0.001

@@ -6,7 +6,7 @@ from collections import deque
 from foretell.kit.errors import Overloaded
 
 
-class Room:
+class MemoryLimit:
     """A limited number of bytes.
 
     A request that finds no free memory waits for a short time. This slows down senders that are too fast, and costs

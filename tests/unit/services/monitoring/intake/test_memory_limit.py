@@ -1,15 +1,15 @@
-"""Room for what comes in: bounded, in turn, and never lost."""
+"""The memory limit: bytes are granted in order, and all are released."""
 
 import asyncio
 
 import pytest
 
 from foretell.kit.errors import Overloaded
-from foretell.services.monitoring.intake.room import Room
+from foretell.services.monitoring.intake.memory_limit import MemoryLimit
 
 
 async def test_who_finds_room_goes_on_at_once() -> None:
-    room = Room(10, wait_s=60)
+    room = MemoryLimit(10, wait_s=60)
     await room.take(4)
     await room.take(6)
     assert room.taken_bytes == 10
@@ -18,7 +18,7 @@ async def test_who_finds_room_goes_on_at_once() -> None:
 
 
 async def test_who_waits_is_served_in_turn() -> None:
-    room = Room(10, wait_s=60)
+    room = MemoryLimit(10, wait_s=60)
     await room.take(8)
     order: list[str] = []
 
@@ -38,7 +38,7 @@ async def test_who_waits_is_served_in_turn() -> None:
 
 
 async def test_who_waits_too_long_is_sent_away_and_those_behind_go_on() -> None:
-    room = Room(10, wait_s=0.01)
+    room = MemoryLimit(10, wait_s=0.01)
     await room.take(5)
     refused, served = await asyncio.gather(room.take(8), room.take(5), return_exceptions=True)
     assert isinstance(refused, Overloaded)
@@ -48,7 +48,7 @@ async def test_who_waits_too_long_is_sent_away_and_those_behind_go_on() -> None:
 
 
 async def test_a_caller_who_leaves_takes_nothing_along() -> None:
-    room = Room(10, wait_s=60)
+    room = MemoryLimit(10, wait_s=60)
     await room.take(10)
     for given_first in (False, True):
         waiting = asyncio.create_task(room.take(10))
@@ -62,7 +62,7 @@ async def test_a_caller_who_leaves_takes_nothing_along() -> None:
 
 
 async def test_nobody_waits_for_what_can_never_be() -> None:
-    room = Room(10, wait_s=60, max_waiting=1)
+    room = MemoryLimit(10, wait_s=60, max_waiting=1)
     with pytest.raises(Overloaded):
         await room.take(11)
     await room.take(10)
