@@ -1,9 +1,9 @@
-"""The one model of a form: what a person has to fill in to ask a model, made from the JSON Schema of its input.
+"""The form of a model's input, made from its JSON Schema.
 
-`GET /models/{name}` serves it as `fields`; bot, page and templates of files draw from it, and nothing else reads
-schemas to draw forms. It says what people need, not all that a schema can: the schema itself judges what they send.
-The words stand in the schema, under `title`, `description`, `x-enum-labels` and `x-unit`, and in Russian under
-`x-title-ru` and so on; `x-format` is a `format` that no validator looks at (docs/models.md).
+`GET /models/{name}` returns it as `fields`. The bot, the page and file templates use it, and no other code makes forms
+from schemas. It is a simplification: the schema itself validates the input. Texts are in the schema, under `title`,
+`description`, `x-enum-labels` and `x-unit`, and in Russian under `x-title-ru` and so on; `x-format` is a `format`
+that validators ignore (docs/models.md).
 """
 
 import json
@@ -17,35 +17,35 @@ from foretell.contracts.schema_parts import Part, Parts, same
 
 Kind = Literal["choice", "number", "integer", "text", "time", "date", "datetime", "boolean", "list", "object", "json"]
 
-#: What is nested deeper is `json`: nobody fills in such a form.
+#: Deeper parts are `json`, because nobody would fill in such a form.
 MAX_DEPTH = 6
-#: So many nested fields a form has at most; those of the first level are always there.
+#: Limit of nested fields in a form; those of the first level are always included.
 MAX_NESTED_FIELDS = 2_000
 
-#: Beyond these a whole number is none that a JSON number surely holds: as a bound, it tells nobody anything.
+#: JSON numbers can't represent every larger integer exactly, so such a bound is not shown.
 _LARGEST_EXACT = 2**53
 _TEXT_KINDS: dict[Any, Kind] = {"time": "time", "date": "date", "date-time": "datetime"}
 
 
 class Words(msgspec.Struct, frozen=True):
-    """A text in the two languages of the product; the same in both where only one was written."""
+    """A text in the two languages of the product; if there is only one, it is used for both."""
 
     en: str
     ru: str
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A value that may be chosen, and what to call it."""
+    """A possible value and its label."""
 
     value: Any
     label: Words
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing to fill in. In JSON, a key that says nothing is absent.
+    """One field of a form. In JSON, a key with its default is absent.
 
-    A `time` is HH:MM or HH:MM:SS, a `date` YYYY-MM-DD, a `datetime` both as ISO 8601 has them: texts, all of them.
-    `json` is what can't be said flat: any value, which the schema judges.
+    A `time` is HH:MM or HH:MM:SS, a `date` YYYY-MM-DD, a `datetime` both in ISO 8601; all are texts.
+    `json` is any value that is too complex for a field; only the schema validates it.
     """
 
     name: Annotated[str, Meta(description="The key of the value; the items of a list have the name of the list")]
@@ -75,15 +75,15 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def fields_of(schema: Mapping[str, Any], example: Mapping[str, Any] | None = None) -> list[Field]:
-    """The fields of the object that `schema` (JSON Schema 2020-12) describes, in its order. Never fails.
+    """The fields of the object in `schema` (JSON Schema 2020-12), in its order. Never fails.
 
-    `example` is an object that fits; it gives an example to each field whose schema has none.
+    `example` is a valid object; it provides the example of each field whose schema has none.
     """
     return _Reader(schema).fields(example)
 
 
 def read_fields(value: Any) -> list[Field]:
-    """The fields of what `GET /models/{name}` answered as `fields`. Raises `msgspec.ValidationError`."""
+    """The fields from `fields` in the answer of `GET /models/{name}`. Raises `msgspec.ValidationError`."""
     return msgspec.convert(value, list[Field])
 
 
@@ -102,7 +102,7 @@ class _Reader:
         self._nested = 0
 
     def fields(self, example: Any) -> list[Field]:
-        # What can't be said of the whole may still have properties of its own.
+        # Even if the whole schema is too complex, it may have properties.
         part = self._parts.part(self._root) or Part(self._root)
         return self._properties(part, _first(part.keywords.get("examples"), example), depth=1)
 
@@ -110,7 +110,7 @@ class _Reader:
         properties = _mapping(part.keywords.get("properties"))
         required = set(_texts(part.keywords.get("required")))
         examples = _mapping(example)
-        # What must be there and is described nowhere can be anything.
+        # A required property without a schema may be anything.
         undescribed = {name: True for name in _texts(part.keywords.get("required")) if name not in properties}
         return [
             self._field(name, schema, part.followed, name in required, examples.get(name, UNSET), depth)
@@ -141,7 +141,7 @@ class _Reader:
         return _with_values(field, said, default=said.keywords.get("default", UNSET), example=example)
 
     def _kind(self, name: str, part: Part, example: Any, depth: int) -> tuple[Kind, dict[str, Any]]:
-        """The kind of a field, and what there is to say of that kind."""
+        """The kind of a field, and the keys for that kind."""
         choices = _choices(part)
         if choices is not None:
             values = [choice.value for choice in choices]
@@ -180,7 +180,7 @@ class _Reader:
 
 
 def _with_values(field: Field, part: Part, *, default: Any, example: Any) -> Field:
-    """The field with its default and its examples, as far as they are values of its kind."""
+    """The field with its default and examples, if they are values of its kind."""
 
     def fits(value: Any) -> bool:
         if value is UNSET or value is None:
@@ -195,18 +195,18 @@ def _with_values(field: Field, part: Part, *, default: Any, example: Any) -> Fie
 
 
 def _choices(part: Part, union: Part | None = None) -> list[Choice] | None:
-    """The values to choose from; None where they can't be listed. `part` may be an option of `union`."""
+    """The values to choose from; None if there is no list. `part` may be an option of `union`."""
     if part.options:
         listed = [_choices(option, part) for option in part.options]
         known = [choices for choices in listed if choices is not None]
         return _distinct(choice for choices in known for choice in choices) if len(known) == len(listed) else None
     values = part.values()
     if values is None:
-        # No list, but words for some values: these are the usual ones among others.
+        # No list, but labels for some values: these are the usual ones, and others are possible.
         values = list(_labelled_values(part))
         if not values:
             return None
-    # An option of one value has its words as its title.
+    # The label of an option with one value is its title.
     title = _words(part.keywords, "title") if union is not None and len(values) == 1 else None
     return _distinct(Choice(value, _label(value, part, union) or title or _shown(value)) for value in values)
 
@@ -222,7 +222,7 @@ def _labelled_values(part: Part) -> Iterator[Any]:
 
 
 def _label(value: Any, *places: Part | None) -> Words | None:
-    """What a value is called in the first of `places` that has a word for it."""
+    """The label of a value in the first of `places` that has one."""
     key = _key(value)
     for place in places:
         keywords = {} if place is None else place.keywords
@@ -248,7 +248,7 @@ def _is_labelled(part: Part) -> bool:
 def _distinct(choices: Iterable[Choice]) -> list[Choice]:
     made: dict[str, Choice] = {}
     for choice in choices:
-        # As JSON, in which 1 and true differ, and lists can be keys.
+        # As JSON text, so that 1 and true differ, and lists can be keys.
         made.setdefault(json.dumps(choice.value, sort_keys=True), choice)
     return list(made.values())
 
@@ -282,12 +282,12 @@ def _text_bounds(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    """A least number of something; at least none says nothing."""
+    """A minimum count; None for 0, which is no restriction."""
     return _whole(value) or None
 
 
 def _whole(value: Any) -> int | None:
-    # JSON Schema has 2.0 for a whole number, too.
+    # In JSON Schema 2.0 is an integer, too.
     return None if value is None else int(value)
 
 

@@ -1,6 +1,6 @@
-"""What crosses the broker: tasks to workers, results back, events to whoever listens.
+"""Messages on the broker: tasks to workers, results to dispatchers, events to subscribers.
 
-Payloads travel as the JSON that the caller sent (`msgspec.Raw`): only the worker parses them.
+Payloads are the caller's JSON, unparsed (`msgspec.Raw`): only the worker parses them.
 """
 
 from datetime import datetime
@@ -11,7 +11,7 @@ import msgspec
 
 from foretell.kit.tracing import TraceContext
 
-#: What the payload of a task is: raw fields, or features that need no preprocessing.
+#: The kind of a task's payload: raw fields, or features that need no preprocessing.
 Stage = Literal["input", "features"]
 
 FailureCode = Literal[
@@ -20,17 +20,17 @@ FailureCode = Literal[
 Outcome = Literal["succeeded", "failed"]
 Status = Literal["queued", "succeeded", "failed", "canceled"]
 
-#: A time says its zone: one without can't be compared with ours.
+#: A time with a zone, so that it can be compared with ours.
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One prediction to make."""
+    """One prediction to run."""
 
     id: UUID
     stage: Stage
     payload: msgspec.Raw
-    #: What asked for it, if that is part of a trace. Anybody may have written it: see `tracing.checked`.
+    #: The span of its request, if that is part of a trace. Not trusted: see `tracing.checked`.
     trace: TraceContext | None = None
 
 
@@ -44,25 +44,25 @@ class TaskEnvelope(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a prediction failed, in words that may be shown to the user."""
+    """Why a prediction failed, as a text for users."""
 
     code: FailureCode
     message: str
 
 
-#: Of a prediction that the broker takes no message of, or whose answer the worker may not send or the broker not take.
+#: Failures of messages that the broker refuses because of their size, or of outputs beyond the worker's limit.
 INPUT_TOO_LARGE = Failure("input_too_large", "The input is too large to be sent to a worker.")
 OUTPUT_TOO_LARGE = Failure("output_too_large", "The model's answer is larger than this installation allows.")
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one task ended: `output` when it succeeded, `error` when it failed."""
+    """The result of one task: `output` if it succeeded, `error` if it failed."""
 
     id: UUID
-    # Unset and not None: msgspec leaves JSON unparsed only where nothing but JSON may stand.
+    # Unset and not None, because msgspec leaves JSON unparsed only if the type allows nothing else.
     output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: Failure | None = None
-    #: The run of its task, if that is part of a trace.
+    #: The span of its run, if that is part of a trace.
     trace: TraceContext | None = None
 
 
@@ -92,26 +92,26 @@ class Finished(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FinishedEvent(msgspec.Struct, frozen=True):
-    """Body of `prediction.finished`: everything one settlement settled."""
+    """Body of `prediction.finished`: all predictions of one settlement."""
 
     predictions: list[Finished]
 
 
 class ToldEvent(msgspec.Struct, frozen=True):
-    """Body of `events.written`: accounts that have new events. A hint: everybody looks into the database, too."""
+    """Body of `events.written`: accounts that have new events. A hint: subscribers also poll the database."""
 
     users: list[UUID]
 
 
 class TasksKept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Body of `tasks.kept`: tasks that a worker has in hand for longer than a moment. Said again with every pulse."""
+    """Body of `tasks.kept`: leases of tasks that a worker keeps for longer than a pulse. Repeated with every pulse."""
 
     worker_id: str
     ids: list[UUID]
-    #: `held`: it has them, and the broker knows. `alone`: it has them, and to the broker they are done, so that nobody
-    #: but whoever hears this notices when it dies. `returned`: it has them no more, the broker has.
+    #: `held`: the worker has them, and they are not acknowledged yet. `alone`: the worker has them, and they are
+    #: acknowledged, so that only dispatchers notice if it dies. `returned`: they are back in the queue.
     state: Literal["held", "alone", "returned"]
-    #: How many deliveries counted before, if somebody has to publish a copy.
+    #: The number of earlier deliveries, for a copy that a dispatcher may have to publish.
     earlier_attempts: int = 0
 
 

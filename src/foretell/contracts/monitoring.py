@@ -1,9 +1,9 @@
-"""What services tell the monitoring service.
+"""Messages from services to the monitoring service.
 
-Log lines travel as they were written: `POST /logs` with `application/x-ndjson`, one structured line each
-(`kit/logs.py`). A *heartbeat* (`POST /heartbeats`) says every few seconds how one instance is, with a snapshot of all
-its metrics and what it has seen of its models' rows since the last one. Whoever sends none for `SILENT_AFTER_S` is
-missing; whoever says goodbye has stopped. `kit/shipping.py` sends both.
+Log lines are sent unchanged: `POST /logs` with `application/x-ndjson`, one structured line each (`kit/logs.py`). A
+*heartbeat* (`POST /heartbeats`) every few seconds has the state of one instance, a snapshot of all its metrics, and the
+counts of its models' rows since the last one. An instance without heartbeats for `SILENT_AFTER_S` is missing; after a
+final heartbeat (`goodbye`) it has stopped. `kit/shipping.py` sends both.
 """
 
 from datetime import datetime
@@ -19,17 +19,17 @@ from foretell.kit.metrics import MetricKind as MetricKind
 from foretell.kit.metrics import Series as Series
 from foretell.kit.posting import NDJSON as NDJSON
 
-#: After how long without a heartbeat an instance is missing.
+#: An instance without a heartbeat for so long is missing.
 SILENT_AFTER_S = 3 * HEARTBEAT_EVERY_S
 
 Aware = Annotated[datetime, Meta(tz=True)]
 
 
 class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one instance saw of one feature or output, counted in the bins of the model's `reference.json`.
+    """Counts of one feature or output in one instance, in the bins of the model's `reference.json`.
 
-    Values themselves are never sent. Numbers: `counts` by bin, `below` and `above` the edges. Categories: `counts` in
-    the order of the reference's. `unseen`: categories that it does not have, and what is no number where numbers are.
+    Values are never sent. Numbers: `counts` by bin, `below` and `above` the edges. Categories: `counts` in
+    the order of the reference. `unseen`: categories that are not in the reference, and other types in place of numbers.
     `missing`: absent or null.
     """
 
@@ -41,9 +41,9 @@ class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """Rows that one instance sampled from what passed by since its last heartbeat, for one model version.
+    """Rows of one model version that one instance sampled since its last heartbeat.
 
-    `reference_sha256` says which reference's bins these are; `passed` counts all rows, sampled or not.
+    `reference_sha256` identifies the reference of the bins; `passed` counts all rows, sampled or not.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(heartbeats.Heartbeat, frozen=True, omit_defaults=True):
-    """How one instance is, as the monitoring service reads it; the kit, which sends it, knows nothing of models."""
+    """A heartbeat as the monitoring service decodes it; the kit, which sends it, has no types for observations."""
 
     started_at: Aware
     at: Aware

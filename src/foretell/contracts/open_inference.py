@@ -1,9 +1,9 @@
-"""The Open Inference Protocol v2 over HTTP: what KServe, Triton, MLServer and their clients speak.
+"""The Open Inference Protocol v2 over HTTP, as used by KServe, Triton, MLServer and their clients.
 
-What may be left out of a request may be `null`, as some clients write it.
+Optional parts of a request may be `null`, because some clients send them so.
 
-A body is JSON, or, by the extension for binary tensors, JSON whose length stands in a header, and behind it the tensors
-one after the other. A tensor is then said to have so many bytes (`binary_data_size`) instead of having `data`.
+A body is JSON. With the extension for binary tensors, a header has the length of the JSON, and the tensors follow it
+one after the other; a tensor then has its size in bytes (`binary_data_size`) instead of `data`.
 """
 
 import struct
@@ -13,18 +13,18 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-#: The header that says how long the JSON is when binary tensors follow it.
+#: The header with the length of the JSON, if binary tensors follow it.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 Shape = Annotated[list[int], Meta(description="-1 stands for any number of rows", examples=[[-1]])]
 Parameters = dict[str, Any]
 
 
-#: What a request may say of a tensor. Ours have one or two dimensions; more digits than this are no size.
+#: Limits for a tensor of a request. Ours have one or two dimensions; larger numbers are not valid sizes.
 _MOST_DIMENSIONS = 8
 _LARGEST_DIMENSION = 2**31 - 1
 Dimension = Annotated[int, Meta(ge=0, le=_LARGEST_DIMENSION)]
-#: More tensors than a model has features or fields help nobody.
+#: A model never has more features or fields.
 _MOST_TENSORS = 10_000
 
 
@@ -121,7 +121,7 @@ class Error(msgspec.Struct, frozen=True):
 
 
 def split_binary(content: memoryview, sizes: Sequence[int]) -> list[memoryview]:
-    """The tensors that stand one after the other in `content`. Raises `ValueError` unless they fill it."""
+    """The consecutive tensors in `content`. Raises `ValueError` if their sizes do not add up to it."""
     if sum(sizes) != len(content):
         raise ValueError(f"{len(content)} bytes follow the JSON, but binary_data_size adds up to {sum(sizes)}")
     parts, start = [], 0
@@ -132,7 +132,7 @@ def split_binary(content: memoryview, sizes: Sequence[int]) -> list[memoryview]:
 
 
 def pack_texts(texts: Iterable[bytes]) -> bytes:
-    """A tensor of datatype BYTES: each element with its length in front, 4 bytes, little endian."""
+    """A tensor of datatype BYTES: each element is preceded by its length, 4 bytes, little endian."""
     parts: list[bytes] = []
     for text in texts:
         parts += (struct.pack("<I", len(text)), text)
@@ -142,7 +142,7 @@ def pack_texts(texts: Iterable[bytes]) -> bytes:
 def unpack_texts(content: memoryview, count: int) -> list[bytes]:
     """The `count` elements of a tensor of datatype BYTES.
 
-    Raises `ValueError` when a length leads beyond the end, or when there are more or fewer.
+    Raises `ValueError` if a length exceeds the content, or if there are more or fewer elements.
     """
     elements: list[bytes] = []
     place, end = 0, len(content)

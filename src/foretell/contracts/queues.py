@@ -1,14 +1,14 @@
-"""The names of queues and events, and the bounds of what travels through them."""
+"""The names of queues and events, and the limits of messages."""
 
 TASKS = "ml_tasks"
 RESULTS = "ml_results"
 EVENTS = "ml_events"
 
-#: Routing key of the event that says how predictions ended.
+#: Routing key of the event about ended predictions.
 PREDICTION_FINISHED = "prediction.finished"
-#: Routing key of the event that says which accounts have new events: a `ToldEvent`.
+#: Routing key of the event about accounts with new events: a `ToldEvent`.
 EVENTS_WRITTEN = "events.written"
-#: Routing key of the event by which a worker says which tasks it keeps for long.
+#: Routing key of the event by which a worker renews its leases of tasks.
 TASKS_KEPT = "tasks.kept"
 
 #: At most this many tasks in one envelope ...
@@ -17,17 +17,17 @@ MAX_ENVELOPE_TASKS = 256
 MAX_ENVELOPE_BYTES = 256 * 1024
 #: At most this many bytes of outputs in one event, unless one alone is larger.
 MAX_EVENT_BYTES = 1024 * 1024
-#: What the embedded broker takes at most, as RabbitMQ 4 does unless it is told otherwise (`max_message_size`).
+#: The largest message of the embedded broker; the default of RabbitMQ 4 is the same (`max_message_size`).
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: After this many deliveries without an acknowledgement a message goes to the dead-letter queue.
 DELIVERY_LIMIT = 3
-#: In the headers of a copy of a message: how many deliveries of it count that were before. A copy is a new message to
-#: the broker, and an input that kills its worker must not begin anew with each.
+#: Header of a copy of a message: the number of its earlier deliveries. For the broker a copy is a new message, but
+#: the delivery limit must also apply to an input that kills its worker again and again.
 EARLIER_ATTEMPTS = "foretell-earlier-attempts"
-#: A run that is this many pulses (`FORETELL_TASK_PULSE_S`) long is acknowledged: from then on its worker's word is its
+#: A run that takes this many pulses (`FORETELL_TASK_PULSE_S`) is acknowledged; from then on its worker holds a
 #: lease ...
 PULSES_UNTIL_RELEASED = 4
-#: ... which has run out after this many pulses without a word.
+#: ... which expires after this many pulses without a renewal.
 PULSES_OF_SILENCE = 3
 
 
@@ -37,5 +37,5 @@ def tasks_queue(pool: str | None) -> str:
 
 
 def dead_queue(queue: str) -> str:
-    """Where messages of `queue` go that could not be handled."""
+    """The dead-letter queue of `queue`."""
     return f"{queue}.dead"

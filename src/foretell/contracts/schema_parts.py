@@ -1,4 +1,4 @@
-"""A part of a JSON Schema as one flat set of keywords: references followed, `allOf` joined, null set apart."""
+"""A part of a JSON Schema as one flat set of keywords: references resolved, `allOf` merged, null separated."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-#: So many parts of one schema are looked at, and so deep; what is beyond can't be said flat.
+#: Limits of the parts that are read in one schema, and of their depth; parts beyond them are not flattened.
 _MOST_STEPS = 50_000
 _DEEPEST = 50
 
 _NUMBERS = frozenset({"integer", "number"})
-#: Words about a value that ask nothing of it. Of two, the one that stands nearer to the field counts.
+#: Keywords that do not restrict a value. If there are two, the one nearer to the field is used.
 _ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format", "discriminator"}
 )
 _LOWER_BOUNDS = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
 _UPPER_BOUNDS = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
-#: What a schema without a type must be about.
+#: Types that follow from keywords, for a schema without a type.
 _HINTS = {
     "properties": "object",
     "items": "array",
@@ -33,23 +33,23 @@ _HINTS = {
     "exclusiveMaximum": "number",
     "multipleOf": "number",
 }
-#: What says which values are meant; everything else only narrows them.
+#: Keywords that define the values; all others only restrict them.
 _SHAPES = frozenset({"type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf", *_HINTS})
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a schema says in one place. `options` are the several kinds of value of a union, null not among them."""
+    """One flattened part of a schema. `options` are the alternatives of a union, without null."""
 
     keywords: Mapping[str, Any]
     nullable: bool = False
     options: tuple["Part", ...] = ()
-    #: The references that led here: one that comes again leads round in a circle.
+    #: The references that were followed, to detect circular ones.
     followed: frozenset[str] = frozenset()
 
     @property
     def types(self) -> frozenset[str]:
-        """The types of JSON that fit, null not among them; none where nothing says so."""
+        """The allowed JSON types, without null; empty if the schema does not restrict them."""
         if "type" in self.keywords:
             return _stated(self.keywords) - {"null"}
         hints = {hint for keyword, hint in _HINTS.items() if keyword in self.keywords}
@@ -60,7 +60,7 @@ class Part:
         return bool(_types_of(value) & self.types)
 
     def values(self) -> list[Any] | None:
-        """The only values that fit, null not among them; None where the schema lists none."""
+        """The allowed values, without null; None if the schema has no list."""
         if not self._lists_values:
             return None
         listed = [self.keywords["const"]] if "const" in self.keywords else self.keywords["enum"]
@@ -75,12 +75,12 @@ class Part:
 
     @property
     def only_null(self) -> bool:
-        """Whether no value but null fits."""
+        """Whether only null is allowed."""
         return self.nullable and not self.options and (self.values() == [] or _stated(self.keywords) == {"null"})
 
 
 class Parts:
-    """The parts of one schema, looked at one by one."""
+    """Reads the parts of one schema one by one."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
@@ -88,7 +88,7 @@ class Parts:
         self._depth = 0
 
     def part(self, schema: Any, followed: frozenset[str] = frozenset()) -> Part | None:
-        """What `schema` says; None when that can't be said flat. `followed` is that of the part it stands in."""
+        """The flattened `schema`; None if it can't be flattened. `followed` is that of the enclosing part."""
         with self._step() as allowed:
             joined = self._joined(schema, followed) if allowed else None
             if joined is None:
@@ -100,16 +100,16 @@ class Parts:
             base = {name: value for name, value in keywords.items() if name not in unions}
             branches = keywords[unions[0]]
             if not any(isinstance(branch, dict) and _SHAPES & branch.keys() for branch in branches):
-                # Either this or that must be there, say: the schema itself sees to it.
+                # Alternatives of required fields, for example: only the schema validates these.
                 return _single(base, followed)
             if len(unions) > 1:
                 return None
             made = self._union(base, branches, followed)
-            # Of two that overlap, `oneOf` wants that only one fits.
+            # If alternatives overlap, `oneOf` requires that only one matches.
             return _without_doubles(made) if made is not None and unions == ["anyOf"] else made
 
     def _union(self, base: dict[str, Any], branches: list[Any], followed: frozenset[str]) -> Part | None:
-        """One of `branches`, within what `base` says of all of them."""
+        """A union of `branches`, each combined with `base`."""
         options: list[Part] = []
         bare = {name: value for name, value in base.items() if not _is_annotation(name)}
         null_fits = _admits_null(bare)
@@ -128,7 +128,7 @@ class Parts:
         return Part(base, nullable, tuple(options), followed) if options or nullable else None
 
     def _joined(self, schema: Any, followed: frozenset[str]) -> tuple[dict[str, Any], frozenset[str]] | None:
-        """The keywords of a schema with those of `$ref` and `allOf`; unions stay as they are."""
+        """The keywords of a schema, merged with those of `$ref` and `allOf`; unions are not changed."""
         if schema is True:
             return {}, followed
         if not isinstance(schema, dict) or "$dynamicRef" in schema:
@@ -150,14 +150,14 @@ class Parts:
                 return None
             made, trail = keywords, trail | joined[1]
         if reference is not None and "x-title-ru" not in made:
-            # The name of a class, most likely, where the field's own name says more.
+            # Most likely a class name; the field's own name is clearer.
             made.pop("title", None)
         own = {name: value for name, value in schema.items() if name not in ("$ref", "allOf", "$defs", "$schema")}
         together = combined(made, own)
         return None if together is None else (together, trail)
 
     def _target(self, reference: Any) -> Any:
-        """What `#/$defs/Name` names; None for a reference that leads elsewhere."""
+        """The target of `#/$defs/Name`; None for other references."""
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
             return None
         part: Any = self._root
@@ -173,7 +173,7 @@ class Parts:
 
     @contextmanager
     def _step(self) -> Iterator[bool]:
-        """One step deeper; whether it is still allowed."""
+        """Go one step deeper; yields whether the limits allow it."""
         self._steps += 1
         self._depth += 1
         try:
@@ -183,7 +183,7 @@ class Parts:
 
 
 def combined(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Keywords that ask for both; None when that can't be said flat, or nothing fits both."""
+    """The conjunction of two sets of keywords; None if it can't be flattened, or no value matches both."""
     made = dict(under)
     for name, value in over.items():
         if name not in made or _is_annotation(name) or same(made[name], value):
@@ -197,7 +197,7 @@ def combined(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 
 def _both(name: str, one: Any, other: Any) -> Any:
-    """The value of a keyword that asks for both; None when there is none."""
+    """The value of a keyword that combines both; None if there is none."""
     if name == "type":
         return sorted(_wide({"type": one}) & _wide({"type": other})) or None
     if name in _LOWER_BOUNDS:
@@ -219,13 +219,13 @@ def _both(name: str, one: Any, other: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON, where true is no 1."""
+    """Whether two values are equal in JSON, where true differs from 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _single(keywords: dict[str, Any], followed: frozenset[str]) -> Part:
     """A part without a union."""
-    # Who asks something of numbers, say, and names no type, most likely means numbers and not null as well.
+    # A schema with keywords for numbers (for example) but without a type most likely excludes null.
     means_null = "type" in keywords or "enum" in keywords or "const" in keywords or not Part(keywords).types
     return Part(keywords, means_null and _admits_null(keywords), (), followed)
 
@@ -237,17 +237,17 @@ def _admits_null(keywords: Mapping[str, Any]) -> bool:
 
 
 def _chosen(option: Part, base: Mapping[str, Any], nullable: bool) -> Part:
-    """The only option of a union, under the words of the whole."""
+    """The only option of a union, with the annotations of the union."""
     words = {name: value for name, value in base.items() if _is_annotation(name)}
     return Part({**option.keywords, **words}, nullable, (), option.followed)
 
 
 def _without_doubles(union: Part) -> Part:
-    """A union of numbers alone, or of a number and a text, as the number: pydantic writes a decimal so."""
+    """A union of numbers only, or of a number and a text, as the number: pydantic describes a decimal in this way."""
     numbers = [each for each in union.options if each.types and each.types <= _NUMBERS and each.values() is None]
     others = [each for each in union.options if each not in numbers]
     if len(numbers) > 1:
-        # All whole numbers are numbers.
+        # Every integer is a number.
         numbers = [each for each in numbers if not _HINTS.keys() & each.keywords.keys()]
     numbers = [each for each in numbers if "number" in each.types]
     if len(numbers) != 1 or not all(each.types == {"string"} and each.values() is None for each in others):
@@ -261,7 +261,7 @@ def _stated(keywords: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _wide(keywords: Mapping[str, Any]) -> frozenset[str]:
-    """The stated types, and whole numbers beside numbers."""
+    """The stated types; with numbers, also integers."""
     stated = _stated(keywords)
     return stated | {"integer"} if "number" in stated else stated
 

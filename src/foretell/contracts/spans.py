@@ -1,11 +1,12 @@
-"""What the spans of a prediction are called, and what they say: the same in every process.
+"""Names and attributes of the spans of a prediction, the same in every process.
 
-Names of attributes are those of OpenTelemetry's semantic conventions where these have one. Never a value of an input.
+Attributes have the names of OpenTelemetry's semantic conventions, if there are any. They never contain values of an
+input.
 """
 
 from uuid import UUID
 
-#: What a span says.
+#: The attributes of a span.
 About = dict[str, str | int]
 
 INTAKE = "intake"
@@ -14,12 +15,12 @@ SETTLE = "settle"
 
 
 def publish(queue: str) -> str:
-    """The name of the span of a task on its way to `queue`."""
+    """The name of the span for publishing a task to `queue`."""
     return f"publish {queue}"
 
 
 def of_prediction(prediction_id: UUID, model: str, version: str) -> About:
-    """Which prediction it is."""
+    """Attributes of the prediction."""
     return {
         "foretell.prediction.id": str(prediction_id),
         "foretell.model.name": model,
@@ -28,7 +29,7 @@ def of_prediction(prediction_id: UUID, model: str, version: str) -> About:
 
 
 def of_publish(queue: str) -> About:
-    """A task goes to its queue."""
+    """Attributes of publishing a task."""
     return {
         "messaging.destination.name": queue,
         "messaging.operation.name": "publish",
@@ -37,7 +38,7 @@ def of_publish(queue: str) -> About:
 
 
 def of_run(queue: str, worker_id: str, tasks: int) -> About:
-    """A worker is at a task from `queue`, one of so many in its envelope."""
+    """Attributes of a run of a task from `queue`, with the number of tasks in its envelope."""
     return {
         "messaging.destination.name": queue,
         "messaging.operation.name": "run",
@@ -48,12 +49,12 @@ def of_run(queue: str, worker_id: str, tasks: int) -> About:
 
 
 def of_batch(items: int) -> About:
-    """It was one of so many that were done together."""
+    """Attributes of a batch: its size."""
     return {"messaging.batch.message_count": items}
 
 
 def of_settle(queue: str) -> About:
-    """A dispatcher is at a result, or at a task that nobody survived, from `queue`."""
+    """Attributes of settling a result, or a dead task, from `queue`."""
     return {
         "messaging.destination.name": queue,
         "messaging.operation.name": "settle",

@@ -1,4 +1,4 @@
-"""What the bot of an installation asks of the app, with the bot's secret as its bearer token (see docs/telegram.md)."""
+"""Requests of the bot to the app, with the bot's secret as bearer token (see docs/telegram.md)."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,8 +8,8 @@ from pydantic import Field
 
 from foretell.contracts.http import Answer, KeptText, Request
 
-#: A private chat, whose id is that of the person, and has at most 52 significant bits. Those of groups are negative:
-#: nobody's account is a group's.
+#: The id of a private chat, which is the id of the person and has at most 52 significant bits. Ids of groups are
+#: negative and not allowed, because a group has no account.
 ChatId = Annotated[int, Field(strict=True, ge=1, le=2**53, examples=[123456789])]
 _Name = Annotated[KeptText, Field(max_length=256, description="What Telegram calls the person or the group")]
 _ChargeId = Annotated[KeptText, Field(min_length=1, max_length=256, description="Telegram's id of the charge")]

@@ -1,4 +1,4 @@
-"""What was done, how long it took, what went wrong, what was earned, and what was logged."""
+"""Reports about a period: throughput, latency, errors, workers, queues, revenue and logs."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
-    """What every report over a period says of it."""
+    """The period of a report."""
 
     #: The beginning and the end, UTC.
     since: datetime
@@ -17,7 +17,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Durations(msgspec.Struct, frozen=True, kw_only=True):
-    """How long something took, in seconds. Quantiles are estimated within the buckets of a histogram; null of none."""
+    """Durations in seconds. Quantiles are estimated within the buckets of a histogram; null without data."""
 
     count: int = 0
     mean_s: float | None = None
@@ -47,19 +47,19 @@ class StationDurations(ModelDurations, frozen=True, kw_only=True):
 
 
 class ServiceDurations(Durations, frozen=True, kw_only=True):
-    """Something that one service waits for."""
+    """Waiting times of one service."""
 
     service: str
 
 
 class DurationPoint(Durations, frozen=True, kw_only=True):
-    """How long predictions took that were settled in one part of the period, up to `at`."""
+    """Durations of predictions that were settled in one part of the period, up to `at`."""
 
     at: datetime
 
 
 class Latency(Reported, frozen=True, kw_only=True):
-    """How long everything took in the period.
+    """Durations in the period.
 
     `predictions`: from acceptance to settlement, of those that a worker answered. `settle_lag`: from a worker's result
     to its settlement. `publishes`: until the broker confirmed a message. `database`: waiting for a connection.
@@ -85,7 +85,7 @@ class ServiceRequests(msgspec.Struct, frozen=True):
 
 
 class ModelTasks(msgspec.Struct, frozen=True):
-    """What was done for one model version."""
+    """Work for one model version."""
 
     model: str
     version: str
@@ -97,7 +97,7 @@ class ModelTasks(msgspec.Struct, frozen=True):
 
 
 class Batches(msgspec.Struct, frozen=True):
-    """How many items the batches of one station had: the more, the more of its costs they share."""
+    """Sizes of the batches at one stage: large batches share the fixed costs."""
 
     station: str
     count: int
@@ -116,7 +116,7 @@ class ThroughputPoint(msgspec.Struct, frozen=True):
 
 
 class Throughput(Reported, frozen=True, kw_only=True):
-    """How much was done in the period. Rates are over `counted_s`, the part of it of which there are numbers."""
+    """Throughput in the period. Rates are relative to `counted_s`, the part of the period with data."""
 
     counted_s: float
     requests_per_s: float
@@ -154,7 +154,7 @@ class FailureCount(msgspec.Struct, frozen=True):
 
 
 class ModelFailures(msgspec.Struct, frozen=True):
-    """On how many rows one model version failed, and how: the exception's type, or what was wrong with its answer.
+    """Failed rows of one model version by reason: the exception's type, or the problem of its answer.
 
     A row counts each time it was tried, in workers and in the model service.
     """
@@ -166,7 +166,7 @@ class ModelFailures(msgspec.Struct, frozen=True):
 
 
 class Failures(msgspec.Struct, frozen=True):
-    """Of all predictions that ended, those that failed."""
+    """Failed predictions, among all that ended."""
 
     ended: int
     failed: int
@@ -195,7 +195,7 @@ class Errors(Reported, frozen=True, kw_only=True):
 
 
 class ShadowDifference(msgspec.Struct, frozen=True):
-    """How far one number of a shadow's answers was from the one that was given: the absolute difference."""
+    """Absolute differences between one number in a shadow's answers and in the returned answers."""
 
     field: str
     count: int
@@ -205,7 +205,7 @@ class ShadowDifference(msgspec.Struct, frozen=True):
 
 
 class ShadowAnswers(msgspec.Struct, frozen=True):
-    """What the version `shadow` said beside `version`: the same, something else, or nothing since it failed."""
+    """Answers of the version `shadow` compared with `version`: the same, different, or failed."""
 
     model: str
     version: str
@@ -223,7 +223,7 @@ class Shadows(Reported, frozen=True, kw_only=True):
 
 
 class CurrentTask(msgspec.Struct, frozen=True):
-    """What a worker had in hand when it was last heard of: tasks of one model version, and the first of them."""
+    """The tasks that a worker was running at its last heartbeat: their number, model version, and the first of them."""
 
     model: str
     version: str
@@ -254,7 +254,7 @@ class WorkerLine(msgspec.Struct, frozen=True):
 
 
 class Workers(Reported, frozen=True, kw_only=True):
-    """Every worker that runs, and those that ended in the period."""
+    """All running workers, and those that ended in the period."""
 
     live: int
     busy: int
@@ -263,21 +263,21 @@ class Workers(Reported, frozen=True, kw_only=True):
 
 
 class QueueLine(msgspec.Struct, frozen=True):
-    """One queue, as a dispatcher found it last, at `as_of`."""
+    """One queue, as of a dispatcher's last poll, at `as_of`."""
 
     queue: str
-    #: Messages that wait, those that nobody could handle, and for how long the oldest prediction waits that was to be
-    #: sent to it (null of a queue that has no tasks).
+    #: Waiting messages, dead letters, and the age of the oldest prediction for this queue (null for a queue without
+    #: tasks).
     ready: int
     dead_letters: int
     oldest_task_age_s: float | None
     as_of: datetime
-    #: Messages that came again in the period, since their receiver had died or given them back.
+    #: Redelivered messages in the period: their consumer had died or returned them.
     redeliveries: int
 
 
 class Publishes(Durations, frozen=True, kw_only=True):
-    """Messages that one service gave to the broker, and how long its confirms took."""
+    """Messages that one service published, and how long the broker's confirms took."""
 
     service: str
     confirmed: int
@@ -286,20 +286,20 @@ class Publishes(Durations, frozen=True, kw_only=True):
 
 
 class Queues(Reported, frozen=True, kw_only=True):
-    """What waits, and what moved in the period."""
+    """Waiting messages, and deliveries in the period."""
 
     items: list[QueueLine]
     publishes: list[Publishes]
-    #: Predictions that have not ended, and the credits that they hold; null when no dispatcher said so in the period.
+    #: Predictions that have not ended, and their held credits; null if no dispatcher reported in the period.
     queued_predictions: int | None
     held_credits: int | None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that nobody could handle; never what is in its inputs or outputs.
+    """A dead letter, without values of inputs or outputs.
 
-    `attempts`: how often it was delivered since it lies here (RabbitMQ counts on from before), by looks as well as by
-    dispatchers. `redriven`: how often it was sent back. `reason`: why it can't be read, null if it can.
+    `attempts`: how often it was delivered in the dead-letter queue (RabbitMQ includes earlier ones), to operators and
+    to dispatchers. `redriven`: how often it was sent back. `reason`: why it can't be parsed, null if it can.
     """
 
     message_id: str
@@ -325,7 +325,7 @@ class DeadLetters(msgspec.Struct, frozen=True):
 
 
 class MovedLetters(msgspec.Struct, frozen=True):
-    """How many dead letters of a queue were sent back or discarded, and how many were left at that moment."""
+    """How many dead letters of a queue were sent back or discarded, and how many were left then."""
 
     queue: str
     moved: int
@@ -333,7 +333,7 @@ class MovedLetters(msgspec.Struct, frozen=True):
 
 
 class Earned(msgspec.Struct, frozen=True):
-    """What one model earned on one day (UTC): credits captured, and by how many predictions. It was so at `as_of`."""
+    """Revenue of one model on one day (UTC): captured credits and the number of predictions, as of `as_of`."""
 
     day: str
     model: str
@@ -343,7 +343,7 @@ class Earned(msgspec.Struct, frozen=True):
 
 
 class DayTotal(msgspec.Struct, frozen=True):
-    """What all models together earned on one day."""
+    """Revenue of all models on one day."""
 
     day: str
     credits: int
@@ -351,7 +351,7 @@ class DayTotal(msgspec.Struct, frozen=True):
 
 
 class Revenue(msgspec.Struct, frozen=True):
-    """What was earned on each of the last days, oldest first; `as_of`: when a dispatcher last said so."""
+    """Revenue of each of the last days, oldest first; `as_of`: the last report of a dispatcher."""
 
     days: int
     since: str

@@ -1,4 +1,4 @@
-"""How everything is now: services and their processes, alerts, and the few numbers of a start page."""
+"""The current state: services and their processes, alerts, and a summary."""
 
 from datetime import datetime
 from typing import Literal
@@ -22,9 +22,9 @@ InstanceState = Literal["healthy", "unhealthy", "missing", "stopped"]
 
 
 class InstanceHealth(msgspec.Struct, frozen=True):
-    """One process. `failing` are the checks that do not pass, with why; it has said that at `last_seen_at`.
+    """One process. `failing` are the failed checks with reasons, as of its last heartbeat at `last_seen_at`.
 
-    `missing`: nothing was heard of it for some seconds, and it did not say goodbye. `stopped`: it did.
+    `missing`: no heartbeat for some seconds. `stopped`: it sent a final heartbeat.
     """
 
     instance: str
@@ -33,7 +33,7 @@ class InstanceHealth(msgspec.Struct, frozen=True):
     failing: dict[str, str]
     version: str
     started_at: datetime
-    #: For how long it runs, or ran.
+    #: How long it has run.
     uptime_s: float
     address: str
     hostname: str
@@ -47,9 +47,9 @@ class InstanceHealth(msgspec.Struct, frozen=True):
 class ServiceHealth(msgspec.Struct, frozen=True):
     """One service, by its instances.
 
-    `healthy`: all that run are. `degraded`: some are, others are not, or have just fallen silent. `unhealthy`: none
-    is. `down`: none runs. `stopped`: none runs, and that was wanted. `live` run; `expected` are these and
-    those that fell silent and were not replaced.
+    `healthy`: all running instances are. `degraded`: some are, others are unhealthy or have just become silent.
+    `unhealthy`: no running instance is healthy. `down`: none runs. `stopped`: all were stopped normally. `live`:
+    running instances; `expected`: these and silent ones that were not replaced.
     """
 
     service: str
@@ -90,7 +90,7 @@ class FiringAlert(msgspec.Struct, frozen=True):
 
 
 class Overview(Reported, frozen=True, kw_only=True):
-    """The start page: how everything is now, and how the period went.
+    """A summary of the current state and the period.
 
     `requests` and their `request_durations` are the app's; `prediction_durations` are from acceptance to settlement.
     `status` is that of the services, and `degraded` where they are healthy and an alert that is more than information
@@ -115,7 +115,7 @@ class Overview(Reported, frozen=True, kw_only=True):
     revenue_credits: int
     revenue_predictions: int
     alerts_firing: int
-    #: The first of them, the worst first.
+    #: Some of them, the most severe first.
     firing: list[FiringAlert]
     drifting: list[str]
 
@@ -125,12 +125,12 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     rule: str
-    #: What it is about, by label.
+    #: The labels of its subject.
     subject: dict[str, str]
     severity: str
-    #: pending (not long enough to fire), firing, no_data (it fired, and nothing is known since) or resolved.
+    #: pending (not long enough to fire), firing, no_data (it fired, and there is no data since) or resolved.
     state: str
-    #: What was read off last.
+    #: The last value.
     value: float | None
     #: What is wrong, and what to do, by language.
     summary: dict[str, str]
@@ -138,22 +138,22 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True):
     pending_since: datetime
     fired_at: datetime | None
     resolved_at: datetime | None
-    #: Why it is over: cleared, no_data or rule_off.
+    #: Why it was resolved: cleared, no_data or rule_off.
     reason: str | None
     silenced_until: datetime | None
 
 
 class AlertList(msgspec.Struct, frozen=True):
-    """What is wrong now, the longest first, and what was lately, the newest first."""
+    """Open alerts, the oldest first, and recently resolved ones, the newest first."""
 
-    #: When it was last looked; null: not yet.
+    #: The last evaluation; null: not yet.
     evaluated_at: datetime | None
     open: list[ShownAlert]
     resolved: list[ShownAlert]
 
 
 class Silenced(msgspec.Struct, frozen=True):
-    """What is silent, and until when."""
+    """A silence and its end."""
 
     rule: str
     subject: dict[str, str]
@@ -161,7 +161,7 @@ class Silenced(msgspec.Struct, frozen=True):
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """What `GET /admin/overview` of the app answers: reports in one. Null: not known now; `problems` says why."""
+    """The answer of `GET /admin/overview`: several reports in one. Null: unavailable; `problems` says why."""
 
     at: datetime
     overview: Overview | None

@@ -1,4 +1,4 @@
-"""How far what models are asked, and what they answer, is from what they were trained on."""
+"""Drift: differences between the live inputs and outputs of models and their training data."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,7 +9,7 @@ DriftStatus = Literal["stable", "shifting", "drifted", "not_enough_data", "no_re
 
 
 class Distribution(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Shares of the rows, bin by bin: of the reference, and of what was seen."""
+    """Shares of the rows by bin, in the reference and in the live data."""
 
     reference: list[float]
     seen: list[float]
@@ -18,13 +18,13 @@ class Distribution(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FieldFinding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was found of one field in one window. Shares are of `rows`, those in which the field could be."""
+    """The result for one field in one window. Shares are relative to `rows`, the rows that could have the field."""
 
     name: str
     part: Literal["feature", "output"]
     kind: Literal["numeric", "categorical"]
     status: DriftStatus
-    #: For people: what has changed, sentence by sentence.
+    #: For people: the changes, as sentences.
     reasons: list[str]
     rows: int
     rows_needed: int
@@ -32,14 +32,14 @@ class FieldFinding(msgspec.Struct, frozen=True, omit_defaults=True):
     out_of_range_share: float | None = None
     unseen_share: float | None = None
     psi: float | None = None
-    #: What the index would hardly exceed by chance.
+    #: The value that the index rarely exceeds by chance.
     psi_by_chance: float | None = None
-    #: What it would hardly exceed in as many days of the training data; None when the reference does not say.
+    #: The value that it rarely exceeds in as many days of the training data; None if the reference has none.
     usual_psi: float | None = None
     test: Literal["kolmogorov_smirnov", "chi_squared"] | None = None
     statistic: float | None = None
     p_value: float | None = None
-    #: Below which p value the test counts.
+    #: The test is significant below this p value.
     p_needed: float | None = None
     distribution: Distribution | None = None
 
@@ -50,7 +50,7 @@ class FieldFinding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FieldSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One field, as it is now: by the longest window that has enough rows."""
+    """The current status of one field: by the longest window with enough rows."""
 
     name: str
     part: str
@@ -63,7 +63,7 @@ class FieldSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WindowFinding(msgspec.Struct, frozen=True):
-    """What was found in one window. `rows` were looked at of the `passed` that there were."""
+    """The result in one window. `rows` of the `passed` rows were sampled."""
 
     window_s: float
     status: DriftStatus
@@ -75,14 +75,14 @@ class WindowFinding(msgspec.Struct, frozen=True):
 
 
 class ReferenceAbout(msgspec.Struct, frozen=True):
-    """Which reference it was compared with."""
+    """The reference of the comparison."""
 
     rows: int
     sha256: str
 
 
 class NotCompared(msgspec.Struct, frozen=True):
-    """A feature or output that the look for drift passes over, and why."""
+    """A feature or output that is not compared, and the reason."""
 
     name: str
     part: Literal["feature", "output"]
@@ -90,18 +90,18 @@ class NotCompared(msgspec.Struct, frozen=True):
 
 
 class VersionFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of one model version."""
+    """The result for one model version."""
 
     model: str
     version: str
     computed_at: datetime
     status: DriftStatus
-    #: Why there is no reference that it could be compared with.
+    #: Why there is no usable reference.
     reason: str | None = None
     reference: ReferenceAbout | None = None
     findings: list[FieldSummary] = []
     windows: list[WindowFinding] = []
-    #: What the model takes or answers and this look passes over.
+    #: Inputs and outputs of the model that are not compared.
     not_compared: list[NotCompared] = []
 
 
