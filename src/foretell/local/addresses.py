@@ -1,4 +1,4 @@
-"""By what the processes of an installation find and know one another, unless the environment says so."""
+"""Settings by which the processes of an installation find and authenticate each other, unless they are set."""
 
 from collections.abc import Iterable
 
@@ -12,8 +12,8 @@ def addresses_of(
 ) -> dict[str, str]:
     """Settings for all of them.
 
-    The monitoring service takes logs and heartbeats (an empty word in the environment: nobody does), the dispatcher
-    tells the bot, and the bot asks the app.
+    All send logs and heartbeats to the monitoring service (unless its URL in the environment is empty), the dispatcher
+    sends events to the bot, and the bot calls the app.
     """
     urls = {
         program.service: f"http://{host_and_port(reachable_host(program.host), program.port)}" for program in programs

@@ -1,4 +1,4 @@
-"""The docker engine: Docker Compose does the work; we ask it, watch it, and say in our words what is wrong."""
+"""The docker engine: calls Docker Compose, watches the containers, and explains errors."""
 
 import json
 import os
@@ -22,7 +22,7 @@ COMPOSE_FILE = "docker-compose.yaml"
 WORKERS = "ml-worker"
 _ASK_TIMEOUT_S = 20.0
 _TRIES = 5
-#: Services of a profile that nobody names now are ours all the same.
+#: Services of inactive profiles are included, too.
 _EVERY_PROFILE = ("--profile", "*")
 
 
@@ -74,7 +74,7 @@ class ContainerGone(ForetellError):
     code = "container_gone"
 
 
-#: What Docker says, in small letters, and what we say of it.
+#: Parts of Docker's messages, in lower case, and our errors for them.
 _KNOWN: tuple[tuple[str, type[ForetellError]], ...] = (
     ("permission denied while trying to connect", DockerForbidden),
     ("cannot connect to the docker daemon", EngineAway),
@@ -88,12 +88,12 @@ _KNOWN: tuple[tuple[str, type[ForetellError]], ...] = (
 
 
 def compose_name(service: str) -> str:
-    """What Docker Compose calls a service."""
+    """The name of a service in Docker Compose."""
     return next((each.compose_name or each.name for each in SERVICES if each.name == service), service)
 
 
 def _folder() -> Path:
-    """Where docker-compose.yaml stands: here, or at the root of the checkout that we run from."""
+    """The folder of docker-compose.yaml: the current one, or the root of our checkout."""
     here = Path.cwd()
     checkout = Path(foretell.__file__).parents[2]
     return here if (here / COMPOSE_FILE).is_file() or not (checkout / COMPOSE_FILE).is_file() else checkout
@@ -114,14 +114,14 @@ class Compose:
             raise DockerAbsent
 
     def running(self) -> bool:
-        """Whether any container of ours runs; False where there is no Docker to ask."""
+        """Whether any of our containers runs; False without Docker."""
         try:
             return bool(self.ask("ps", "--quiet").strip())
         except ForetellError:
             return False
 
     def containers(self) -> list[Container]:
-        """All of them but those that do something once and have done it. Raises `DockerFailed` and its kind."""
+        """All containers except finished one-time ones. Raises `DockerFailed` and similar errors."""
         found = [container_of(each) for each in self._inspected()]
         return sorted(
             (each for each in found if each.service not in ONCE or each.exit_code),
@@ -137,25 +137,25 @@ class Compose:
                 inspected: list[dict[str, Any]] = json.loads(self._docker("inspect", *ids))
                 return inspected
             except ContainerGone:
-                # Compose replaces containers while we look.
+                # Compose may replace containers between our calls.
                 if not tries_left:
                     raise
         return []
 
     def services(self) -> list[str]:
-        """What docker-compose.yaml names, those of profiles included."""
+        """The services in docker-compose.yaml, including those of profiles."""
         return sorted(self.ask("config", "--services").split())
 
     @cached_property
     def plan(self) -> Plan:
-        """What is to be started; it is read once. Raises `DockerFailed` and its kind."""
+        """The services to start; read once. Raises `DockerFailed` and similar errors."""
         read = json.loads(self.ask("config", "--format", "json", every_profile=False))
         return Plan(read["services"], read.get("name", "foretell"))
 
     # Start
 
     def check_ports(self) -> None:
-        """Raises `PortTaken` or `PortForbidden` for a port that is to be published and is somebody else's."""
+        """Raises `PortTaken` or `PortForbidden` for a port that can't be published."""
         ours = {port for each in self.containers() for port in each.published}
         for name, service in self.plan.services.items():
             for port in service.get("ports", []):
@@ -164,7 +164,7 @@ class Compose:
                     ports.check_free(port.get("host_ip") or "0.0.0.0", int(published), _variable(name, port))  # noqa: S104
 
     def missing_images(self) -> list[str]:
-        """Our images that are not built or fetched yet."""
+        """Images that are not built or fetched yet."""
         wanted = {service["image"] for service in self.plan.services.values() if service.get("build")}
         return sorted(image for image in wanted if not self._has(image))
 
@@ -175,7 +175,7 @@ class Compose:
             return False
 
     def build(self) -> None:
-        """Build our images, with Docker's own words on the terminal, since it takes minutes. Raises `DockerFailed`."""
+        """Build our images, with Docker's output on the terminal, since it takes minutes. Raises `DockerFailed`."""
         self.check()
         status = subprocess.run(  # noqa: S603 - our own arguments
             self.command("build"), check=False, cwd=self.folder, env=self._docker_environment()
@@ -185,10 +185,10 @@ class Compose:
             raise DockerFailed(action="build", reason=f"exit code {status}; what it said stands above")
 
     def begin_up(self, workers: int | None) -> "subprocess.Popen[str]":
-        """Start everything, or what has changed; the process is Docker's own that does it."""
+        """Start everything, or what has changed; returns the process of Docker Compose."""
         self.check()
         counts = Counter(each.service for each in self.containers())
-        # Who scaled something by hand keeps it so: without a number, Compose goes back to that of the file.
+        # Keep numbers that were scaled by hand: without `--scale`, Compose goes back to the numbers of the file.
         counts = Counter({name: count for name, count in counts.items() if count > 1 or name == WORKERS})
         if workers is not None:
             counts[WORKERS] = workers
@@ -196,7 +196,7 @@ class Compose:
         return self._popen("up", "--detach", *scale, every_profile=False)
 
     def begin_scale(self, workers: int) -> "subprocess.Popen[str]":
-        """Change how many workers there are, the others untouched."""
+        """Change the number of workers; returns the process of Docker Compose."""
         self.check()
         return self._popen(
             "up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{WORKERS}={workers}", WORKERS,
@@ -215,7 +215,7 @@ class Compose:
         )
 
     def down(self) -> None:
-        """Stop everything; the data stays in its volumes. Raises `DockerFailed` and its kind."""
+        """Stop everything; the data stays in its volumes. Raises `DockerFailed` and similar errors."""
         self.check()
         process = self._popen("down", "--remove-orphans", every_profile=True)
         said = process.communicate()[1]
@@ -227,7 +227,7 @@ class Compose:
     def command(self, *arguments: str, every_profile: bool = True) -> list[str]:
         """The command line of Docker Compose for this project, to be run in its folder.
 
-        It names no file: so COMPOSE_FILE, in the environment or in `.env`, adds others, as it does without us.
+        It names no file, so that COMPOSE_FILE, in the environment or in `.env`, works as usual.
         """
         profiles = _EVERY_PROFILE if every_profile else ()
         return ["docker", "compose", *profiles, *arguments]
@@ -236,7 +236,7 @@ class Compose:
         return {**self._environment, "COMPOSE_ANSI": "never", "COMPOSE_MENU": "false"}
 
     def ask(self, *arguments: str, every_profile: bool = True) -> str:
-        """What `docker compose` answers. Raises `DockerFailed` and its kind."""
+        """The output of `docker compose`. Raises `DockerFailed` and similar errors."""
         self.check()
         return self._answer(arguments[0], self.command(*arguments, every_profile=every_profile))
 
@@ -244,7 +244,7 @@ class Compose:
         return self._answer(arguments[0], ["docker", *arguments])
 
     def last_words(self, container: str, lines: int) -> list[str]:
-        """What a container wrote last."""
+        """The last lines of a container's log."""
         try:
             done = subprocess.run(  # noqa: S603 - our own arguments
                 ["docker", "logs", "--tail", str(lines), container],  # noqa: S607
@@ -272,13 +272,13 @@ class Compose:
         return answer.stdout
 
     def failure(self, action: str, said: str, *, status: int = 1) -> ForetellError:
-        """In our words what Docker says went wrong."""
+        """Our error for Docker's message."""
         text = said.lower()
         for words, error in _KNOWN:
             if words in text:
                 return error()
         if "port is already allocated" in text or "address already in use" in text:
-            # It was free when we looked: somebody was faster. Ask again, so that it is said which one it is.
+            # The port was free when we checked. Check again, so that the message names it.
             try:
                 self.check_ports()
             except ForetellError as taken:
@@ -289,7 +289,7 @@ class Compose:
         return DockerFailed(action=action, reason=lines[-1] if lines else f"exit code {status}")
 
     def _data_folder(self) -> Path:
-        """Where the engine keeps its images and volumes."""
+        """Docker's folder for images and volumes."""
         try:
             return Path(self._docker("info", "--format", "{{.DockerRootDir}}").strip() or "/var/lib/docker")
         except ForetellError:
@@ -301,7 +301,7 @@ class Compose:
             raise DiskFull(folder=folder)
 
 
-#: The settings that move what other services than ours publish.
+#: The settings for the published ports of third-party services.
 _OTHER_PORTS = {
     "nginx:443": "FORETELL_HTTPS_PORT",
     "nginx:80": "FORETELL_HTTP_PORT",
@@ -313,11 +313,11 @@ _OTHER_PORTS = {
 
 
 def _variable(service: str, port: Mapping[str, Any]) -> str:
-    """The setting that moves a published port."""
+    """The setting that changes a published port."""
     ours = {each.compose_name or each.name: each.port_variable for each in SERVICES}
     return ours.get(service) or _OTHER_PORTS.get(f"{service}:{port.get('target')}", "FORETELL_PUBLISH_ADDRESS")
 
 
 def workers_of(containers: Iterable[Container]) -> int:
-    """How many workers there are."""
+    """The number of workers."""
     return sum(each.service == WORKERS for each in containers)

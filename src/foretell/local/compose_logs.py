@@ -1,4 +1,4 @@
-"""The logs of containers, line by line as those of the local engine."""
+"""The logs of containers, in the same form as those of the local engine."""
 
 import re
 import subprocess
@@ -31,14 +31,14 @@ class ComposeLogs:
         raise NoSuchService(name=name, known=", ".join(known))
 
     def last(self, lines: int) -> list[LogLine]:
-        """The last lines of all of them together, in the order of time. Raises `DockerFailed` and its kind."""
+        """The last lines of all of them together, in the order of time. Raises `DockerFailed` and similar errors."""
         text = self._compose.ask("logs", "--no-color", "--tail", str(lines), *self._chosen)
         found = [self._parse(line) for line in text.splitlines() if line]
         found.sort(key=lambda line: line.moment)
         return found[-lines:] if lines > 0 else []
 
     def follow(self) -> Iterator[LogLine]:
-        """What is written from now on, until Docker ends or nobody asks any more."""
+        """Lines that are written from now on, until Docker ends or the iterator is closed."""
         command = self._compose.command("logs", "--no-color", "--follow", "--tail", "0", *self._chosen)
         process = subprocess.Popen(  # noqa: S603 - our own arguments
             command,
@@ -60,7 +60,7 @@ class ComposeLogs:
                 process.stdout.close()
 
     def _parse(self, line: str) -> LogLine:
-        # "ml-worker-1  | {…}", behind a sign that clears a terminal's line, also where there is no terminal.
+        # "ml-worker-1  | {…}", after a control sequence that clears the line, even without a terminal.
         line = line.replace("\x1b[2K", "")
         source, separator, raw = line.partition(" | ")
         if not separator:

@@ -1,4 +1,4 @@
-"""What docker-compose.yaml asks for, with the settings of the environment and of `.env`, as Compose has read them."""
+"""The services in docker-compose.yaml, with the settings of the environment and of `.env`, as resolved by Compose."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from foretell.local.containers import Container
 
-#: The reverse proxies that we ship, the port at which each is asked first, and how.
+#: The shipped reverse proxies, with their preferred port and scheme.
 _PROXIES = (("nginx", 80, "http"), ("caddy", 443, "https"))
 _USUAL = {"http": 80, "https": 443}
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?((?:FORETELL|TELEGRAM)_[A-Za-z0-9_]+)\s*=", re.MULTILINE)
@@ -18,25 +18,25 @@ _READ = re.compile(r"\b(?:FORETELL|TELEGRAM)_[A-Z0-9_]+\b")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The services that a start has, as `docker compose config` shows them."""
+    """The services of a start, from `docker compose config`."""
 
     services: Mapping[str, Any]
-    #: Of the Compose project, which its containers and volumes are labelled with.
+    #: The name of the Compose project; its containers and volumes have it as a label.
     project: str = "foretell"
 
     @property
     def development(self) -> bool:
-        """Whether there is a user to try with."""
+        """Whether there is a test user."""
         environment = self.services.get("app", {}).get("environment") or {}
         return (environment.get("FORETELL_ENVIRONMENT") or "development") == "development"
 
     @property
     def has_bot(self) -> bool:
-        """Whether a bot is started: it is where its token is set."""
+        """Whether a bot is started, which depends on its token."""
         return bool((self.services.get("bot", {}).get("deploy") or {}).get("replicas", 0))
 
     def url(self, containers: Iterable[Container]) -> str:
-        """Where the page is, as this machine reaches it."""
+        """The URL of the page on this machine."""
         for name, target, scheme in _PROXIES:
             if name not in self.services:
                 continue
@@ -48,7 +48,7 @@ class Plan:
         return "http://127.0.0.1"
 
     def _published(self, service: str, target: int) -> int:
-        """The port at which a service's port is published; the same where the engine may choose."""
+        """The published port of a service's port; the same port if Docker may choose."""
         for port in self.services[service].get("ports", []):
             if port.get("target") == target and str(port.get("published", "")).isdecimal():
                 return int(port["published"])
@@ -56,7 +56,7 @@ class Plan:
 
 
 def unread_settings(folder: Path) -> dict[str, str]:
-    """The settings in `.env` that no YAML file beside it reads, each with the name that was probably meant, or none."""
+    """The settings in `.env` that no YAML file beside it uses, each with the name that was probably meant, or empty."""
     try:
         given = _ASSIGNMENT.findall((folder / ".env").read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Watches containers until they are healthy, or says in the words of the local engine why one is not."""
+"""Watches containers until they are healthy, or reports why one is not, as the local engine does."""
 
 import subprocess
 import time
@@ -10,9 +10,9 @@ from foretell.local.containers import Container
 from foretell.local.log_files import LogLine, parse_lines
 from foretell.local.starting import StartFailed
 
-#: A start without any progress for so long has failed. Docker's own patience with a container is a part of it.
+#: A start without progress for so long has failed. Docker's own time-outs for a container are included.
 _NO_PROGRESS_S = 180.0
-#: A container that Docker has started again so often before it was ever healthy will not be healthy the next time.
+#: A container that Docker has restarted so often before it was ever healthy is considered failed.
 _HOPELESS_AFTER_RESTARTS = 3
 _LOOK_EVERY_S = 0.5
 _WRONG = ("error", "critical")
@@ -30,8 +30,8 @@ class ComposeStart:
     def until_healthy(self, docker: "subprocess.Popen[str]", service: str | None = None) -> Iterator[list[Container]]:
         """Yields the containers, all or those of a service, until `docker` has ended and each of them is healthy.
 
-        Raises `StartFailed` for a container that ends, or that is not healthy and nothing happens any more; else what
-        Docker itself said went wrong.
+        Raises `StartFailed` for a container that ends, or that is not healthy without any more progress; otherwise
+        an error with Docker's own message.
         """
         before, progress_at = None, self._clock()
         try:

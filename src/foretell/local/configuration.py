@@ -1,17 +1,17 @@
-"""Writes what the supervisor reads."""
+"""Writes the supervisor's configuration."""
 
 import resource
 from collections.abc import Iterable
 
 from foretell.local.installation import Program
 
-#: A service stops within its grace period and 8 s, or ends itself; SIGKILL is for what hangs even then.
+#: A service stops within its grace period and 8 s, or ends itself; a process that hangs longer gets SIGKILL.
 STOP_WAIT_S = 29
 _OPEN_FILES = 4096
 
-# No path stands in the file: a folder may be named with characters that mean something here (% ; # "). They come
-# through the environment, which supervisord puts in after it has read the line. It does so twice with the names of log
-# files, so FORETELL_ENGINE_LOGS has each % doubled.
+# The file contains no paths, because their characters may have a meaning here (% ; # "). Paths come from the
+# environment, which supervisord substitutes after parsing the line. It substitutes names of log
+# files twice, so in FORETELL_ENGINE_LOGS each % is doubled.
 _SUPERVISOR = """\
 [supervisord]
 nodaemon = true

@@ -1,7 +1,7 @@
-"""The secrets of an installation in containers: made once, kept, and handed to each service as files.
+"""The secrets of an installation in containers: generated once, stored, and given to each service as files.
 
-A service sees a folder with its own secrets and no other's. What the operator gives (`FORETELL_SECRET_KEY` and so on)
-takes the place of what was made.
+A service sees a folder with only its own secrets. Secrets that the operator gives (`FORETELL_SECRET_KEY` and so on)
+replace the generated ones.
 """
 
 import json
@@ -16,7 +16,7 @@ from foretell.contracts.bot_secret import bot_secret_key, new_bot_secret
 from foretell.kit.errors import Misconfigured
 from foretell.kit.settings import is_guessable
 
-#: The folder that only the one who makes secrets sees.
+#: The folder that only the service `secrets` sees.
 KEPT = "kept"
 _SHORTEST = 16
 _SHORTEST_KEY = 32
@@ -30,12 +30,12 @@ def _token() -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    """One secret: how it is made, and by which setting an operator gives it, if by any."""
+    """One secret: how it is generated, and the setting by which an operator can give it, if any."""
 
     setting: str = ""
     make: Callable[[], str] = _token
     shortest: int = _SHORTEST
-    #: Whether only production has one: without it everybody may, as in a local installation.
+    #: Whether only production has one; without it access is open, as in a local installation.
     production_only: bool = False
 
 
@@ -45,7 +45,7 @@ _SECRETS = {
     "monitoring_token": _Secret("FORETELL_MONITORING_TOKEN", production_only=True),
     "admin_token": _Secret("FORETELL_ADMIN_TOKEN"),
     "grafana_password": _Secret("FORETELL_GRAFANA_PASSWORD"),
-    # Nobody types these: PostgreSQL and RabbitMQ of the installation know them from their first start on.
+    # Never typed by people: PostgreSQL and RabbitMQ of the installation get them at their first start.
     "erlang_cookie": _Secret(),
     "postgres_password": _Secret(),
     "database_password": _Secret(),
@@ -55,10 +55,10 @@ _SECRETS = {
 
 
 def write_secrets(folder: Path, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Make what is not there yet in `folder/kept`, write every service's files beside it; returns what was made.
+    """Generate missing secrets in `folder/kept`, and write every service's files beside it; returns the new ones.
 
-    Again, it changes nothing but what the operator has changed. Raises `Misconfigured` for a secret of the operator's
-    that is short, in production for one that can be guessed.
+    A repeated call changes only what the operator has changed. Raises `Misconfigured` for a secret of the operator
+    that is short, and in production for a guessable one.
     """
     production = environment.get("FORETELL_ENVIRONMENT") == "production"
     found: dict[str, str] = {}
@@ -98,10 +98,10 @@ def _check(secret: _Secret, name: str, given: str, *, production: bool) -> None:
 
 
 def _files(found: Mapping[str, str], environment: Mapping[str, str], *, production: bool) -> dict[str, dict[str, str]]:
-    """What stands in each service's folder: settings by their names, and what PostgreSQL and others read."""
+    """The files in each service's folder: settings by their names, and files for PostgreSQL and others."""
 
     servers = environment.get("FORETELL_POSTGRES_HOSTS") or "postgres:5432"
-    # Of several, whichever takes writes.
+    # With several servers, use the one that accepts writes.
     which = "?target_session_attrs=read-write" if "," in servers else ""
     nodes = environment.get("FORETELL_RABBITMQ_HOSTS") or "rabbitmq:5672"
 
@@ -157,7 +157,7 @@ def _files(found: Mapping[str, str], environment: Mapping[str, str], *, producti
 
 
 def _hand_over(folder: Path, files: Mapping[str, str]) -> None:
-    """Have these files in a service's folder, and no others. Only that service has the folder."""
+    """Make these the only files in a service's folder. Only that service sees the folder."""
     if not folder.is_dir():
         return
     for left in folder.iterdir():
@@ -168,7 +168,7 @@ def _hand_over(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _write(place: Path, text: str, mode: int = 0o400) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f".{place.name}.new")
     draft.unlink(missing_ok=True)

@@ -1,44 +1,44 @@
-"""One container of the installation, as the status table and a start look at it."""
+"""The state of one container, for the status table and a start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-#: What runs, and ends, before the others start.
+#: Services that run once, before the others start.
 ONCE = ("secrets", "migrate", "kibana-view")
 _STATES = {"created": "starting", "exited": "stopped", "dead": "stopped", "removing": "stopping"}
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """How one container is."""
+    """The state of one container."""
 
     service: str
-    #: As Docker calls it: foretell-ml-worker-2.
+    #: Docker's name: foretell-ml-worker-2.
     name: str
     #: starting, running, restarting, stopping, paused or stopped
     state: str
     healthy: bool
-    #: Why it is not healthy; of a healthy one, what else it says is wrong.
+    #: Why it is not healthy; for a healthy one, other problems that it reports.
     reason: str
-    #: The ports at which this machine publishes it.
+    #: The published ports on this machine.
     published: tuple[int, ...]
     id: str
     uptime_s: int
     exit_code: int
-    #: How often Docker has started it again since it was made.
+    #: How often Docker has restarted it since it was created.
     restarts: int
 
 
 def container_of(inspected: Mapping[str, Any]) -> Container:
-    """A container as `docker inspect` shows it."""
+    """A container from the output of `docker inspect`."""
     state = inspected["State"]
     health = state.get("Health") or {}
     status = str(state.get("Status", ""))
     running = status == "running"
     said = _said(health)
-    # One without a check of its own is healthy as long as it runs.
+    # A container without a health check is healthy while it runs.
     healthy = running and health.get("Status", "healthy") == "healthy"
     starting = running and health.get("Status") == "starting"
     if starting:
@@ -58,7 +58,7 @@ def container_of(inspected: Mapping[str, Any]) -> Container:
 
 
 def _said(health: Mapping[str, Any]) -> str:
-    """What its last health check printed, in one line."""
+    """The output of its last health check, as one line."""
     checks = health.get("Log") or []
     output = str(checks[-1].get("Output", "")).strip() if checks else ""
     return output.splitlines()[-1][:300] if output else ""
@@ -71,7 +71,7 @@ def _published(network: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _uptime_s(started_at: str) -> int:
     try:
-        # Nanoseconds are more than Python reads.
+        # Python can't parse nanoseconds.
         started = datetime.fromisoformat(started_at.partition(".")[0].removesuffix("Z")).replace(tzinfo=UTC)
     except ValueError:
         return 0

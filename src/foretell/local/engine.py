@@ -1,4 +1,4 @@
-"""The local engine: all services as processes of this machine, under a supervisor that outlives the terminal."""
+"""The local engine: all services as processes of this machine, under a supervisor in the background."""
 
 import os
 import shlex
@@ -19,11 +19,11 @@ from foretell.local.services import SERVICES, Service, is_here, runnable
 from foretell.local.starting import Start
 from foretell.local.status import ProcessStatus, status_of
 
-#: What the supervisor runs, before the name of the service.
+#: The command of the supervisor for a service, without the service's name.
 SERVE_COMMAND = (sys.executable, "-P", "-m", "foretell.cli", "serve")
 _SUPERVISOR_STARTS_S = 20.0
 _LOOK_EVERY_S = 0.1
-#: How often a stop looks for those that were born meanwhile: a supervisor that is gone gives birth to no more.
+#: How often a stop looks for processes that were started meanwhile; a dead supervisor starts no more.
 _STRAGGLERS = 5
 
 
@@ -54,7 +54,7 @@ class StopFailed(ForetellError):
 class LocalEngine:
     """Starts, watches, scales and stops the services of one installation.
 
-    What changes something (`launch`, `scale`, `stop`) wants to be called under `installation.lock`.
+    Callers of `launch`, `scale` and `stop` must hold `installation.lock`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalEngine:
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """By `clock`, in seconds, a start finds that there is no progress."""
+        """`clock`, in seconds, is used to detect a start without progress."""
         self.installation = installation
         self._table = tuple(table)
         self._serve_command = tuple(serve_command)
@@ -74,11 +74,11 @@ class LocalEngine:
         self._planning = Planning(table, environment)
         self._start = Start(table, installation.logs_dir, clock)
         self._supervisor = Supervisor(installation.socket)
-        #: The supervisor, if it is our child: then we have to collect it when it ends.
+        #: The supervisor, if it is our child: then we must wait for it when it ends.
         self._child: subprocess.Popen[bytes] | None = None
 
     def record(self) -> EngineRecord | None:
-        """What runs here, or None when nothing does."""
+        """The record of the running engine, or None."""
         record = self.installation.read()
         if record is None or not self._answers():
             return None
@@ -91,7 +91,7 @@ class LocalEngine:
             return False
 
     def running_record(self) -> EngineRecord:
-        """What runs here. Raises `NotRunning`, `Unwatched`."""
+        """The record of the running engine. Raises `NotRunning`, `Unwatched`."""
         record = self.record()
         if record is None:
             if self.installation.record_file.exists():
@@ -109,12 +109,12 @@ class LocalEngine:
         return [program for program in record.programs if program.service in scaling]
 
     def followers(self, record: EngineRecord) -> list[Program]:
-        """The processes that read the packages of models, and follow when these change."""
+        """The processes that read model packages and apply their changes."""
         following = {service.name for service in self._table if service.reads_models}
         return [program for program in record.programs if program.service in following]
 
     def pids(self) -> dict[str, int]:
-        """The process that each program is at the moment, 0 for none. Raises `NotRunning`."""
+        """The current process id of each program, 0 for none. Raises `NotRunning`."""
         try:
             return {name: process.pid for name, process in self._supervisor.processes().items()}
         except SupervisorAway as error:
@@ -123,7 +123,7 @@ class LocalEngine:
     # Start
 
     def clear_leftovers(self) -> int:
-        """End what an earlier run left behind when its supervisor was killed; returns how many processes."""
+        """End processes that a killed supervisor left behind; returns how many."""
         from foretell.local import leftovers
 
         left = leftovers.processes_of(self.installation.data_dir)
@@ -136,7 +136,7 @@ class LocalEngine:
             file.unlink(missing_ok=True)
 
     def launch(self, workers: int | None = None) -> list[str]:
-        """Start the supervisor with all services; returns remarks on what is left out.
+        """Start the supervisor with all services; returns remarks on services that are left out.
 
         Raises `PortTwice`, `PortTaken`, `InvalidWorkerCount`, `SupervisorFailed`, `FolderUnusable`, `HasMoved`,
         `Misconfigured`.
@@ -152,7 +152,7 @@ class LocalEngine:
         programs = self._planning.programs(services, workers)
         self.installation.prepare()
         if self.installation.restore_plan.exists():
-            # What it brings along would make every start slow.
+            # Imported here, because its imports would make every start slow.
             from foretell.local.backups.restoring import finish
 
             finish(self.installation)
@@ -216,14 +216,14 @@ class LocalEngine:
     # Status
 
     def status(self, *, skip_health: Iterable[str] = ()) -> list[ProcessStatus]:
-        """Every process with its health; those in `skip_health` are not asked. Raises `NotRunning`."""
+        """Every process with its health; without a request to those in `skip_health`. Raises `NotRunning`."""
         record = self.running_record()
         try:
             processes = self._supervisor.processes()
         except SupervisorAway as error:
             raise NotRunning(folder=self.installation.data_dir) from error
         known = {program.name: program for program in record.programs}
-        # A worker on its way out stands with the supervisor alone.
+        # A worker that is being removed is known only to the supervisor.
         leaving = [
             Program(name, name.rpartition("-")[0] or name, name, "", 0) for name in processes if name not in known
         ]
@@ -239,7 +239,7 @@ class LocalEngine:
         ]
 
     def left_out(self, record: EngineRecord) -> dict[str, str]:
-        """The services that were not started for want of a setting, and which it is."""
+        """The services that were not started because of a missing setting, with that setting."""
         running = {program.service for program in record.programs}
         return {
             service.name: f"off (no {', '.join(service.needs)})"
@@ -248,7 +248,7 @@ class LocalEngine:
         }
 
     def not_working(self) -> dict[str, str]:
-        """What no start waited for and is not healthy, and why."""
+        """Unhealthy services that a start does not wait for, with the reasons."""
         unawaited = {service.name for service in self._table if not service.awaited}
         return {
             status.name: status.reason or f"it is {status.state}"
@@ -259,9 +259,9 @@ class LocalEngine:
     # Scale
 
     def scale(self, workers: int) -> list[str]:
-        """Bring the number of workers to `workers`, the others untouched; returns the names of those added.
+        """Change the number of workers to `workers`; returns the names of new ones.
 
-        Returns when those removed have finished what they had in hand. Raises `NotRunning`, `InvalidWorkerCount`.
+        Returns when removed workers have finished their tasks. Raises `NotRunning`, `InvalidWorkerCount`.
         """
         check_count(workers)
         record = self.running_record()
@@ -270,7 +270,7 @@ class LocalEngine:
         wanted = {f"{service.name}-{number}" for number in range(1, workers + 1)}
         kept = [program for program in record.programs if program not in present or program.name in wanted]
         missing = sorted(wanted - {program.name for program in kept}, key=lambda name: int(name.rpartition("-")[2]))
-        # A worker that a broken-off scaling left on its way out must be gone before its name is taken again.
+        # A worker that an interrupted scaling is still removing must be gone before its name is used again.
         self._reconcile(replace(record, programs=kept))
         added = self._planning.more(service.name, missing, record.programs)
         if added:
@@ -279,7 +279,7 @@ class LocalEngine:
         return [program.name for program in added]
 
     def _reconcile(self, record: EngineRecord) -> None:
-        """Make the supervisor run what is written down, and nothing else."""
+        """Make the supervisor run exactly the recorded programs."""
         self.installation.write(record)
         self.installation.write_configuration(render(record.programs))
         wanted = {program.name for program in record.programs}
@@ -290,7 +290,7 @@ class LocalEngine:
             self._supervisor.forget(name)
 
     def _wait_until_over(self, names: set[str], timeout_s: float) -> set[str]:
-        """Stop processes and wait for it; returns those that are over."""
+        """Stop processes and wait for their end; returns those that have ended."""
         deadline = time.monotonic() + timeout_s
         while names:
             processes = self._supervisor.processes()
@@ -311,9 +311,9 @@ class LocalEngine:
         return {program.name for program in record.programs if program.service in last} if record is not None else set()
 
     def stop(self, *, force: bool = False) -> bool:
-        """End everything and leave no process and no run file behind; returns whether there was anything.
+        """End all processes and delete the run files; returns whether there was anything to end.
 
-        Each service gets SIGTERM and finishes what it has in hand; `force` kills at once. Raises `StopFailed`.
+        Each service gets SIGTERM and finishes its current work; `force` kills at once. Raises `StopFailed`.
         """
         from foretell.local import leftovers
 
@@ -321,8 +321,8 @@ class LocalEngine:
         was_running = False
         if not force:
             try:
-                # All at once, but for those that the others need until their end: supervisord's own shutdown ends one
-                # after the other.
+                # All at once, except those that the others need until their end; supervisord's own shutdown would stop
+                # them one after the other.
                 last = self._stop_last()
                 self._wait_until_over(set(self._supervisor.processes()) - last, STOP_WAIT_S + 0.5)
                 self._wait_until_over(last, STOP_WAIT_S + 0.5)
@@ -334,7 +334,7 @@ class LocalEngine:
         left = leftovers.processes_of(data_dir)
         leftovers.end(left, kill_after_s=0 if force or was_running else STOP_WAIT_S)
         for _ in range(_STRAGGLERS):
-            # A supervisor that was about to start a process when it was killed has started it after we had looked.
+            # A supervisor may have started a process just before it was killed, after our search.
             stragglers = leftovers.processes_of(data_dir)
             if not stragglers:
                 break
@@ -354,8 +354,8 @@ _ABSENT = ProcessState(name="", state="STOPPED", pid=0, started_at=0, uptime_s=0
 
 
 def _check_urls(database_url: str, broker_url: str) -> None:
-    """Raises `Misconfigured` for what every process would refuse, one after another, before any of them is started."""
-    # What they bring along would make `foretell status` slow.
+    """Raises `Misconfigured` for settings that every process would refuse, before any of them is started."""
+    # Imported here, because their imports would make `foretell status` slow.
     from foretell.broker.connect import check_url
     from foretell.kit.engines import sqlite_path
     from foretell.kit.postgresql_address import read_postgresql_url

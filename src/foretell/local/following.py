@@ -1,4 +1,4 @@
-"""Waits until the services of an engine have taken up a change of the models, and hears what they can't load."""
+"""Waits until the services of an engine have applied a change of the models, and collects what they can't load."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ from foretell.local import health
 from foretell.local.installation import Program
 from foretell.local.starting import HOPELESS_AFTER_STARTS, STILL_LOADING_S
 
-#: For somebody who waits at a terminal; what loads has longer.
+#: A time limit for a user who waits at a terminal; loads may take longer.
 _NO_PROGRESS_S = 60.0
 _LOOK_EVERY_S = 0.2
 
-#: What a process says at `/health`; None when it does not answer.
+#: Returns the answer of a process's `/health`; None if it does not answer.
 Ask = Callable[[Program], Mapping[str, Any] | None]
 
 
@@ -29,16 +29,16 @@ class Unloadable:
     """Something that one process can't load."""
 
     program: str
-    #: As the process names it: `NAME VERSION`, or the folder of a package that can't be read.
+    #: Its name in the process: `NAME VERSION`, or the folder of a package that can't be read.
     what: str
     reason: str
 
 
 class Following:
-    """Asks `programs` until each has followed the change that `stamp()` names.
+    """Polls `programs` until each has applied the change with `stamp()`.
 
-    `pids()` says which process each program is now, so that one that ends while it loads is noticed. `on_slow` is
-    called once, with the names of the programs, when all that is left is loads that take long.
+    `pids()` returns the current process of each program, to notice one that ends while it loads. `on_slow` is
+    called once, with the names of the programs, when only slow loads are left.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Following:
         self._unloadable: list[Unloadable] = []
 
     def until_done(self, concerns: Callable[[str], bool]) -> list[Unloadable]:
-        """Return when all have taken up what is there now: what can't be loaded of what `concerns` the caller.
+        """Wait until all have applied the change; returns what can't be loaded, if it `concerns` the caller.
 
         Waits as long as there is progress. Raises `NotFollowed`.
         """
@@ -86,7 +86,7 @@ class Following:
             self._pause(_LOOK_EVERY_S)
 
     def _look(self, concerns: Callable[[str], bool]) -> frozenset[str]:
-        """Ask those that are behind once; returns which of them load what `concerns` the caller."""
+        """Poll the remaining programs once; returns those that are loading something that `concerns` the caller."""
         pids, stamp = self._pids(), self._stamp()
         loading: set[str] = set()
         behind = []
@@ -100,7 +100,7 @@ class Following:
             elif said is None or said.get("models_stamp") != stamp:
                 behind.append(program)
             elif any(concerns(model) for model in said.get("loading", ())):
-                # A process that started a moment ago knows the stamp before it has loaded anything.
+                # A process that has just started reports the stamp before it has loaded anything.
                 loading.add(program.name)
                 behind.append(program)
             else:
@@ -111,7 +111,7 @@ class Following:
 
 
 def sentences(found: Sequence[Unloadable]) -> str:
-    """Who can't load what, and why, each reason once: `worker-1, model can't load wine 2.0.0: REASON`."""
+    """One sentence for each reason, with programs and models: `worker-1, model can't load wine 2.0.0: REASON`."""
     programs: dict[tuple[str, str], list[str]] = {}
     for each in found:
         programs.setdefault((each.what, each.reason), []).append(each.program)

@@ -1,4 +1,4 @@
-"""Asks services how they are."""
+"""Checks the health of services."""
 
 import http.client
 import json
@@ -9,31 +9,31 @@ from typing import Any
 
 from foretell.local.installation import Program
 
-#: How long one waits for an answer.
+#: Time limit for an answer.
 TIMEOUT_S = 3.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - we ask there, we do not listen
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What one service answers to `GET /health`."""
+    """The answer of one service to `GET /health`."""
 
     healthy: bool
-    #: Why it is not, in a few words.
+    #: Why it is not healthy, in a few words.
     reason: str = ""
     #: Whether anything listens on its port.
     listens: bool = True
-    #: The models that it is still loading, and for how many seconds each; 0 for one that waits for its turn.
+    #: The models that it is loading, and for how many seconds each; 0 for one that is queued.
     loading: Mapping[str, float] = field(default_factory=dict)
 
 
 def reachable_host(host: str) -> str:
-    """Where to reach a service that listens on `host`."""
+    """The address at which a service that listens on `host` can be reached."""
     return _EVERYWHERE.get(host, host)
 
 
 def details(program: Program) -> dict[str, Any] | None:
-    """All that one process says at `/health`; None when it does not answer, or something else does."""
+    """The whole `/health` of one process; None if it does not answer, or another program does."""
     connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/health")
@@ -46,7 +46,7 @@ def details(program: Program) -> dict[str, Any] | None:
 
 
 def ask(program: Program) -> Health:
-    """How one process is."""
+    """The health of one process."""
     connection = http.client.HTTPConnection(reachable_host(program.host), program.port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/health")
@@ -76,7 +76,7 @@ def _loading(said: Any) -> dict[str, float]:
 
 
 def ask_all(programs: list[Program]) -> dict[str, Health]:
-    """How all of them are, by name, asked at the same time."""
+    """The health of all of them, by name, checked in parallel."""
     if not programs:
         return {}
     with ThreadPoolExecutor(max_workers=min(16, len(programs)), thread_name_prefix="health") as threads:

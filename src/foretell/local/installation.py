@@ -1,4 +1,4 @@
-"""Where an installation keeps its files, and what is written down about the engine that runs there.
+"""The files of an installation, and the record of the engine that runs there.
 
 - `data/`: the embedded database and broker, the secret key, the secret of the bot
 - `data/logs/`: one log per process, rotated
@@ -22,7 +22,7 @@ from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.private_folder import keep_private
 
 _FORMAT = 1
-#: `sockaddr_un` holds 104 bytes on macOS and 108 on Linux, and supervisord binds to `SOCKET.PID` first.
+#: `sockaddr_un` has 104 bytes on macOS and 108 on Linux, and supervisord first binds to `SOCKET.PID`.
 _LONGEST_SOCKET_PATH = 90
 
 
@@ -44,7 +44,7 @@ class Program:
 
     name: str
     service: str
-    #: Unique among all that are alive, of this engine and of others.
+    #: Unique among all running processes, of this engine and of others.
     instance: str
     host: str
     port: int
@@ -52,7 +52,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """What runs here. Kept in a file that only its owner may read: addresses may hold passwords."""
+    """The running engine. Stored in a file that only its owner can read, because URLs may contain passwords."""
 
     supervisor_pid: int
     socket: str
@@ -60,18 +60,18 @@ class EngineRecord:
     broker_url: str
     environment: str
     programs: list[Program] = field(default_factory=list)
-    #: Hashes of the settings that it was started with, by name; None where an earlier release started it.
+    #: Hashes of the settings at its start, by name; None if an earlier release started it.
     settings: dict[str, str] | None = None
 
     def differing(self, environment: Mapping[str, str]) -> list[str]:
-        """Names of the settings in `environment` that are not those it runs with, in order."""
+        """Names of the settings in `environment` that differ from those at its start, in order."""
         if self.settings is None:
             return []
         given = settings_of(environment)
         return sorted(name for name, value in given.items() if self.settings.get(name) != value)
 
 
-#: Settings by these names say where the installation is, or are of one process: they are no change of how it runs.
+#: Settings that only locate the installation, or apply to one process: a difference in them is ignored.
 _NO_CHANGE = ("FORETELL_DATA_DIR", "FORETELL_PORT", "FORETELL_INSTANCE")
 
 
@@ -84,16 +84,16 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-#: Every installation has one of these in its data folder, whichever database it uses.
+#: Every installation has one of these in its data folder, with any database.
 _FILES_OF_ANY = ("bot_secret", "secret_key", "foretell.db", "run", "moved.json", "restore.json")
 _VENV = Path(sys.prefix) if sys.prefix != sys.base_prefix else None
 
 
 def usual_data_dir(venv: Path | None = _VENV) -> Path:
-    """The data folder where none is named: `./data`, unless only the folder of the virtual environment has one.
+    """The default data folder: `./data`, unless only the folder of the virtual environment has one.
 
-    An environment in FOLDER/.venv belongs to the installation in FOLDER/data: its commands find that one from any
-    folder that is no installation itself.
+    An environment in FOLDER/.venv belongs to the installation in FOLDER/data: its commands find it from any
+    folder that is not an installation itself.
     """
     here = Path("data")
     if venv is None or _is_data_dir(here):
@@ -116,19 +116,19 @@ class Installation:
         self.record_file = self.run_dir / "engine.json"
         self.configuration_file = self.run_dir / "supervisor.conf"
         self.pid_file = self.run_dir / "supervisor.pid"
-        #: There while a restore has renames left to do (backups/restoring.py).
+        #: Exists while a restore has unfinished renames (backups/restoring.py).
         self.restore_plan = self.data_dir / "restore.json"
-        #: There once the embedded database was moved to a server (moving/).
+        #: Exists after the embedded database was moved to a server (moving/).
         self.moved_file = self.data_dir / "moved.json"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Installation":
-        """The one that `FORETELL_DATA_DIR` names, else the one in `usual_data_dir`."""
+        """The installation in `FORETELL_DATA_DIR`, or in `usual_data_dir`."""
         return cls(Path(environment.get("FORETELL_DATA_DIR") or usual_data_dir()))
 
     @property
     def socket(self) -> Path:
-        """The supervisor's socket; beside the other temporary files where the path of ours is too long for one."""
+        """The supervisor's socket; in the temporary folder if our path is too long for a socket."""
         inside = self.run_dir / "supervisor.sock"
         if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
             return inside
@@ -143,7 +143,7 @@ class Installation:
         return folder
 
     def prepare(self) -> None:
-        """Make the folders. Raises `FolderUnusable`."""
+        """Create the folders. Raises `FolderUnusable`."""
         try:
             keep_private(self.data_dir)
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
@@ -155,8 +155,8 @@ class Installation:
             raise FolderUnusable(folder=self.data_dir, reason=error.strerror or str(error)) from error
 
     def bot_secret(self) -> str:
-        """By what app, dispatcher and bot know one another; made at the first start. Raises `FolderUnusable`."""
-        # What it brings along would make `foretell status` slow, which needs none of it.
+        """The shared secret of app, dispatcher and bot; created at the first start. Raises `FolderUnusable`."""
+        # Imported here, because its imports would make `foretell status` slow.
         from foretell.contracts.bot_secret import bot_secret_key, new_bot_secret
 
         file = self.data_dir / "bot_secret"
@@ -172,11 +172,11 @@ class Installation:
         return secret
 
     def write(self, record: EngineRecord) -> None:
-        """Write down what runs, whole or not at all."""
+        """Write the record atomically."""
         self._write_private(self.record_file, json.dumps({"format": _FORMAT, **asdict(record)}, indent=1))
 
     def write_configuration(self, text: str) -> None:
-        """Write what the supervisor reads."""
+        """Write the supervisor's configuration."""
         self._write_private(self.configuration_file, text)
 
     def _write_private(self, file: Path, text: str) -> None:
@@ -191,7 +191,7 @@ class Installation:
             raise FolderUnusable(folder=file.parent, reason=error.strerror or str(error)) from error
 
     def read(self) -> EngineRecord | None:
-        """What was written down, or None if nothing (readable) is there."""
+        """The record, or None if there is no readable one."""
         try:
             content = json.loads(self.record_file.read_text(encoding="utf-8", errors="surrogateescape"))
             if content.pop("format") != _FORMAT:
@@ -199,11 +199,11 @@ class Installation:
             content["programs"] = [Program(**program) for program in content["programs"]]
             return EngineRecord(**content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # Absent, half-written before a power cut, or of another release: the processes themselves are looked for.
+            # Absent, incomplete after a power failure, or from another release: search the processes instead.
             return None
 
     def moved_to(self, database: Path) -> str | None:
-        """Where the embedded database in the file `database` was moved to, HOST:PORT/DATABASE; None if it was not."""
+        """The target that the embedded database `database` was moved to, HOST:PORT/DATABASE, or None."""
         if database != self.data_dir / "foretell.db" or not self.moved_file.exists():
             return None
         try:
@@ -212,21 +212,21 @@ class Installation:
             return "another database"
 
     def check_not_moved(self, database_url: str) -> None:
-        """Raises `HasMoved` where `database_url` is the embedded database of before."""
+        """Raises `HasMoved` if `database_url` is the embedded database that was moved."""
         scheme, _, path = database_url.partition("sqlite:///")
         place = None if scheme or not path else self.moved_to(Path(path))
         if place is not None:
             raise HasMoved(place=place, file=self.moved_file)
 
     def remove_run_files(self) -> None:
-        """Leave nothing of the run behind."""
+        """Delete all files of the run."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
         if self.socket.parent != self.run_dir:
             shutil.rmtree(self.socket.parent, ignore_errors=True)
 
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Only one start, stop or scaling at a time. Calls `waiting` once if it has to wait for another."""
+        """Allow only one start, stop or scaling at a time. Calls `waiting` once if it has to wait for another."""
         said = False
         while True:
             self.prepare()
@@ -245,7 +245,7 @@ class Installation:
                         said = True
                         waiting()
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-                # The one before us may have been a stop, which removes the file: then ours is not the lock any more.
+                # The previous holder may have been a stop, which removes the file; then our lock is on a deleted file.
                 if _is_the_file(descriptor, file):
                     yield
                     return

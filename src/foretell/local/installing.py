@@ -1,6 +1,6 @@
-"""Runs pip, shows how far it is, and says in a sentence why it failed. Standard library only.
+"""Runs pip, shows the progress, and reports a failure in one sentence. Standard library only.
 
-pip and not something faster, because it knows the machine's own settings: mirrors, proxies, certificates.
+It uses pip and not a faster tool, because pip uses the machine's settings: mirrors, proxies, certificates.
 """
 
 import os
@@ -16,7 +16,7 @@ from foretell.kit.errors import ForetellError
 Say = Callable[[str], None]
 
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+==", re.MULTILINE)
-#: The one is of a package from an index, the other of a file: "Processing /mirror/httpx-0.28.1-py3-none-any.whl".
+#: "Collecting" is for a package from an index; for a file: "Processing /mirror/httpx-0.28.1-py3-none-any.whl".
 _COLLECTING = re.compile(r"^(?:Collecting ([\w.-]+)|Processing (?:\S*/)?([\w.]+)-)")
 _SAY_EVERY = 10
 
@@ -27,7 +27,7 @@ class InstallFailed(ForetellError):
     code = "install_failed"
 
 
-# In this order: a full disk and a dead network make pip say other things as well.
+# In this order, because a full disk or a broken network also causes other messages of pip.
 _REASONS = (
     (r"No space left on device|Disk quota exceeded", "The disk is full: free about 1 GB and start again."),
     (r"Read-only file system|Permission denied", "A folder can't be written to: use one that is yours."),
@@ -55,7 +55,7 @@ _REASONS = (
 
 
 def install_locked(python: Path, lock: Path, log: Path, say: Say) -> None:
-    """Install everything that stands in a lock file, each file checked by its hash. Raises `InstallFailed`."""
+    """Install everything in a lock file, with hash checks. Raises `InstallFailed`."""
     total = len(_REQUIREMENT.findall(lock.read_text(encoding="utf-8")))
     say(f"Installing {total} packages from {lock.name} …")
     progress = _Progress(total, say)
@@ -64,12 +64,12 @@ def install_locked(python: Path, lock: Path, log: Path, say: Say) -> None:
 
 
 def install_quietly(python: Path, lock: Path, log: Path) -> None:
-    """The same without a word: beside another installation, which says how far it is. Raises `InstallFailed`."""
+    """The same without output, beside another installation that shows its progress. Raises `InstallFailed`."""
     _pip(python, ["install", "--require-hashes", "--requirement", str(lock)], log, lambda _: None)
 
 
 def install_project(python: Path, root: Path, log: Path, say: Say) -> None:
-    """Install the checkout in place: its own files are what runs. Raises `InstallFailed`."""
+    """Install the checkout in editable mode: its own files are used. Raises `InstallFailed`."""
     say("Installing Foretell itself, in place …")
     _pip(python, ["install", "--no-deps", "--no-build-isolation", "--editable", str(root)], log, lambda _: None)
 
@@ -82,7 +82,7 @@ def _pip(python: Path, arguments: Iterable[str], log: Path, look_at: Callable[[s
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "PIP_PROGRESS_BAR": "off",
-        # A setting of the user's own pip that fails in a virtual environment.
+        # The user's own setting would fail in a virtual environment.
         "PIP_USER": "0",
         "PYTHONUNBUFFERED": "1",
     }
@@ -148,7 +148,7 @@ class _Progress:
             self._say(text)
 
     def end(self) -> None:
-        """Say that it is done, and how long it took."""
+        """Print that it is done, and the duration."""
         if sys.stderr.isatty():
             sys.stderr.write("\r\033[K")
         self._say(f"  installed, after {time.monotonic() - self._started:.0f} s")

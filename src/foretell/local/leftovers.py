@@ -1,7 +1,7 @@
-"""Finds the processes of an installation by a mark in their environment, whoever their parent is by now.
+"""Finds the processes of an installation by a mark in their environment, whatever their current parent.
 
-Written-down process ids go stale with every restart, and after a power cut they are somebody else's. The mark is given
-to the supervisor alone, and its children inherit it.
+Stored process ids become invalid with every restart, and after a power failure other processes may have them. The mark
+is set only for the supervisor, and its children inherit it.
 """
 
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import psutil
 
-#: Names the data folder of the engine that started a process.
+#: The variable with the data folder of the engine that started a process.
 MARK = "FORETELL_ENGINE_DIR"
 _KILL_AFTER_S = 25.0
 
 
 def installation_of(process: psutil.Process) -> str | None:
-    """The data folder of the engine that started this process, if one did and we may know it."""
+    """The data folder of the engine that started this process; None if there is none or it can't be read."""
     try:
         return str(process.environ().get(MARK) or "") or None
     except (psutil.Error, OSError):
@@ -24,7 +24,7 @@ def installation_of(process: psutil.Process) -> str | None:
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """Every living process that the engine of `data_dir` started, supervisors first."""
+    """Every running process that the engine of `data_dir` started, supervisors first."""
     found = [
         process
         for process in psutil.process_iter()
@@ -41,7 +41,7 @@ def _is_supervisor(process: psutil.Process) -> bool:
 
 
 def end(processes: list[psutil.Process], *, kill_after_s: float = _KILL_AFTER_S) -> None:
-    """End them: services politely first, a supervisor at once so that it starts nothing anew."""
+    """End them: services first get SIGTERM; a supervisor is killed at once, so that it restarts nothing."""
     for process in processes:
         try:
             if _is_supervisor(process) or kill_after_s == 0:

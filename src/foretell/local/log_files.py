@@ -1,4 +1,4 @@
-"""Reads the logs of the services, which are files of JSON lines, one per process, rotated by the supervisor."""
+"""Reads the logs of the services: files of JSON lines, one per process, rotated by the supervisor."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from foretell.kit.errors import ForetellError
 
 _BLOCK = 64 * 1024
-#: What supervisord writes at the head of its own lines: local time, with a comma before the milliseconds.
+#: The beginning of supervisord's own lines: local time, with a comma before the milliseconds.
 _SUPERVISOR_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (\w+) (.*)")
 _LEVELS = {"CRIT": "critical", "ERRO": "error", "WARN": "warning", "INFO": "info", "DEBG": "debug"}
 _STANDARD = ("@timestamp", "log.level", "message", "ecs.version", "service.name", "service.node.name")
@@ -28,18 +28,18 @@ class NoSuchLog(ForetellError):
 class LogLine:
     """One line of one log."""
 
-    #: Which process wrote it: the name of the file.
+    #: The process that wrote it: the name of the file.
     source: str
     moment: datetime
     level: str
     message: str
     fields: dict[str, Any] = field(default_factory=dict)
-    #: The line as it stands in the file.
+    #: The line as it is in the file.
     raw: str = ""
 
 
 def words_since(file: Path, position: int, lines: int) -> list["LogLine"]:
-    """The last lines of a log that stand behind `position`, a size that it had earlier; all if it was rotated since."""
+    """The last lines of a log after `position`, an earlier size of the file; all if it was rotated since."""
     try:
         with file.open("rb") as stream:
             stream.seek(position if os.fstat(stream.fileno()).st_size >= position else 0)
@@ -57,7 +57,7 @@ def parse_lines(source: str, lines: Iterable[str]) -> list["LogLine"]:
 
 
 def tail(file: Path, lines: int) -> list[str]:
-    """The last lines of a log, reaching into what was rotated away; fewer if there are not as many."""
+    """The last lines of a log, including rotated files; fewer if there are not as many."""
     found: list[str] = []
     for part in (file, *(file.with_name(f"{file.name}.{number}") for number in range(1, 10))):
         try:
@@ -81,14 +81,14 @@ def _last_lines(stream: BinaryIO, lines: int) -> list[str]:
 
 
 class Parser:
-    """Reads the lines of one source; one that says no time (a traceback, a banner) has that of the line before."""
+    """Parses the lines of one source; a line without a time (a traceback, a banner) gets that of the line before."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._moment = datetime.fromtimestamp(0, UTC)
 
     def parse(self, raw: str) -> LogLine:
-        """A line as it was written."""
+        """Parse one line."""
         if raw.startswith("{"):
             try:
                 content = json.loads(raw)
@@ -110,7 +110,7 @@ class Logs:
     """The logs of one installation, together and in the order of time."""
 
     def __init__(self, logs_dir: Path, names: Iterable[str] = ()) -> None:
-        """`names` chooses services or processes (`worker`, `worker-2`); all without. Raises `NoSuchLog`."""
+        """`names` selects services or processes (`worker`, `worker-2`); default: all. Raises `NoSuchLog`."""
         self._logs_dir = logs_dir
         self._names = tuple(names)
         for name in self._names:
@@ -139,7 +139,7 @@ class Logs:
         return found[-lines:] if lines > 0 else []
 
     def follow_from_now(self) -> None:
-        """Let `new` begin with what is written from now on (and whole files that appear later)."""
+        """Let `new` begin with lines that are written from now on (and whole files that appear later)."""
         for file in self._files(self._names):
             try:
                 stream = file.open("rb")
@@ -149,7 +149,7 @@ class Logs:
             self._open[file.stem] = stream
 
     def new(self) -> list[LogLine]:
-        """What was written since the last call."""
+        """The lines that were written since the last call."""
         found = [
             self._parse(file.stem, raw.decode(errors="replace"))
             for file in self._files(self._names)
@@ -166,7 +166,7 @@ class Logs:
         try:
             replaced = stream is None or not os.path.samestat(os.fstat(stream.fileno()), file.stat())
             if replaced:
-                # Rotated: what we held was read to its end just now.
+                # Rotated: the old file was read to its end just now.
                 if stream is not None:
                     content += stream.read()
                     stream.close()

@@ -5,7 +5,7 @@ from typing import Any
 from foretell.local.log_files import LogLine
 
 _COLOURS = (36, 35, 34, 32, 33, 96, 95, 94, 92, 93)
-#: What people call the fields whose names the Elastic Common Schema gives.
+#: Readable names of fields of the Elastic Common Schema.
 _WORDS = {
     "error.message": "error",
     "error.type": "error_type",
@@ -26,13 +26,13 @@ def readable(line: LogLine, *, width: int = 10, colour: bool = False) -> str:
     fields = dict(line.fields)
     trace = str(fields.pop("error.stack_trace", ""))
     if trace:
-        # The trace ends with both.
+        # The stack trace ends with type and message.
         fields.pop("error.message", None)
         fields.pop("error.type", None)
     values = " ".join(_field(name, value) for name, value in fields.items())
     level = line.level.ljust(7)
     if colour:
-        # Python's `hash` differs from run to run; a sum keeps a service's colour.
+        # Python's `hash` differs from run to run; with a sum a service keeps its colour.
         source = _paint(source, _COLOURS[sum(line.source.encode()) % len(_COLOURS)])
         level = _paint(level, _LEVEL_COLOURS[line.level]) if line.level in _LEVEL_COLOURS else level
         values = _paint(values, 2) if values else values
@@ -47,7 +47,7 @@ def readable(line: LogLine, *, width: int = 10, colour: bool = False) -> str:
 
 def _field(name: str, value: Any) -> str:
     if name == "event.duration" and isinstance(value, (int, float)):
-        # In nanoseconds, says the schema.
+        # The schema has nanoseconds.
         return f"duration={value / 1e6:.3g}ms"
     return f"{_WORDS.get(name, name)}={safe(str(value))}"
 
@@ -57,5 +57,5 @@ def _paint(text: str, colour: int) -> str:
 
 
 def safe(text: str) -> str:
-    """`text` on one line and without power over the terminal: it may quote what a stranger sent."""
+    """`text` on one line and without control characters, because it may contain text of a client."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -23,7 +23,7 @@ _DRAIN_S = 60.0
 
 @dataclass(frozen=True)
 class ProcessUse:
-    """What one process used: CPU per prediction, and memory at the end."""
+    """Resources of one process: CPU per prediction, and memory at the end."""
 
     cpu_us_per_prediction: float
     memory_mib: float
@@ -31,7 +31,7 @@ class ProcessUse:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Submissions as fast as they are taken, by `clients` that do not wait for results."""
+    """Submissions as fast as possible, by `clients` that do not wait for results."""
 
     clients: int
     seconds: float
@@ -59,7 +59,7 @@ class Latency:
 
 
 class Measured:
-    """A running app at `url`, and a user whose token and credits suffice for the load."""
+    """A running app at `url`, and a user with a token and enough credits for the load."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Measured:
         await put_load(self._url, clients=1, seconds=_WARM_UP_S / 2, next_request=lambda: self._request(True))
 
     async def throughput(self, *, clients: int, seconds: float) -> Throughput:
-        """Submit as fast as it goes, and wait afterwards until everything has ended."""
+        """Submit as fast as possible, and then wait until all predictions have ended."""
         used_before = self._cpu_s()
         queued_before = await self._count_queued()
         load = await put_load(self._url, clients=clients, seconds=seconds, next_request=lambda: self._request(False))
@@ -122,7 +122,7 @@ class Measured:
         )
 
     async def latency(self, *, clients: int, seconds: float, per_second: float | None = None) -> Latency:
-        """Ask and wait for the result, again and again."""
+        """Request predictions one after the other, and wait for each result."""
         load: Load = await put_load(
             self._url,
             clients=clients,

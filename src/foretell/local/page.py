@@ -1,7 +1,7 @@
-"""Builds the web page of a checkout, beside the installation of the Python packages. Standard library only.
+"""Builds the web page of a checkout while the Python packages are installed. Standard library only.
 
-Nothing else depends on it: what goes wrong is one sentence, and all services start without the page. A digest beside
-the built files says what they were built from, so that a start builds only what changed.
+Nothing else depends on it: a failure is reported in one sentence, and all services start without the page. A digest
+of the sources beside the built files avoids a new build if nothing has changed.
 """
 
 import fcntl
@@ -24,10 +24,10 @@ from foretell.local.installing import install_quietly
 
 Say = Callable[[str], None]
 
-#: Raise it when what this file does to the built files changes.
+#: Increase it when this file changes the built files.
 _STEP = 1
 _BUILT = Path("src", "foretell", "services", "app", "page", "built")
-#: Fetching packages for a page is not worth more patience; a build takes seconds.
+#: Time limit for fetching packages and building; a build takes seconds.
 _PATIENCE_S = 240.0
 _OFF = ("off", "0", "false", "no")
 
@@ -46,7 +46,7 @@ class Tools:
     npm: tuple[str, ...]
 
     def environment(self) -> dict[str, str]:
-        """For what npm starts: the same Node.js first, and no questions."""
+        """The environment of npm's child processes: the same Node.js first, and no questions."""
         folders = [os.path.dirname(self.node), os.environ.get("PATH", "")]
         return {
             "npm_config_fetch_retries": "1",
@@ -61,10 +61,10 @@ class Tools:
 
 
 class Page:
-    """The page of one checkout: `web/`, and what is built from it."""
+    """The page of one checkout: `web/`, and the files built from it."""
 
     def __init__(self, root: Path, say: Say, environment: Mapping[str, str] = os.environ) -> None:
-        """`say` gets a sentence when something takes time, and when there is no page."""
+        """`say` gets a sentence when something takes long, and when there is no page."""
         self._web = root / "web"
         self.built = root / _BUILT
         self._say = say
@@ -76,7 +76,7 @@ class Page:
         self._trouble = ""
 
     def current(self) -> bool:
-        """Whether what is built was built from what is there; also where nothing is to be built at all."""
+        """Whether the built files match the sources; also true if there is nothing to build."""
         if not self._wanted or not (self._web / "package.json").is_file():
             return True
         try:
@@ -85,13 +85,13 @@ class Page:
             return False
 
     def begin(self) -> None:
-        """Build it beside whatever comes next, if it is not current."""
+        """Start building it in the background, if it is not current."""
         if not self.current():
             self._thread = threading.Thread(target=self._try_to_build, name="page", daemon=True)
             self._thread.start()
 
     def end(self) -> None:
-        """Wait until it is built, or can't be."""
+        """Wait until it is built, or the build has failed."""
         if self._thread is None:
             return
         if self._thread.is_alive():
@@ -103,7 +103,7 @@ class Page:
             self._say(f"The web page is not built: {self._trouble} {before}")
 
     def give_up(self) -> None:
-        """End what is under way: something else failed."""
+        """Abort the build, because another step has failed."""
         self._stopped = True
         child = self._child
         if child is not None:
@@ -112,7 +112,7 @@ class Page:
             self._thread.join(timeout=5)
 
     def build(self, *, checks: bool = False) -> None:
-        """Build it now, if it is not current; with `checks`, have the packages that check it, too.
+        """Build it now, if it is not current; with `checks`, also install the packages for checks.
 
         Raises `PageNotBuilt`, `InstallFailed`, `OSError`.
         """
@@ -134,17 +134,17 @@ class Page:
             self._put_in_place(fresh)
 
     def tools(self) -> Tools:
-        """Node.js of this machine, or else one from PyPI. Raises `PageNotBuilt`, `InstallFailed`."""
+        """Node.js of this machine, or one from PyPI. Raises `PageNotBuilt`, `InstallFailed`."""
         node, npm = shutil.which("node"), shutil.which("npm")
         if node and npm and _is_new_enough(_version_of(node)):
             return Tools(node, (npm,))
         return self._tools_from_pypi()
 
     def _install(self, tools: Tools, *, checks: bool) -> None:
-        """The packages of npm's lock file."""
+        """Install the packages of npm's lock file."""
         if self._has_packages(dev=checks):
             return
-        # No package that we build with needs a script of its own to be installed.
+        # None of our packages needs an install script.
         omitted = [] if checks else ["--omit=dev"]
         command = [*tools.npm, "ci", *omitted, "--ignore-scripts", "--loglevel=error"]
         self._run(tools, command, "npm could not install its packages", {})
@@ -169,7 +169,7 @@ class Page:
     def _sources(self) -> Iterator[Path]:
         for pattern in ("package.json", "package-lock.json", "index.html", "*.ts", "src/**/*", "public/**/*"):
             for file in sorted(self._web.glob(pattern)):
-                # Types and tests are in no built file.
+                # Types and tests do not affect the built files.
                 if file.is_file() and not file.name.endswith((".d.ts", ".test.ts", ".test.tsx")):
                     yield file
 
@@ -181,7 +181,7 @@ class Page:
         return whole.hexdigest()
 
     def _has_packages(self, *, dev: bool) -> bool:
-        """Whether what is installed (by somebody who works on the page, perhaps) is what the lock file says."""
+        """Whether the installed packages (perhaps from a developer of the page) match the lock file."""
         wanted = _packages(self._web / "package-lock.json")
         present = _packages(self._web / "node_modules" / ".package-lock.json")
         return bool(wanted) and all(
@@ -213,7 +213,7 @@ class Page:
         return Tools(node, (node, str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")))
 
     def _is_broken_off(self) -> bool:
-        """Whether somebody gave up; another thread may, at any moment."""
+        """Whether `give_up` was called; another thread may call it at any moment."""
         return self._stopped
 
     def _run(self, tools: Tools, command: list[str], trouble: str, more: Mapping[str, str]) -> None:
@@ -230,7 +230,7 @@ class Page:
                 stderr=subprocess.STDOUT,
             )
             if self._is_broken_off():
-                # Told so while it was started: nobody else knows of it.
+                # `give_up` was called during the start, when the child was not known yet.
                 self._child.terminate()
             try:
                 status = self._child.wait(timeout=_PATIENCE_S)
@@ -247,7 +247,7 @@ class Page:
             raise PageNotBuilt(reason=f"{trouble}{_why(said)}. All that it said: {self._log}.")
 
     def _put_in_place(self, fresh: Path) -> None:
-        """In two steps, so that nobody sees half of it."""
+        """Replace the built files by two renames, so that a partial state is never served."""
         before = self.built.with_name("built.old")
         shutil.rmtree(before, ignore_errors=True)
         if self.built.exists():
@@ -257,7 +257,7 @@ class Page:
 
 
 def _is_new_enough(version: tuple[int, ...]) -> bool:
-    """What Vite asks for: 20.19 or newer of 20, or 22.12 or newer."""
+    """Vite's requirement: 20.19 or newer of 20, or 22.12 or newer."""
     return (20, 19) <= version < (21,) or version >= (22, 12)
 
 
@@ -280,7 +280,7 @@ def _packages(lock: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_needed(package: Mapping[str, Any], *, dev: bool) -> bool:
-    # Packages for other machines are optional, and rightly absent.
+    # Packages for other machines are optional, and may be absent.
     if package.get("optional") or package.get("devOptional"):
         return False
     return dev or not package.get("dev")

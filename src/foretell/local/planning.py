@@ -1,4 +1,4 @@
-"""Which processes run, and where they listen."""
+"""Decides which processes run, and where they listen."""
 
 import os
 import secrets
@@ -32,22 +32,22 @@ def check_count(workers: int) -> None:
 
 
 class Planning:
-    """What the environment says about where services run."""
+    """The addresses of services, from the environment."""
 
     def __init__(self, table: Iterable[Service], environment: Mapping[str, str]) -> None:
         self._table = tuple(table)
         self._environment = environment
 
     def url(self, variable: str, default: str) -> str:
-        """The address in that variable of the environment, or the usual one."""
+        """The URL in that environment variable, or the default."""
         url = self._environment.get(variable) or default
         if url.startswith("sqlite:///"):
-            # Written down for commands that may run in another folder.
+            # Absolute, because commands in other folders use the stored URL.
             return f"sqlite:///{os.path.abspath(url.removeprefix('sqlite:///'))}"
         return url
 
     def programs(self, services: list[Service], workers: int | None) -> list[Program]:
-        """A process for each service, and as many as are wanted of those that scale.
+        """A process for each service, and `workers` of those that scale.
 
         Raises `PortTwice`, `PortTaken`, `PortForbidden`.
         """
@@ -74,7 +74,7 @@ class Planning:
                 continue
             first = owners.setdefault(port, service)
             if first is not service:
-                # The one whose port was set is the one to set again.
+                # Name the service whose port was set, since that one should be changed.
                 moved = first if self._environment.get(first.port_variable) else service
                 raise PortTwice(first=first.name, second=service.name, port=port, variable=moved.port_variable)
 

@@ -1,4 +1,4 @@
-"""Which ports are free, and who holds those that are not."""
+"""Finds free ports, and the processes that use others."""
 
 import errno
 import socket
@@ -7,8 +7,8 @@ from collections.abc import Collection
 from foretell.kit.errors import ForetellError
 from foretell.kit.randomness import RANDOM
 
-# Below the range from which the system takes ports of outgoing connections: one of those could be in the way when a
-# process is started again.
+# Below the system's range for outgoing connections, because such a connection could use the port when a
+# process is restarted.
 _LOWEST, _HIGHEST = 20_000, 32_000
 _TRIES = 200
 
@@ -34,14 +34,14 @@ class NoFreePort(ForetellError):
 def _bind(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the services do: a port whose last connections linger is free.
+        # As the services do: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
         probe.listen(1)
 
 
 def free_port(host: str, avoid: Collection[int]) -> int:
-    """A port that nobody listens on and that is not in `avoid`. Raises `NoFreePort`."""
+    """A free port that is not in `avoid`. Raises `NoFreePort`."""
     for _ in range(_TRIES):
         port = RANDOM.randint(_LOWEST, _HIGHEST)
         if port in avoid:
@@ -66,7 +66,7 @@ def check_free(host: str, port: int, variable: str) -> None:
 
 
 def _holder(port: int) -> str:
-    """Like ` by nginx (pid 12)`, or nothing where the system does not tell us."""
+    """Like ` by nginx (pid 12)`, or empty if the system does not report it."""
     import psutil
 
     from foretell.local.leftovers import installation_of

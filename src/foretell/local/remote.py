@@ -1,4 +1,4 @@
-"""Talks to the supervisor process over its Unix socket."""
+"""Calls the supervisor process over its Unix socket."""
 
 import http.client
 import socket
@@ -20,21 +20,21 @@ class SupervisorAway(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """What the supervisor knows of one process."""
+    """The supervisor's state of one process."""
 
     name: str
-    #: In supervisord's words: STARTING, RUNNING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL, UNKNOWN.
+    #: supervisord's states: STARTING, RUNNING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL, UNKNOWN.
     state: str
-    #: 0 when it does not run.
+    #: 0 if it does not run.
     pid: int
     #: Unix time of its last start, 0 if it never was.
     started_at: int
-    #: Since that start, 0 when it does not run.
+    #: Since that start, 0 if it does not run.
     uptime_s: int
 
     @property
     def over(self) -> bool:
-        """Whether it has ended and will not come back (EXITED is on its way to the next start)."""
+        """Whether it has ended and will not be restarted (EXITED is followed by the next start)."""
         return self.state in ("STOPPED", "FATAL")
 
 
@@ -50,7 +50,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Supervisor:
-    """One supervisor process, as seen from outside. Every call raises `SupervisorAway` when it does not answer."""
+    """A client of one supervisor process. Every call raises `SupervisorAway` if it does not answer."""
 
     def __init__(self, socket_path: Path) -> None:
         self._socket_path = socket_path
@@ -89,25 +89,25 @@ class Supervisor:
         }
 
     def add(self, names: list[str]) -> None:
-        """Start processes that stand in the configuration file since it was last read."""
+        """Start processes that were added to the configuration file."""
         self._call("reloadConfig")
         for name in names:
             self._call("addProcessGroup", name)
 
     def request_stop(self, name: str) -> None:
-        """Send SIGTERM to a process (SIGKILL follows when it takes too long) and do not start it again."""
+        """Send SIGTERM to a process (and SIGKILL if it takes too long), and do not restart it."""
         try:
             self._call("stopProcessGroup", name, False)
         except xmlrpc.client.Fault:
-            # It had ended, or was on its way: what counts is `processes()` afterwards.
+            # It has ended, or is ending; the caller checks `processes()` afterwards.
             return
 
     def forget(self, name: str) -> None:
-        """Drop a process that is over from the supervisor's table."""
+        """Remove an ended process from the supervisor's table."""
         self._call("removeProcessGroup", name)
 
     def request_shutdown(self) -> None:
-        """Tell the supervisor to stop what still runs, and to end."""
+        """Tell the supervisor to stop all processes and to end."""
         try:
             self._call("shutdown")
         except xmlrpc.client.Fault:

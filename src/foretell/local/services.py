@@ -1,4 +1,4 @@
-"""The one table of what the local engine runs."""
+"""The table of all services that the local engine runs."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -34,26 +34,26 @@ class Service:
     name: str
     #: The module whose `main()` runs it in the foreground.
     module: str
-    #: The port that is promised to users; 0: the engine takes a free one on the loopback.
+    #: The documented port; 0: the engine takes a free one on the loopback interface.
     port: int = 0
-    #: How many run unless told otherwise.
+    #: How many run by default.
     count: int = 1
     #: Whether `--workers` and `foretell scale` change how many run.
     scales: bool = False
-    #: Environment variables without which it is not run.
+    #: Environment variables that it needs; without them it is not started.
     needs: tuple[str, ...] = ()
-    #: Whether a start waits until it is healthy. Not for what depends on others' services, which may be away for long.
+    #: Whether a start waits until it is healthy. False if it depends on external services, which may be down for long.
     awaited: bool = True
-    #: Whether it is told to stop only when the others have stopped: they have something to tell it at their end.
+    #: Whether it is stopped only after the others, because they send it data when they end.
     stops_last: bool = False
-    #: Whether it reads the packages of models, and says at `/health` up to which change (`models_stamp`).
+    #: Whether it reads model packages, and reports the last applied change at `/health` (`models_stamp`).
     reads_models: bool = False
-    #: What Docker Compose calls it; the command line understands both.
+    #: Its name in Docker Compose; the command line accepts both.
     compose_name: str = ""
 
     @property
     def port_variable(self) -> str:
-        """The environment variable that changes the promised port."""
+        """The environment variable that changes the documented port."""
         return f"FORETELL_{self.name.upper()}_PORT"
 
     def port_from(self, environment: Mapping[str, str]) -> int:
@@ -92,7 +92,7 @@ SERVICES: tuple[Service, ...] = (
 
 
 def usual_url(name: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Where a service with a promised port answers here, if nothing more is known. Raises `InvalidPort`."""
+    """The default URL of a service with a documented port. Raises `InvalidPort`."""
     return f"http://127.0.0.1:{find(name).port_from(environment)}"
 
 
@@ -107,7 +107,7 @@ def is_here(service: Service) -> bool:
 def runnable(
     table: Iterable[Service] = SERVICES, environment: Mapping[str, str] = os.environ
 ) -> tuple[list[Service], list[str]]:
-    """The services to run, and a sentence for each that is left out for want of a setting."""
+    """The services to run, and a sentence for each that is left out because a setting is missing."""
     services: list[Service] = []
     remarks: list[str] = []
     for service in table:
@@ -124,7 +124,7 @@ def runnable(
 def find(name: str, table: Iterable[Service] = SERVICES) -> Service:
     """The service of that name. Raises `UnknownService`, `NotInThisRelease`."""
     known = {service.name: service for service in table}
-    # Compose, logs and alerts name some services otherwise: ml-worker, ml_worker.
+    # Compose, logs and alerts use other names for some services: ml-worker, ml_worker.
     wanted = name.lower().replace("_", "-")
     name = next((each.name for each in known.values() if wanted in (each.name, each.compose_name)), name)
     if name not in known:

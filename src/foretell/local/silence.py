@@ -1,4 +1,4 @@
-"""Finds processes whose event loop no longer answers, whatever holds it up; nobody inside such a process may notice."""
+"""Finds processes whose event loop no longer answers, which the process itself may be unable to detect."""
 
 import http.client
 import threading
@@ -10,15 +10,15 @@ from queue import Empty, SimpleQueue
 
 from foretell.local.health import reachable_host
 
-#: A process is silent when it did not answer so many times in a row.
+#: A process is silent after so many unanswered checks in a row.
 _LOOKS = 6
 
 
 class Answer(Enum):
-    """What became of a question."""
+    """The outcome of a check."""
 
     LIVES = "lives"
-    #: Nobody listens there.
+    #: No process listens there.
     REFUSED = "refused"
     SILENT = "silent"
 
@@ -34,7 +34,7 @@ class Target:
 
 
 def ask(target: Target, timeout_s: float) -> Answer:
-    """Ask for `/health/live`. Whatever the answer is, an event loop has given it."""
+    """Request `/health/live`. Any answer comes from a running event loop."""
     connection = http.client.HTTPConnection(reachable_host(target.host), target.port, timeout=timeout_s)
     try:
         connection.request("GET", "/health/live")
@@ -44,7 +44,7 @@ def ask(target: Target, timeout_s: float) -> Answer:
     except OSError:
         return Answer.SILENT
     except http.client.HTTPException:
-        # No HTTP, or none that ends; but somebody is there.
+        # Not HTTP, or an incomplete answer; but the process answers.
         return Answer.LIVES
     finally:
         connection.close()
@@ -52,14 +52,14 @@ def ask(target: Target, timeout_s: float) -> Answer:
 
 
 class Listener:
-    """Asks, in a thread of its own, the processes that it is told of.
+    """Checks the given processes in a separate thread.
 
-    One that has never listened may be on its way to do so: it is no matter of ours. What counts is questions in a row,
-    not the clock: a machine that was asleep, or a clock that was set, is no reason.
+    A process that has never listened may still be starting, so it is ignored. Consecutive unanswered checks are
+    counted, not time, so a machine that slept or a clock that was set has no effect.
     """
 
     def __init__(self, limit_s: float, *, ask: Callable[[Target, float], Answer] = ask) -> None:
-        """Within `limit_s` or so it finds out that somebody is silent."""
+        """A silent process is detected within about `limit_s`."""
         self.limit_s = limit_s
         self.look_s = limit_s / _LOOKS
         self._ask = ask
@@ -70,19 +70,19 @@ class Listener:
         self._over = threading.Event()
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start checking."""
         threading.Thread(target=self._run, name="silence", daemon=True).start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop checking."""
         self._over.set()
 
     def listen_to(self, targets: Iterable[Target]) -> None:
-        """From now on, ask these."""
+        """Check these from now on."""
         self._targets = frozenset(targets)
 
     def silent(self) -> list[Target]:
-        """Who has been found silent since this was last asked."""
+        """The processes that were found silent since the last call."""
         found = []
         while True:
             try:
@@ -91,7 +91,7 @@ class Listener:
                 return found
 
     def look(self, targets: Iterable[Target], answers: Iterable[Answer]) -> None:
-        """Take note of one round of answers."""
+        """Record one round of answers."""
         missed: dict[Target, int] = {}
         listened: set[Target] = set()
         for target, answer in zip(targets, answers, strict=True):

@@ -1,4 +1,4 @@
-"""What `start.py` does once it knows that this Python is new enough. Standard library only."""
+"""The main part of `start.py`, after the check of Python's version. Standard library only."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from foretell.local.virtual_environment import RUNTIME_LOCK, TEST_LOCK, VirtualE
 
 ROOT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
-#: More than cores, since tests wait much; a file of tests to one process, in their order: the slow ones come first.
+#: More processes than cores, since tests wait much; each file in one process, in their order: slow ones come first.
 _TESTING = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
 
 #: Runs a command in place of this process, or (in the menu) below it, and returns its exit status.
@@ -22,12 +22,12 @@ Execute = Callable[[list[str]], int]
 
 
 def say(text: str) -> None:
-    """One sentence about what is under way."""
+    """Print one sentence about the progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line. Everything after `--test` is pytest's."""
+    """Parse the command line. Everything after `--test` is passed to pytest."""
     arguments = list(arguments)
     pytest_arguments: list[str] = []
     if "--test" in arguments:
@@ -86,7 +86,7 @@ class Start:
             if self._set_up(options) and self._may_run():
                 say("If Foretell runs already, it still has the packages of before: --stop and --start to renew it.")
         elif not self._environment.usable():
-            # To look at nothing, or to stop it, nobody needs an installation.
+            # Without an installation there is nothing to show or to stop.
             if options.engine != "docker" and not self._may_run() and not _containers_run(self._root):
                 print("Foretell is not set up here yet, so nothing runs. Start it: python start.py --start")
                 return 0
@@ -94,9 +94,9 @@ class Start:
         return self._run("-P", "-m", "foretell.cli", *command_of(options))
 
     def _set_up(self, options: argparse.Namespace) -> bool:
-        """The packages, and beside them the page; whether packages had to be installed."""
+        """Install the packages and build the page; returns whether packages were installed."""
         if options.engine == "docker":
-            # The images bring their own.
+            # The images contain the page.
             return self._environment.ensure(RUNTIME_LOCK)
         page = Page(self._root, say)
         page.begin()
@@ -127,16 +127,16 @@ _MENU = """
 
 
 def _containers_run(root: Path) -> bool:
-    """Whether somebody started this checkout with Docker Compose."""
+    """Whether this checkout runs with Docker Compose."""
     from foretell.local.compose import Compose
 
     return Compose(root).running()
 
 
 def menu(act: Callable[[argparse.Namespace], int], engine: str | None = None) -> int:
-    """Ask what to do until told to quit. Survives nonsense, errors and Ctrl-C; the end of the input is a quit.
+    """Show the menu until the user quits. Invalid input, errors and Ctrl-C do not end it; the end of the input does.
 
-    What is asked for is done with `engine`; without one, with the one that runs, and a start is local.
+    Actions use `engine`; without one, the running engine, and a start is local.
     """
     choices = {"1": "start", "2": "stop", "3": "status", "4": "logs", "5": "scale", "6": "quit"}
     while True:
@@ -186,7 +186,7 @@ def _run_below(command: list[str]) -> int:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            # The terminal has told the child too; it says how it ends.
+            # The terminal also sent Ctrl-C to the child, which reports how it ends.
             continue
 
 
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
     """Everything that `start.py` does; returns its exit status."""
     try:
         options = parse(arguments)
-        # A folder that was given relative to where the caller stands must stay that one.
+        # A relative folder refers to the caller's current folder, so make it absolute.
         if os.environ.get("FORETELL_DATA_DIR"):
             os.environ["FORETELL_DATA_DIR"] = os.path.abspath(os.environ["FORETELL_DATA_DIR"])
         os.chdir(ROOT)

@@ -1,4 +1,4 @@
-"""Waits for a start: until every process has loaded its models, for as long as there is progress."""
+"""Waits for a start, until every process has loaded its models, as long as there is progress."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,18 +9,18 @@ from foretell.local.log_files import LogLine, words_since
 from foretell.local.services import Service
 from foretell.local.status import PATIENCE_S, ProcessStatus
 
-#: Where all that is left is models that load, and none was ready for this long, a start is over: they go on alone.
+#: If only loading models are left, and none became ready for so long, a start is over; loading continues.
 STILL_LOADING_S = 600.0
-#: A process that has ended this often before it was ever healthy will not be healthy the next time.
+#: A process that has ended this often before it was ever healthy is considered failed.
 HOPELESS_AFTER_STARTS = 3
-#: For what no start depends on, it waits so long, in case that it is there at once.
+#: How long a start waits for services that it does not need, in case they are ready quickly.
 _NOT_AWAITED_S = 5.0
 _LOOK_EVERY_S = 0.1
 _WRONG = ("error", "critical")
 
 
 _LAST_WORDS = 10
-#: What the supervisor, and the process that comes next, log of one that ended.
+#: Log messages about an ended process, by the supervisor and by the next process.
 _OF_ITS_END = frozenset({"process_ended", "process_crashed"})
 
 
@@ -30,36 +30,36 @@ class StartFailed(ForetellError):
     code = "start_failed"
 
     def __init__(self, reasons: Mapping[str, str], last_words: Sequence[LogLine]) -> None:
-        """`reasons` says of each process that did not start why."""
+        """`reasons`: why each failed process did not start."""
         super().__init__(what=" ".join(f"{name} did not start: {reason}" for name, reason in reasons.items()))
-        #: The last lines that they wrote to their logs.
+        #: The last lines of their logs.
         self.last_words = list(last_words)
 
 
 class Start:
-    """One start of some processes, whose logs may tell of earlier ones."""
+    """One start of some processes; their logs may contain lines of earlier starts."""
 
     def __init__(self, table: Iterable[Service], logs_dir: Path, clock: Callable[[], float]) -> None:
-        """By `clock`, in seconds, it finds that there is no progress."""
+        """`clock`, in seconds, is used to detect that there is no progress."""
         self._awaited = {service.name for service in table if service.awaited}
         self._logs_dir = logs_dir
         self._clock = clock
-        #: How long each log was when we last started something: what stands behind is of now.
+        #: The size of each log at the start: later lines belong to this start.
         self._log_sizes: dict[str, int] = {}
 
     def begin(self) -> None:
-        """To be called before something is started."""
+        """Must be called before processes are started."""
         self._log_sizes = {file.stem: file.stat().st_size for file in self._logs_dir.glob("*.log")}
 
     def until_healthy(
         self, status_without: Callable[[Iterable[str]], list[ProcessStatus]], names: Iterable[str] | None
     ) -> Iterator[list[ProcessStatus]]:
-        """Watch a start: yields the status of the processes (`names`, or all) until every one has loaded its models.
+        """Watch a start: yields the status of the processes (`names`, or all) until each has loaded its models.
 
-        Waits as long as there is progress. Models that load on and on are left to themselves: their processes are up,
-        and answer for the others. So is a service that no start waits for. Raises `StartFailed` when a process ends
-        again and again, or is not healthy and nothing has happened for two minutes. `status_without` need not ask those
-        that it is given for their health.
+        Waits as long as there is progress, but not for models that load very long, whose processes already serve other
+        models, nor for services that a start does not wait for. Raises `StartFailed` if a process ends
+        again and again, or is not healthy without progress for two minutes. `status_without` need not check the health
+        of the given processes.
         """
         wanted = None if names is None else set(names)
         seen: dict[str, set[int]] = {}
@@ -100,7 +100,7 @@ class Start:
         for status in failed:
             file = self._logs_dir / f"{status.name}.log"
             words = words_since(file, self._log_sizes.get(status.name, 0), lines=2 * _LAST_WORDS)
-            # That it ended is known; why, it says itself.
+            # Leave out the messages about its end; the process's own lines give the reason.
             words = [line for line in words if line.message not in _OF_ITS_END][-_LAST_WORDS:]
             wrong = [str(line.fields.get("reason") or line.message) for line in words if line.level in _WRONG]
             said = wrong or ([words[-1].message] if words else ["it ended without a word"])

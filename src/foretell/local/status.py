@@ -1,4 +1,4 @@
-"""One line of the status table: what the supervisor says of a process, and what the process says of itself."""
+"""One line of the status table, from the supervisor's state of a process and from the process's own health."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from foretell.local.health import Health
 from foretell.local.installation import Program
 from foretell.local.remote import ProcessState
 
-#: A start without any progress for this long has failed. Until then, a process that does not listen is starting.
+#: A start without progress for so long has failed. Until then, a process that does not listen is starting.
 PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """How one process is."""
+    """The status of one process."""
 
     name: str
     service: str
@@ -27,7 +27,7 @@ class ProcessStatus:
     port: int
     pid: int
     uptime_s: int
-    #: The models that it is still loading, and for how many seconds each; the others it answers for.
+    #: The models that it is loading, and for how many seconds each; it already serves the others.
     loading: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -43,15 +43,15 @@ _STATES = {
 
 
 def status_of(program: Program, process: ProcessState, answer: Health | None) -> ProcessStatus:
-    """`answer` is None for a process that was not asked."""
+    """The status of a process; `answer` is None if its health was not checked."""
     state = _STATES.get(process.state, process.state.lower())
     healthy = answer is not None and answer.healthy
     if state == "starting" and healthy:
-        # To the supervisor it is starting for some seconds more, to watch whether it stays.
+        # For the supervisor it is starting for some more seconds, until it has proved stable.
         state = "running"
     starting = answer is not None and not answer.listens and process.uptime_s < PATIENCE_S
     if starting and state == "running":
-        # To the supervisor it runs as soon as it has stayed for some seconds.
+        # For the supervisor it is running as soon as it has run for some seconds.
         state = "starting"
     return ProcessStatus(
         name=program.name,

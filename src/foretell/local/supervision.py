@@ -1,10 +1,10 @@
 """The supervisor process of the local engine: supervisord, with pauses that fit services under load.
 
-Run as `python -m foretell.local.supervision -n -c FILE`. As it comes, supervisord pauses 1, 2, 3 … seconds between
-restarts whatever ended the process, without a bound, gives up for good in the end, and looks after its children once
-a second. Here a process that somebody killed is back at once, one that ends itself again and again gets growing
-pauses up to 15 s, and none is ever given up. One that no longer answers is ended, and so replaced (`silence.py`). And
-the supervisor lives on when the disk is full (`supervisor_logs.py`).
+Run as `python -m foretell.local.supervision -n -c FILE`. By default supervisord pauses 1, 2, 3 … seconds between
+restarts, whatever ended the process and without a limit, finally gives up, and checks its children once
+a second. Here a process that was killed is restarted at once, one that ends again and again gets growing
+pauses up to 15 s, and none is ever given up. A process that no longer answers is ended and replaced (`silence.py`).
+The supervisor keeps running when the disk is full (`supervisor_logs.py`).
 """
 
 import json
@@ -37,18 +37,18 @@ _LONGEST_PAUSE_AFTER_SIGNAL_S = 1.0
 _STOPPING_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
 #: Exit statuses of processes that ask to be replaced at once (EX_SOFTWARE: a worker whose model hangs).
 _REPLACE_AT_ONCE = (70, EXIT_STOOD_STILL)
-#: After so long without an answer a process is ended, unless FORETELL_STANDSTILL_LIMIT_S says otherwise; and so much
-#: later: a process that can still see by itself that it stands still knows more about it.
+#: A process without an answer for so long is ended, unless FORETELL_STANDSTILL_LIMIT_S is set. The supervisor waits
+#: longer by the second value, because a process that detects the blocked loop itself can log more about it.
 _STANDSTILL_LIMIT_S = 60.0
 _LATER_S = 10.0
-#: How long it may take to write its stacks before it is killed.
+#: How long a process may take to write its stacks before it is killed.
 _STACKS_WITHIN_S = 1.0
 
 
 def pause_s(short_lives: int, wait_status: int) -> float:
-    """How long to wait before the next start, after `short_lives` ends in a row soon after a start.
+    """The pause before the next start, after the process has ended `short_lives` times in a row soon after a start.
 
-    `wait_status` is what `waitpid` said of the last one.
+    `wait_status` is the status from `waitpid` of the last one.
     """
     if os.WIFSIGNALED(wait_status):
         longest = _LONGEST_PAUSE_AFTER_SIGNAL_S
@@ -56,15 +56,15 @@ def pause_s(short_lives: int, wait_status: int) -> float:
         longest = 0.0
     else:
         longest = _LONGEST_PAUSE_S
-    # The first is free; doubling is bounded so that a long crash loop does not overflow.
+    # The first restart has no pause; the exponent is bounded, so that a long crash loop does not overflow.
     return min(longest, 0.25 * 2 ** min(short_lives - 1, 10)) if short_lives > 1 else 0.0
 
 
 class _Process(Subprocess):  # type: ignore[misc]
-    # A child that is told to stop between its fork and its exec loses that signal to the handlers that it inherited
-    # from us, and then runs on until it is killed for being late. So it is born with these signals held back, and
-    # they reach it once it has put the handlers off. And both sides make its process group, whoever is first: the
-    # signal goes to the group.
+    # If a child is stopped between its fork and its exec, the handlers that it inherited from us swallow the signal,
+    # and it runs until it is killed for being late. So these signals are blocked during the fork, and are delivered
+    # when the child has reset the handlers. Both parent and child create the child's process group, because the
+    # signal is sent to the group and either may run first.
 
     def spawn(self) -> Any:
         """Start the process."""
@@ -89,21 +89,21 @@ class _Process(Subprocess):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING_SIGNALS)
         return super()._spawn_as_child(filename, argv)
 
-    #: How often it crashed since it was last started or stopped by somebody.
+    #: How often it crashed since it was last started or stopped by a command.
     crashes = 0
-    #: When to kill which process, by the monotonic clock: one that is silent.
+    #: When to kill a silent process (monotonic clock), and its process id.
     _doomed: tuple[float, int] | None = None
 
     @property
     def target(self) -> Target | None:
-        """Where to ask whether it lives; None when it need not."""
+        """Where to check whether it answers; None if it is not checked."""
         told = self.config.environment
         if not self.pid or self.killing or self._doomed is not None or "FORETELL_PORT" not in told:
             return None
         return Target(self.config.name, self.pid, told["FORETELL_HOST"], int(told["FORETELL_PORT"]))
 
     def end_silent(self, pid: int, silent_s: float) -> None:
-        """End the process, which has not answered for so long, after it was told to write its stacks."""
+        """Make the silent process write its stacks, and schedule its end."""
         if pid != self.pid or self.killing:
             return
         self._say("process_stands_still", pid=pid, for_s=round(silent_s, 1))
@@ -112,7 +112,7 @@ class _Process(Subprocess):  # type: ignore[misc]
         self._doomed = time.monotonic() + _STACKS_WITHIN_S, pid
 
     def kill_doomed(self) -> None:
-        """Kill it when its time has come. What has ended is not yet collected, so that the number is still its own."""
+        """Kill it at the scheduled time. An ended process is not waited for yet, so its id is not reused."""
         if self._doomed is None or time.monotonic() < self._doomed[0]:
             return
         _, pid = self._doomed
@@ -123,7 +123,7 @@ class _Process(Subprocess):  # type: ignore[misc]
             self._doomed = None
 
     def _say(self, message: str, **fields: Any) -> None:
-        """A line in its log as the service would write it, and one in ours."""
+        """Write a line to its log in the service's format, and one to ours."""
         told = self.config.environment
         line = {
             "@timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -141,7 +141,7 @@ class _Process(Subprocess):  # type: ignore[misc]
         return Path(os.environ["FORETELL_ENGINE_DIR"], "run", f"{self.config.name}.in-hand")
 
     def _note_end(self, wait_status: int) -> None:
-        """Tell the next process how this one ended, unless it was told to."""
+        """Pass to the next process how this one ended, unless it was stopped."""
         told = self.config.environment
         if self.killing or wait_status == 0:
             self.crashes = 0
@@ -160,7 +160,7 @@ class _Process(Subprocess):  # type: ignore[misc]
         self._note_end(wait_status)
         stood_still = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status) == EXIT_STOOD_STILL
         if stood_still or self._doomed is not None:
-            # The next one is told, and tells whoever reads its metrics.
+            # The next process reports it in its metrics.
             told = self.config.environment
             told["FORETELL_STANDSTILLS"] = str(int(told.get("FORETELL_STANDSTILLS", "0")) + 1)
         self._doomed = None
@@ -187,7 +187,7 @@ class _ProcessConfig(ProcessConfig):  # type: ignore[misc]
     _output_log: Any = None
 
     def output_log(self) -> Any:
-        """The log of this process, one after the other: it remembers what was lost."""
+        """The log of this program, kept across restarts, because it counts lost lines."""
         if self._output_log is None:
             self._output_log = _logger_to(
                 self.stdout_logfile,
@@ -199,7 +199,7 @@ class _ProcessConfig(ProcessConfig):  # type: ignore[misc]
         return self._output_log
 
     def make_dispatchers(self, process: Any) -> Any:
-        """The pipes to a process, and what reads them; standard error comes with standard output."""
+        """The pipes to a process, and their readers; standard error is merged with standard output."""
         pipes = self.options.make_pipes(False)
         output = pipes["stdout"]
         return {output: _Output(process, ProcessCommunicationStdoutEvent, output)}, pipes
@@ -222,17 +222,17 @@ class _Options(ServerOptions):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.poller = _Poller(self)
-        #: Every process that there is.
+        #: All existing processes.
         self.made: WeakValueDictionary[int, _Process] = WeakValueDictionary()
         self._listener: Listener | None = None
 
     def listen(self, limit_s: float) -> None:
-        """From now on, end who has not answered for `limit_s`."""
+        """From now on, end processes that do not answer for `limit_s`."""
         self._listener = Listener(limit_s)
         self._listener.start()
 
     def look_after_silent(self) -> None:
-        """To be called all the time, by the thread that collects processes."""
+        """Called regularly by the thread that waits for processes."""
         if self._listener is None:
             return
         processes = list(self.made.values())
@@ -245,7 +245,7 @@ class _Options(ServerOptions):  # type: ignore[misc]
             process.kill_doomed()
 
     def make_logger(self) -> None:
-        # `parse_criticals` is left out: a warning to those who run it as root, who (in a container, say) chose so.
+        # `parse_criticals` is left out: it only warns about running as root, which is intended in a container.
         self.logger = _logger_to(
             self.logfile,
             level=self.loglevel,
@@ -257,7 +257,7 @@ class _Options(ServerOptions):  # type: ignore[misc]
             self.logger.warn(text)
 
     def openhttpservers(self, supervisord: Any) -> None:
-        """Open the socket, without the warning that it wants no password: only its owner may come near it."""
+        """Open the socket, without the warning about a missing password: only its owner can access it."""
         level, self.logger.level = self.logger.level, LevelsByName.CRIT + 1
         try:
             super().openhttpservers(supervisord)
@@ -271,7 +271,7 @@ class _Options(ServerOptions):  # type: ignore[misc]
 
 
 def _limit_s() -> float:
-    """What the setting says; services refuse to start with one that is no number, and say so."""
+    """The limit from the setting; an invalid one is reported by the services, which refuse to start."""
     with suppress(ValueError):
         return max(0.0, float(os.environ.get("FORETELL_STANDSTILL_LIMIT_S") or _STANDSTILL_LIMIT_S))
     return _STANDSTILL_LIMIT_S

@@ -1,7 +1,7 @@
-"""The log files that the supervisor writes: whole lines or nothing, whatever becomes of the disk.
+"""The supervisor's log files, which contain only whole lines, also when the disk is full.
 
-supervisord's own handlers raise when the disk is full, and the supervisor ends with them. Here lines that can't be
-written are dropped and counted, and the next that can be is preceded by one that says how many were lost.
+supervisord's own handlers raise when the disk is full, which ends the supervisor. Here lines that can't be
+written are dropped and counted, and before the next written line there is one with the number of lost lines.
 """
 
 import os
@@ -17,7 +17,7 @@ class LogFile(Handler):  # type: ignore[misc]
     """A file that grows to `max_bytes`, then becomes FILE.1, and so on up to FILE.`backups`."""
 
     def __init__(self, file: Path, *, max_bytes: int, backups: int) -> None:
-        """Opens nothing yet: a process is started also where no file can be made for its log."""
+        """Opens nothing yet, so that a process is started even if its log can't be created."""
         super().__init__()
         self._file = file
         self._max_bytes = max_bytes
@@ -49,10 +49,10 @@ class LogFile(Handler):  # type: ignore[misc]
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
-            # Half a line would be read as a line with the next one.
+            # Remove a partial line, which would be joined with the next one.
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
-            # Perhaps it is the file that is wrong, and a new one is not.
+            # The file may be the problem, so open a new one next time.
             self._shut()
             raise
         self._size += len(data)
@@ -61,7 +61,7 @@ class LogFile(Handler):  # type: ignore[misc]
             self._rotate()
 
     def _apology(self) -> bytes:
-        """In the words of supervisord's own lines, which readers of logs know beside those of services."""
+        """The line about lost lines, in supervisord's own format, which readers of the logs can parse."""
         if not self._lost_lines:
             return b""
         at = time.time()
@@ -81,28 +81,28 @@ class LogFile(Handler):  # type: ignore[misc]
 
     def _rotate(self) -> None:
         self._shut()
-        # What can't be renamed goes on to grow, and is tried again with the next line.
+        # If renaming fails, the file keeps growing, and it is tried again with the next line.
         with suppress(OSError):
             for number in range(self._backups - 1, 0, -1):
                 older = self._numbered(number)
                 if older.exists():
                     older.replace(self._numbered(number + 1))
             self._file.replace(self._numbered(1))
-            # At once: readers look for the newest first.
+            # Open it at once, because readers look for the newest file first.
             self._open()
 
     def _numbered(self, number: int) -> Path:
         return self._file.with_name(f"{self._file.name}.{number}")
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: lines are not buffered."""
 
     def close(self) -> None:
         """Close the file; the next record opens it again."""
         self._shut()
 
     def reopen(self) -> None:
-        """Let the next record open the file that is there then."""
+        """Let the next record open the file again."""
         self._shut()
 
     def remove(self) -> None:

@@ -1,7 +1,7 @@
-"""Makes and keeps `.venv`: the packages of a lock file, checked by their hashes, and this checkout in place.
+"""Creates and updates `.venv`: the packages of a lock file, checked by their hashes, and this checkout in place.
 
-Standard library only: this runs before anything is installed. A stamp inside says what was installed, so that a warm
-start touches nothing; a marker says that the work is under way, so that what was broken off is made anew.
+Standard library only, because this runs before anything is installed. A stamp inside records what was installed, so
+that a warm start does nothing; a marker exists during the work, so that an interrupted set-up is started again.
 """
 
 import errno
@@ -26,9 +26,9 @@ from foretell.kit.errors import ForetellError
 from foretell.local.installing import install_locked, install_project
 
 RUNTIME_LOCK = "requirements.lock"
-#: Holds everything that the runtime's holds, in the same versions.
+#: Includes all packages of the runtime lock, in the same versions.
 TEST_LOCK = "requirements-dev.lock"
-#: Raise it when what this file does to `.venv` changes.
+#: Increase it when this file changes `.venv` in another way.
 _STEP = 1
 
 Say = Callable[[str], None]
@@ -50,7 +50,7 @@ class VirtualEnvironment:
     """The `.venv` of one checkout."""
 
     def __init__(self, root: Path, say: Say) -> None:
-        """`root` is the folder of the checkout; `say` gets a sentence whenever something takes time."""
+        """`root` is the folder of the checkout; `say` gets a sentence whenever something takes long."""
         self.root = root
         self.folder = root / ".venv"
         self.python = self.folder / "bin" / "python"
@@ -59,11 +59,11 @@ class VirtualEnvironment:
         self._marker = self.folder / ".unfinished"
 
     def usable(self) -> bool:
-        """Whether it was once set up to the end, be it for an older lock file."""
+        """Whether it was completely set up once, also for an older lock file."""
         return self._stamp_file.is_file() and not self._marker.exists() and self.python.exists()
 
     def ensure(self, lock_name: str = RUNTIME_LOCK) -> bool:
-        """Make sure that everything in the lock file is installed; returns whether anything had to be done.
+        """Make sure that everything in the lock file is installed; returns whether anything was done.
 
         Raises `CannotSetUp`, `VenvModuleMissing`, `InstallFailed`.
         """
@@ -94,7 +94,7 @@ class VirtualEnvironment:
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        # The folder itself is the lock: it leaves no file behind and needs no permission to write.
+        # Lock the folder itself: this leaves no file behind and needs no write permission.
         descriptor = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
         try:
             try:
@@ -109,7 +109,7 @@ class VirtualEnvironment:
     # What is there
 
     def _stamp(self) -> dict[str, Any]:
-        """What was installed, as far as we know."""
+        """The record of installed packages, empty if there is none."""
         try:
             stamp = json.loads(self._stamp_file.read_text(encoding="utf-8"))
             return stamp if isinstance(stamp, dict) else {}
@@ -117,7 +117,7 @@ class VirtualEnvironment:
             return {}
 
     def _why_anew(self, stamp: Mapping[str, Any]) -> str:
-        """Why `.venv` has to be made anew, or nothing."""
+        """Why `.venv` must be created again, or empty."""
         if not self.folder.exists() or not any(self.folder.iterdir()):
             return ""
         if self._marker.exists():
@@ -136,7 +136,7 @@ class VirtualEnvironment:
         return ""
 
     def _adopt(self, version: str) -> str:
-        """Take over an environment without our stamp if nothing is missing in it; else say why not."""
+        """Take over an environment without our stamp if it is complete; otherwise return the reason."""
         for lock_name in (TEST_LOCK, RUNTIME_LOCK):
             if _version_key(version) >= (3, 11) and self._holds_everything(self.root / lock_name):
                 self._say(f"The .venv here was not made by start.py, but holds all of {lock_name}: using it.")
@@ -149,7 +149,7 @@ class VirtualEnvironment:
         if site_packages is None or not lock.is_file():
             return False
         present = {_canonical(folder.name.removesuffix(".dist-info")) for folder in site_packages.glob("*.dist-info")}
-        # Lines with a condition (`; sys_platform == …`) may rightly be absent.
+        # Packages with a condition (`; sys_platform == …`) may be absent.
         wanted = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?=\s*\\?$)", lock.read_text(encoding="utf-8"), re.M)
         own = site_packages.glob("foretell-*.dist-info/direct_url.json")
         return any(map(self._is_this_checkout, own)) and all(
@@ -165,7 +165,7 @@ class VirtualEnvironment:
             return False
 
     def _complete(self, stamp: Mapping[str, Any], lock_name: str) -> bool:
-        """Whether the stamp (just written, perhaps, when we took it over) says that nothing has to be installed."""
+        """Whether nothing has to be installed, according to the stamp (which `_adopt` may just have written)."""
         stamp = stamp or self._stamp()
         return bool(stamp) and all(stamp.get(name) == digest for name, digest in self._inputs(lock_name).items())
 
@@ -175,7 +175,7 @@ class VirtualEnvironment:
     # What is done
 
     def _put_away(self) -> None:
-        """Out of the way in one step, so that nothing half-removed can be taken for whole; removed if it was ours."""
+        """Rename it in one step, so that a partial environment can't be mistaken for a whole one; delete it if ours."""
         stamp = self._stamp()
         ours = (stamp and not stamp.get("adopted")) or self._marker.exists() or not _version_of(self.python)
         moment = f"{time.time_ns():x}"
@@ -228,7 +228,7 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 
 def _version_of(python: Path) -> str:
-    """`3.11.7`, or nothing if it does not run."""
+    """`3.11.7`, or empty if it does not run."""
     try:
         answer = subprocess.run(  # noqa: S603 - the Python of .venv
             [str(python), "-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"],
@@ -247,7 +247,7 @@ def _sha256(file: Path) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """As far as possible. Of a link only the link: what it leads to is another checkout's."""
+    """Delete as much as possible. Of a link only the link, since its target belongs to another checkout."""
     if folder.is_symlink():
         folder.unlink()
     else:

@@ -1,1 +1,1 @@
-"""Backups of an installation on the embedded database: one archive, made while it runs, and the way back."""
+"""Backup and restore of an installation on the embedded database, as one archive, also while it runs."""

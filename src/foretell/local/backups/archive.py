@@ -1,4 +1,4 @@
-"""The file of a backup: a tar archive, compressed where its name ends in .gz or .tgz, that begins with a manifest."""
+"""The file of a backup: a tar archive that begins with a manifest, compressed if its name ends in .gz or .tgz."""
 
 import hashlib
 import io
@@ -48,23 +48,23 @@ class Entry:
     name: str
     size_bytes: int
     sha256: str
-    #: Of a database, the version of its tables.
+    #: For a database, the version of its tables.
     version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is in a backup."""
+    """The content of a backup."""
 
     foretell: str
-    #: ISO 8601, UTC: the moment of the product's database.
+    #: ISO 8601, UTC: the time of the snapshot of the product's database.
     made_at: str
-    #: Names of the settings that what ran was started with; their values are not in the backup.
+    #: Names of the settings of the running engine; their values are not in the backup.
     settings: tuple[str, ...]
     entries: tuple[Entry, ...]
 
     def encoded(self) -> bytes:
-        """As it stands in the archive."""
+        """As bytes for the archive."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode()
 
     @classmethod
@@ -94,7 +94,7 @@ def _is_ours(name: str) -> bool:
 
 
 def entry_of(name: str, file: Path, version: str = "") -> Entry:
-    """What the manifest says of a file."""
+    """The entry of a file in the manifest."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return Entry(name, stream.tell(), digest, version)
@@ -108,7 +108,7 @@ def is_compressed(name: str) -> bool:
 def write(
     target: Path, manifest: Manifest, files: dict[str, Path], *, compressed: bool, told: Told = lambda *_: None
 ) -> None:
-    """Write an archive to the new file `target`, for its owner alone, down to the disk."""
+    """Write an archive to the new file `target`, readable only by its owner, and flush it to the disk."""
     size = sum(entry.size_bytes for entry in manifest.entries)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
@@ -126,7 +126,7 @@ def write(
 
 def _opened(stream: BinaryIO, compressed: bool) -> tarfile.TarFile:
     if compressed:
-        # What is in it is mostly text, which the quickest level makes small enough.
+        # The content is mostly text, for which the fastest level is sufficient.
         return tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, format=tarfile.PAX_FORMAT)
     return tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT)
 
@@ -138,7 +138,7 @@ def _info(name: str, size: int) -> tarfile.TarInfo:
 
 
 class _Watched(io.RawIOBase):
-    """Says how far the reading of a file is."""
+    """Reports the progress of reading a file."""
 
     def __init__(self, source: BinaryIO, before: int, size: int, told: Told) -> None:
         self._source, self._done, self._size, self._told = source, before, size, told
@@ -151,7 +151,7 @@ class _Watched(io.RawIOBase):
 
 
 class Backup:
-    """A backup that is read from its beginning to its end."""
+    """A backup that is read sequentially."""
 
     def __init__(self, path: Path) -> None:
         """Reads the manifest. Raises `NoBackup`, `BackupDamaged`, `BackupNewer`."""
@@ -182,9 +182,9 @@ class Backup:
         self._stream.close()
 
     def files(self) -> Iterator[tuple[Entry, BinaryIO]]:
-        """Every file that the manifest names, in its order; the bytes are yet to be verified (`copy_verified`).
+        """Every file in the manifest, in its order; the bytes are not verified yet (`copy_verified`).
 
-        Raises `BackupDamaged` for an archive that holds anything else.
+        Raises `BackupDamaged` for an archive with other content.
         """
         try:
             for entry in self.manifest.entries:
@@ -200,7 +200,7 @@ class Backup:
             raise BackupDamaged(path=self.path, reason="it ends before its end") from error
 
     def copy_verified(self, entry: Entry, source: BinaryIO, target: Path) -> None:
-        """Write the bytes of `entry` to the new file `target`, down to the disk. Raises `BackupDamaged`."""
+        """Write the bytes of `entry` to the new file `target`, and flush it to the disk. Raises `BackupDamaged`."""
         digest = hashlib.sha256()
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""Copies of SQLite files that other processes write meanwhile."""
+"""Copies SQLite files while other processes write them."""
 
 import sqlite3
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from typing import Self
 
 from foretell.kit.errors import ForetellError
 
-#: Pages that are copied between two words of progress: some megabytes.
+#: Pages that are copied between two reports of progress: some megabytes.
 _PAGES = 1024
 _BUSY_S = 10.0
 
-#: Hears how many of how many bytes are done.
+#: Called with the copied and the total bytes.
 Told = Callable[[int, int], None]
 
 
@@ -30,16 +30,16 @@ class InUse(ForetellError):
 
 
 class Snapshot:
-    """One moment of a SQLite file, held while it is copied. Nobody who writes has to wait for it."""
+    """A snapshot of a SQLite file, held while it is copied. It does not block writers."""
 
     def __init__(self, path: Path) -> None:
-        """The moment is now. Raises `Damaged`."""
+        """Takes the snapshot now. Raises `Damaged`."""
         self.path = path
-        # mode=rw: a file that is not there must not be made.
+        # mode=rw, so that a missing file is not created.
         uri = f"{path.as_uri()}?mode=rw"
         self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
         try:
-            # In a transaction that is held, the copy never has to begin anew because somebody wrote.
+            # In an open transaction the copy does not start again when another process writes.
             self._connection.execute("BEGIN")
             self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.DatabaseError as error:
@@ -54,16 +54,16 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """How large the copy will be."""
+        """The size of the copy."""
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         (size,) = self._connection.execute("PRAGMA page_size").fetchone()
         return int(pages * size)
 
     def copy(self, target: Path, told: Told = lambda *_: None) -> None:
-        """Write this moment to a new file. Raises `sqlite3.Error`, `Damaged` for what was copied."""
+        """Write the snapshot to a new file. Raises `sqlite3.Error`, and `Damaged` if the copy is damaged."""
         size = self.bytes
         with closing(sqlite3.connect(target, isolation_level=None)) as copy:
-            # Nobody sees it before it is whole.
+            # The copy is not used before it is complete, so it needs no journal.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
             self._connection.backup(
@@ -76,11 +76,11 @@ class Snapshot:
 
 
 def check(path: Path) -> None:
-    """Raises `Damaged` for a SQLite file that does not hang together."""
+    """Raises `Damaged` for an inconsistent SQLite file."""
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            # Nothing beside the file: what is read is all in it.
+            # Without a log beside it, the file is complete.
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.DatabaseError as error:
         raise Damaged(path=path, reason=error) from error
@@ -89,15 +89,15 @@ def check(path: Path) -> None:
 
 
 def make_whole(path: Path) -> None:
-    """Bring what stands in the log beside a SQLite file into the file, and prove that nobody else has it open.
+    """Write the log beside a SQLite file into the file, and check that no other process has it open.
 
-    Raises `InUse`. A damaged file stays as it is: it may be why somebody restores a backup.
+    Raises `InUse`. A damaged file is left unchanged: it may be the reason for the restore.
     """
     if not path.exists():
         return
     with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
         try:
-            # Granted only to who is alone: in the mode of a log, whoever has the file open holds a lock on it.
+            # Succeeds only without other users: in WAL mode every process that has the file open holds a lock.
             (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("ROLLBACK")

@@ -1,4 +1,4 @@
-"""Makes a backup of an installation, whether it runs or not."""
+"""Makes a backup of an installation, also while it runs."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ from foretell.local.backups.archive import Entry, Manifest, entry_of
 from foretell.local.backups.copying import Snapshot, Told
 from foretell.local.backups.parts import BROKER, DATABASE, MODELS, Parts, version_of
 
-#: How often the models are copied anew when they change meanwhile.
+#: How often the models are copied again if they change meanwhile.
 _TRIES = 5
 _MARGIN_BYTES = 1024 * 1024
 
@@ -77,7 +77,7 @@ class Made:
     manifest: Manifest
 
 
-#: Hears what is being done, and how many of how many bytes of it are.
+#: Called with the current step, and its done and total bytes.
 Telling = Callable[[str, int, int], None]
 
 
@@ -89,7 +89,7 @@ def make(
     replace: bool = False,
     tell: Telling = lambda *_: None,
 ) -> Made:
-    """Write a backup to `target`: whole, or not at all. `settings` are names to remember.
+    """Write a backup to `target`, atomically. `settings` are names of settings to store in it.
 
     Raises `FileExists`, `NothingToBackUp`, `NoRoomForBackup`, `BackupFailed`, `BackupUnderWay`, `ModelsChange`,
     `Damaged`, `OSError`.
@@ -127,7 +127,7 @@ def make(
 
 @contextmanager
 def _draft_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that is gone afterwards; what a killed backup left there goes first."""
+    """A temporary folder beside `target`; first deletes the one of a killed backup."""
     folder = target.with_name(f".{target.name}.partial")
     with ExitStack() as stack:
         descriptor = os.open(target.parent, os.O_RDONLY)
@@ -158,7 +158,7 @@ def _gather(folder: Path, parts: Parts, tell: Telling) -> dict[str, Path]:
             with Snapshot(path) as snapshot:
                 snapshot.copy(folder / name, _naming(name, tell))
             files[name] = folder / name
-    # These two in moments that follow one another at once: what lies between them is delayed after a restore.
+    # These two snapshots directly after each other: predictions in between are delayed after a restore.
     with ExitStack() as moments:
         held = {name: moments.enter_context(Snapshot(sources[name])) for name in (BROKER, DATABASE) if name in sources}
         (folder / "made_at").write_text(datetime.now(UTC).isoformat(timespec="seconds"))
@@ -175,16 +175,16 @@ def _naming(name: str, tell: Telling) -> Told:
 
 
 def _copy_models(target: Path, source: Path) -> dict[str, Path]:
-    """Copy the operator's packages as they are at one moment, traffic.toml among them."""
+    """Copy a consistent state of the operator's packages, including traffic.toml."""
     for _ in range(_TRIES):
         shutil.rmtree(target, ignore_errors=True)
         before = read_stamp(source)
         try:
             if source.is_dir():
-                # Names with a dot in front are drafts, and the stamp.
+                # Names that begin with a dot are drafts, and the stamp.
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         except (FileNotFoundError, shutil.Error):
-            # A package went away while it was copied.
+            # A package was removed while it was copied.
             continue
         if read_stamp(source) == before:
             found = sorted(path for path in target.rglob("*") if path.is_file())
@@ -207,7 +207,7 @@ def _size(parts: Parts) -> int:
 
 
 def _check_room(folder: Path, parts: Parts, *, compressed: bool) -> None:
-    """Better before than after minutes of copying: the copies and the archive are there at the same time."""
+    """Check the free space before minutes of copying; copies and archive exist at the same time."""
     if free_bytes(folder) < _size(parts) * (1 if compressed else 2):
         raise _too_little(folder, parts)
 

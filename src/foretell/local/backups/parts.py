@@ -1,4 +1,4 @@
-"""What an installation on the embedded database is made of, and where each part lies."""
+"""The parts of an installation on the embedded database, and their places."""
 
 import os
 import sqlite3
@@ -19,7 +19,7 @@ from foretell.services.monitoring.migrations.run import REVISIONS as MONITORING_
 DATABASE, BROKER, MONITORING, BOT = "foretell.db", "broker.db", "monitoring.db", "bot.db"
 SECRETS = ("secret_key", "bot_secret")
 MODELS = "models"
-#: What else stands in the folder of an installation: of one run, of one process, or only logs.
+#: Other files in the folder of an installation, which a backup leaves out: of one run, of one process, or logs.
 LEFT_OUT = ("run", "logs", "broker.db-receivers")
 
 _ELSEWHERE = ("FORETELL_MODELS_DIR", "FORETELL_MONITORING_DATABASE_URL")
@@ -39,7 +39,7 @@ class OtherSettings(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Files and folders of one installation. A database that is on a server is None."""
+    """Files and folders of one installation. A database on a server is None."""
 
     database: Path
     broker: Path | None
@@ -51,16 +51,16 @@ class Parts:
     def databases(self) -> dict[str, Path]:
         """The SQLite files by their name in an archive, in the order in which they are copied.
 
-        The product's is the last: whatever the others speak of, it remembers. A prediction is committed before its task
-        is sent and before the bot hears its id; a settled result that still lies in the copy of the broker is settled
-        once all the same. What it knows and the copy of the broker does not is a lost message, which is a delay.
+        The product's is the last, so that it contains everything that the others refer to: a prediction is committed
+        before its task is sent and before the bot gets its id. A settled result that is still in the copy of the
+        broker is settled only once. A task that is missing in the copy of the broker is published again, after a delay.
         """
         named = {MONITORING: self.monitoring, BOT: self.bot, BROKER: self.broker, DATABASE: self.database}
         return {name: path for name, path in named.items() if path is not None}
 
 
 def parts_of(installation: Installation, environment: Mapping[str, str] = os.environ) -> Parts:
-    """Where everything lies: as the environment says, else as what runs here was started, else in the data folder.
+    """The places of all parts: from the environment, from the running engine, or else in the data folder.
 
     Raises `NotEmbedded`, `OtherSettings`.
     """
@@ -93,7 +93,7 @@ def _file_of(url: str, usual: Path) -> Path | None:
     return Path(os.path.abspath(sqlite_path(url))) if url.startswith("sqlite:") else None
 
 
-#: Versions of each database that this release can go on from.
+#: Versions of each database that this release can use or migrate.
 _KNOWN = {
     DATABASE: PRODUCT_REVISIONS,
     MONITORING: MONITORING_REVISIONS,
@@ -114,5 +114,5 @@ def version_of(name: str, file: Path) -> str:
 
 
 def is_known(name: str, version: str) -> bool:
-    """Whether this release can go on from a database of that version."""
+    """Whether this release can use or migrate a database of that version."""
     return not version or version in _KNOWN[name]

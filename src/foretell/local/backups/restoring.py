@@ -1,7 +1,7 @@
-"""Brings an installation back to what a backup holds. What was there before is kept aside.
+"""Restores an installation from a backup. The previous files are kept aside.
 
-Everything is unpacked and verified beside its place first. Then a plan is written down, and after that there are only
-renames: whoever is killed among them is finished by the next restore or start (`finish`).
+Everything is first unpacked and verified beside its place. Then a plan is written, and after that there are only
+renames: if the process is killed during them, the next restore or start finishes them (`finish`).
 """
 
 import json
@@ -23,7 +23,7 @@ from foretell.local.backups.parts import DATABASE, MODELS, Parts, is_known, vers
 from foretell.local.installation import Installation
 
 _STAGED = ".restoring"
-#: SQLite's files beside a database, which go with it.
+#: SQLite's files beside a database, which are moved with it.
 _BESIDE = ("", "-wal", "-shm", "-journal")
 
 
@@ -47,9 +47,9 @@ class MovedAway(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One part that takes its place: `staged` comes to `target`, and what was there goes to `aside`."""
+    """The renames of one part: `target` to `aside`, then `staged` to `target`."""
 
-    #: Empty for a part that the backup does not hold.
+    #: Empty for a part that is not in the backup.
     staged: str
     target: str
     aside: str
@@ -57,10 +57,10 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did."""
+    """The result of a restore."""
 
     manifest: Manifest
-    #: Where what was there before is now; None if nothing was.
+    #: The folder with the previous files; None if there were none.
     aside: Path | None
 
 
@@ -71,7 +71,7 @@ def check_stopped(installation: Installation) -> None:
 
 
 def restore(file: Path, installation: Installation, parts: Parts, *, tell: Telling = lambda *_: None) -> Restored:
-    """Put the backup `file` in place of what is there. To be called under `installation.lock`.
+    """Replace the installation by the backup `file`. The caller holds `installation.lock`.
 
     Raises `StillRunning`, `MovedAway`, `InUse`, `NoBackup`, `BackupDamaged`, `BackupNewer`, `OSError`; then nothing
     was changed.
@@ -107,7 +107,7 @@ def restore(file: Path, installation: Installation, parts: Parts, *, tell: Telli
 
 
 def finish(installation: Installation) -> bool:
-    """Do the rest of a restore that was killed among its renames; returns whether there was one."""
+    """Finish a restore that was killed during its renames; returns whether there was one."""
     file = installation.restore_plan
     try:
         moves = [Move(**move) for move in json.loads(file.read_text(encoding="utf-8"))]
@@ -124,7 +124,7 @@ def finish(installation: Installation) -> bool:
 
 
 def _carry_out(move: Move) -> None:
-    """Can be done again and again: each rename is done or yet to be done."""
+    """Do the renames of one part. Can be repeated: finished renames are skipped."""
     staged, target, aside = Path(move.staged), Path(move.target), Path(move.aside)
     if move.staged and not os.path.lexists(staged):
         return
@@ -143,7 +143,7 @@ def _targets(parts: Parts) -> list[Path]:
 
 
 def _places(manifest: Manifest, parts: Parts, file: Path) -> Mapping[str, Path]:
-    """Where each database and secret of the backup belongs. Raises `NoBackup`, `BackupNewer`."""
+    """The places for each database and secret of the backup. Raises `NoBackup`, `BackupNewer`."""
     names = {entry.name for entry in manifest.entries}
     if DATABASE not in names:
         raise NoBackup(path=file, reason=f"there is no {DATABASE} in it")
@@ -157,7 +157,7 @@ def _places(manifest: Manifest, parts: Parts, file: Path) -> Mapping[str, Path]:
 def _unpack(
     backup: Backup, places: Mapping[str, Path], parts: Parts, staged: Mapping[Path, Path], tell: Telling
 ) -> None:
-    """Verify every byte while it is written beside its place, and then that the databases hang together."""
+    """Verify every byte while it is written beside its place, and then the consistency of the databases."""
     size, done = sum(entry.size_bytes for entry in backup.manifest.entries), 0
     databases = []
     for entry, source in backup.files():
@@ -168,7 +168,7 @@ def _unpack(
         elif entry.name in places:
             target = staged[places[entry.name]]
         else:
-            # This installation has that one on a server.
+            # This installation has that database on a server.
             continue
         backup.copy_verified(entry, source, target)
         if entry.name.endswith(".db") and "/" not in entry.name:
@@ -203,7 +203,7 @@ def _write_plan(file: Path, plan: list[Move]) -> None:
 
 
 def _clear(left: Iterable[Path]) -> None:
-    """Remove what an unfinished unpacking left beside the places."""
+    """Remove the files of an unfinished unpacking."""
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

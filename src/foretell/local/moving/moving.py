@@ -1,4 +1,4 @@
-"""The whole move, which can be killed at any moment and asked for again."""
+"""The whole move, which can be killed at any moment and repeated."""
 
 import asyncio
 import json
@@ -60,10 +60,10 @@ class MoveFailed(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What was moved."""
+    """The result of a move."""
 
     rows: dict[str, int]
-    #: How many rows an earlier try had moved already.
+    #: How many rows an earlier attempt had already moved.
     earlier: int
     findings: int
 
@@ -71,7 +71,7 @@ class Moved:
 def move(
     url: str, installation: Installation, parts: Parts, *, even_if_wrong: bool = False, tell: Telling = lambda *_: None
 ) -> Moved:
-    """Move the database to an empty one of PostgreSQL. To be called under `installation.lock`.
+    """Move the database to an empty PostgreSQL database. The caller holds `installation.lock`.
 
     Raises `StillRunning`, `HasMoved`, `InUse`, `NothingToBackUp`, `SourceWrong`, `NoTarget`, `TargetAway`,
     `WrongEncoding`, `TargetNotEmpty`, `MovedMeanwhile`, `NotWhole`, `MoveWrong`, `MoveFailed`, `Misconfigured`; the
@@ -103,7 +103,7 @@ async def _move(url: str, installation: Installation, file: Path, even_if_wrong:
             if await target.was_moved(fingerprint):
                 _mark_moved(installation, url)
                 return Moved({}, 0, 0)
-            # To the same place, but what was moved is not there any more, or this was used after all.
+            # The same target, but the moved data is not there any more, or the source has changed since.
             installation.check_not_moved(f"sqlite:///{file}")
             await target.check_encoding()
             await target.check_empty()
@@ -126,7 +126,7 @@ async def _move(url: str, installation: Installation, file: Path, even_if_wrong:
 
 
 def _address(url: str) -> PostgresqlAddress:
-    """Raises `Misconfigured`, which names the option."""
+    """The parsed URL. Raises `Misconfigured`, which names the option."""
     if not url.startswith(("postgresql://", "postgres://")):
         raise Misconfigured("--to must be postgresql://USER:PASSWORD@HOST/DATABASE.")
     try:
@@ -140,7 +140,7 @@ def _hosts(address: PostgresqlAddress) -> str:
 
 
 def _place(address: PostgresqlAddress) -> str:
-    """What is written down of where an installation moved to."""
+    """The text that is stored for the target of a move."""
     hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
     return f"{hosts}/{address.database or ''}"
 
@@ -158,7 +158,7 @@ async def _connect(url: str) -> Target:
 
 
 async def _copy(target: Target, file: Path, tell: Telling) -> tuple[dict[str, int], int]:
-    """Copy every table; returns how many rows each has, and how many of them were there already."""
+    """Copy every table; returns the number of rows of each, and how many were already there."""
     sources = {table: Rows(file, table) for table in tables()}
     size = sum(source.count for source in sources.values())
     done = earlier = 0
@@ -186,7 +186,7 @@ async def _copy_table(
     chunk = await asyncio.to_thread(source.after, last, _CHUNK)
     while chunk.count:
         tell(f"Moving {table.name}", done, size)
-        # The next rows are read while PostgreSQL is at work on these.
+        # The next rows are read while PostgreSQL stores these.
         following = asyncio.create_task(asyncio.to_thread(source.after, chunk.last, _CHUNK))
         try:
             await target.add(table, last, chunk)
@@ -211,6 +211,6 @@ def _totals(findings: Sequence[Finding]) -> Counter[str]:
 
 
 def _mark_moved(installation: Installation, url: str) -> None:
-    """Write down that the embedded database is the past: nobody should go on with it by mistake."""
+    """Record the move, so that the old database is not used by mistake."""
     content = {"to": _place(_address(url)), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     installation.moved_file.write_text(json.dumps(content), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The embedded database that is moved: nobody changes it meanwhile, and a change in between is seen."""
+"""The embedded database as the source of a move: locked against writes, and changes between attempts are detected."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -14,17 +14,17 @@ from foretell.kit.database import Moment
 from foretell.kit.engines import sqlite_engine
 from foretell.local.backups.copying import InUse, make_whole
 
-#: For one look at the whole of it, an audit.
+#: Time limit of an audit.
 _PATIENCE_S = 1800.0
 _CHANGE_COUNTER = slice(24, 28)
-#: How rows are written for `COPY`: in its CSV format, with tabs between values, quotes around all texts, and NULL as
-#: this. Both are characters that texts hardly ever have, so next to nothing in them has to be escaped.
+#: Format of rows for `COPY`: CSV with tabs between values, this quote around all texts, and this text for NULL.
+#: Texts hardly ever contain these characters, so almost nothing must be escaped.
 QUOTE, NULL = "\x01", "\x02"
 
 
 @contextmanager
 def held(path: Path) -> Iterator[str]:
-    """Inside, nobody writes to the file; others may read. Gives what tells its content from that of any other moment.
+    """Inside, no process can write to the file; reading is possible. Yields a fingerprint of its content.
 
     Raises `InUse`.
     """
@@ -43,7 +43,7 @@ def held(path: Path) -> Iterator[str]:
 
 @asynccontextmanager
 async def opened_for_audit(path: Path) -> AsyncIterator[AsyncConnection]:
-    """A snapshot of the file that changes nothing in it, not even how its log is kept."""
+    """A snapshot of the file that does not change it, not even its journal mode."""
     engine = sqlite_engine(path, ("PRAGMA query_only = ON", "PRAGMA cache_size = -64000"), _PATIENCE_S)
     try:
         async with engine.connect() as connection:
@@ -58,26 +58,26 @@ class Chunk:
 
     lines: bytes
     count: int
-    #: SQLite's number of the last of them.
+    #: SQLite's rowid of the last of them.
     last: int
 
 
 class Rows:
-    """The rows of one table, in the order in which SQLite numbers them. For one thread at a time.
+    """The rows of one table in rowid order. For one thread at a time.
 
-    SQLite itself writes the lines: to make objects of millions of values in Python takes several times as long.
+    SQLite itself formats the lines, because creating millions of Python objects takes several times as long.
     """
 
     def __init__(self, path: Path, table: Table) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        # One call that writes a line takes half the time of joining its parts.
+        # One call that formats a line takes half the time of joining its parts.
         places = "\t".join(f"{QUOTE}%s{QUOTE}" if is_text(column) else "%s" for column in table.columns)
         line = f"printf('{places}', {', '.join(map(_written, table.columns))})"
         self._query = f'SELECT rowid, {line} FROM "{table.name}" WHERE rowid > ? ORDER BY rowid LIMIT ?'  # noqa: S608
         self.count = int(self._connection.execute(f'SELECT count(*) FROM "{table.name}"').fetchone()[0])  # noqa: S608
 
     def after(self, last: int, limit: int) -> Chunk:
-        """Up to `limit` rows with higher numbers than `last`."""
+        """Up to `limit` rows with a rowid above `last`."""
         found: list[tuple[int, str]] = self._connection.execute(self._query, (last, limit)).fetchall()
         lines = "".join(f"{line}\n" for _, line in found)
         return Chunk(lines.encode(), len(found), found[-1][0] if found else last)
@@ -87,7 +87,7 @@ class Rows:
 
 
 def _written(column: Column[Any]) -> str:
-    """The SQL that writes a value of this column for `COPY`."""
+    """The SQL that formats a value of this column for `COPY`."""
     name, kind = f'"{column.name}"', column.type
     # On SQLite, a UUID is 32 hexadecimal digits, a truth value 0 or 1, and a day 2026-01-31.
     if isinstance(kind, Uuid | Boolean | Integer | Date):
@@ -98,16 +98,16 @@ def _written(column: Column[Any]) -> str:
     elif isinstance(kind, LargeBinary):
         written = f"'\\x' || hex({name})"
     elif is_text(column):
-        # A text ends at a NUL, which PostgreSQL has in none, and the API takes in none.
+        # A text ends at a NUL, which PostgreSQL does not support and the API refuses.
         written = f"replace({name}, '{QUOTE}', '{QUOTE}{QUOTE}')"
     else:
         raise TypeError(f"nobody said how to move {column} of type {kind!r}")
     if str(column) == "predictions.published_at":
-        # What is queued is published anew: its message lies in a broker that may be another one from now on.
+        # Queued predictions must be published again, because the new installation may use another broker.
         written = f"CASE WHEN status = 'queued' THEN NULL ELSE {written} END"
     return f"coalesce({written}, '{NULL}')"
 
 
 def is_text(column: Column[Any]) -> bool:
-    """Whether values of this column stand between quotes."""
+    """Whether values of this column are quoted."""
     return isinstance(column.type, Text | JSON)

@@ -1,8 +1,8 @@
 """The PostgreSQL database that an installation moves to.
 
-Everything is filled in a schema of its own, in which no service looks, and takes its place in one transaction at the
-end: there is never half an installation to be seen. Each chunk of rows is one transaction with the note of how far we
-are, so that whoever is killed goes on where the last one ended.
+All tables are filled in a separate schema, which no service reads, and are renamed in one transaction at the
+end, so that a partial installation is never visible. Each chunk of rows is one transaction together with the progress,
+so that a killed move continues where it ended.
 """
 
 import io
@@ -24,11 +24,11 @@ _POSITIONS = f"{SCHEMA}.moving_tables"
 _INDEXES = f"{SCHEMA}.moving_indexes"
 _CONNECT_S = 10.0
 _PATIENCE_S = 1800.0
-#: What remembers, once the move is done, what was moved.
+#: Prefix of the comment that records a finished move.
 _MARK = "Moved by foretell migrate: "
-#: What Alembic writes down in.
+#: Alembic's table.
 _VERSIONS = "alembic_version"
-#: One row each, which a start alone makes.
+#: Tables with one row, which a start creates.
 _OF_A_START = frozenset(("telegram_bot", "usage_progress"))
 
 
@@ -57,22 +57,22 @@ class NotWhole(ForetellError):
 
 
 def tables() -> list[Table]:
-    """Every table of the product, those that others refer to first."""
+    """Every table of the product; referenced tables come first."""
     return list(metadata.sorted_tables)
 
 
 class Target:
-    """One connection to the database, and what is done there."""
+    """One connection to the database, and the steps of a move there."""
 
     def __init__(self, url: str, connection: Any, schema: str) -> None:
         self._url = url
         self._connection = connection
-        #: Where the tables will be: where the services of this user look for them.
+        #: The final schema of the tables: the one that the services of this user read.
         self._schema = schema
 
     @classmethod
     async def connect(cls, url: str) -> "Target":
-        """Raises what asyncpg and the system raise; `Misconfigured` for a URL that can't be read."""
+        """Raises errors of asyncpg and the system; `Misconfigured` for an invalid URL."""
         connector = Connector(read_postgresql_url(url), _CONNECT_S)
         settings = {"application_name": "foretell migrate", "statement_timeout": "0", "jit": "off"}
         connection = await connector.connect(server_settings=settings)
@@ -83,20 +83,20 @@ class Target:
         await self._connection.close(timeout=5)
 
     async def was_moved(self, fingerprint: str) -> bool:
-        """Whether this very content was moved here before."""
+        """Whether exactly this content was moved here before."""
         said = await self._connection.fetchval(
             "SELECT obj_description(to_regclass($1), 'pg_class')", f'"{self._schema}".{_VERSIONS}'
         )
         return bool(said == _MARK + fingerprint)
 
     async def check_encoding(self) -> None:
-        """Raises `WrongEncoding`: in another one, not every text has its place or its length."""
+        """Raises `WrongEncoding`: other encodings can't store every text, or count its length differently."""
         encoding = await self._connection.fetchval("SHOW server_encoding")
         if encoding != "UTF8":
             raise WrongEncoding(encoding=encoding)
 
     async def check_empty(self) -> None:
-        """Raises `TargetNotEmpty`. Tables without rows, of a start that nobody used, are no matter."""
+        """Raises `TargetNotEmpty`. Tables without rows, from a start without use, are allowed."""
         filled = []
         for table in tables():
             if table.name not in _OF_A_START and await self._is_there(self._schema, table.name):
@@ -110,7 +110,7 @@ class Target:
         return bool(await self._connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f'"{schema}"."{table}"'))
 
     async def begin(self, fingerprint: str) -> bool:
-        """Make the tables, or go on with those of an earlier try with the same content; returns whether it goes on."""
+        """Create the tables, or continue an earlier attempt with the same content; returns whether it continues."""
         there = await self._is_there(SCHEMA, "moving")
         earlier = await self._connection.fetchval(f"SELECT fingerprint FROM {SCHEMA}.moving") if there else None  # noqa: S608
         if earlier == fingerprint:
@@ -127,7 +127,7 @@ class Target:
             )
             for table in tables():
                 await self._connection.execute(f"INSERT INTO {_POSITIONS} VALUES ($1, 0, 0)", table.name)  # noqa: S608
-            # Indexes are made in one go when all rows are there, which takes a small part of the time.
+            # Indexes are created when all rows are there, which is much faster.
             later = (
                 f"SELECT indexname AS name, indexdef AS made FROM pg_indexes WHERE schemaname = '{SCHEMA}'"  # noqa: S608
                 f" AND to_regclass('{SCHEMA}.' || quote_ident(indexname)) NOT IN (SELECT conindid FROM pg_constraint)"
@@ -135,25 +135,25 @@ class Target:
             await self._connection.execute(f"CREATE TABLE {_INDEXES} AS {later}")
             for row in await self._connection.fetch(f"SELECT name FROM {_INDEXES}"):  # noqa: S608
                 await self._connection.execute(f'DROP INDEX {SCHEMA}."{row["name"]}"')
-            # The last, so that its presence says that everything else is there.
+            # Created last, so that its presence means that everything else exists.
             await self._connection.execute(f"CREATE TABLE {SCHEMA}.moving (fingerprint text NOT NULL)")
             await self._connection.execute(f"INSERT INTO {SCHEMA}.moving VALUES ($1)", fingerprint)  # noqa: S608
         return False
 
     def database(self) -> Database:
-        """The tables that are being filled, for migrations and an audit. To be closed."""
+        """The tables that are being filled, for migrations and an audit. The caller must close it."""
         return Database(
             self._url, application="foretell migrate", pool_size=1, statement_timeout_s=_PATIENCE_S, schema=SCHEMA
         )
 
     async def position(self, table: Table) -> tuple[int, int]:
-        """How far an earlier try came with a table: SQLite's number of its last row, and how many rows there are."""
+        """The progress of an earlier attempt with a table: SQLite's rowid of its last row, and the number of rows."""
         query = f"SELECT last, rows FROM {_POSITIONS} WHERE name = $1"  # noqa: S608
         row = await self._connection.fetchrow(query, table.name)
         return row["last"], row["rows"]
 
     async def add(self, table: Table, last: int, chunk: Chunk) -> None:
-        """Add the rows that follow on number `last`. Raises `MovedMeanwhile`."""
+        """Add the rows after the rowid `last`. Raises `MovedMeanwhile`."""
         async with self._connection.transaction():
             noted = await self._connection.fetchval(
                 f"UPDATE {_POSITIONS} SET last = $3, rows = rows + $4 WHERE name = $1 AND last = $2 RETURNING 1",  # noqa: S608
@@ -178,18 +178,18 @@ class Target:
             )
 
     async def indexes(self) -> Sequence[tuple[str, str]]:
-        """Those that are made last: names and statements."""
+        """The indexes that are created last: names and statements."""
         rows = await self._connection.fetch(f"SELECT name, made FROM {_INDEXES} ORDER BY name")  # noqa: S608
         return [(row["name"], row["made"].replace(" INDEX ", " INDEX IF NOT EXISTS ", 1)) for row in rows]
 
     async def make_index(self, statement: str) -> None:
-        """Make an index, if an earlier try has not."""
+        """Create an index, unless an earlier attempt has."""
         async with self._connection.transaction():
             await self._connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
             await self._connection.execute(statement)
 
     async def complete(self, table: Table, expected: int) -> None:
-        """Count on where SQLite's numbers end, and know what is in the table. Raises `NotWhole`."""
+        """Set the sequences after the last ids, and update the statistics. Raises `NotWhole`."""
         name = f'{SCHEMA}."{table.name}"'
         found = await self._connection.fetchval(f"SELECT count(*) FROM {name}")  # noqa: S608
         if found != expected:
@@ -202,10 +202,10 @@ class Target:
         await self._connection.execute(f"ANALYZE {name}")
 
     async def switch(self, fingerprint: str) -> None:
-        """Let everything take its place, in one transaction. Raises `TargetNotEmpty`."""
+        """Move all tables to the final schema, in one transaction. Raises `TargetNotEmpty`."""
         connection, schema = self._connection, f'"{self._schema}"'
         async with connection.transaction():
-            # Nobody begins an installation here between our look and our commit.
+            # The lock of the migrations, so that no service creates tables between our check and our commit.
             await connection.execute("SELECT pg_advisory_xact_lock($1)", int.from_bytes(b"foretell"))
             await self.check_empty()
             names = [*(table.name for table in tables()), _VERSIONS]
@@ -220,7 +220,7 @@ class Target:
             mark = await connection.fetchval("SELECT quote_literal($1::text)", _MARK + fingerprint)
             await connection.execute(f"COMMENT ON TABLE {schema}.{_VERSIONS} IS {mark}")
             await connection.execute(f"DROP TABLE {SCHEMA}.moving, {_POSITIONS}, {_INDEXES}")
-            # Without CASCADE: what is left behind here would be a table that nobody thought of.
+            # Without CASCADE, so that a forgotten table is an error.
             await connection.execute(f"DROP SCHEMA {SCHEMA}")
 
     async def _functions(self) -> Sequence[str]:
@@ -232,5 +232,5 @@ class Target:
         return [row["said"] for row in rows]
 
 
-#: What says that PostgreSQL can't be reached, or refuses.
+#: Errors that mean that PostgreSQL is unreachable, or refuses.
 REFUSALS: tuple[type[Exception], ...] = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
