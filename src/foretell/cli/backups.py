@@ -17,7 +17,7 @@ from foretell.local.moving import moving
 
 
 def backup(file: Path, *, replace: bool) -> None:
-    """Write a backup. Raises what `making.make` raises, `NotEmbedded`, `OtherSettings`, `IsOfBefore`."""
+    """Write a backup. Raises the errors of `making.make`, `NotEmbedded`, `OtherSettings`, `IsOfBefore`."""
     installation = Installation.from_environment()
     parts = parts_of(installation)
     record = installation.read()
@@ -45,7 +45,7 @@ def backup(file: Path, *, replace: bool) -> None:
 
 
 def restore(file: Path) -> None:
-    """Put a backup in place of what is there, and audit it. Raises what `restoring.restore` raises, `NotEmbedded`."""
+    """Restore a backup, and audit it. Raises the errors of `restoring.restore`, `NotEmbedded`."""
     installation = Installation.from_environment()
     parts = parts_of(installation)
     with installation.lock(_waiting):
@@ -63,7 +63,7 @@ def restore(file: Path) -> None:
 
 
 def migrate(url: str, *, even_if_wrong: bool) -> None:
-    """Move to PostgreSQL. Raises what `moving.move` raises, `NotEmbedded`."""
+    """Move to PostgreSQL. Raises the errors of `moving.move`, `NotEmbedded`."""
     installation = Installation.from_environment()
     parts = parts_of(installation)
     started = time.monotonic()
@@ -104,7 +104,7 @@ def _waiting() -> None:
 
 @contextmanager
 def _broken_off(what: str) -> Iterator[None]:
-    """Say what a Ctrl-C means."""
+    """Report what an interruption by Ctrl-C means."""
     try:
         yield
     except KeyboardInterrupt:

@@ -70,7 +70,7 @@ async def _bench(*, clients: int, seconds: float) -> None:
 
 @asynccontextmanager
 async def _measuring_account(url: str, database: Database) -> AsyncIterator[tuple[User, str]]:
-    """The account that measures, with credits and an access token. Closed afterwards; says what it leaves."""
+    """The measuring account with credits and an access token. It is closed afterwards; prints what remains."""
     password = secrets.token_urlsafe(16)
     passwords = Passwords()
     try:
@@ -102,7 +102,7 @@ async def _log_in(url: str, username: str, password: str) -> str:
         if answer.status_code != 200:
             raise LogInRefused(reason=answer.json().get("detail", answer.status_code))
         token = str(answer.json()["access_token"])
-        # Each process of the app learns within about a second that the account was opened again.
+        # Each process of the app notices within about a second that the account was opened again.
         for _ in range(_TRIES):
             answer = await client.get("/balance", headers={"Authorization": f"Bearer {token}"})
             if answer.status_code == 200:

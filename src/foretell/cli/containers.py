@@ -1,4 +1,4 @@
-"""up, down, status, logs and scale where Docker Compose runs the services: the words and tables of the local engine."""
+"""up, down, status, logs and scale for Docker Compose, with the same output as the local engine."""
 
 import subprocess
 import time
@@ -36,7 +36,7 @@ from foretell.local.starting import StartFailed
 
 
 def up(workers: int | None) -> None:
-    """Start everything and return when it is healthy; where it runs already, bring it to the present settings."""
+    """Start everything and return when it is healthy; if it runs already, apply the current settings."""
     if workers is not None:
         check_count(workers)
     compose = Compose()
@@ -62,7 +62,7 @@ def up(workers: int | None) -> None:
 
 @contextmanager
 def _undone_on_failure(compose: Compose, *, undo: bool) -> Iterator[None]:
-    """A start that fails, or that Ctrl-C breaks off, leaves nothing running that did not run before."""
+    """If a start fails or is interrupted by Ctrl-C, stop what did not run before."""
     try:
         with signals_interrupt():
             yield
@@ -87,7 +87,7 @@ def _watch(compose: Compose, docker: "subprocess.Popen[str]", service: str | Non
             for containers in start.until_healthy(docker, service):
                 live.update(_progress(containers))
         return
-    # Those that are healthy already are no news.
+    # Do not report containers that are already healthy.
     said = {each.name for each in compose.containers() if each.healthy}
     started = time.monotonic()
     for containers in start.until_healthy(docker, service):
@@ -110,7 +110,7 @@ def _progress(containers: list[Container]) -> Table:
 
 
 def _instance(container: Container) -> str:
-    """`ml-worker-2`, without the project's name in front."""
+    """`ml-worker-2`, without the project's name."""
     position = container.name.find(container.service)
     return container.name[position:] if position > 0 else container.name
 
@@ -140,7 +140,7 @@ def _introduce(compose: Compose, took_s: float, *, anew: bool) -> None:
 
 
 def down() -> None:
-    """Stop everything, and say so."""
+    """Stop everything, and report it."""
     compose = Compose()
     if not compose.containers():
         say("Foretell is not running here; there is nothing to stop.")
@@ -154,10 +154,10 @@ def down() -> None:
 
 
 def status(*, as_json: bool) -> int:
-    """Show each container, and return how the command ends."""
+    """Show each container, and return the exit status."""
     compose = Compose()
     containers = compose.containers()
-    # What was to be done once, and is done, is well.
+    # A one-time container that has succeeded is healthy.
     code = exit_code([each.healthy or (each.state == "stopped" and each.exit_code == 0) for each in containers])
     if as_json:
         print_json([asdict(each) for each in containers])

@@ -8,7 +8,7 @@ from types import FrameType
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """A closed terminal (SIGHUP) and SIGTERM end us like Ctrl-C does, so that what has to be undone is."""
+    """Make a closed terminal (SIGHUP) and SIGTERM act like Ctrl-C, so that clean-up code runs."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Shows lines of logs, for people or as they are."""
+"""Shows log lines, as text for people or unchanged."""
 
 import json
 import sys

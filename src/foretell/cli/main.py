@@ -40,7 +40,7 @@ def _show_version(wanted: bool) -> None:
 
 @contextmanager
 def _data_dir(named: Path | None) -> Iterator[None]:
-    """The data folder of this command, where its settings, and services that it runs, look for it."""
+    """Set the data folder in the environment, for this command's settings and the services that it runs."""
     from foretell.local.installation import usual_data_dir
 
     before = os.environ.get("FORETELL_DATA_DIR")

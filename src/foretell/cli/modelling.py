@@ -1,4 +1,4 @@
-"""models: new, check, reference, add, remove, reload, serve. From a trained model to one that people can ask."""
+"""models: new, check, reference, add, remove, reload, serve."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ from foretell.local.engine import LocalEngine
 from foretell.local.following import Following, NotFollowed, sentences
 from foretell.local.installation import Installation
 
-#: A reference of fewer rows than this is not worth much.
+#: A reference of fewer rows is not reliable.
 _FEW_ROWS = 1000
 _MARKS = {"ok": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
@@ -140,11 +140,11 @@ def add(source: Path, *, replace: bool, unchecked: bool) -> None:
         added = {f"{package.name} {package.version}", str(package.path.resolve())}
         return _cannot_be_loaded(lambda what: what in added or os.path.realpath(what) in added)
 
-    # The copy is checked, and not the source: what the copy lacks, the services will not find either.
+    # The copy is checked, not the source, because files that are missing in the copy are missing for the services, too.
     try:
         package = installing.install(source, _operators_folder(), replace=replace, approve=approve, followed=followed)
     except installing.NotServed:
-        # What was there before is served again when this ends, and not a moment later.
+        # Wait until the previous version is served again before the command ends.
         with suppress(NotFollowed):
             _cannot_be_loaded(lambda _: True)
         raise
@@ -159,9 +159,9 @@ def remove(name: str, version: str | None) -> None:
 
 
 def reload() -> None:
-    """Check what was changed by hand, and have every service that runs read it.
+    """Check changes made by hand, and make every running service read them.
 
-    Raises `NoFolder`; `NotServed`, with nothing changed, when something is wrong with it; `NotFollowed`.
+    Raises `NoFolder`; `NotServed` if there is a mistake, and then no service reads anything; `NotFollowed`.
     """
     folder = _operators_folder()
     if not folder.is_dir():
@@ -172,11 +172,11 @@ def reload() -> None:
     if problems:
         raise installing.NotServed(reasons=" ".join(problems), outcome="No service was told: all serve what they did.")
     live.touch_stamp(folder)
-    # What ships may lack something on this machine; that is nothing that a change by hand would have done.
+    # Ignore shipped packages, which may lack a library on this machine; that is not caused by the change.
     shipped = {f"{package.name} {package.version}" for package in Registry.discover(shipped_folder())}
     reasons = _cannot_be_loaded(lambda what: what not in shipped)
     if not reasons:
-        # Nobody runs who could say it.
+        # No service runs that could report it.
         broken = live.LiveRegistry(folder).unavailable
         reasons = " ".join(f"{each.name} can't be used: {each.reason}" for each in broken)
     if reasons:
@@ -184,9 +184,9 @@ def reload() -> None:
 
 
 def _cannot_be_loaded(concerns: Callable[[str], bool]) -> str:
-    """Wait until every service of the engine that runs here has taken up what is there now.
+    """Wait until every service of the running engine has applied the change.
 
-    Returns who can't load what of what `concerns` the caller, and why; nothing when all is well. Raises `NotFollowed`.
+    Returns which services can't load what and why, if it `concerns` the caller; otherwise empty. Raises `NotFollowed`.
     """
     engine = LocalEngine(Installation.from_environment())
     record = engine.record()
@@ -216,13 +216,13 @@ def _checked(folder: Path) -> ModelPackage | None:
 
 @contextmanager
 def _in_an_empty_folder() -> Iterator[None]:
-    """What a model finds in the current folder only, no service will find."""
+    """Run in an empty folder: files that a model finds only in the current folder would be missing in a service."""
     with tempfile.TemporaryDirectory() as nowhere, chdir(nowhere):
         yield
 
 
 def _load_once(package: ModelPackage) -> None:
-    """Load a model and make a first prediction, as each service does. Raises `PackageBroken`."""
+    """Load a model and run a first prediction, as each service does. Raises `PackageBroken`."""
     load = partial(load_runtime, permissions=_settings().permissions)
     Engine(Registry([package]), load=load).warm_package(package)
 
@@ -254,7 +254,7 @@ def _settings() -> InferenceSettings:
 
 
 def _hush() -> None:
-    """What an engine logs is for operators of services; here the findings say it."""
+    """Silence the engine's log lines; here the findings report the problems."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 

@@ -1,4 +1,4 @@
-"""monitor and redrive: asks the monitoring service of this installation, or another one."""
+"""monitor and redrive: a client of the monitoring service of this installation, or of another one."""
 
 import os
 import re
@@ -23,10 +23,10 @@ from foretell.local.log_format import safe as printable
 from foretell.local.services import usual_url
 
 _TIMEOUT_S = 30.0
-#: Many messages take their time.
+#: Moving many messages takes long.
 _MOVING_TIMEOUT_S = 1800.0
 _LOOK_EVERY_S = 1.0
-#: Lines of different services arrive in no strict order: whoever follows looks this far back.
+#: Lines of different services arrive out of order, so `--follow` reads this far back.
 _LATE = timedelta(seconds=15)
 _MOST_NEW = 5000
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -74,7 +74,7 @@ class Monitoring:
     """One monitoring service."""
 
     def __init__(self, url: str | None) -> None:
-        """`url` is where it answers; None: the one that runs here. Raises `NoMonitoring`."""
+        """`url` is its URL; None: the local one. Raises `NoMonitoring`."""
         self.url = (url or _running_url()).rstrip("/")
         token = os.environ.get("FORETELL_MONITORING_TOKEN", "")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -90,15 +90,15 @@ class Monitoring:
         self._http.close()
 
     def ask(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
-        """What it answers to GET. Raises `MonitoringAway`, `TokenWrong`, `Refused`."""
+        """The answer to GET. Raises `MonitoringAway`, `TokenWrong`, `Refused`."""
         return self._send("GET", path, params=parameters)
 
     def tell(self, path: str, body: Any) -> Any:
-        """What it answers to POST. Raises the same."""
+        """The answer to POST. Raises the same errors."""
         return self._send("POST", path, json=body, timeout=_MOVING_TIMEOUT_S)
 
     def remove(self, path: str, parameters: Mapping[str, Any]) -> Any:
-        """What it answers to DELETE. Raises the same."""
+        """The answer to DELETE. Raises the same errors."""
         return self._send("DELETE", path, params=parameters, timeout=_MOVING_TIMEOUT_S)
 
     def _send(self, method: str, path: str, **rest: Any) -> Any:
@@ -126,7 +126,7 @@ def _reason(problem: Any) -> str:
 
 
 def _running_url() -> str:
-    """Where the monitoring service of the engine that runs here answers, else the promised port."""
+    """The URL of the running engine's monitoring service, or of the documented port."""
     record = Installation.from_environment().read()
     if record is None:
         return os.environ.get("FORETELL_MONITORING_URL") or usual_url("monitoring")
@@ -158,7 +158,7 @@ def redrive(queue: str, *, limit: int, discard: bool, yes: bool, as_json: bool, 
             return
         dead = monitoring.ask(f"{path}/dead", {"limit": min(limit, 50)})
         if yes:
-            # Those that there are now. Had more come meanwhile, it would refuse: nobody has seen them.
+            # Confirm the number that was shown. If more have arrived meanwhile, the service refuses.
             moved = monitoring.remove(f"{path}/dead", {"confirm": dead["count"]})
             _write_down("queue.discard.done", queue, moved)
             _tell_moved(moved, f"of {queue} discarded", as_json=as_json)
@@ -182,7 +182,7 @@ def _tell_moved(moved: Mapping[str, Any], where: str, *, as_json: bool) -> None:
 
 
 def _write_down(act: str, queue: str, moved: dict[str, Any]) -> None:
-    """Into the journal of the installation, where that is within reach."""
+    """Write to the journal of the installation, if its database is reachable."""
     from foretell.cli import operating
 
     try:
@@ -201,7 +201,7 @@ def logs(
     as_json: bool,
     url: str | None,
 ) -> None:
-    """Show log lines, and with `follow` those that come."""
+    """Show log lines, and with `follow` also new ones."""
     parameters: dict[str, Any] = {**wanted, "limit": lines}
     if level is not None:
         if level.upper() not in _LEVELS:
@@ -215,7 +215,7 @@ def logs(
         _print(records, as_json=as_json)
         shown: set[bytes] = set()
         if follow:
-            # What is there already was shown, or is too old to be.
+            # Existing lines were shown already, or are too old.
             recent = {"since": (began - _LATE).isoformat(), "limit": _MOST_NEW}
             shown = {_key(record) for record in monitoring.ask("/reports/logs", {**parameters, **recent})}
         while follow:
@@ -224,7 +224,7 @@ def logs(
             began = datetime.now(UTC)
             records = monitoring.ask("/reports/logs", {**parameters, **newest})
             _print([record for record in records if _key(record) not in shown], as_json=as_json)
-            # What was shown before that time is not asked for again.
+            # Only lines after that time are requested again, so older ones need not be remembered.
             shown = {_key(record) for record in records} | (shown if not records else set())
 
 
@@ -257,7 +257,7 @@ def _line(record: Mapping[str, Any]) -> LogLine:
     fields = {name: record[name] for name in ("prediction_id", "request_id", "trace_id") if record.get(name)}
     source = str(record.get("instance") or record["service"])
     return LogLine(
-        # A name that a stranger made up must not forge a line either.
+        # A name from a client must not forge a line either.
         printable(source),
         datetime.fromisoformat(record["timestamp"]),
         str(record["level"]).lower(),

@@ -23,7 +23,7 @@ _NONE = "-"
 
 
 def _plain(value: Any) -> Text:
-    """What a service says, which is neither markup nor a way to steer the terminal."""
+    """Text from a service, without markup and control characters."""
     return Text(printable(str(value)))
 
 
@@ -55,7 +55,7 @@ def rate(per_s: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """`0.12%`, or a dash when there was nothing."""
+    """`0.12%`, or a dash without data."""
     return _NONE if value is None else f"{value * 100:.3g}%"
 
 
@@ -68,7 +68,7 @@ def size(size_bytes: float) -> str:
 
 
 def ago(moment: str | None) -> str:
-    """How long ago that was."""
+    """The time since that moment."""
     if moment is None:
         return _NONE
     return duration(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
@@ -128,7 +128,7 @@ def _line(per_s: float, took: Mapping[str, Any], failed: float | None) -> str:
 
 
 def _health(content: Mapping[str, Any]) -> None:
-    # Of the services alone; foretell monitor says of the whole, with what alerts.
+    # The status of the services only; `foretell monitor` shows the whole, with alerts.
     say(f"The services are {content['status']}.")
     _rows(
         ["service", "instance", "state", "for", "version", "address"],
@@ -419,7 +419,7 @@ def _alerts(content: Mapping[str, Any]) -> None:
     )
 
 
-#: How each report is shown, by its name.
+#: The function that shows each report, by its name.
 SHOW: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     "overview": _overview,
     "health": _health,

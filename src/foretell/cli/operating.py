@@ -1,4 +1,4 @@
-"""users and audit: straight on the database of the installation."""
+"""users and audit, with direct access to the database of the installation."""
 
 import asyncio
 import os
@@ -31,9 +31,9 @@ from foretell.kit.drivers import Pooler
 from foretell.kit.errors import ForetellError, Misconfigured, Unavailable
 from foretell.local.installation import Installation
 
-#: For one step of an audit, which takes about a second per million predictions.
+#: Time limit of one step of an audit, which takes about a second per million predictions.
 _AUDIT_TIMEOUT_S = 1800.0
-#: Processes that PostgreSQL may take for an audit besides its own.
+#: Additional processes that PostgreSQL may use for an audit.
 _AUDIT_WORKERS = 4
 _PAGE = 500
 
@@ -63,9 +63,9 @@ class NoPassword(ForetellError):
 
 
 def database_url() -> str:
-    """`FORETELL_DATABASE_URL`; else what the engine that runs here was started with; else the one in the data folder.
+    """`FORETELL_DATABASE_URL`, or the URL of the running engine, or the database in the data folder.
 
-    Raises `NoDatabase` for an embedded database that is not there: nobody wants to grant credits in an empty new one.
+    Raises `NoDatabase` if the embedded database does not exist, instead of creating an empty one.
     """
     installation = Installation.from_environment()
     if installation.restore_plan.exists():
@@ -109,7 +109,7 @@ def _with_database(work: Callable[[Database], Awaitable[None]]) -> None:
 
 
 def quiet_logs() -> None:
-    """What the services would log is no part of an answer; an error is raised to whoever asked."""
+    """Silence log lines, which are not part of the output; errors are raised to the caller."""
     import logging
 
     import structlog
@@ -140,7 +140,7 @@ def add_user(name: str, *, password_stdin: bool, credits: int, operator: bool) -
 
 
 def set_password(name: str, *, password_stdin: bool) -> None:
-    """Change somebody's password; their sessions end."""
+    """Change the password of an account; its sessions end."""
     password = _read_password(from_stdin=password_stdin)
     check_password(password)
 
@@ -171,7 +171,7 @@ def close_account(name: str) -> None:
 
 
 def block(name: str, *, reason: str | None) -> None:
-    """Let nobody in to an account."""
+    """Block an account."""
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
@@ -183,7 +183,7 @@ def block(name: str, *, reason: str | None) -> None:
 
 
 def unblock(name: str, *, reason: str | None) -> None:
-    """Let somebody in again."""
+    """Unblock an account."""
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
@@ -195,7 +195,7 @@ def unblock(name: str, *, reason: str | None) -> None:
 
 
 def set_role(name: str, role: Role) -> None:
-    """Make somebody an operator, or a user again."""
+    """Make a user an operator, or a user again."""
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
@@ -207,7 +207,7 @@ def set_role(name: str, role: Role) -> None:
 
 
 def write_down(act: str, subject: str, after: dict[str, Any]) -> None:
-    """Write what was done elsewhere into the journal. Raises `NoDatabase`, `Unavailable`."""
+    """Write an action outside of the database to the journal. Raises `NoDatabase`, `Unavailable`."""
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
@@ -217,14 +217,14 @@ def write_down(act: str, subject: str, after: dict[str, Any]) -> None:
 
 
 def _actor() -> Actor:
-    """Whoever uses this command, as the machine knows them."""
+    """The user of this command, by the name in the operating system."""
     from getpass import getuser
     from socket import gethostname
 
     try:
         name = getuser()
     except (OSError, KeyError):
-        # In a container, a number may have no name.
+        # In a container, a user id may have no name.
         name = str(os.getuid()) if hasattr(os, "getuid") else "somebody"
     return Actor(None, f"command line: {name}", gethostname())
 
@@ -270,7 +270,7 @@ def list_users(*, as_json: bool) -> None:
 
 
 def grant(name: str, credits: int, *, reference: str | None, note: str | None) -> None:
-    """Give credits to somebody."""
+    """Grant credits to an account."""
 
     async def work(database: Database) -> None:
         async with database.transaction() as connection:
@@ -279,7 +279,7 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
             try:
                 balance = await users.grant(connection, _actor(), user.id, credits, reference=reference, note=note)
             except DuplicateReference:
-                # Who does not know what became of a grant says the same once more. Anything else is a mistake.
+                # Repeating the same grant after an unknown outcome is fine; another kind or amount is an error.
                 before = await ledger.by_reference(connection, user.id, reference or "")
                 if before is None or (before.kind, before.amount) != ("grant", credits):
                     raise
@@ -291,7 +291,7 @@ def grant(name: str, credits: int, *, reference: str | None, note: str | None) -
 
 
 def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
-    """Take the credits of a payment in Telegram Stars back, and then give back the Stars."""
+    """Take back the credits of a payment in Telegram Stars, and then return the Stars."""
     payments: list[Payment] = []
     earlier: list[Payment] = []
 
@@ -316,13 +316,13 @@ def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
     token = stars.bot_token()
     if not token:
         raise stars.StarsNotReturned(reason="TELEGRAM_TOKEN is not set here")
-    # Stars are paid in a private chat, whose number is that of the person.
+    # Stars are paid in a private chat, whose id is that of the person.
     new = stars.return_stars(token, payment.chat_id, charge_id)
     say(f"{'Gave back' if new else 'Telegram gave back before:'} {payment.stars} Stars.")
 
 
 def audit(*, as_json: bool) -> None:
-    """Prove that states and money fit together; ends the process with 1 when they do not."""
+    """Check that states and credits agree; exits with 1 if they do not."""
     findings: list[Finding] = []
     tell: Callable[[Progress], None] = _no_progress
 
@@ -357,7 +357,7 @@ def audit(*, as_json: bool) -> None:
 
 
 def _no_progress(_: Progress) -> None:
-    """For programs."""
+    """No progress, for the output for programs."""
 
 
 def _show_progress(status: Status, progress: Progress) -> None:

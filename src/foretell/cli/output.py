@@ -1,4 +1,4 @@
-"""Where the command line writes to."""
+"""Output of the command line."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rich.table import Table
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever read our output has heard enough (`| head`): go on without them, not end in the middle of a start."""
+        """The reader of the output has gone (`| head`): continue without it, so that a start is not aborted."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
@@ -23,30 +23,30 @@ class _Console(Console):
 
 
 console = _Console(highlight=False)
-#: For progress and remarks, so that what a command answers can be piped.
+#: For progress and remarks, so that the result of a command can be piped.
 remarks = _Console(stderr=True, highlight=False)
 
 
 def exit_code(healthy: Sequence[bool]) -> int:
-    """How `status` ends: 0 when all is well, 1 when it is not, and 3, as systemctl has it, when nothing runs."""
+    """The exit status of `status`: 0 if all are healthy, 1 if not, and 3, as in systemctl, if nothing runs."""
     if not healthy:
         return 3
     return 0 if all(healthy) else 1
 
 
 def say(text: str) -> None:
-    """One line of the answer, as it is: nothing in it is markup, and nothing is wrapped."""
+    """Print one line of the result, without markup and wrapping."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def remark(text: str) -> None:
-    """One line beside the answer. A terminal that is gone must not keep us from cleaning up."""
+    """Print one remark. Never fails, so that a closed terminal does not prevent clean-up."""
     with suppress(OSError):
         remarks.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """The answer for programs."""
+    """Print the result for programs."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
 
@@ -60,9 +60,9 @@ def table(columns: Iterable[str], *, right: Iterable[str] = ()) -> Table:
 
 
 def show(made: Table, on: Console | None = None) -> None:
-    """Print a table as wide as the terminal, or as wide as it needs where the output is no terminal.
+    """Print a table in the width of the terminal, or in its full width if the output is not a terminal.
 
-    On a terminal that is too narrow for it, each row is a paragraph with a line for each column.
+    If the terminal is too narrow, each row is a paragraph with a line for each column.
     """
     on = on or console
     if on.is_terminal:
@@ -76,7 +76,7 @@ def show(made: Table, on: Console | None = None) -> None:
 
 
 def _least_width(made: Table) -> int:
-    """How wide a table must be so that no word is broken, in characters."""
+    """The least width of a table without broken words, in characters."""
     words = [
         max((len(word) for cell in (column.header, *column.cells) for word in str(cell).split()), default=0)
         for column in made.columns

@@ -17,7 +17,7 @@ def _registry() -> Registry:
 
 
 def list_models(*, as_json: bool) -> None:
-    """Show every model package, and say what is wrong with those that can't be used."""
+    """Show every model package, and the problems of those that can't be used."""
     registry = _registry()
     if as_json:
         print_json([_as_json(package) for package in registry])
@@ -60,7 +60,7 @@ def _as_json(package: ModelPackage) -> dict[str, Any]:
 
 
 def show_model(name: str, version: str | None) -> None:
-    """Show what one model takes, answers and costs."""
+    """Show input, output and price of one model."""
     package = _registry().get(name, version)
     say(f"{package.name} {package.version}: {package.title.en}")
     say(package.description.en)

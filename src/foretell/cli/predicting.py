@@ -1,4 +1,4 @@
-"""predict: one prediction over HTTP, as any program would ask for it."""
+"""predict: one prediction over HTTP, by the public API."""
 
 import os
 import sys
@@ -17,9 +17,9 @@ from foretell.local.health import reachable_host
 from foretell.local.installation import Installation
 from foretell.local.services import usual_url
 
-#: Somebody sits in front of the terminal.
+#: Short, because a user waits at the terminal.
 _PATIENCE_S = 5.0
-#: Exists in every installation that was started for development.
+#: The test user of development installations.
 _DEVELOPMENT_USER = "test"
 _TEXTS = ("text", "time", "date", "datetime")
 _WORDS = {
@@ -45,7 +45,7 @@ class NotLoggedIn(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where to ask, and as whom. What is missing is found out."""
+    """URL and credentials; missing ones are determined automatically."""
 
     url: str | None = None
     user: str | None = None
@@ -63,7 +63,7 @@ def predict(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Ask for one prediction, wait for its result, and show it."""
+    """Request one prediction, wait for its result, and show it."""
     token = access.token or os.environ.get("FORETELL_API_KEY")
     with Client(access.url or _running_url(), token=token, retry_for_s=_PATIENCE_S) as client:
         if not token:
@@ -90,7 +90,7 @@ def predict(
 
 
 def _running_url() -> str:
-    """Where the app of the engine that runs here answers, else the promised port."""
+    """The URL of the running engine's app, or of the documented port."""
     record = Installation.from_environment().read()
     app = next((each for each in record.programs if each.service == "app"), None) if record else None
     if app is None:
@@ -133,12 +133,12 @@ def read_fields(given: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(field: Field | None, text: str) -> Any:
-    """The value that `text` stands for; whether it is a right one is for the schema to say."""
+    """`text` as a value of the field's kind; the schema validates it."""
     kind = "json" if field is None else field.kind
     if kind in _TEXTS:
         return text
     for choice in (field.choices if field is not None else None) or ():
-        # As somebody would write it: a text without its quotation marks.
+        # Accept a text with or without quotation marks.
         if text in (choice.value, msgspec.json.encode(choice.value).decode()):
             return choice.value
     try:

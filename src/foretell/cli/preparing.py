@@ -1,4 +1,4 @@
-"""What is done once, before services start: `foretell prepare` for the tables, `write-secrets` in Docker Compose."""
+"""One-time steps before services start: `foretell prepare` for the tables, `write-secrets` in Docker Compose."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ _RETRY_S = 1.0
 
 
 def prepare(wait_s: float) -> None:
-    """Bring the database to this release; one that is away may come for `wait_s` seconds. Raises `Unavailable`."""
+    """Migrate the database to this release; waits `wait_s` seconds for an unreachable one. Raises `Unavailable`."""
     url = os.environ.get("FORETELL_DATABASE_URL", "")
     if not url:
         installation = Installation.from_environment()
@@ -29,7 +29,7 @@ def prepare(wait_s: float) -> None:
 
 
 def write_secrets(folder: Path) -> None:
-    """Make what secrets are missing, and say which; never what they are."""
+    """Generate missing secrets, and print their names, never their values."""
     from foretell.local.container_secrets import write_secrets
 
     made = write_secrets(folder)

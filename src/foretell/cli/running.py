@@ -63,7 +63,7 @@ def up_detached(workers: int | None) -> None:
 
 
 def _launch(engine: LocalEngine, workers: int | None) -> None:
-    # What they bring along would make `foretell status` slow.
+    # Imported here, because its imports would make `foretell status` slow.
     from foretell.cli.serving import check_settings
 
     check_settings()
@@ -76,7 +76,7 @@ def _launch(engine: LocalEngine, workers: int | None) -> None:
 
 @contextmanager
 def _undone_on_failure(engine: LocalEngine) -> Iterator[None]:
-    """A start that fails, or that Ctrl-C breaks off, leaves nothing running."""
+    """If a start fails or is interrupted by Ctrl-C, stop everything."""
     try:
         with signals_interrupt():
             yield
@@ -115,16 +115,16 @@ def _watch(engine: LocalEngine, names: list[str] | None = None) -> None:
 
 
 def _lines(statuses: list[ProcessStatus]) -> Iterator[str]:
-    """How far a start is, where only what is new is shown."""
+    """The progress of a start as lines, of which only new ones are shown."""
     for status in statuses:
         if status.healthy and not status.loading:
             yield f"{status.name} is healthy"
-        # Those that wait for their turn are not worth a line.
+        # No line for models that are queued.
         yield from (f"{status.name} loads {model}" for model, seconds in status.loading.items() if seconds)
 
 
 def _remark_on_loading(engine: LocalEngine) -> None:
-    """Say what a start did not wait for."""
+    """Print which models are still loading after the start."""
     models = sorted({model for status in engine.status() for model in status.loading})
     if models:
         remark(f"Still being loaded: {', '.join(models)}. What is asked of them waits; see foretell status.")
@@ -142,7 +142,7 @@ def _progress(statuses: list[ProcessStatus]) -> Table:
 
 
 def _loading(status: ProcessStatus) -> str:
-    """What a process loads, and how many wait for their turn."""
+    """The models that a process is loading, and the number of queued ones."""
     begun = [f"{model} ({duration(int(seconds))})" for model, seconds in status.loading.items() if seconds]
     waiting = len(status.loading) - len(begun)
     if not status.loading:
@@ -205,7 +205,7 @@ def up_foreground(workers: int | None) -> None:
             _remark_on_loading(engine)
             _introduce(engine, time.monotonic() - started)
             say("Ctrl-C stops everything.")
-    # The lock is free again, so that `foretell scale` works meanwhile.
+    # The lock is released, so that `foretell scale` works meanwhile.
     try:
         with signals_interrupt():
             while engine.record() is not None:
@@ -213,7 +213,7 @@ def up_foreground(workers: int | None) -> None:
                 time.sleep(_LOOK_EVERY_S)
         remark("The supervisor has ended: somebody stopped it elsewhere, or killed it.")
     except (KeyboardInterrupt, OSError):
-        # An OSError: nobody reads our output any more.
+        # An OSError: the reader of the output has gone.
         remark("\nStopping …")
     with installation.lock(_waiting):
         _stop(engine, force=False)
@@ -227,7 +227,7 @@ def up_foreground(workers: int | None) -> None:
 
 
 def down(engine_name: str | None) -> None:
-    """Stop whatever runs."""
+    """Stop the running engine."""
     if _choose(engine_name) == "docker":
         containers.down()
         return
@@ -249,7 +249,7 @@ def _stop(engine: LocalEngine, *, force: bool) -> bool:
 
 
 def _choose(engine_name: str | None) -> str:
-    """The engine that was named, else the one that runs, else local."""
+    """The given engine, or the running one, or local."""
     if engine_name is not None:
         return engine_name
     if _engine().record() is not None:
@@ -263,7 +263,7 @@ def _choose(engine_name: str | None) -> str:
 
 
 def status(engine_name: str | None, *, as_json: bool) -> int:
-    """Show what runs, and return how the command ends."""
+    """Show the running processes, and return the exit status."""
     if _choose(engine_name) == "docker":
         return containers.status(as_json=as_json)
     engine = _engine()

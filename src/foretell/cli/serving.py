@@ -13,18 +13,18 @@ from foretell.local.services import Service, find, runnable
 
 
 def serve_in_foreground(name: str) -> None:
-    """Run a service until it is told to stop. Raises `UnknownService`, `NotInThisRelease`, `Misconfigured`."""
+    """Run a service until it is stopped. Raises `UnknownService`, `NotInThisRelease`, `Misconfigured`."""
     service = find(name)
     with _refusals_explained(), _port_for(service):
         import_module(service.module).main()
 
 
 def check_settings() -> None:
-    """Raises `Misconfigured` for what any service of a start would refuse, before one of them is started."""
+    """Raises `Misconfigured` for settings that a service would refuse, before any service is started."""
     services, _ = runnable()
     for service in services:
         settings = import_module(f"{service.module.rpartition('.')[0]}.settings")
-        # The start will give them one.
+        # The start generates one.
         with _refusals_explained(), _set_meanwhile("FORETELL_BOT_SECRET", new_bot_secret()):
             getattr(settings, f"{service.name.capitalize()}Settings")()
 
@@ -34,7 +34,7 @@ def _refusals_explained() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        # Never the value: it may be a secret.
+        # Without the value, which may be a secret.
         wrong = "; ".join(
             f"FORETELL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()
         )
@@ -43,14 +43,14 @@ def _refusals_explained() -> Iterator[None]:
 
 @contextmanager
 def _port_for(service: Service) -> Iterator[None]:
-    """The port of this service where its settings look for one, for as long as it runs."""
+    """Set the port of this service in the environment for its settings, while it runs."""
     with _set_meanwhile("FORETELL_PORT", str(service.port_from(os.environ))):
         yield
 
 
 @contextmanager
 def _set_meanwhile(name: str, value: str) -> Iterator[None]:
-    """A variable of the environment that has this value inside, unless it has one already."""
+    """Set an environment variable inside, unless it is already set."""
     before = os.environ.get(name)
     if before:
         yield

@@ -1,4 +1,4 @@
-"""Gives Telegram Stars back: one call of the Bot API, in the name of the installation's bot."""
+"""Returns Telegram Stars: one call of the Bot API with the token of the installation's bot."""
 
 import os
 
@@ -18,12 +18,12 @@ class StarsNotReturned(ForetellError):
 
 
 def bot_token() -> str:
-    """`TELEGRAM_TOKEN`, empty where there is none."""
+    """`TELEGRAM_TOKEN`, or empty."""
     return os.environ.get("TELEGRAM_TOKEN", "")
 
 
 def return_stars(token: str, person_id: int, charge_id: str) -> bool:
-    """Give back the Stars of a charge that this person paid; False when that was done before.
+    """Return the Stars of a charge that this person paid; False if they were returned before.
 
     Raises `StarsNotReturned`, `Misconfigured`.
     """
@@ -35,7 +35,7 @@ def return_stars(token: str, person_id: int, charge_id: str) -> bool:
         response = httpx.post(f"{url}/bot{token}/refundStarPayment", json=body, timeout=_TIMEOUT_S)
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # Not what it says, and not as its cause either: the address has the token in it.
+        # Without its text and cause, because the URL contains the token.
         raise StarsNotReturned(reason=f"it does not answer ({type(error).__name__})") from None
     except ValueError:
         raise StarsNotReturned(reason=f"it answered with status {response.status_code} and no JSON") from None

@@ -1,4 +1,4 @@
-"""What somebody types first, whichever engine runs."""
+"""First steps to show after a start, for both engines."""
 
 #: At `url`, in development.
 TRY = """

@@ -1,4 +1,4 @@
-"""What an answer means: a value, a problem to raise, or a reason to try again."""
+"""Interprets answers: a value, an error to raise, or a reason to retry."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from foretell.kit.randomness import RANDOM
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
-#: These mean that nothing was done yet, unless their `outcome` is "unknown".
+#: Statuses that mean that the request had no effect, unless their `outcome` is "unknown".
 _NOT_TAKEN = (429, 503)
-#: A proxy says these, and does not know whether something was done.
+#: Statuses of a proxy, which does not know whether the request had an effect.
 _UNKNOWN = (502, 504)
-#: Why a good answer is none of the API's.
+#: The reason if a successful answer is not from the API.
 SOMETHING_ELSE = "something else answers there"
 
 
@@ -40,9 +40,9 @@ class ApiError(ForetellError):
     def __init__(self, status_code: int, problem: dict[str, Any], *, retry_after_s: float | None = None) -> None:
         self.status_code = status_code
         self.problem_code = str(problem.get("code") or f"http_{status_code}")
-        #: Whether what was asked for happened: "not_done", or "unknown" if it may have. A refusal is "not_done".
+        #: Whether the request took effect: "not_done", or "unknown" if it may have. A refusal is "not_done".
         self.outcome: Outcome = _outcome(status_code, problem)
-        #: What is wrong with each field, as mappings with `detail` and `pointer`.
+        #: The problem of each field, as mappings with `detail` and `pointer`.
         self.errors = [each for each in problem.get("errors") or [] if isinstance(each, dict)]
         message = str(problem.get("detail") or problem.get("title") or f"The API answered with status {status_code}.")
         if self.errors:
@@ -100,14 +100,14 @@ def succeeded(prediction: Ended) -> Ended:
 
 Reply = httpx.Response | httpx.TransportError
 
-#: The fault is in the request, and is there the next time, too.
+#: Errors in the request itself, for which a retry is useless.
 _OUR_FAULT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 
 
 def response_of(outcome: Reply, url: str) -> httpx.Response:
-    """A good answer. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
+    """A successful answer. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
     if isinstance(outcome, _OUR_FAULT):
-        # Its text quotes what is wrong, which may be a secret.
+        # Its text quotes the invalid value, which may be a secret.
         raise InvalidCall(reason="HTTP does not allow such a request")
     if isinstance(outcome, httpx.TransportError):
         raise Unreachable(url=url, reason=str(outcome) or type(outcome).__name__) from outcome
@@ -117,7 +117,7 @@ def response_of(outcome: Reply, url: str) -> httpx.Response:
 
 
 def value_of(outcome: Reply, url: str) -> Any:
-    """The body of a good answer, None without one. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
+    """The body of a successful answer, or None. Raises `ApiError`, `InvalidCall`, `Unreachable`."""
     response = response_of(outcome, url)
     try:
         return response.json() if response.content else None
@@ -146,7 +146,7 @@ def retry_after_s(response: httpx.Response) -> float | None:
 
 
 class Attempts:
-    """Decides, for one call, whether and when it is tried again."""
+    """Decides whether and when one call is retried."""
 
     def __init__(self, call: Call[Any], retry_for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Tries for `retry_for_s` seconds; 0 is one attempt."""
@@ -156,11 +156,11 @@ class Attempts:
         self._pause_s = _FIRST_PAUSE_S
 
     def pause_after(self, outcome: Reply) -> float | None:
-        """Seconds to wait before the next attempt; None when `outcome` is what the caller gets."""
+        """Seconds to wait before the next attempt; None if `outcome` is final."""
         if not self._worth_repeating(outcome):
             return None
         asked = retry_after_s(outcome) if isinstance(outcome, httpx.Response) else None
-        # Spread, so that many who were turned away together do not come back together. Never earlier than asked.
+        # With jitter, so that clients that were refused together do not retry together. Never before `Retry-After`.
         pause_s = (self._pause_s if asked is None else asked) * RANDOM.uniform(1.0, 1.25)
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
         return pause_s if self._clock() + pause_s <= self._deadline else None
@@ -172,5 +172,5 @@ class Attempts:
             return self._call.repeatable and not isinstance(outcome, _OUR_FAULT)
         if outcome.status_code in (*_NOT_TAKEN, *_UNKNOWN):
             return self._call.repeatable or _outcome(outcome.status_code, _problem(outcome)) == "not_done"
-        # The first attempt with this key is still under way: its answer is ours.
+        # The first attempt with this key is still being handled; a retry gets its answer.
         return outcome.status_code == 409 and _problem(outcome).get("code") == "idempotency_key_in_flight"

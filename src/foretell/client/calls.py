@@ -1,4 +1,4 @@
-"""The calls of the API as values: what to send. `Client` and `AsyncClient` send them."""
+"""The calls of the API as values, which `Client` and `AsyncClient` send."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +27,14 @@ from foretell.kit.errors import ForetellError, Outcome
 
 Answer = TypeVar("Answer")
 
-#: The longest that the app waits for `Prefer: wait`.
+#: The app's limit for `Prefer: wait`.
 LONGEST_PREFERRED_WAIT_S = 60
 
 
-#: A moment: aware, or a text in ISO 8601.
+#: A time: an aware datetime, or a text in ISO 8601.
 Moment = datetime | str
 
-#: How long a stream may be silent: the app sends a comment every 15 s.
+#: Time limit for a silent stream: the app sends a comment every 15 s.
 _LONGEST_SILENCE_S = 45.0
 
 
@@ -48,7 +48,7 @@ class InvalidCall(ForetellError):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
-    """One request, and what its answer is. `repeatable`: sending it twice does no more than sending it once."""
+    """One request and the type of its answer. `repeatable`: sending it twice has the same effect as once."""
 
     method: str
     path: str
@@ -59,7 +59,7 @@ class Call(Generic[Answer]):
     headers: Mapping[str, str] = field(default_factory=dict)
     #: How much longer than usual the answer may take.
     extra_wait_s: float = 0.0
-    #: The answer comes bit by bit, and is not read as a whole.
+    #: The answer is a stream, and is not read as a whole.
     is_stream: bool = False
 
 
@@ -77,7 +77,7 @@ def seconds(name: str, value: float, *, above_zero: bool = False) -> float:
 
 
 def _part(text: str) -> str:
-    """A name or an id as a part of a path. Raises `InvalidCall` for one that would be another path."""
+    """A name or an id as a part of a path. Raises `InvalidCall` if it would change the path."""
     if not isinstance(text, str) or text in ("", ".", ".."):
         raise InvalidCall(reason=f"{text!r} is neither a name nor an id")
     return quote(text, safe="", errors="replace")
@@ -89,23 +89,23 @@ def register(username: str, password: str) -> Call[User]:
 
 
 def log_in(username: str, password: str) -> Call[Tokens]:
-    """200 with tokens. Repeatable: a log-in more is only a refresh token more."""
+    """200 with tokens. Repeatable: another log-in only creates another refresh token."""
     return Call("POST", "/token", repeatable=True, form={"username": username, "password": password})
 
 
 def refresh(refresh_token: str) -> Call[Tokens]:
-    """200 with new tokens. Not repeatable: a refresh token that comes twice counts as stolen."""
+    """200 with new tokens. Not repeatable: a refresh token that is used twice counts as stolen."""
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
     return Call("POST", "/token", repeatable=False, form=form)
 
 
 def revoke(refresh_token: str) -> Call[Any]:
-    """200: the log-in of the refresh token has ended. Repeatable: one that has ended is no error."""
+    """200: the log-in of the refresh token has ended. Repeatable: ending it again is no error."""
     return Call("POST", "/token/revoke", repeatable=True, form={"token": refresh_token})
 
 
 def about() -> Call[About]:
-    """200 with what the installation is."""
+    """200 with facts about the installation."""
     return _get("/about")
 
 
@@ -155,7 +155,7 @@ def submit(
     webhook: str | None,
     traceparent: str | None,
 ) -> Call[Prediction]:
-    """202 with the queued prediction, or 200 with the ended one. Repeatable, because it carries a key."""
+    """202 with the queued prediction, or 200 with the ended one. Repeatable, because it has an idempotency key."""
     if idempotency_key == "":
         raise InvalidCall(reason="idempotency_key is empty; leave it out for a new one")
     notify = None if webhook is None else {"webhook": webhook}
@@ -200,12 +200,12 @@ def cancel(prediction_id: str) -> Call[Prediction]:
 
 
 def create_api_key(name: str) -> Call[CreatedApiKey]:
-    """201 with the key, this once."""
+    """201 with the key, which is shown only once."""
     return Call("POST", "/api-keys", repeatable=False, json={"name": name})
 
 
 def api_keys() -> Call[Any]:
-    """200 with the keys, without the keys themselves."""
+    """200 with the keys, without their secrets."""
     return _get("/api-keys")
 
 
@@ -220,7 +220,7 @@ def events(after: str | int | None, limit: int | None) -> Call[EventPage]:
 
 
 def event_stream(after: str | int | None) -> Call[Any]:
-    """200 with server-sent events, those after the one with that id first."""
+    """200 with server-sent events, beginning after the one with that id."""
     headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": str(after)})
     return Call("GET", "/events", repeatable=True, headers=headers, extra_wait_s=_LONGEST_SILENCE_S, is_stream=True)
 
@@ -236,7 +236,7 @@ def webhook(webhook_id: str) -> Call[Webhook]:
 
 
 def create_webhook(url: str, events: Sequence[str] | None, description: str) -> Call[CreatedWebhook]:
-    """201 with the webhook and its secret, this once."""
+    """201 with the webhook and its secret, which is shown only once."""
     json = {"url": url, "events": None if events is None else list(events), "description": description}
     return Call("POST", "/webhooks", repeatable=False, json=json)
 
@@ -252,7 +252,7 @@ def remove_webhook(webhook_id: str) -> Call[None]:
 
 
 def rotate_webhook(webhook_id: str) -> Call[Any]:
-    """200 with the new secret, this once. `once`: that of single predictions."""
+    """200 with the new secret, which is shown only once. Id `once`: that of single predictions."""
     return Call("POST", _webhook(webhook_id) + "/rotate", repeatable=False)
 
 
@@ -267,7 +267,7 @@ def deliveries(webhook_id: str, url: str | None, limit: int | None, cursor: str 
 
 
 def redeliver(webhook_id: str, sequence: int | None, since: Moment | None) -> Call[Any]:
-    """202 with how many events are sent once more."""
+    """202 with the number of events that are redelivered."""
     json = {"sequence": sequence} if since is None else {"since": _text(since)}
     return Call("POST", _webhook(webhook_id) + "/redeliver", repeatable=False, json=json)
 

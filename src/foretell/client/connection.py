@@ -1,4 +1,4 @@
-"""What both clients share about their connection."""
+"""The common part of both clients' connections."""
 
 import re
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ from foretell.client.tokens import checked
 _TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
 _LAST_PORT = 65_535
-#: The value of a header: printable, without white space at its ends.
+#: A valid header value: printable, without white space at its ends.
 _HEADER = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 
 
 def settings_of(url: str, token: str | None) -> dict[str, Any]:
-    """Arguments for httpx. `token` is an access token or an API key: the API takes both alike. Raises `InvalidCall`."""
+    """Arguments for httpx. `token` is an access token or an API key, which are sent alike. Raises `InvalidCall`."""
     address = _address(url)
     return {
         "base_url": address,
         "headers": {"Authorization": f"Bearer {checked(token)}"} if token else {},
         "timeout": httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
-        # A proxy of the environment can't reach this machine's own loopback.
+        # A proxy from the environment can't reach this machine's loopback interface.
         "trust_env": not _is_loopback(address.host),
     }
 
 
 def _address(url: str) -> httpx.URL:
-    """Where the app is. Raises `InvalidCall` for what is no address of a server."""
+    """The URL of the app. Raises `InvalidCall` if it is not a server's URL."""
     try:
         address = httpx.URL(url)
-        # As it is looked up: no label is empty or too long.
+        # Checks that the name can be resolved: no label is empty or too long.
         address.raw_host.decode().encode("idna")
     except (httpx.InvalidURL, TypeError, ValueError):
         address = httpx.URL()
@@ -51,7 +51,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def request_to(http: httpx.Client | httpx.AsyncClient, call: Call[Any], token: str | None) -> httpx.Request:
-    """The request of a call, with `token`. Raises `InvalidCall` for what can't be sent."""
+    """The request of a call, with `token`. Raises `InvalidCall` if it can't be sent."""
     if http.is_closed:
         raise InvalidCall(reason="the client is closed")
     for name, value in call.headers.items():
@@ -64,7 +64,7 @@ def request_to(http: httpx.Client | httpx.AsyncClient, call: Call[Any], token: s
 
 
 def request_of(call: Call[Any], token: str | None = None) -> dict[str, Any]:
-    """Arguments for one request of httpx, with `token` in place of that of the connection."""
+    """Arguments for one request of httpx, with `token` in place of the connection's token."""
     proof = {} if token is None else {"Authorization": f"Bearer {token}"}
     return {
         "method": call.method,
@@ -78,7 +78,7 @@ def request_of(call: Call[Any], token: str | None = None) -> dict[str, Any]:
 
 
 def looking_pauses_s() -> Iterator[float]:
-    """How long to wait between looks at a prediction that has not ended."""
+    """The pauses between polls of a prediction that has not ended, in seconds."""
     pause_s = 0.1
     while True:
         yield pause_s

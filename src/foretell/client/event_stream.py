@@ -1,4 +1,4 @@
-"""Reads server-sent events as they come, by the rules of the HTML standard."""
+"""Parses server-sent events according to the HTML standard."""
 
 import json
 from typing import cast
@@ -12,21 +12,21 @@ _USUAL_PAUSE_S = 2.0
 
 
 class EventStream:
-    """The events in the bytes of a stream, and the place in it at which another connection goes on."""
+    """The events in the bytes of a stream, and the position at which another connection continues."""
 
     def __init__(self, url: str, after: str | int | None) -> None:
-        """`url` is for messages; `after` is the id of the last event that is known, None for none."""
+        """`url` is for error messages; `after` is the id of the last known event, or None."""
         self._url = url
         self._buffer = b""
         self._data: list[bytes] = []
         self._id = b""
-        #: The id of the last event; what a connection that goes on sends as Last-Event-ID.
+        #: The id of the last event; another connection sends it as Last-Event-ID.
         self.last_id = None if after is None else str(after)
-        #: Seconds to wait before the next connection, as the stream asked for.
+        #: Seconds to wait before the next connection, set by the stream.
         self.pause_s = _USUAL_PAUSE_S
 
     def begin(self, response: httpx.Response) -> None:
-        """Start with a new connection; what the last one left half is dropped. Raises `Unreachable`."""
+        """Start with a new connection; a partial event of the last one is dropped. Raises `Unreachable`."""
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             raise Unreachable(url=self._url, reason=SOMETHING_ELSE)
         self._buffer = b""
@@ -34,8 +34,8 @@ class EventStream:
         self._id = b""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that are whole now. Raises `Unreachable` for what is no event of ours."""
-        # Not by `splitlines`, nor by httpx's lines: both break a text at U+2028, which JSON does not escape.
+        """The events that are complete now. Raises `Unreachable` for data that is not an event of the API."""
+        # Not with `splitlines` or httpx's lines, which split a text at U+2028, which JSON does not escape.
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         return [event for line in lines if (event := self._line(line.rstrip(b"\r"))) is not None]
 
@@ -53,7 +53,7 @@ class EventStream:
         return None
 
     def _event(self) -> Event | None:
-        # Only once the event is whole: otherwise the next connection would leave it out.
+        # Set when the event is complete; otherwise the next connection would skip it.
         self.last_id = self._id.decode() or self.last_id
         data, self._data = self._data, []
         if not data:

@@ -1,7 +1,7 @@
-"""Put an app under load: N clients, each with one connection and one request under way.
+"""Puts load on an app: N clients, each with one connection and one request at a time.
 
-Written on bare transports, since the load comes from the machine that is measured: a general HTTP client would take
-more of its time than the service.
+It uses transports directly, because it runs on the measured machine, where a general HTTP client would take more time
+than the service.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 @dataclass(slots=True)
 class Load:
-    """What came of it. Latencies in seconds, one per answered request, in the order of the answers."""
+    """The results. Latencies in seconds, one per answered request, in the order of the answers."""
 
     duration_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Load:
 
 
 class _Client(asyncio.Protocol):
-    """Sends a request, reads the answer, and so on until the time is over."""
+    """Sends one request after the other until the time is over."""
 
     def __init__(
         self, load: Load, next_request: Callable[[], bytes], until: float, done: asyncio.Event, interval_s: float
@@ -51,7 +51,7 @@ class _Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked with isinstance: uvloop's transports are not among asyncio's classes.
+        # Not checked with isinstance, because uvloop's transports do not inherit from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
         self._due_at = time.perf_counter()
         self._send()
@@ -101,11 +101,10 @@ async def put_load(
     next_request: Callable[[], bytes],
     per_second: float | None = None,
 ) -> Load:
-    """Let `clients` send what `next_request` returns (whole HTTP/1.1 requests) to `url` for `seconds`.
+    """Let `clients` send the results of `next_request` (whole HTTP/1.1 requests) to `url` for `seconds`.
 
-    Each sends its next request as soon as it has its answer or, with `per_second`, at even intervals that make so many
-    requests of all clients together. Every answer must have a Content-Length. A request under way when the time is
-    over is waited for.
+    Each sends its next request after its answer or, with `per_second`, at even intervals that give this total rate.
+    Every answer must have a Content-Length. Unanswered requests at the end are waited for.
     """
     address = urlsplit(url)
     load = Load()

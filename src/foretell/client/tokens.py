@@ -1,4 +1,4 @@
-"""What a client proves itself with: one token, or one that is fetched, and fetched again when the API refuses it."""
+"""Tokens of a client: a fixed one, or one that is fetched, and fetched again when the API refuses it."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ import httpx
 from foretell.client.answers import Reply
 from foretell.client.calls import InvalidCall
 
-#: A call fetches a token, of a log-in say, and may raise what it likes.
+#: Returns a token, for example from a log-in. Its exceptions are passed on.
 TokenSource = Callable[[], str]
 AsyncTokenSource = Callable[[], Awaitable[str]]
 
@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"[!-~]+")
 
 
 def checked(token: str) -> str:
-    """The token without white space around it, a line's end of a file say. Raises `InvalidCall`, without the token."""
+    """The token without surrounding white space, such as a line end. Raises `InvalidCall`, without the token."""
     stripped = token.strip() if isinstance(token, str) else ""
     if not _TOKEN.fullmatch(stripped):
         raise InvalidCall(reason="a token must be a text of ASCII letters, digits and signs, without white space")
@@ -26,7 +26,7 @@ def checked(token: str) -> str:
 
 
 def is_refused(outcome: Reply) -> bool:
-    """Whether the API does not take the token (any more). Then nothing was done."""
+    """Whether the API refuses the token. Then the request had no effect."""
     return isinstance(outcome, httpx.Response) and outcome.status_code == 401
 
 

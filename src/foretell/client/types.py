@@ -1,4 +1,4 @@
-"""What the API answers, as types of mappings: for type checkers, editors and `help()`.
+"""Types of the API's answers, for type checkers, editors and `help()`.
 
 Times are texts in ISO 8601 (UTC), credits are whole numbers, names that end with `_s` are seconds and with `_ms`
 milliseconds.
@@ -18,13 +18,13 @@ class User(TypedDict):
     username: str
     role: Literal["user", "operator"]
     created_at: str
-    #: Of the page; None is as the browser says.
+    #: Language of the page; None: as set in the browser.
     language: Literal["en", "ru"] | None
     theme: Literal["light", "dark"] | None
 
 
 class Tokens(TypedDict):
-    """What a log-in gives: an access token for `expires_in` seconds, and a refresh token for the next pair."""
+    """The result of a log-in: an access token for `expires_in` seconds, and a refresh token for the next pair."""
 
     access_token: str
     token_type: str
@@ -37,7 +37,7 @@ class Balance(TypedDict):
 
     available: int
     held: int
-    #: Below how many credits `balance.low` is told; None: never.
+    #: The event `balance.low` is sent below so many credits; None: never.
     threshold: int | None
 
 
@@ -63,7 +63,7 @@ class TransactionPage(TypedDict):
 
 
 class UsageOfDay(TypedDict):
-    """What one model did for the account on one day (UTC, YYYY-MM-DD): ended predictions, and what they cost."""
+    """Usage of one model on one day (UTC, YYYY-MM-DD): ended predictions and their cost."""
 
     day: str
     model: str
@@ -75,7 +75,7 @@ class UsageOfDay(TypedDict):
 
 
 class About(TypedDict):
-    """What an installation is."""
+    """Facts about an installation."""
 
     product: str
     version: str
@@ -95,7 +95,7 @@ class Words(TypedDict):
 
 
 class ModelExample(TypedDict):
-    """A value to try, `input` or `features`, with the output it gives."""
+    """A value to try, `input` or `features`, with its output."""
 
     title: Words | None
     input: dict[str, Any] | None
@@ -134,7 +134,7 @@ class Model(TypedDict):
 
 
 class QueuePlace(TypedDict):
-    """Where a queued prediction stands: about, as it was some seconds ago."""
+    """The approximate place of a queued prediction, some seconds old."""
 
     ahead: int
     expected_wait_s: float | None
@@ -148,7 +148,7 @@ class Failure(TypedDict):
 
 
 class Timings(TypedDict):
-    """How long a prediction waited and ran, in seconds; None while it is not known."""
+    """How long a prediction waited and ran, in seconds; None while unknown."""
 
     waiting_s: float | None
     running_s: float | None
@@ -156,7 +156,7 @@ class Timings(TypedDict):
 
 
 class Prediction(TypedDict):
-    """A prediction as it stands."""
+    """A prediction in its current state."""
 
     id: str
     status: Status
@@ -175,11 +175,11 @@ class Prediction(TypedDict):
 
 
 class PredictionDetails(Prediction):
-    """A prediction with what was asked, as `input` or as `features`."""
+    """A prediction with its `input` or `features`."""
 
     input: Any
     features: Any
-    #: While it is queued, where anybody can say.
+    #: While it is queued, if known.
     queue: QueuePlace | None
 
 
@@ -191,7 +191,7 @@ class PredictionPage(TypedDict):
 
 
 class ApiKey(TypedDict):
-    """A key, without what is secret of it."""
+    """A key without its secret."""
 
     id: str
     name: str
@@ -201,13 +201,13 @@ class ApiKey(TypedDict):
 
 
 class CreatedApiKey(ApiKey):
-    """A new key, shown this once."""
+    """A new key, shown only once."""
 
     key: str
 
 
 class Event(TypedDict):
-    """Something that happened to the account; `data` of prediction.finished is a `PredictionDetails`."""
+    """An event of the account; `data` of prediction.finished is a `PredictionDetails`."""
 
     id: str
     type: str
@@ -217,7 +217,7 @@ class Event(TypedDict):
 
 
 class EventPage(TypedDict):
-    """Events, oldest first; `next_cursor` asks for those that come after, now or later."""
+    """Events, oldest first; `next_cursor` is for the events after these, now or later."""
 
     items: list[Event]
     next_cursor: str
@@ -240,13 +240,13 @@ class Webhook(TypedDict):
 
 
 class CreatedWebhook(Webhook):
-    """A new webhook, with its secret, shown this once."""
+    """A new webhook with its secret, shown only once."""
 
     secret: str
 
 
 class Delivery(TypedDict):
-    """One attempt to tell a webhook."""
+    """One attempt to deliver an event to a webhook."""
 
     id: int
     event_id: str
