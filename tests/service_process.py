@@ -47,7 +47,7 @@ class ServiceProcess:
             if listening:
                 self.port = listening[0]["port"]
                 try:
-                    if httpx.get(f"{self.url}/health/ready").status_code == 200:
+                    if httpx.get(f"{self.url}/health/ready", verify=False).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass

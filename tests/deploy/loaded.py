@@ -20,7 +20,7 @@ def callers(stack: Stack, name: str) -> Callers:
 def settled(stack: Stack, asked: Callers) -> Counter[str]:
     """Wait until every prediction that was promised has ended; how they did."""
     ended: dict[UUID, str] = {}
-    with httpx.Client(base_url=stack.url, timeout=60, headers=dict(asked._client.headers)) as client:
+    with httpx.Client(base_url=stack.url, timeout=60, headers=asked.headers) as client:
 
         def all_ended() -> bool:
             for each in set(list(asked.accepted.values())) - ended.keys():
