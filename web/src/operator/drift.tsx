@@ -82,9 +82,15 @@ function FieldShown({ field }: { field: Schemas["FieldFinding"] }) {
         {field.psi == null ? textOf("o_rowsNeeded", { n: field.rows_needed }) : `PSI ${formatNumber(field.psi, 3)}`}
         {shares.map((each) => ` · ${textOf(`o_${each}`)} ${formatPercent(field[each] ?? 0)}`)}
       </p>
-      {field.reasons.map((reason) => (
-        <p key={reason} class="small">
-          {reason}
+      {(field.changes ?? []).map((change) => (
+        <p key={change.what} class="small">
+          {textOf(`o_change_${change.what}`, {
+            share: formatPercent(change.share ?? 0),
+            usual: formatPercent(change.reference_share ?? 0),
+            psi: formatNumber(field.psi ?? 0, 2),
+            chance: formatNumber(field.psi_by_chance ?? 0, 2),
+            usualPsi: formatNumber(field.usual_psi ?? 0, 2),
+          })}
         </p>
       ))}
     </section>

@@ -17,6 +17,18 @@ class Distribution(msgspec.Struct, frozen=True, omit_defaults=True):
     categories: list[str] | None = None
 
 
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of the `reasons`, for programs and translations.
+
+    `share` and `reference_share` are fractions of the rows. `distribution` (it has moved) and `usual` (its PSI is
+    large, but single days of the training data have as much) have none: see `psi`, `psi_by_chance` and `usual_psi`.
+    """
+
+    what: Literal["missing", "present", "unknown_category", "not_a_number", "out_of_range", "distribution", "usual"]
+    share: float | None = None
+    reference_share: float | None = None
+
+
 class FieldFinding(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result for one field in one window. Shares are relative to `rows`, the rows that could have the field."""
 
@@ -42,6 +54,8 @@ class FieldFinding(msgspec.Struct, frozen=True, omit_defaults=True):
     #: The test is significant below this p value.
     p_needed: float | None = None
     distribution: Distribution | None = None
+    #: The same as `reasons`, in the same order.
+    changes: list[Change] = []
 
     @property
     def drifted(self) -> bool:

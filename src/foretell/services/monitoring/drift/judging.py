@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from foretell.contracts.reports.drift import Distribution, DriftStatus, FieldFinding
+from foretell.contracts.reports.drift import Change, Distribution, DriftStatus, FieldFinding
 from foretell.inference.reference import Categories, Field, Numbers, is_never_there
 from foretell.inference.stability import Counts, joined, psi, side_by_side
 from foretell.services.monitoring.drift import statistics
@@ -38,6 +38,17 @@ AVERAGED_OUT_DAYS = 28
 SHIFTING_SHARE, DRIFTED_SHARE = 0.01, 0.05
 #: The range of a reference is that of a sample, so this many rows of an equally large sample may well be outside.
 _ROWS_BEYOND = 10
+
+
+_Share = Literal["missing", "present", "unknown_category", "not_a_number", "out_of_range"]
+#: What the rows do that are counted.
+_WORDS: dict[_Share, str] = {
+    "missing": "lack it",
+    "present": "have it",
+    "unknown_category": "are of no category of the reference",
+    "not_a_number": "are no numbers",
+    "out_of_range": "are outside of its range",
+}
 
 
 def worst(statuses: Sequence[DriftStatus]) -> DriftStatus:
@@ -77,41 +88,45 @@ def judge(
         return FieldFinding(name, part, kind, "not_enough_data", [], seen.rows, LEAST_ROWS)
     chance = CHANCE / fields
     statuses: list[DriftStatus] = ["stable"]
+    changes: list[Change] = []
     reasons: list[str] = []
 
-    def judge_share(what: str, count: int, rows: int, known: int, known_rows: int) -> float:
+    def judge_share(what: _Share, count: int, rows: int, known: int, known_rows: int) -> float:
         share = count / rows if rows else 0.0
         # Without reference rows there is nothing to compare with.
         status = _judge_share(count, rows, known, known_rows, chance) if known_rows else "stable"
         if status != "stable":
             statuses.append(status)
             usual = known / known_rows
-            reasons.append(f"{share:.1%} of the rows {what}; it was {usual:.1%} in the reference.")
+            changes.append(Change(what, share, usual))
+            reasons.append(f"{share:.1%} of the rows {_WORDS[what]}; it was {usual:.1%} in the reference.")
         return share
 
     reference_rows = _rows_of(field)
-    missing = judge_share("lack it", seen.missing, seen.rows, field.missing, reference_rows + field.missing)
-    judge_share("have it", seen.present, seen.rows, reference_rows, reference_rows + field.missing)
+    missing = judge_share("missing", seen.missing, seen.rows, field.missing, reference_rows + field.missing)
+    judge_share("present", seen.present, seen.rows, reference_rows, reference_rows + field.missing)
     in_empty = _in_empty_bins(field, seen)
     unknown = seen.unseen + (in_empty if isinstance(field, Categories) else 0)
     known_other = field.other if isinstance(field, Categories) else 0
-    words = "are of no category of the reference" if kind == "categorical" else "are no numbers"
-    unseen = judge_share(words, unknown, seen.present, known_other, reference_rows)
+    what: _Share = "unknown_category" if kind == "categorical" else "not_a_number"
+    unseen = judge_share(what, unknown, seen.present, known_other, reference_rows)
     outside = None
     if kind == "numeric":
         beyond = seen.below + seen.above + in_empty
-        outside = judge_share("are outside of its range", beyond, seen.present, 0, reference_rows)
+        outside = judge_share("out_of_range", beyond, seen.present, 0, reference_rows)
     distance = _distance(field, seen, chance)
     usual = _usual(field, days)
     if distance is not None:
         status = _judge_distance(distance, chance, usual)
         if status != "stable":
             statuses.append(status)
+            changes.append(Change("distribution"))
             reasons.append(
                 f"Its distribution has moved: PSI {distance.psi:.2f}, by chance up to {distance.psi_by_chance:.2f}"
                 + (f", usually up to {usual:.2f}." if usual else ".")
             )
         elif _judge_distance(distance, chance, 0.0) != "stable":
+            changes.append(Change("usual"))
             reasons.append(
                 f"PSI {distance.psi:.2f} is usual: single days of the training data have up to {field.usual_psi:.2f}"
                 + ("." if days == 1 else f", {days} together up to {usual:.2f}.")
@@ -128,6 +143,7 @@ def judge(
         out_of_range_share=outside,
         unseen_share=unseen,
         distribution=_distribution(field, seen),
+        changes=changes,
     )
     if distance is None:
         return finding

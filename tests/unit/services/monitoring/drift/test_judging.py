@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foretell.contracts.reports.drift import FieldFinding
+from foretell.contracts.reports.drift import Change, FieldFinding
 from foretell.inference.reference import Categories, Field, Numbers
 from foretell.services.monitoring.drift.judging import Seen, judge, worst
 
@@ -31,6 +31,7 @@ def test_a_moderate_and_a_large_shift() -> None:
     found = look(NUMBERS, 100, 200, 300, 400)
     assert found.status == "drifted"
     assert found.reasons == ["Its distribution has moved: PSI 0.91, by chance up to 0.02."]
+    assert found.changes == [Change("distribution")]
     assert look(COLOURS, 100, 800, 100).status == "drifted"
 
 
@@ -57,6 +58,7 @@ def test_a_difference_that_days_usually_have_is_stable() -> None:
     found = judge("x", "feature", field, seen, 5)
     assert (found.status, found.usual_psi) == ("stable", 0.95)
     assert found.reasons == ["PSI 0.91 is usual: single days of the training data have up to 0.95."]
+    assert found.changes == [Change("usual")]
     assert judge("x", "feature", field, seen, 5, days=2).status == "stable"
     found = judge("x", "feature", field, seen, 5, days=3)
     assert (found.status, found.usual_psi) == ("drifted", pytest.approx(0.95 / 1.5))
@@ -99,6 +101,7 @@ def test_what_is_missing_is_judged_by_its_share() -> None:
     found = look(NUMBERS, 400, 300, 200, 100, missing=500)
     assert found.status == "drifted"
     assert found.reasons == ["33.3% of the rows lack it; it was 0.0% in the reference."]
+    assert found.changes == [Change("missing", 1 / 3, 0.0)]
     assert look(NUMBERS, 0, 0, 0, 0, missing=600).status == "drifted"
     usual = Numbers(NUMBERS.edges, NUMBERS.counts, missing=5000)
     assert look(usual, 400, 300, 200, 100, missing=500).status == "stable"
@@ -171,6 +174,7 @@ def test_another_value_than_the_only_one_has_drifted() -> None:
     found = look(constant, 0, above=1000)
     assert found.status == "drifted"
     assert found.reasons == ["100.0% of the rows are outside of its range; it was 0.0% in the reference."]
+    assert found.changes == [Change("out_of_range", 1.0, 0.0)]
     assert look(constant, 970, below=30).status == "shifting"
 
 
@@ -180,6 +184,7 @@ def test_a_truth_value_that_was_always_the_same_has_drifted() -> None:
     found = look(always_false, 400, 600)
     assert (found.status, found.unseen_share) == ("drifted", 0.6)
     assert found.reasons[0] == "60.0% of the rows are of no category of the reference; it was 0.0% in the reference."
+    assert found.changes[0] == Change("unknown_category", 0.6, 0.0)
 
 
 def test_a_bin_in_which_nothing_was_counted_is_outside_of_the_range() -> None:
@@ -204,6 +209,7 @@ def test_what_half_of_the_rows_lacked_has_drifted_when_all_have_it() -> None:
     assert look(half, 200, 150, 100, 50, missing=500).status == "stable"
     found = look(half, 400, 300, 200, 100)
     assert found.reasons == ["100.0% of the rows have it; it was 50.0% in the reference."]
+    assert found.changes == [Change("present", 1.0, 0.5)]
 
 
 def test_a_reference_of_too_few_values_says_nothing_of_them() -> None:
