@@ -116,6 +116,22 @@ def _bytes(text: str) -> float:
     return float(number.rstrip("KMG")) * factor
 
 
+def test_started_again_with_nothing_changed_no_service_is_touched(stack: Stack) -> None:
+    """Only what runs once, `secrets` and `migrate`, runs again: its end restarts nobody."""
+
+    def runs() -> dict[str, str]:
+        return {each["Id"]: each["State"]["StartedAt"] for each in stack.containers(*SERVICES)}
+
+    def made() -> str:
+        (secrets,) = stack.containers("secrets")
+        return str(secrets["State"]["StartedAt"])
+
+    before, made_before = runs(), made()
+    stack.compose("up", "--detach")
+    assert made() != made_before
+    assert runs() == before
+
+
 async def test_the_bot_talks_from_its_container(stack: Stack) -> None:
     """Telegram is the tests' server, at this machine's address in the network of the containers."""
     (app,) = stack.containers("app")

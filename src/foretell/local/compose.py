@@ -20,6 +20,7 @@ from foretell.local.services import SERVICES
 
 COMPOSE_FILE = "docker-compose.yaml"
 WORKERS = "ml-worker"
+_START = "python start.py --engine docker --start"
 _ASK_TIMEOUT_S = 20.0
 _TRIES = 5
 #: Services of inactive profiles are included, too.
@@ -161,7 +162,8 @@ class Compose:
             for port in service.get("ports", []):
                 published = str(port.get("published", ""))
                 if published.isdecimal() and int(published) not in ours:
-                    ports.check_free(port.get("host_ip") or "0.0.0.0", int(published), _variable(name, port))  # noqa: S104
+                    host = port.get("host_ip") or "0.0.0.0"  # noqa: S104
+                    ports.check_free(host, int(published), _variable(name, port), _START)
 
     def missing_images(self) -> list[str]:
         """Images that are not built or fetched yet."""

@@ -33,12 +33,12 @@ class Plan:
     @property
     def has_bot(self) -> bool:
         """Whether a bot is started, which depends on its token."""
-        return bool((self.services.get("bot", {}).get("deploy") or {}).get("replicas", 0))
+        return self._count("bot") > 0
 
     def url(self, containers: Iterable[Container]) -> str:
         """The URL of the page on this machine."""
         for name, target, scheme in _PROXIES:
-            if name not in self.services:
+            if not self._count(name):
                 continue
             wanted = self._published(name, target)
             found = next((each.published for each in containers if each.service == name), ())
@@ -46,6 +46,12 @@ class Plan:
             host = (self.services[name].get("environment") or {}).get("FORETELL_DOMAIN") or "127.0.0.1"
             return f"{scheme}://{host}" if port == _USUAL[scheme] else f"{scheme}://{host}:{port}"
         return "http://127.0.0.1"
+
+    def _count(self, service: str) -> int:
+        """How many containers of a service a start has unless it is scaled: none of nginx where Caddy replaces it."""
+        if service not in self.services:
+            return 0
+        return int((self.services[service].get("deploy") or {}).get("replicas", 1))
 
     def _published(self, service: str, target: int) -> int:
         """The published port of a service's port; the same port if Docker may choose."""

@@ -14,13 +14,13 @@ _TRIES = 200
 
 
 class PortTaken(ForetellError):
-    """Port {port} is taken{holder}. Stop that, or choose another port: {variable}={other} python start.py --start"""
+    """Port {port} is taken{holder}. Stop that, or choose another port: {variable}={other} {start}"""
 
     code = "port_taken"
 
 
 class PortForbidden(ForetellError):
-    """Port {port} on {host} can't be opened ({reason}). Choose another: {variable}={other} python start.py --start"""
+    """Port {port} on {host} can't be opened ({reason}). Choose another: {variable}={other} {start}"""
 
     code = "port_forbidden"
 
@@ -54,15 +54,17 @@ def free_port(host: str, avoid: Collection[int]) -> int:
     raise NoFreePort(lowest=_LOWEST, highest=_HIGHEST)
 
 
-def check_free(host: str, port: int, variable: str) -> None:
-    """Raises `PortTaken` or `PortForbidden` if a service could not listen there."""
+def check_free(host: str, port: int, variable: str, start: str = "python start.py --start") -> None:
+    """Raises `PortTaken` or `PortForbidden` if a service could not listen there; `start` tries again."""
     try:
         _bind(host, port)
     except OSError as error:
         other = port + 10_000 if port < 50_000 else port - 10_000
         if error.errno != errno.EADDRINUSE:
-            raise PortForbidden(port=port, host=host, reason=error.strerror, variable=variable, other=other) from error
-        raise PortTaken(port=port, holder=_holder(port), variable=variable, other=other) from error
+            raise PortForbidden(
+                port=port, host=host, reason=error.strerror, variable=variable, other=other, start=start
+            ) from error
+        raise PortTaken(port=port, holder=_holder(port), variable=variable, other=other, start=start) from error
 
 
 def _holder(port: int) -> str:

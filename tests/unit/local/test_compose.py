@@ -249,7 +249,7 @@ def configured(port: int) -> str:
 def test_a_port_that_somebody_else_has_is_named_with_its_setting(folder: Path, docker: Docker) -> None:
     with socket.create_server(("127.0.0.1", port := free_port())):
         docker.answer(("config", configured(port), "", 0))
-        with pytest.raises(PortTaken, match=f"Port {port} is taken.*FORETELL_HTTP_PORT"):
+        with pytest.raises(PortTaken, match=f"Port {port} is taken.*FORETELL_HTTP_PORT=.* --engine docker --start"):
             Compose(folder).check_ports()
 
 

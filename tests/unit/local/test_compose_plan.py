@@ -28,7 +28,14 @@ def proxy(*ports: tuple[int, str], domain: str = "") -> dict[str, Any]:
         ({"nginx": proxy((80, "18080"))}, (), "http://127.0.0.1:18080"),
         ({"nginx": proxy((80, "8000-8010"))}, (8004,), "http://127.0.0.1:8004"),
         ({"caddy": proxy((80, "80"), (443, "443"), domain="example.org")}, (), "https://example.org"),
-        ({"caddy": proxy((80, "80"), (443, "8443"), domain="example.org")}, (), "https://example.org:8443"),
+        (
+            {
+                "nginx": proxy((80, "80")) | {"deploy": {"replicas": 0}},
+                "caddy": proxy((80, "80"), (443, "8443"), domain="example.org"),
+            },
+            (),
+            "https://example.org:8443",
+        ),
     ],
     ids=["usual", "other ports", "not running", "any of some ports", "Caddy", "Caddy, another port"],
 )
