@@ -45,7 +45,7 @@ class Token:
         return self._source is not None
 
     def current(self) -> str | None:
-        """The token, fetched if there is none yet; None for who calls without one."""
+        """The token, fetched if necessary; None without a token."""
         return self.renewed(None) if self._value is None else self._value
 
     def renewed(self, refused: str | None) -> str | None:
@@ -71,7 +71,7 @@ class AsyncToken:
         return self._source is not None
 
     async def current(self) -> str | None:
-        """The token, fetched if there is none yet; None for who calls without one."""
+        """The token, fetched if necessary; None without a token."""
         return await self.renewed(None) if self._value is None else self._value
 
     async def renewed(self, refused: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Pack tasks into envelopes: one model version each, bounded in number and size."""
+"""Packs tasks into envelopes: one model version each, with limits of number and size."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from foretell.kit.tracing import TraceContext
 
 
 class Outgoing(Protocol):
-    """What a task is made of: a submission just accepted, or a queued prediction found by a sweep."""
+    """The source of a task: an accepted submission, or a queued prediction found by a sweep."""
 
     @property
     def id(self) -> UUID: ...
@@ -32,16 +32,16 @@ class Outgoing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """An encoded envelope, the queue it goes to, and the predictions inside."""
+    """An encoded envelope, its queue, and its predictions."""
 
     queue: str
     body: bytes
     ids: list[UUID]
 
 
-# What a task costs in an envelope besides its payload: id, stage, punctuation.
+# Size of a task in an envelope besides its payload: id, stage, punctuation.
 _TASK_OVERHEAD_BYTES = 90
-# And what a trace costs, besides its state, of which JSON may escape every letter.
+# Size of a trace besides its state, of which JSON may escape every character.
 _TRACE_OVERHEAD_BYTES = 110
 _NO_TRACES: Mapping[UUID, TraceContext] = {}
 
@@ -86,11 +86,11 @@ def _parcel(chunk: list[Outgoing], published_at: datetime, traces: Mapping[UUID,
 
 
 def unpack(envelope: TaskEnvelope) -> list[TaskEnvelope]:
-    """An envelope of its own for every task."""
+    """A separate envelope for every task."""
     return [msgspec.structs.replace(envelope, tasks=[task]) for task in envelope.tasks]
 
 
-# What a result costs in an envelope besides its output: id, punctuation, a code, a trace.
+# Size of a result in an envelope besides its output: id, punctuation, a code, a trace.
 _RESULT_OVERHEAD_BYTES = 300
 
 

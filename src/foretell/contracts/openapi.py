@@ -1,4 +1,4 @@
-"""The parts of an OpenAPI 3.1 document that services without a framework put together by hand."""
+"""Helpers for OpenAPI 3.1 documents of services without a framework."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -9,7 +9,7 @@ import msgspec
 _REF = "#/components/schemas/{}"
 
 
-#: Why, with an error of that status as callers see it: its code, and what it says.
+#: By status: a description, and the code and detail of an example.
 _PROBLEMS = {
     400: ("The request was refused.", "bad_request", "Where there is one body, it must have one length."),
     401: ("Whoever asks must show a token.", "token_needed", "Show the token: Authorization: Bearer TOKEN."),
@@ -28,7 +28,7 @@ def document(
     *, title: str, version: str, description: str, paths: dict[str, Any], schemas: dict[str, Any]
 ) -> dict[str, Any]:
     """A document of `paths`, sorted; `schemas` are its components, besides `Problem`."""
-    # Imported here: they take their time, and a service should start fast.
+    # Imported here, because the imports are slow and a service should start fast.
     from pydantic.json_schema import models_json_schema
 
     from foretell.contracts.http import Problem
@@ -56,7 +56,7 @@ def struct_schemas(structs: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
 def embedded(schema: dict[str, Any], urn: str) -> dict[str, Any]:
     """A model's schema as a part of the document; `urn` is unique to it."""
     inner = {name: part for name, part in schema.items() if name != "$schema"}
-    # References inside it (`#/$defs/...`) are meant from its own root.
+    # References inside it (`#/$defs/...`) are relative to its own root.
     return {"$id": urn, **inner} if "$defs" in inner and "$id" not in inner else inner
 
 
@@ -98,7 +98,7 @@ def problem_content(status: int, code: str, detail: str) -> dict[str, Any]:
 
 
 def problem_answers(*statuses: int) -> dict[str, Any]:
-    """What a call answers when something is wrong."""
+    """The problem answers of a call."""
     return {
         str(status): {"description": description, "content": problem_content(status, code, detail)}
         for status in statuses
@@ -117,7 +117,7 @@ def path_parameter(name: str, description: str, example: str) -> dict[str, Any]:
 def query_parameter(
     name: str, description: str, *, least: int | None = None, most: int | None = None
 ) -> dict[str, Any]:
-    """A parameter of the query that may be left out; with `least` a whole number, up to `most`."""
+    """An optional query parameter; with `least` a whole number, up to `most`."""
     schema: dict[str, Any] = {"type": "string"}
     if least is not None:
         schema = {"type": "integer", "minimum": least} | ({} if most is None else {"maximum": most})

@@ -37,17 +37,17 @@ _MOST_BITS = 64
 
 #: Called with the features of one call of a model and their outcomes; returns at once and never raises.
 Seen = Callable[[Sequence[Row], Sequence[Row | Failure]], None]
-#: Says whom to tell of the calls of a model, if anybody.
+#: Returns the observer of a model's calls, or None.
 Watch = Callable[[ModelPackage], Seen | None]
 
 
 def unwatched(package: ModelPackage) -> Seen | None:
-    """Nobody is told."""
+    """No observer."""
     return None
 
 
 def observe(settings: InferenceSettings) -> Watch:
-    """Observe the models of this process for its heartbeats, unless nobody wants to be told."""
+    """Observe the models of this process for its heartbeats, if there is a monitoring service."""
     if not settings.monitoring_url or not settings.observed_rows_per_s:
         return unwatched
     observer = Observer(settings.observed_rows_per_s)
@@ -250,7 +250,7 @@ class _Fields:
                 counter.count(value)
 
     def take(self) -> dict[str, Observed]:
-        """The counts, which begin anew."""
+        """The counts since the last call; resets them."""
         return {name: counter.take() for name, counter in zip(self._names, self._counters, strict=True)}
 
 
@@ -288,7 +288,7 @@ class _NumbersSeen:
             self._counts[bisect_right(self._inner, number)] += 1
 
     def take(self) -> Observed:
-        """The counts, which begin anew."""
+        """The counts since the last call; resets them."""
         seen = Observed(self._counts, self._below, self._above, self._unplaced, self.missing)
         self._begin()
         return seen
@@ -321,7 +321,7 @@ class _CategoriesSeen:
             self._counts[place] += 1
 
     def take(self) -> Observed:
-        """The counts, which begin anew."""
+        """The counts since the last call; resets them."""
         seen = Observed(self._counts, unseen=self._unseen, missing=self.missing)
         self._begin()
         return seen

@@ -1,10 +1,10 @@
-"""Whether the clock of this machine and the database's agree."""
+"""Compares the clock of this machine with the database's."""
 
 from foretell.kit.clock import now
 from foretell.kit.database import Database, server_time
 from foretell.kit.errors import ForetellError, Unavailable
 
-#: Clocks of two machines differ; by more than this one of them is wrong.
+#: Clocks of two machines always differ a little; if by more than this, one of them is wrong.
 _APART_S = 300
 
 
@@ -16,7 +16,7 @@ class ClockWrong(ForetellError):
 
 
 async def check_clock(database: Database) -> None:
-    """Raises `ClockWrong` where our clock and the database's are minutes apart. One that is away says nothing of it."""
+    """Raises `ClockWrong` if our clock differs by minutes from the database's. Ignores an unreachable database."""
     try:
         async with database.snapshot() as connection:
             ahead_s = (now() - await server_time(connection)).total_seconds()

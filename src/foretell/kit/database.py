@@ -119,7 +119,7 @@ def server_clock(connection: AsyncConnection, ahead: timedelta = timedelta()) ->
 def is_among(connection: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
     """Whether `column` is one of many `values`; for lists that are long, or of another length each time.
 
-    On PostgreSQL they are one parameter. With `in_`, each length is another statement, which both sides prepare anew.
+    On PostgreSQL they are one parameter. With `in_`, each length is another statement, which must be prepared again.
     """
     if connection.dialect.name == "sqlite":
         return column.in_(values)

@@ -204,7 +204,7 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
-    # Libraries are chatty: their own progress is worth a line only when somebody debugs.
+    # Libraries log much: their progress is logged only at level debug.
     root.setLevel(logging.DEBUG if numeric_level <= logging.DEBUG else logging.WARNING)
     atexit.register(writer.flush)
     os.register_at_fork(after_in_child=writer.after_fork)

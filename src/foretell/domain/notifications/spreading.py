@@ -31,7 +31,7 @@ async def spread(connection: AsyncConnection) -> int:
     seen = (await connection.scalars(select(event_wakes.c.id).order_by(event_wakes.c.id).limit(_WAKES))).all()
     if not seen or not await try_to_lock_endpoints(connection):
         return 0
-    # Another dispatcher may have been at some of them since we looked.
+    # Another dispatcher may have handled some of them since the query.
     deleted = delete(event_wakes).where(is_among(connection, event_wakes.c.id, seen)).returning(*event_wakes.c)
     wakes = sorted((await connection.execute(deleted)).all(), key=lambda wake: int(wake.id))
     if not wakes:

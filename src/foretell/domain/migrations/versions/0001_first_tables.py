@@ -76,8 +76,8 @@ def _create_credits() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_wallets_user_id_users")),
         sa.CheckConstraint("available >= 0", name=op.f("ck_wallets_available_not_negative")),
         sa.CheckConstraint("held >= 0", name=op.f("ck_wallets_held_not_negative")),
-        # The same few rows are updated all the time: with room on their page, each update stays there (HOT) and
-        # leaves the index alone.
+        # The same few rows are updated all the time. With free space on the page, updates stay there (HOT) and
+        # do not change the index.
         postgresql_with={"fillfactor": 10},
     )
     kinds = "'grant', 'top_up', 'refund', 'adjustment', 'hold', 'capture', 'release'"
@@ -104,7 +104,7 @@ def _create_credits() -> None:
 
 
 def _create_predictions() -> None:
-    # On SQLite, a column declared JSON would turn a lone number into its own idea of that number.
+    # On SQLite, a column declared JSON would convert a single number to another notation.
     verbatim = sa.JSON().with_variant(sa.Text, "sqlite")
     op.create_table(
         "predictions",

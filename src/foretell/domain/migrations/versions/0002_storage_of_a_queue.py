@@ -1,4 +1,4 @@
-"""Storage settings for tables that are a queue with a long history behind it."""
+"""Storage settings for tables that are a queue with a long history."""
 
 from alembic import op
 
@@ -11,11 +11,11 @@ depends_on = None
 def upgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
         return
-    # Every prediction leaves a dead row behind. By default those of a fifth of the table would wait to be vacuumed, two
-    # million with ten million behind them. A vacuum reads all indexes, so it must not follow on every few thousand.
+    # Every prediction leaves a dead row. By default a vacuum runs after a fifth of the table: two million dead
+    # rows with ten million predictions. A vacuum reads all indexes, so it must not run after every few thousand.
     op.execute(
         "ALTER TABLE predictions SET (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 50000, "
         "autovacuum_vacuum_cost_limit = 1000, autovacuum_analyze_scale_factor = 0.05)"
     )
-    # Nothing in the ledger ever dies: what is left to do is to freeze it, a little at a time.
+    # The ledger has no dead rows: it only needs freezing, in small steps.
     op.execute("ALTER TABLE ledger SET (autovacuum_vacuum_insert_scale_factor = 0.05)")

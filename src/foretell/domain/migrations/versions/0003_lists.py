@@ -1,4 +1,4 @@
-"""Indexes for the lists of a user: by status and model what has ended, apart from it what is queued."""
+"""Indexes for the lists of a user: ended predictions by status and model, and queued ones separately."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What is told to whom: events, endpoints, attempts; who listens stands in the wallet, a webhook in its prediction."""
+"""Notifications: events, endpoints, attempts; columns for receivers in wallets, and for a webhook in predictions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ _Counted = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    # Without a default for each row to be written: none of these takes longer on a large table.
+    # Constant defaults are not written to each row, so these are fast on a large table.
     op.add_column("wallets", sa.Column("listening", sa.Boolean, nullable=False, server_default="0"))
     op.add_column("wallets", sa.Column("last_event", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("wallets", sa.Column("low_threshold", sa.BigInteger))

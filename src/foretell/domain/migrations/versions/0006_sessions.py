@@ -1,4 +1,4 @@
-"""Sessions of browsers, how the page looks for an account, and from when on its access tokens count."""
+"""Sessions of browsers, settings of the page, and the time from which access tokens are valid."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Sums of what each account used, by day and model; and the journal of what operators did."""
+"""Usage of accounts by day and model, and the journal of operators' actions."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The account of `foretell bench` is marked: what it spends is no revenue."""
+"""Marks the account of `foretell bench`, whose spending does not count as revenue."""
 
 import sqlalchemy as sa
 from alembic import op
