@@ -18,7 +18,7 @@ from foretell.domain.notifications import events, listening
 from foretell.domain.notifications.events import BALANCE_LOW, PREDICTION_FINISHED, Event
 from foretell.domain.notifications.tables import event_wakes, listeners
 from foretell.domain.notifications.tables import events as events_table
-from foretell.domain.predictions import told
+from foretell.domain.predictions import event_views
 from foretell.domain.predictions.cancellation import cancel
 from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.settlement import settle
@@ -80,7 +80,7 @@ async def test_every_way_to_end_is_told_to_whoever_listens(
     assert heard == [[anna.id]]
     async with database.snapshot() as connection:
         wakes = (await connection.execute(select(event_wakes.c.after, event_wakes.c.upto))).all()
-        shown = await told.shown(connection, found)
+        shown = await event_views.shown(connection, found)
     assert sorted(tuple(wake) for wake in wakes) == [(0, 2), (2, 3)]
     statuses = [msgspec.json.decode(event.data)["status"] for event in shown]
     assert statuses == ["succeeded", "failed", "canceled"]
@@ -170,7 +170,7 @@ async def test_whoever_begins_to_listen_while_others_settle_misses_nothing(
         while not await _count_ended(database):
             await asyncio.sleep(0)
         async with database.transaction() as connection:
-            await told.ask(connection, anna.id, now())
+            await event_views.ask(connection, anna.id, now())
 
     try:
         await asyncio.gather(settle_all(), ask())
@@ -194,9 +194,9 @@ async def test_the_first_to_ask_gets_what_ended_before(
         long_ago = now() - timedelta(days=8)
         await connection.execute(update(predictions).where(predictions.c.id == old).values(finished_at=long_ago))
     async with database.transaction() as connection:
-        await told.ask(connection, anna.id, now())
+        await event_views.ask(connection, anna.id, now())
     async with database.transaction() as connection:
-        await told.ask(connection, anna.id, now())
+        await event_views.ask(connection, anna.id, now())
     await predicting.succeed(waiting)
     found = await _events_of(database, anna)
     # In the order in which they ended; that of its own webhook was there before.
@@ -265,7 +265,7 @@ async def test_an_account_that_nobody_listens_for_any_more_is_left_alone(
     database: Database, predicting: Predicting, anna: User
 ) -> None:
     async with database.transaction() as connection:
-        await told.ask(connection, anna.id, now())
+        await event_views.ask(connection, anna.id, now())
     async with database.transaction() as connection:
         assert await listening.end_old(connection, now(), limit=10) == 0
     async with database.transaction() as connection:
@@ -275,7 +275,7 @@ async def test_an_account_that_nobody_listens_for_any_more_is_left_alone(
     assert await _events_of(database, anna) == []
     assert await _count(database, listeners) == 0
     async with database.transaction() as connection:
-        await told.ask(connection, anna.id, now())
+        await event_views.ask(connection, anna.id, now())
     assert [event.id for event in await _events_of(database, anna)] == [first]
 
 

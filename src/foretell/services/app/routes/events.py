@@ -14,7 +14,7 @@ from foretell.contracts import http
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.errors import InvalidToken
 from foretell.domain.notifications import events, listening
-from foretell.domain.predictions import told
+from foretell.domain.predictions import event_views
 from foretell.kit.clock import now
 from foretell.kit.errors import Unavailable
 from foretell.kit.problems import InvalidRequest
@@ -80,14 +80,14 @@ async def _ask(state: AppState, user_id: UUID) -> None:
         if await listening.has_asked(connection, user_id, at):
             return
     async with state.database.transaction() as connection:
-        await told.ask(connection, user_id, at)
+        await event_views.ask(connection, user_id, at)
 
 
 async def _look(state: AppState, user_id: UUID, after: int, limit: int) -> tuple[list[http.Event], bool]:
     async with state.database.snapshot() as connection:
         # One more than requested, to know whether there are more.
         found = await events.page(connection, user_id, after=after, limit=limit + 1)
-        return await told.shown(connection, found[:limit]), len(found) > limit
+        return await event_views.shown(connection, found[:limit]), len(found) > limit
 
 
 def _position(last_event_id: str | None, after: int | None) -> int | None:

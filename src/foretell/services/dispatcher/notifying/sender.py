@@ -18,7 +18,7 @@ from foretell.domain.notifications import outbox
 from foretell.domain.notifications.events import Event
 from foretell.domain.notifications.outbox import Taken
 from foretell.domain.notifications.spreading import spread
-from foretell.domain.predictions import told as showing
+from foretell.domain.predictions import event_views
 from foretell.kit.batching import Batcher
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
@@ -138,7 +138,7 @@ class Sender:
                 again, following = found[endpoint.id]
                 for event in (*again, *(each for each in following if outbox.is_for(each, endpoint))):
                     wanted[event.user_id, event.sequence] = event
-            shown = await showing.shown(connection, list(wanted.values()))
+            shown = await event_views.shown(connection, list(wanted.values()))
         messages = dict(zip(wanted, map(encoded, shown), strict=True))
         work = []
         for endpoint in taken:
