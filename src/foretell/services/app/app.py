@@ -127,7 +127,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
         await migrate_when_possible(database, stopping)
         if stopping.is_set():
             return
-        await _look_after_development_user(settings, database, passwords)
+        await _prepare_development_user(settings, database, passwords)
         broker = await connect(settings.broker_url, name=instance, prefix=settings.broker_prefix)
         stack.push_async_callback(broker.close)
 
@@ -245,7 +245,7 @@ async def _prepare_queues(broker: Broker, registry: Registry) -> None:
                 await asyncio.sleep(1.0)
 
 
-async def _look_after_development_user(settings: AppSettings, database: Database, passwords: Passwords) -> None:
+async def _prepare_development_user(settings: AppSettings, database: Database, passwords: Passwords) -> None:
     """In development, create the user `test`. In production, refuse to start while it can log in."""
     if settings.production:
         if await authentication.has_development_user(database, passwords):

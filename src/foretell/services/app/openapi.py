@@ -96,7 +96,7 @@ class Api(FastAPI):
             paths[SUBMIT_PATH] = {"post": SUBMIT_OPERATION | {"responses": _submit_answers()}}
             document["paths"] = dict(sorted(paths.items()))
             _drop_frameworks_422(document)
-            _tell_of_foreign_requests(document)
+            _add_csrf_refusals(document)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -127,7 +127,7 @@ def _drop_frameworks_422(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
-def _tell_of_foreign_requests(document: dict[str, Any]) -> None:
+def _add_csrf_refusals(document: dict[str, Any]) -> None:
     # A request that changes something and uses the cookie may be refused without its CSRF token.
     for operations in document["paths"].values():
         for method, operation in operations.items():

@@ -205,7 +205,7 @@ class Submit:
             raise MalformedBody from None
         package = offer.package
         validator = package.validator(stage)
-        if not validator.is_valid(value) or _says_nul(payload):
+        if not validator.is_valid(value) or _has_nul(payload):
             raise InvalidRequest(_problems(validator.problems(value), stage))
         moment = now()
         webhook = None if order.notify is None else order.notify.webhook
@@ -301,7 +301,7 @@ def _location(prediction_id: UUID) -> tuple[bytes, bytes]:
 _find_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 
 
-def _says_nul(payload: bytes) -> bool:
+def _has_nul(payload: bytes) -> bool:
     # The substring search is faster than the regular expression, and nearly always enough.
     return b"\\u0000" in payload and _find_nul(payload) is not None
 

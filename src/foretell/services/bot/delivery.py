@@ -37,7 +37,7 @@ class Delivery:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._telling: dict[int, asyncio.Task[None]] = {}
+        self._sending: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
         self._closed = False
         parts.outbox.on_new = self.wake
@@ -51,14 +51,14 @@ class Delivery:
         """Send the waiting events of this chat."""
         if self._closed:
             return
-        if chat_id in self._telling:
+        if chat_id in self._sending:
             self._again.add(chat_id)
             return
-        task = self._telling[chat_id] = asyncio.create_task(self._tell_all(chat_id))
+        task = self._sending[chat_id] = asyncio.create_task(self._send_all(chat_id))
         task.add_done_callback(lambda done: self._ended(chat_id, done))
 
     def _ended(self, chat_id: int, task: "asyncio.Task[None]") -> None:
-        del self._telling[chat_id]
+        del self._sending[chat_id]
         if not task.cancelled() and task.exception() is not None:
             log.error("chat_not_told", exc_info=task.exception())
         if chat_id in self._again:
@@ -68,18 +68,18 @@ class Delivery:
     async def close(self) -> None:
         """Stop sending; unsent events stay in the outbox."""
         self._closed = True
-        for task in self._telling.values():
+        for task in self._sending.values():
             task.cancel()
-        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+        await asyncio.gather(*self._sending.values(), return_exceptions=True)
 
-    async def _tell_all(self, chat_id: int) -> None:
+    async def _send_all(self, chat_id: int) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 event = await self._parts.outbox.next_of(chat_id)
                 if event is None:
                     return
-                told = await self._tell(event)
+                sent = await self._send_event(event)
                 await self._parts.outbox.done(event.number)
             except (TelegramAway, TokenRefused, Unavailable, Unreachable, ApiError) as error:
                 log.warning("event_waits", chat_id=chat_id, reason=error.message)
@@ -103,11 +103,11 @@ class Delivery:
                 await self._parts.outbox.done(event.number if event is not None else 0)
             else:
                 pause_s = _FIRST_PAUSE_S
-                EVENTS.labels("told" if told else "dropped").inc()
-                if told:
+                EVENTS.labels("told" if sent else "dropped").inc()
+                if sent:
                     TELLING.observe(max(0.0, now().timestamp() - event.stored_at))
 
-    async def _tell(self, event: Event) -> bool:
+    async def _send_event(self, event: Event) -> bool:
         """Send one event; False when the chat does not want it. Raises `TelegramError`."""
         if (await self._parts.chats.of(event.chat_id)).blocked:
             return False
@@ -115,7 +115,7 @@ class Delivery:
         if not await self._is_of_account(event, data):
             return False
         if event.type == "prediction.finished":
-            return await self._tell_result(event, data)
+            return await self._send_result(event, data)
         words = await self._words_of(event.chat_id)
         if event.type == "balance.low":
             await self._send(event.chat_id, *_low(self._parts, data, words))
@@ -150,7 +150,7 @@ class Delivery:
     async def _words_of(self, chat_id: int) -> Words:
         return Words((await self._parts.chats.of(chat_id)).spoken)
 
-    async def _tell_result(self, event: Event, prediction: dict[str, Any]) -> bool:
+    async def _send_result(self, event: Event, prediction: dict[str, Any]) -> bool:
         asked = await self._parts.asked.by_prediction(prediction["id"])
         while asked is None:
             since = await self._parts.asked.sending_since(event.chat_id)

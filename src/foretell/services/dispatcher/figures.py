@@ -62,7 +62,7 @@ class Figures:
         self._revenue = Revenue(database)
         # Without a bot, notifications for chats wait, which must not raise an alert.
         bot = (outbox.TELEGRAM,) if settings.bot_secret.get_secret_value() else ()
-        self._told_kinds = (*outbox.INTERNET, *bot)
+        self._kinds = (*outbox.INTERNET, *bot)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Update the gauges until `stopping` is set. A reading that fails is retried after its pause."""
@@ -113,7 +113,7 @@ class Figures:
         """Count the pending notifications and find the age of the oldest."""
         async with self._database.snapshot() as connection:
             at = await server_time(connection)
-            waiting = await outbox.waiting(connection, self._told_kinds)
+            waiting = await outbox.waiting(connection, self._kinds)
         NOTIFICATIONS_PENDING.set(waiting.messages)
         NOTIFICATIONS_OLDEST_AGE_S.set(_age_s(waiting.oldest_at, at))
         NOTIFICATIONS_OVERDUE_S.set(_age_s(waiting.due_since, at))

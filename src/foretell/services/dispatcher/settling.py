@@ -82,16 +82,16 @@ class Settler:
             with SETTLE_DURATION_S.time():
                 finished = await settle(self._store, batch)
         except Unavailable:
-            # A database that is down can't be told from a slow one here; small batches after an outage do no harm.
+            # A database that is down looks like a slow one here; small batches after an outage do no harm.
             self._bound = max(1, min(self._bound, len(batch)) // 2)
             raise
         if len(batch) == self._bound:
             self._bound = min(2 * self._bound, MAX_ENDINGS)
         if finished:
-            await self._tell(finished, len(batch) - len(finished), settlements)
+            await self._announce(finished, len(batch) - len(finished), settlements)
         return finished, endings[len(batch) :]
 
-    async def _tell(self, finished: list[Finished], too_late: int, settlements: traces.Settlements | None) -> None:
+    async def _announce(self, finished: list[Finished], too_late: int, settlements: traces.Settlements | None) -> None:
         tally = Tally((prediction.status, prediction.error.code if prediction.error else "") for prediction in finished)
         for labels, count in tally.items():
             SETTLED.labels(*labels).inc(count)

@@ -82,7 +82,7 @@ async def list_transactions(
 ) -> http.TransactionPage:
     """Every movement of the credits, newest first."""
     async with state.database.snapshot() as connection:
-        # One more than asked for says whether there is a page after this one.
+        # One more than requested, to know whether there is a next page.
         movements = await ledger.movements(connection, caller.user_id, limit=limit + 1, before_id=cursor)
     shown = movements[:limit]
     return http.TransactionPage(

@@ -24,7 +24,7 @@ async def balance(talk: Talk, rest: str) -> None:
         return
     credits = await client.balance()
     # A paid prediction has two transactions, which are shown as one.
-    movements = _told((await client.transactions(limit=2 * _MOVEMENTS))["items"])[:_MOVEMENTS]
+    movements = _without_captured_holds((await client.transactions(limit=2 * _MOVEMENTS))["items"])[:_MOVEMENTS]
     prices = [model["price"] for model in await talk.parts.models.all(client)]
     lines = [words("balance.available", available=Marked(words.count("credits", credits["available"])))]
     if credits["held"]:
@@ -48,7 +48,7 @@ async def balance(talk: Talk, rest: str) -> None:
     await talk.say("\n".join(lines), Keyboard(offers) if offers else None)
 
 
-def _told(movements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _without_captured_holds(movements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The transactions without holds that have been captured."""
     captured = {each.get("prediction_id") for each in movements if each["kind"] == "capture"}
     return [each for each in movements if each["kind"] != "hold" or each.get("prediction_id") not in captured]

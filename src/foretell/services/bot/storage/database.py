@@ -120,7 +120,7 @@ class BotDatabase:
         except BaseException as error:
             # The whole transaction was rolled back.
             outcomes = [(done, None, error) for _, done in batch]
-        loop.call_soon_threadsafe(_tell, outcomes)
+        loop.call_soon_threadsafe(_resolve, outcomes)
 
     def _transact(
         self, batch: list[_Waiting], outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]
@@ -155,7 +155,7 @@ class BotDatabase:
         self._thread.shutdown(wait=True)
 
 
-def _tell(outcomes: list[tuple["asyncio.Future[Any]", Any, BaseException | None]]) -> None:
+def _resolve(outcomes: list[tuple["asyncio.Future[Any]", Any, BaseException | None]]) -> None:
     for done, value, error in outcomes:
         if done.cancelled():
             continue

@@ -30,7 +30,7 @@ class RateLimit:
         #: The earliest time of the next message: to any chat, and to each chat.
         self._next = 0.0
         self._next_of: dict[int, float] = {}
-        self._told: tuple[int, float] = (0, 0.0)
+        self._last_limited: tuple[int, float] = (0, 0.0)
 
     async def turn(self, chat_id: int, *, answering: bool) -> None:
         """Wait until a message may be sent to this chat. `answering`: a person is waiting for it."""
@@ -53,7 +53,7 @@ class RateLimit:
         until = self._clock() + wait_s
         # Plus the burst allowance, so that answers wait, too.
         self._next_of[chat_id] = until + self._early_s
-        other, told_until = self._told
-        if other != chat_id and told_until > self._clock():
+        other, limited_until = self._last_limited
+        if other != chat_id and limited_until > self._clock():
             self._next = max(self._next, until)
-        self._told = (chat_id, until)
+        self._last_limited = (chat_id, until)

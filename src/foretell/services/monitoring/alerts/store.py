@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.services.monitoring.alerts.alert import Alert, SubjectKey
 from foretell.services.monitoring.alerts.rules import LANGUAGES, Rule, filled
-from foretell.services.monitoring.storage.tables import alerts, notices, silences, told
+from foretell.services.monitoring.storage.tables import alerts, notices, notified, silences
 
 #: The lock with which only one of several monitoring services evaluates at a time. "alerting" in ASCII.
 _LOCK = int.from_bytes(b"alerting")
@@ -119,11 +119,15 @@ async def forget(connection: AsyncConnection, alert_id: str) -> None:
 
 async def unnotified(connection: AsyncConnection) -> list[NotifiedSubject]:
     """Every subject that has changed since its last notification, the oldest change first."""
-    query = select(told).where(told.c.changes > 0).order_by(told.c.changed_at, told.c.rule, told.c.subject)
+    query = (
+        select(notified)
+        .where(notified.c.changes > 0)
+        .order_by(notified.c.changed_at, notified.c.rule, notified.c.subject)
+    )
     rows = (await connection.execute(query)).all()
     if not rows:
         return []
-    newest = select(alerts).join(told, told.c.alert_id == alerts.c.id).where(told.c.changes > 0)
+    newest = select(alerts).join(notified, notified.c.alert_id == alerts.c.id).where(notified.c.changes > 0)
     stored = {row.id: _stored_of(row._mapping) for row in await connection.execute(newest)}
     # Alerts that retention has deleted can't be notified any more.
     return [
@@ -136,13 +140,13 @@ async def unnotified(connection: AsyncConnection) -> list[NotifiedSubject]:
 async def note_change(connection: AsyncConnection, alert: Alert, now: datetime) -> None:
     """Record that `alert` started or stopped firing, which is to be notified."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(told).values(
+    statement = dialect.insert(notified).values(
         rule=alert.rule, subject=alert.subject, alert_id=alert.id, fires=False, since=None, changes=1, changed_at=now
     )
     await connection.execute(
         statement.on_conflict_do_update(
-            index_elements=[told.c.rule, told.c.subject],
-            set_={"alert_id": alert.id, "changes": told.c.changes + 1, "changed_at": now},
+            index_elements=[notified.c.rule, notified.c.subject],
+            set_={"alert_id": alert.id, "changes": notified.c.changes + 1, "changed_at": now},
         )
     )
 
@@ -151,20 +155,22 @@ async def mark_notified(
     connection: AsyncConnection, each: NotifiedSubject, *, fires: bool, since: datetime | None
 ) -> None:
     """Record a notification that was just written."""
-    await connection.execute(update(told).where(*_is(told, each.key)).values(fires=fires, since=since, changes=0))
+    await connection.execute(
+        update(notified).where(*_is(notified, each.key)).values(fires=fires, since=since, changes=0)
+    )
 
 
 async def drop_changes(connection: AsyncConnection, each: NotifiedSubject, changes: int) -> None:
     """Reduce the number of changes that are not notified yet to `changes`."""
-    await connection.execute(update(told).where(*_is(told, each.key)).values(changes=changes))
+    await connection.execute(update(notified).where(*_is(notified, each.key)).values(changes=changes))
 
 
 async def tidy(connection: AsyncConnection, now: datetime, damped_since: datetime) -> None:
     """Delete the states of subjects without recent changes, and expired silences."""
-    quiet = and_(told.c.changes == 0, told.c.fires.is_(False), told.c.since < damped_since)
+    quiet = and_(notified.c.changes == 0, notified.c.fires.is_(False), notified.c.since < damped_since)
     # Also the states of alerts that retention has deleted.
-    gone = told.c.alert_id.not_in(select(alerts.c.id))
-    await connection.execute(delete(told).where(quiet | gone))
+    gone = notified.c.alert_id.not_in(select(alerts.c.id))
+    await connection.execute(delete(notified).where(quiet | gone))
     await connection.execute(delete(silences).where(silences.c.until <= now))
 
 

@@ -65,7 +65,7 @@ class DriftWatch:
         async with self._database.transaction() as connection:
             await keep(connection, found)
         gauges.show(found)
-        self._tell(found)
+        self._log_changes(found)
         return found
 
     def _follow_packages(self) -> None:
@@ -117,15 +117,15 @@ class DriftWatch:
                 found.append(find(name, version, reference, tally, self.windows_s, moment, passed_over))
         return found
 
-    def _tell(self, found: Sequence[VersionFinding]) -> None:
+    def _log_changes(self, found: Sequence[VersionFinding]) -> None:
         """Log each version whose status has changed."""
         statuses = {(each.model, each.version): each.status for each in found}
         for each in found:
             before = self._statuses.get((each.model, each.version), "not_enough_data")
             if each.status != before and {before, each.status} & {"shifting", "drifted"}:
                 fields = [field.name for field in each.findings if field.status in ("shifting", "drifted")]
-                tell = log.warning if each.status == "drifted" else log.info
-                tell("drift_status_changed", model=each.model, version=each.version, status=each.status,
+                write = log.warning if each.status == "drifted" else log.info
+                write("drift_status_changed", model=each.model, version=each.version, status=each.status,
                      before=before, fields=fields)  # fmt: skip
         self._statuses = dict(statuses)
 

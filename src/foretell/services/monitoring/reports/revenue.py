@@ -33,7 +33,7 @@ _PREDICTIONS = "foretell_revenue_predictions"
 _ADDED_UP_AT = "foretell_revenue_timestamp_seconds"
 _WRITE_DOWN_EVERY_S = 10.0
 #: A dispatcher also reports yesterday, so its last report is used for this long.
-_TOLD_WITHIN = timedelta(days=2)
+_REPORTED_WITHIN = timedelta(days=2)
 #: In a crash loop, the last instances are enough: the reports of the others are stored.
 _MOST_DISPATCHERS = 20
 
@@ -47,13 +47,13 @@ async def revenue(connection: AsyncConnection, today: date, days: int) -> Revenu
         for row in await connection.execute(query)
     }
     # Reports that are newer than the stored rows.
-    told = await _told(connection, seen_since=now() - _TOLD_WITHIN)
-    for earned in told:
+    reported = await _reported(connection, seen_since=now() - _REPORTED_WITHIN)
+    for earned in reported:
         known = items.get((earned.day, earned.model))
         if earned.day >= first.isoformat() and (known is None or known.as_of < earned.as_of):
             items[earned.day, earned.model] = _higher(earned, known)
     shown = [items[key] for key in sorted(items)]
-    as_of = [earned.as_of for earned in told] or [earned.as_of for earned in shown]
+    as_of = [earned.as_of for earned in reported] or [earned.as_of for earned in shown]
     return Revenue(
         days=days,
         since=first.isoformat(),
@@ -82,7 +82,7 @@ def _totals(items: Iterable[Earned]) -> list[DayTotal]:
     return [DayTotal(day, credits[day], predictions[day]) for day in sorted(credits)]
 
 
-async def _told(connection: AsyncConnection, *, seen_since: datetime) -> list[Earned]:
+async def _reported(connection: AsyncConnection, *, seen_since: datetime) -> list[Earned]:
     """The last reports of the dispatchers seen since then, by day and model; the highest if they differ."""
     found: dict[tuple[str, str], Earned] = {}
     dispatchers = await list_instances(connection, service=_DISPATCHER, seen_since=seen_since)
@@ -148,15 +148,15 @@ class RevenueBook:
     async def write_down(self) -> None:
         """Store the current reports. Raises `Unavailable`."""
         async with self._database.snapshot() as connection:
-            told = await _told(connection, seen_since=now() - _TOLD_WITHIN)
-        if told:
+            reported = await _reported(connection, seen_since=now() - _REPORTED_WITHIN)
+        if reported:
             async with self._database.transaction() as connection:
-                await _keep(connection, told)
+                await _keep(connection, reported)
 
 
-async def _keep(connection: AsyncConnection, told: Iterable[Earned]) -> None:
+async def _keep(connection: AsyncConnection, reported: Iterable[Earned]) -> None:
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    for each in told:
+    for each in reported:
         statement = insert(table).values(
             day=each.day, model=each.model, credits=each.credits, predictions=each.predictions, as_of=each.as_of
         )

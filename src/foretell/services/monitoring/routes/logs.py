@@ -48,8 +48,8 @@ class Logs:
         """Store one record, a list of them, or JSON Lines."""
         if is_lines(request.header(b"content-type")):
             reading = await self._intake.take(request, read_lines)
-            told: dict[str, Any] = {"status": "logged", "stored": len(reading.logs), "refused": reading.refused}
-            return json_answer(told | ({"errors": reading.errors} if reading.errors else {}))
+            answer: dict[str, Any] = {"status": "logged", "stored": len(reading.logs), "refused": reading.refused}
+            return json_answer(answer | ({"errors": reading.errors} if reading.errors else {}))
         await self._intake.take(request, read_records)
         return json_answer({"status": "logged"})
 

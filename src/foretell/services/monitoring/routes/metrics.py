@@ -53,13 +53,13 @@ class Metrics:
 
 def _values(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Every value of a snapshot; for histograms count and sum."""
-    told: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for family in snapshot.families:
         for series in family.series:
             values = {family.name: series.value}
             if family.kind == "histogram":
                 values = {f"{family.name}_count": sum(series.buckets), f"{family.name}_sum": series.value}
-            told.extend(
+            records.extend(
                 {
                     "metric": name,
                     "value": value,
@@ -69,4 +69,4 @@ def _values(snapshot: Snapshot) -> list[dict[str, Any]]:
                 }
                 for name, value in values.items()
             )
-    return told
+    return records

@@ -162,7 +162,7 @@ Index(
 )  # fmt: skip
 
 #: The last notification about each subject of a rule, and the number of changes since.
-told = Table(
+notified = Table(
     "told",
     monitoring,
     Column("rule", Text, primary_key=True),
