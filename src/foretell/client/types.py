@@ -3,7 +3,7 @@
 Times are texts in ISO 8601 (UTC), credits are whole numbers, names that end with `_s` are seconds and with `_ms`
 milliseconds.
 
-The same as the schemas of `contracts/http.py`, of which a later release may have more fields.
+They correspond to the schemas in `contracts/http/`; a later release may add fields.
 """
 
 from typing import Any, Literal, TypedDict
