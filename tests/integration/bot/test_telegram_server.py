@@ -82,7 +82,7 @@ async def test_tokens(telegram: TelegramServer) -> None:
 
 
 async def test_limits_for_all_and_for_each_chat() -> None:
-    async with telegram_server(Limits(per_second=3, chat_rest_s=60, retry_after=7)) as server:
+    async with telegram_server(Limits(per_second=3, second_s=60, chat_rest_s=60, retry_after=7)) as server:
         for number in range(1, 6):
             Person(server, number)
         caller = Caller(server)
