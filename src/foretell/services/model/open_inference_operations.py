@@ -44,7 +44,7 @@ _INFER_EXAMPLE = {
 def open_inference_paths() -> dict[str, Any]:
     """The paths of the protocol."""
     paths: dict[str, Any] = {
-        "/v2": {"get": _operation("server_metadata", "What this server is", _struct(v2.ServerMetadata))},
+        "/v2": {"get": _operation("server_metadata", "Metadata of the server", _struct(v2.ServerMetadata))},
         "/v2/health/live": {"get": _operation("server_live", "Whether the server answers", _flag("live"))},
         "/v2/health/ready": {"get": _operation("server_ready", "Whether the models are loaded", _flag("ready"), 400)},
         "/v2/repository/index": {"post": _index()},

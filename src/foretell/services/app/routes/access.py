@@ -18,14 +18,14 @@ def _may_come_in() -> Response:
 
 
 @router.api_route("/auth/user", methods=_OTHERS, include_in_schema=False)
-@router.get("/auth/user", status_code=204, summary="Am I a user", responses=problem_answers(401))
+@router.get("/auth/user", status_code=204, summary="Check that somebody is signed in", responses=problem_answers(401))
 async def admit_user(caller: Caller) -> Response:
     """204 if the credentials of the request belong to an account."""
     return _may_come_in()
 
 
 @router.api_route("/auth/operator", methods=_OTHERS, include_in_schema=False)
-@router.get("/auth/operator", status_code=204, summary="Am I an operator", responses=problem_answers(401, 403))
+@router.get("/auth/operator", status_code=204, summary="Check the role operator", responses=problem_answers(401, 403))
 async def admit_operator(caller: Caller) -> Response:
     """204 for operators, 403 for all other accounts."""
     if caller.role != "operator":

@@ -62,7 +62,7 @@ async def register(wanted: http.NewUser, request: Request, state: State) -> http
     return http.User.model_validate(user)
 
 
-@router.get("/users/me", summary="Who am I", responses=problem_answers(401))
+@router.get("/users/me", summary="My account", responses=problem_answers(401))
 async def show_me(caller: Caller, state: State) -> http.User:
     """The account that the credentials belong to."""
     async with state.database.snapshot() as connection:
@@ -70,7 +70,7 @@ async def show_me(caller: Caller, state: State) -> http.User:
     return http.User.model_validate(user)
 
 
-@router.post("/token", summary="Log in, or stay logged in", responses=problem_answers(401, 413, 422, 429))
+@router.post("/token", summary="Log in, or refresh a token", responses=problem_answers(401, 413, 422, 429))
 async def take_tokens(
     form: Annotated[TokenForm, Form()], request: Request, response: Response, state: State
 ) -> http.Tokens:

@@ -179,7 +179,7 @@ async def list_deliveries(
 @router.post(
     "/webhooks/{webhook_id:uuid}/redeliver",
     status_code=202,
-    summary="Send again",
+    summary="Redeliver events",
     responses=problem_answers(401, _NO_WEBHOOK, _WAIT_ALREADY, 413, 422, 429),
 )
 async def redeliver(webhook_id: UUID, wanted: http.Redelivery, caller: Caller, state: State) -> http.Redelivered:

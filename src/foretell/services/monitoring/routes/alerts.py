@@ -199,14 +199,13 @@ def _paths() -> dict[str, Any]:
     limit = openapi.query_parameter(
         "limit", f"How many resolved ones, at most {_LARGEST_LIMIT}; else {_USUAL_LIMIT}.", least=0, most=_LARGEST_LIMIT
     )
-    silence = operation("silence_alert", "Say nothing of it for a while", Silenced, 404, 413, 422, 503)
+    silence = operation("silence_alert", "Silence an alert", Silenced, 404, 413, 422, 503)
     return {
         "/alerts": {
-            "get": operation("show_alerts", "What is wrong now, and was lately", AlertList, 422, 503)
-            | {"parameters": [limit]}
+            "get": operation("show_alerts", "Open and recent alerts", AlertList, 422, 503) | {"parameters": [limit]}
         },
-        "/alerts/rules": {"get": operation("show_alert_rules", "The rules, and what is wrong with them", RuleList)},
-        "/alerts/test": {"post": operation("test_alerts", "Send a test to everybody who is told", ChannelsTested, 413)},
+        "/alerts/rules": {"get": operation("show_alert_rules", "Alert rules and their mistakes", RuleList)},
+        "/alerts/test": {"post": operation("test_alerts", "Send a test to every channel", ChannelsTested, 413)},
         "/alerts/{id}/silence": {
             "post": silence
             | {"requestBody": openapi.json_body(openapi.reference("SilenceWanted"), {"Two hours": {"minutes": 120}})},

@@ -96,15 +96,15 @@ def _paths() -> dict[str, Any]:
     queue = path_parameter("queue", "ml_tasks, ml_tasks.POOL or ml_results", "ml_tasks")
     limit = query_parameter("limit", f"How many of the oldest: 1 to {MOST_SHOWN}", least=1, most=MOST_SHOWN)
     confirm = {**query_parameter("confirm", "How many dead letters there are", least=0), "required": True}
-    show = _operation("show_dead_letters", "What nobody could handle", DeadLetters, 404, 422, 503)
-    discard = _operation("discard_dead_letters", "Throw all of them away", MovedLetters, 404, 422, 503)
+    show = _operation("show_dead_letters", "Dead letters", DeadLetters, 404, 422, 503)
+    discard = _operation("discard_dead_letters", "Discard dead letters", MovedLetters, 404, 422, 503)
     discard["responses"]["409"] = {
         "description": "There are more or fewer than was confirmed.",
         "content": problem_content(
             409, NotConfirmed.code, NotConfirmed(count=4, queue="ml_tasks", confirmed=3).message
         ),
     }
-    redrive = _operation("redrive", "Send them back to their queue", MovedLetters, 404, 413, 422, 503)
+    redrive = _operation("redrive", "Redrive dead letters", MovedLetters, 404, 413, 422, 503)
     body = json_body(reference(RedriveOrder.__name__), {"A hundred": {"limit": 100}})
     return {
         _DEAD: {

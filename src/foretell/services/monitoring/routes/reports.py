@@ -30,11 +30,11 @@ from foretell.services.monitoring.storage.database import MonitoringDatabase
 
 #: Reports whose only parameter is a period, with their answers.
 _OVER_A_PERIOD: Mapping[str, tuple[Callable[[AsyncConnection, Period], Awaitable[msgspec.Struct]], type, str]] = {
-    "errors": (errors, Errors, "What went wrong: answers, predictions, lines in the logs"),
-    "workers": (workers, Workers, "What each worker does and did"),
-    "queues": (queues, Queues, "What waits in the queues, and dead letters"),
-    "shadows": (shadows, Shadows, "How often shadow versions said the same"),
-    "overview": (overview, Overview, "The few numbers that say whether all is well"),
+    "errors": (errors, Errors, "Errors of requests, predictions and logs"),
+    "workers": (workers, Workers, "Workers and their tasks"),
+    "queues": (queues, Queues, "Queue depths and dead letters"),
+    "shadows": (shadows, Shadows, "Agreement of shadow versions"),
+    "overview": (overview, Overview, "Key figures"),
 }
 
 
@@ -122,17 +122,15 @@ def _paths() -> dict[str, Any]:
         "days", f"How many days, today among them: 1 to {revenues.MOST_DAYS}", least=1, most=revenues.MOST_DAYS
     )
     operations = {
-        "health": _operation("health", "How every service and instance is, and since when", Health, []),
-        "throughput": _operation(
-            "throughput", "How much was done, and how that went on", Throughput, [*period, points]
-        ),
+        "health": _operation("health", "Health of services and instances", Health, []),
+        "throughput": _operation("throughput", "Throughput over time", Throughput, [*period, points]),
         "latency": _operation(
             "latency",
-            "How long requests, runs of models and whole predictions took",
+            "Latency of requests, model runs and predictions",
             Latency,
             [*period, query_parameter("points", f"And in so many points: 0 (the default) to {MOST_POINTS}", least=0)],
         ),
-        "revenue": _operation("revenue", "What was earned, by model and day", Revenue, [days]),
+        "revenue": _operation("revenue", "Revenue by model and day", Revenue, [days]),
         **{name: _operation(name, summary, shape, period) for name, (_, shape, summary) in _OVER_A_PERIOD.items()},
     }
     return {_path(name): {"get": operation} for name, operation in operations.items()}

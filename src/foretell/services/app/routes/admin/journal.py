@@ -15,7 +15,7 @@ router = APIRouter(prefix="/admin", tags=["operators"])
 _LARGEST_ID = 2**63 - 1
 
 
-@router.get("/journal", summary="What operators did", responses=answers(422))
+@router.get("/journal", summary="The journal of operators", responses=answers(422))
 async def read_journal(
     operator: Operator,
     state: State,

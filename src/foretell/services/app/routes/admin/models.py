@@ -67,7 +67,7 @@ async def oversee_models(operator: Operator, state: State) -> http.OverseenModel
     )
 
 
-@router.put("/models/{name}/traffic", summary="Divide the requests", responses=answers(403, 409, 413, 422))
+@router.put("/models/{name}/traffic", summary="Set the traffic split", responses=answers(403, 409, 413, 422))
 async def divide_traffic(
     name: ModelName, wanted: http.NewTraffic, operator: Operator, state: State
 ) -> http.OverseenModel:
@@ -99,7 +99,7 @@ async def set_price(name: ModelName, wanted: http.NewPrice, operator: Operator, 
     return await _change(state, operator, "model.price", name, changed)
 
 
-@router.post("/models/reload", status_code=202, summary="Read everything anew", responses=answers(403, 409))
+@router.post("/models/reload", status_code=202, summary="Reload the models", responses=answers(403, 409))
 async def reload_models(operator: Operator, state: State) -> http.ModelsStamp:
     """Reload packages and traffic.toml after a manual change, in every service within seconds (`models_stamp`).
 
@@ -147,7 +147,7 @@ async def compare_versions(
 
 @router.post(
     "/models",
-    summary="Send a package",
+    summary="Upload a model package",
     responses=answers(403, 413, 422, 429),
     openapi_extra={
         "requestBody": {

@@ -14,7 +14,7 @@ from foretell.services.app.routes.admin.acting import Operator, answers
 router = APIRouter(prefix="/admin", tags=["operators"])
 
 
-@router.get("/predictions", summary="Everybody's predictions", responses=answers(422))
+@router.get("/predictions", summary="Predictions of all accounts", responses=answers(422))
 async def oversee_predictions(
     operator: Operator,
     state: State,

@@ -21,7 +21,7 @@ QueueName = Annotated[
 ]
 
 
-@router.get("/queues", summary="What waits", response_model=None, responses=reported(activity.Queues) | answers())
+@router.get("/queues", summary="Queue depths", response_model=None, responses=reported(activity.Queues) | answers())
 async def show_queues(operator: Operator, state: State) -> Response:
     """The report `queues`: waiting tasks of each, the oldest task, dead letters."""
     return Response(await state.monitoring.ask("/reports/queues"), media_type="application/json")
@@ -29,7 +29,7 @@ async def show_queues(operator: Operator, state: State) -> Response:
 
 @router.get(
     "/queues/{queue}/dead",
-    summary="What nobody could handle",
+    summary="Dead letters",
     response_model=None,
     responses=reported(activity.DeadLetters) | answers(422),
 )
@@ -44,7 +44,7 @@ async def show_dead_letters(
     return Response(content, media_type="application/json")
 
 
-@router.post("/queues/{queue}/redrive", summary="Send dead letters back", responses=answers(403, 409, 413, 422))
+@router.post("/queues/{queue}/redrive", summary="Redrive dead letters", responses=answers(403, 409, 413, 422))
 async def redrive(queue: QueueName, wanted: http.NewRedrive, operator: Operator, state: State) -> http.MovedLetters:
     """Return the oldest dead letters to their queue, each once. Nothing is charged twice."""
     return await _move(
@@ -52,7 +52,7 @@ async def redrive(queue: QueueName, wanted: http.NewRedrive, operator: Operator,
     )
 
 
-@router.post("/queues/{queue}/discard", summary="Throw dead letters away", responses=answers(403, 409, 413, 422))
+@router.post("/queues/{queue}/discard", summary="Discard dead letters", responses=answers(403, 409, 413, 422))
 async def discard(queue: QueueName, wanted: http.NewDiscard, operator: Operator, state: State) -> http.MovedLetters:
     """Discard all dead letters if their number is `confirm`; otherwise 409 with the number."""
     return await _move(

@@ -30,18 +30,18 @@ router = APIRouter(prefix="/admin", tags=["operators"])
 _PERIOD = ("since", "until", "window")
 #: By name: the answer of each report, its summary, and its parameters.
 _REPORTS: Mapping[str, tuple[type[msgspec.Struct], str, tuple[str, ...]]] = {
-    "overview": (condition.Overview, "The few numbers that say whether all is well", _PERIOD),
-    "health": (condition.Health, "How every service and instance is, and since when", ()),
-    "throughput": (activity.Throughput, "How much was done, and how that went on", (*_PERIOD, "points")),
-    "latency": (activity.Latency, "How long requests, runs of models and whole predictions took", (*_PERIOD, "points")),
-    "errors": (activity.Errors, "What went wrong: answers, predictions, lines in the logs", _PERIOD),
-    "workers": (activity.Workers, "What each worker does and did", _PERIOD),
-    "queues": (activity.Queues, "What waits in the queues, and dead letters", _PERIOD),
-    "shadows": (activity.Shadows, "How often shadow versions said the same", _PERIOD),
-    "revenue": (activity.Revenue, "What was earned, by model and day", ("days",)),
+    "overview": (condition.Overview, "Key figures", _PERIOD),
+    "health": (condition.Health, "Health of services and instances", ()),
+    "throughput": (activity.Throughput, "Throughput over time", (*_PERIOD, "points")),
+    "latency": (activity.Latency, "Latency of requests, model runs and predictions", (*_PERIOD, "points")),
+    "errors": (activity.Errors, "Errors of requests, predictions and logs", _PERIOD),
+    "workers": (activity.Workers, "Workers and their tasks", _PERIOD),
+    "queues": (activity.Queues, "Queue depths and dead letters", _PERIOD),
+    "shadows": (activity.Shadows, "Agreement of shadow versions", _PERIOD),
+    "revenue": (activity.Revenue, "Revenue by model and day", ("days",)),
     "drift": (
         drift.DriftReport,
-        "How far what models are asked is from their reference",
+        "Drift from the training reference",
         ("model", "version", "window"),
     ),
 }
@@ -83,7 +83,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 @router.get(
-    "/overview", summary="Is it all right", response_model=None, responses=reported(condition.Glance) | answers()
+    "/overview",
+    summary="Overview of the installation",
+    response_model=None,
+    responses=reported(condition.Glance) | answers(),
 )
 async def show_overview(operator: Operator, state: State) -> Response:
     """Services, queues, workers, errors, open alerts, revenue of today. A part that is unavailable is null."""
@@ -135,12 +138,12 @@ def _described(parameters: tuple[str, ...]) -> dict[str, Any]:
 for _name, (_shape, _summary, _parameters) in _REPORTS.items():
     _add_report(f"/reports/{_name}", _name, struct_answer(_shape, AS_IT_COMES), _summary, _parameters)
 _add_report("/reports/metrics", "metrics", json_answer(AS_IT_COMES, _VALUES), "Values of metrics", ("service", "limit"))
-_add_report("/workers", "workers", struct_answer(activity.Workers, AS_IT_COMES), "What each worker does", _PERIOD)
+_add_report("/workers", "workers", struct_answer(activity.Workers, AS_IT_COMES), "Workers and their tasks", _PERIOD)
 
 
 @router.get(
     "/alerts",
-    summary="What is wrong, and was lately",
+    summary="Open and recent alerts",
     response_model=None,
     responses=reported(condition.AlertList) | answers(422),
     openapi_extra=_described(("limit",)),
@@ -150,7 +153,7 @@ async def show_alerts(operator: Operator, request: Request, state: State) -> Res
     return _json(await state.monitoring.ask("/alerts", _given(request, ("limit",))))
 
 
-@router.get("/alerts/rules", summary="The rules of alerts", response_model=None, responses=_JSON | answers())
+@router.get("/alerts/rules", summary="Alert rules", response_model=None, responses=_JSON | answers())
 async def show_alert_rules(operator: Operator, state: State) -> Response:
     """The rules in force, and the errors in the operator's own rules."""
     return _json(await state.monitoring.ask("/alerts/rules"))
@@ -158,7 +161,7 @@ async def show_alert_rules(operator: Operator, state: State) -> Response:
 
 @router.post(
     "/alerts/{alert_id}/silence",
-    summary="Say nothing of it for a while",
+    summary="Silence an alert",
     response_model=None,
     responses=reported(condition.Silenced) | answers(403, 413, 422),
 )
@@ -175,7 +178,7 @@ async def silence_alert(alert_id: str, wanted: http.NewSilence, operator: Operat
 
 @router.get(
     "/logs",
-    summary="Lines of all services",
+    summary="Logs of all services",
     response_model=None,
     responses={
         200: {

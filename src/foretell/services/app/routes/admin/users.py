@@ -48,7 +48,7 @@ async def show_user(user_id: UUID, operator: Operator, state: State) -> http.Ove
     return await _details(state, user_id)
 
 
-@router.get("/users/{user_id:uuid}/transactions", summary="Its movements of credits", responses=answers(422))
+@router.get("/users/{user_id:uuid}/transactions", summary="Transactions of an account", responses=answers(422))
 async def list_user_transactions(
     user_id: UUID,
     operator: Operator,
@@ -69,7 +69,7 @@ async def list_user_transactions(
     )
 
 
-@router.post("/users/{user_id:uuid}/grant", summary="Give credits", responses=answers(403, 409, 413, 422))
+@router.post("/users/{user_id:uuid}/grant", summary="Grant credits", responses=answers(403, 409, 413, 422))
 async def grant_credits(
     user_id: UUID, wanted: http.NewGrant, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
@@ -79,7 +79,7 @@ async def grant_credits(
     return await _details(state, user_id)
 
 
-@router.post("/users/{user_id:uuid}/refund", summary="Give credits back", responses=answers(403, 409, 413, 422))
+@router.post("/users/{user_id:uuid}/refund", summary="Refund credits", responses=answers(403, 409, 413, 422))
 async def refund_credits(
     user_id: UUID, wanted: http.NewRefund, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
@@ -108,7 +108,7 @@ async def block_user(
     return await _ended(state, user_id)
 
 
-@router.post("/users/{user_id:uuid}/unblock", summary="Let an account in again", responses=answers(403, 413, 422))
+@router.post("/users/{user_id:uuid}/unblock", summary="Unblock an account", responses=answers(403, 413, 422))
 async def unblock_user(
     user_id: UUID, wanted: http.NewBlock, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
@@ -118,7 +118,9 @@ async def unblock_user(
     return await _ended(state, user_id)
 
 
-@router.post("/users/{user_id:uuid}/role", summary="Make an operator, or none", responses=answers(403, 409, 413, 422))
+@router.post(
+    "/users/{user_id:uuid}/role", summary="Change the role of an account", responses=answers(403, 409, 413, 422)
+)
 async def change_role(
     user_id: UUID, wanted: http.NewRole, operator: Operator, state: State
 ) -> http.OverseenUserDetails:
