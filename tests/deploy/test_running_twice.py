@@ -19,9 +19,17 @@ SERVERS = ("postgres", "postgres-2")
 TWICE = (*NODES, *SERVERS, "etcd-1", "etcd-2", "etcd-3")
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    settings = {"COMPOSE_FILE": "docker-compose.yaml:docker-compose.ha.yaml"}
+#: As docs/high-availability.md says it.
+POOLED = {
+    "COMPOSE_PROFILES": "pgbouncer",
+    "FORETELL_POSTGRES_HOSTS": "pgbouncer:6432,pgbouncer-2:6432",
+    "FORETELL_DATABASE_POOLER": "transaction",
+}
+
+
+@pytest.fixture(scope="module", params=[{}, POOLED], ids=["direct", "PgBouncer"])
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    settings = {"COMPOSE_FILE": "docker-compose.yaml:docker-compose.ha.yaml", **request.param}
     yield from running_stack(settings, tuple({*SERVICES, *TWICE}))
 
 
