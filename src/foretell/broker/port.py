@@ -100,6 +100,13 @@ class Consumer(Protocol):
     async def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """Give these back: to the queue with `requeue`, else to the dead-letter queue."""
 
+    @property
+    def since(self) -> float | None:
+        """Since when it has been fed without a break, by `time.monotonic`; None while it is not.
+
+        At a break, what was delivered to it and not acknowledged has counted as an attempt, though its process lives.
+        """
+
     async def stop(self) -> None:
         """Take no more messages, and give back those that were not received, without counting an attempt.
 

@@ -71,6 +71,9 @@ class RabbitConsumer(Registration):
         #: Nothing is settled while we leave: the next message would be sent.
         self._settling = asyncio.Lock()
         self._received = 0
+        self._since: float | None = None
+        #: Whether the queue was left with nothing on its way, to register anew.
+        self._left_in_order = False
         self._consumer_tag: str | None = None
         self._silences = Silences(in_cluster=link.has_several_hosts)
         self._idle_since = asyncio.get_running_loop().time()
@@ -209,6 +212,12 @@ class RabbitConsumer(Registration):
             self._silences.silent()
             raise
         self._silences.answered()
+        if self._since is None:
+            self._since = time.monotonic()
+
+    @property
+    def since(self) -> float | None:
+        return self._since
 
     @property
     def leaderless(self) -> bool:
@@ -220,6 +229,9 @@ class RabbitConsumer(Registration):
         await channel.basic_consume(self._topology.name(self._queue), self._on_message, consumer_tag=tag)
 
     def _forget(self) -> None:
+        if not self._left_in_order:
+            self._since = None
+        self._left_in_order = False
         self._consumer_tag = None
         self._buffer.clear()
         self._held.clear()
@@ -285,6 +297,7 @@ class RabbitConsumer(Registration):
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await channel.basic_cancel(self._consumer_tag)
             if self._received == received:
+                self._left_in_order = True
                 return REFRESHED
             if not self._stopped:
                 await self._consume(channel)

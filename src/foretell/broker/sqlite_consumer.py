@@ -77,6 +77,7 @@ class SqliteConsumer(Listener):
         self._redeliveries = None if self._limit is None else Redeliveries(queue)
         #: The deliveries that are ours to settle. The identity counts: an identifier is used again, a delivery is not.
         self._held: dict[int, object] = {}
+        self._since: float | None = None
         self._stopped = False
 
     async def receive(self, max_messages: int) -> list[Delivery]:
@@ -120,8 +121,18 @@ class SqliteConsumer(Listener):
         await self._broker.settle(held, Verdict.UNTOUCHED if self._stopped else Verdict.AGAIN)
         await self._broker.unregister(self)
 
+    def register(self, connection: sqlite3.Connection) -> None:
+        super().register(connection)
+        if self._since is None:
+            self._since = time.monotonic()
+
     def forget(self) -> None:
         self._held.clear()
+        self._since = None
+
+    @property
+    def since(self) -> float | None:
+        return self._since if self.registered else None
 
     def _take(self, deliveries: Sequence[Delivery]) -> list[int]:
         """The identifiers of those `deliveries` that are in our hands, and no longer are."""

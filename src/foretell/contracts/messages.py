@@ -104,7 +104,10 @@ class ToldEvent(msgspec.Struct, frozen=True):
 
 
 class TasksKept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Body of `tasks.kept`: leases of tasks that a worker keeps for longer than a pulse. Repeated with every pulse."""
+    """Body of `tasks.kept`: leases of tasks that a worker keeps for longer than a pulse. Repeated with every pulse.
+
+    Without tasks: the worker lost its connection to the broker (`cut_off`).
+    """
 
     worker_id: str
     ids: list[UUID]
@@ -113,6 +116,8 @@ class TasksKept(msgspec.Struct, frozen=True, omit_defaults=True):
     state: Literal["held", "alone", "returned"]
     #: The number of earlier deliveries, for a copy that a dispatcher may have to publish.
     earlier_attempts: int = 0
+    #: The worker lost its connection to the broker: deliveries to it at that time count as attempts.
+    cut_off: bool = False
 
 
 encode = msgspec.json.Encoder().encode

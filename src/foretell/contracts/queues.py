@@ -24,6 +24,9 @@ DELIVERY_LIMIT = 3
 #: Header of a copy of a message: the number of its earlier deliveries. For the broker a copy is a new message, but
 #: the delivery limit must also apply to an input that kills its worker again and again.
 EARLIER_ATTEMPTS = "foretell-earlier-attempts"
+#: In the headers of a task that was published again from a dead-letter queue because no worker had sent an event
+#: before its last attempt. This happens once.
+SECOND_ROUND = "foretell-second-round"
 #: A run that takes this many pulses (`FORETELL_TASK_PULSE_S`) is acknowledged; from then on its worker holds a
 #: lease ...
 PULSES_UNTIL_RELEASED = 4

@@ -78,6 +78,18 @@ async def test_a_consumer_that_was_forgotten_in_silence_is_rebuilt(rabbitmq_plac
     assert delivery.message_id == "one"
 
 
+async def test_to_register_anew_in_good_order_is_no_break(rabbitmq_place: Place, looking_often: None) -> None:
+    broker = await rabbitmq_place.open()
+    consumer = await broker.consume(TASKS, prefetch=1)
+    assert consumer.since is None
+    await until(lambda: broker.connected)
+    fed_since, channel = consumer.since, consumer._channel  # type: ignore[attr-defined]
+    assert fed_since is not None
+    # It has had nothing for a while.
+    await until(lambda: consumer._channel not in (None, channel))  # type: ignore[attr-defined]
+    assert consumer.since == fed_since
+
+
 async def test_a_consumer_whose_queue_was_replaced_at_once_is_rebuilt(
     rabbitmq_place: Place, looking_often: None
 ) -> None:
@@ -273,10 +285,15 @@ async def test_a_connection_closed_by_the_server_is_made_again(
     await until(lambda: broker.connected)
     await broker.publish(TASKS, b"", message_id="one")
     [held] = await take(consumer, 1)
+    fed_since = consumer.since
+    assert fed_since is not None
     await asyncio.to_thread(private_rabbitmq.control, "close_all_connections", "for a test")
     await publish_at_last(broker, "two")
     deliveries = await take(consumer, 2)
     assert {delivery.message_id: delivery.attempts for delivery in deliveries} == {"one": 2, "two": 1}
+    # That has cost "one" an attempt, which its receiver can tell.
+    assert consumer.since is not None
+    assert consumer.since > fed_since
     await consumer.acknowledge([held])
     await consumer.close()
     again = await take(await broker.consume(TASKS, prefetch=10), 2)

@@ -167,6 +167,28 @@ async def test_messages_of_a_stopped_receiver_come_again_after_its_lease(sqlite_
     assert (await peer.says())["id"] == "three"
 
 
+async def test_who_was_taken_for_stopped_can_tell(sqlite_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_broker, "RENEW_S", 0.1)
+    broker = await sqlite_place.open()
+    consumer = await broker.consume(TASKS, prefetch=1)
+    fed_since = consumer.since
+    assert fed_since is not None
+    await broker.publish(TASKS, b"", message_id="one")
+    await take(consumer, 1)
+    await asyncio.sleep(1.0)
+    assert consumer.since == fed_since
+    connection = sqlite3.connect(file_of(sqlite_place), timeout=PATIENCE_S)
+    # As another does that has not seen its lease renewed for half a minute.
+    connection.execute("DELETE FROM receiver")
+    connection.execute("UPDATE message SET receiver = NULL")
+    connection.commit()
+    connection.close()
+    [again] = await take(consumer, 1)
+    assert (again.message_id, again.attempts) == ("one", 2)
+    assert consumer.since is not None
+    assert consumer.since > fed_since
+
+
 async def test_a_publisher_killed_before_it_could_ring_delays_only(sqlite_place: Place) -> None:
     broker = await sqlite_place.open()
     consumer = await broker.consume(TASKS, prefetch=1)

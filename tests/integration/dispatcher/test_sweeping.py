@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -390,18 +390,26 @@ async def test_very_many_expire(database: Database, store: Store, sweeper: Sweep
 # Dead letters.
 
 
-def _task(*ids: UUID) -> bytes:
+def _task(*ids: UUID, published_at: datetime | None = None) -> bytes:
     tasks = [msgspec.Raw(b'{"id":"%s","stage":"input","payload":{}}' % str(each).encode()) for each in ids]
-    return encode({"model": "m", "version": "1", "published_at": now(), "tasks": tasks})
+    return encode({"model": "m", "version": "1", "published_at": published_at or now(), "tasks": tasks})
+
+
+def _begin_last_attempt(in_hand: InHand, *ids: UUID) -> None:
+    """As a worker says it before it runs what two have died of."""
+    for identifier in ids:
+        in_hand.hear(TasksKept("worker-1", [identifier], "held", queues.DELIVERY_LIMIT))
 
 
 async def test_tasks_that_nobody_survived_fail_and_the_credits_are_back(
-    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     first, second, pooled = await accepted(store, *(submission(ada) for _ in range(3)))
-    await broker.put(_DEAD_TASKS, _task(first, second))
+    _begin_last_attempt(in_hand, first, second, pooled)
+    await broker.put(_DEAD_TASKS, _task(first), _task(second))
     await broker.put("ml_tasks.gpu.dead", _task(pooled))
     await sweeper.bury_dead_letters()
+    assert broker.published == []
     view = await view_of(database, ada, first)
     assert view.error is not None
     assert view.error.code == "undeliverable"
@@ -411,9 +419,10 @@ async def test_tasks_that_nobody_survived_fail_and_the_credits_are_back(
 
 
 async def test_the_trace_of_a_task_that_nobody_survived_ends_too(
-    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     first, second = await accepted(store, submission(ada), submission(ada))
+    _begin_last_attempt(in_hand, first)
     trace = TraceContext(TRACEPARENT)
     task = Task(first, "input", msgspec.Raw(b"{}"), trace)
     envelope = TaskEnvelope(model="m", version="1", published_at=now(), tasks=[task])
@@ -431,20 +440,146 @@ async def test_the_trace_of_a_task_that_nobody_survived_ends_too(
     assert settled == {first: "undeliverable", second: None}
 
 
-async def test_a_task_that_was_given_up_by_every_worker_fails(
-    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
-) -> None:
-    """The way into the dead letters, too."""
-    (identifier,) = await accepted(store, submission(ada))
-    await broker.put(queues.TASKS, _task(identifier))
+async def _lose_every_delivery(broker: Watched) -> None:
+    """Take a task as often as it may be and give it back, as workers do that die, or lose the broker."""
     for _ in range(queues.DELIVERY_LIMIT):
         consumer = await broker.consume(queues.TASKS, prefetch=1)
         deliveries: list[Delivery] = await consumer.receive(1)
         assert len(deliveries) == 1
         await consumer.close()
     await broker.wait_for(_DEAD_TASKS, 1)
+
+
+async def test_a_task_that_was_given_up_by_every_worker_fails(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
+) -> None:
+    """The way into the dead letters, too."""
+    (identifier,) = await accepted(store, submission(ada))
+    await broker.put(queues.TASKS, _task(identifier))
+    await _lose_every_delivery(broker)
+    _begin_last_attempt(in_hand, identifier)
     await sweeper.bury_dead_letters()
     assert await statuses_of(database, [identifier]) == ["failed"]
+
+
+async def test_tasks_that_lived_through_an_outage_are_published_again_each_alone(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
+) -> None:
+    ids = await accepted(store, *(submission(ada) for _ in range(3)))
+    ended, *unlucky = ids
+    await settle(store, [succeeded(ended)])
+    _begin_last_attempt(in_hand, *ids)
+    await broker.put(_DEAD_TASKS, _task(*ids))
+    # A worker lost the broker, and lives.
+    in_hand.hear(TasksKept("worker-1", [], "held", cut_off=True))
+    for _ in range(2):
+        await sweeper.bury_dead_letters()
+    assert await statuses_of(database, unlucky) == ["queued", "queued"]
+    assert broker.published == [queues.TASKS] * 2
+    consumer = await broker.consume(queues.TASKS, prefetch=10)
+    copies = await consumer.receive(10)
+    await consumer.acknowledge(copies)
+    await consumer.close()
+    assert sorted(decode_tasks(copy.body).tasks[0].id for copy in copies) == sorted(unlucky)
+    # With all their attempts before them.
+    assert [copy.attempts for copy in copies] == [1, 1]
+    # Another round takes another outage.
+    await broker.put(_DEAD_TASKS, *(copy.body for copy in copies))
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, unlucky) == ["failed", "failed"]
+    assert await broker.ready(_DEAD_TASKS) == await broker.ready(queues.TASKS) == 0
+
+
+async def test_what_is_dead_twice_over_is_published_again_once(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
+) -> None:
+    """A copy of it was under way at the same time, and had the same bad luck."""
+    (identifier,) = await accepted(store, submission(ada))
+    await broker.put(_DEAD_TASKS, *(_task(identifier) for _ in range(3)))
+    in_hand.hear(TasksKept("worker-1", [], "held", cut_off=True))
+    await sweeper.bury_dead_letters()
+    assert broker.published == [queues.TASKS]
+    assert await broker.ready(_DEAD_TASKS) == 0
+    assert await statuses_of(database, [identifier]) == ["queued"]
+
+
+async def test_what_no_worker_was_heard_to_begin_is_excused_once(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+) -> None:
+    """Those that it was delivered to may have been cut off, and still be so; or they died before they could speak."""
+    (identifier,) = await accepted(store, submission(ada))
+    await broker.put(queues.TASKS, _task(identifier))
+    await _lose_every_delivery(broker)
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [identifier]) == ["queued"]
+    await _lose_every_delivery(broker)
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [identifier]) == ["failed"]
+    assert broker.published == [queues.TASKS]
+
+
+async def test_who_was_cut_off_itself_ends_nothing_that_is_older(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ears: Ears, clock: Clock,
+    ada: UUID,
+) -> None:  # fmt: skip
+    older, younger = await accepted(store, submission(ada), submission(ada))
+    _begin_last_attempt(in_hand, older, younger)
+    ears.since = None
+    await broker.put(_DEAD_TASKS, _task(older, published_at=now() - timedelta(seconds=6)))
+    await broker.put(_DEAD_TASKS, _task(younger, published_at=now() - timedelta(seconds=3)))
+    # While nothing can be heard, nothing is decided.
+    await sweeper.bury_dead_letters()
+    assert await broker.ready(_DEAD_TASKS) == 2
+    # It has been back for 5 s.
+    ears.since = clock.now - 5.0
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [older, younger]) == ["queued", "failed"]
+    assert broker.published == [queues.TASKS]
+
+
+async def test_who_stood_still_ends_nothing_that_is_older(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
+) -> None:
+    (identifier,) = await accepted(store, submission(ada))
+    _begin_last_attempt(in_hand, identifier)
+    clock.now += 60.0
+    in_hand.look()
+    clock.now += 1.0
+    await broker.put(_DEAD_TASKS, _task(identifier, published_at=now() - timedelta(seconds=30)))
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [identifier]) == ["queued"]
+
+
+async def test_what_a_wrong_clock_dated_into_the_future_is_published_again(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
+) -> None:
+    """From when it is nobody knows; the next time, it has the time of the dispatcher."""
+    (identifier,) = await accepted(store, submission(ada))
+    _begin_last_attempt(in_hand, identifier)
+    await broker.put(_DEAD_TASKS, _task(identifier, published_at=now() + timedelta(hours=2)))
+    await sweeper.bury_dead_letters()
+    (again,) = await broker.take_all(queues.TASKS)
+    assert decode_tasks(again).published_at <= now()
+    await broker.put(_DEAD_TASKS, again)
+    await sweeper.bury_dead_letters()
+    assert await statuses_of(database, [identifier]) == ["failed"]
+
+
+async def test_unlucky_tasks_that_can_t_be_published_stay_dead_letters(
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
+) -> None:
+    unlucky, ended = await accepted(store, submission(ada), submission(ada))
+    await broker.put(_DEAD_TASKS, _task(unlucky))
+    await broker.put(_DEAD_RESULTS, encode(results_of(Result(ended, output=msgspec.Raw(b"1")))))
+    in_hand.hear(TasksKept("worker-1", [], "held", cut_off=True))
+    broker.away = True
+    with pytest.raises(ForetellError):
+        await sweeper.bury_dead_letters()
+    await broker.wait_for(_DEAD_TASKS, 1)
+    broker.away = False
+    await sweeper.bury_dead_letters()
+    assert broker.published == [queues.TASKS]
+    assert await statuses_of(database, [unlucky, ended]) == ["queued", "succeeded"]
 
 
 async def test_results_that_were_only_unlucky_are_settled(
@@ -459,7 +594,7 @@ async def test_results_that_were_only_unlucky_are_settled(
 
 
 async def test_garbage_stays_where_it_is_and_is_looked_at_once(
-    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     garbage = [b"", b"not JSON", b"\xff\xfe", b"[" * 100_000, b"{}"]
     await broker.put(_DEAD_TASKS, *garbage)
@@ -468,6 +603,7 @@ async def test_garbage_stays_where_it_is_and_is_looked_at_once(
     assert broker.published == [_DEAD_TASKS] * 5
     # What comes later is found behind it.
     (identifier,) = await accepted(store, submission(ada))
+    _begin_last_attempt(in_hand, identifier)
     await broker.put(_DEAD_TASKS, _task(identifier))
     for _ in range(5):
         await sweeper.bury_dead_letters()
@@ -477,9 +613,10 @@ async def test_garbage_stays_where_it_is_and_is_looked_at_once(
 
 
 async def test_garbage_that_is_too_large_by_now_stays_and_is_in_nobodys_way(
-    store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     (identifier,) = await accepted(store, submission(ada))
+    _begin_last_attempt(in_hand, identifier)
     garbage = [b"small", b"x" * 5000]
     await broker.put(_DEAD_TASKS, *garbage, _task(identifier))
     broker.most_bytes = 1000
@@ -489,9 +626,10 @@ async def test_garbage_that_is_too_large_by_now_stays_and_is_in_nobodys_way(
 
 
 async def test_much_garbage_is_looked_through_piece_by_piece_and_then_left_alone(
-    database: Database, store: Store, broker: Watched, sweeper: Sweeper, ada: UUID
+    database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     (identifier,) = await accepted(store, submission(ada))
+    _begin_last_attempt(in_hand, identifier)
     await broker.put(_DEAD_TASKS, *[b"garbage"] * 610, _task(identifier))
     published = []
     for _ in range(4):
@@ -547,7 +685,12 @@ async def test_two_dispatchers_sweep_without_harm(database: Database, store: Sto
     dead = await accepted(store, *(submission(ada) for _ in range(20)))
     await broker.put(_DEAD_TASKS, b"garbage", *(_task(each) for each in dead), b"more garbage")
     stopping = asyncio.Event()
-    both = [asyncio.create_task(make_sweeper(database, store, broker).run(stopping)) for _ in range(2)]
+    sweepers = []
+    for _ in range(2):
+        in_hand = InHand(PULSE_S, listening_since=lambda: 0.0)
+        _begin_last_attempt(in_hand, *dead)
+        sweepers.append(make_sweeper(database, store, broker, in_hand))
+    both = [asyncio.create_task(each.run(stopping)) for each in sweepers]
     while "queued" in await statuses_of(database, [*late, *dead]):
         await asyncio.sleep(0.02)
     stopping.set()

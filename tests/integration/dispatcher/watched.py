@@ -36,10 +36,10 @@ class Watched:
         await self._broker.publish(queue, body, message_id=message_id, headers=headers, timeout_s=timeout_s)
         self.published.append(queue)
 
-    async def put(self, queue: str, *bodies: bytes) -> None:
+    async def put(self, queue: str, *bodies: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Publish as somebody else, uncounted."""
         for body in bodies:
-            await self._broker.publish(queue, body, message_id=uuid7().hex)
+            await self._broker.publish(queue, body, message_id=uuid7().hex, headers=headers)
 
     async def ready(self, queue: str) -> int:
         return (await self._broker.depth(queue)).ready

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -16,12 +17,16 @@ import structlog
 
 from foretell.contracts import queues
 from foretell.contracts.messages import TasksKept, decode_kept
+from foretell.kit.clock import now
 
 log = structlog.get_logger()
 
 
 #: After a pause of this length between two sweeps we may have missed what was said.
 _STOOD_STILL_S = 10.0
+#: How long after the last word of a last attempt its message may take to the dead-letter queue. A broker takes a
+#: machine that fell silent for dead after a minute or so.
+_LAST_ATTEMPTS_KEPT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,10 @@ class InHand:
         self._listening_since = listening_since
         self._clock = clock
         self._kept: dict[UUID, _Kept] = {}
+        #: When a worker said last that it is at the last attempt of this task.
+        self._last_attempts: dict[UUID, float] = {}
+        #: When a worker said last that it had lost the broker.
+        self._cut_off_at: datetime | None = None
         self._looked_at = clock()
         #: When we last came to after standing still.
         self._awake_since = -math.inf
@@ -60,20 +69,29 @@ class InHand:
 
     def hear(self, said: TasksKept) -> None:
         """A worker has said something."""
+        if said.cut_off:
+            self._cut_off_at = now()
         if said.state == "returned":
             self.forget(said.ids)
             return
+        if said.earlier_attempts >= queues.DELIVERY_LIMIT:
+            self._last_attempts.update(dict.fromkeys(said.ids, self._clock()))
         kept = _Kept(self._clock(), said.state == "alone", said.earlier_attempts)
         self._kept.update(dict.fromkeys(said.ids, kept))
 
     def look(self) -> None:
         """To be called with every sweep: notices that we stood still ourselves."""
-        now = self._clock()
-        if now - self._looked_at > _STOOD_STILL_S:
-            self._awake_since = now
-        self._looked_at = now
+        moment = self._clock()
+        if moment - self._looked_at > _STOOD_STILL_S:
+            self._awake_since = moment
+        self._looked_at = moment
         self._kept = {
             identifier: kept for identifier, kept in self._kept.items() if kept.alone or not self._is_silent(kept)
+        }
+        self._last_attempts = {
+            identifier: heard_at
+            for identifier, heard_at in self._last_attempts.items()
+            if moment - heard_at < _LAST_ATTEMPTS_KEPT_S
         }
 
     @property
@@ -95,6 +113,22 @@ class InHand:
             for identifier, kept in self._kept.items()
             if kept.alone and self._is_silent(kept)
         }
+
+    def was_disturbed_after(self, published_at: datetime) -> bool:
+        """Whether what was published then may have been delivered to workers that live and never got it.
+
+        Those that lost the broker have said so since; or we have not heard everything since, which is the same when it
+        was the broker that went away.
+        """
+        moment = now()
+        heard_all_since = moment - timedelta(seconds=self.listened_s)
+        cut_off = self._cut_off_at is not None and published_at <= self._cut_off_at
+        # Dated by a wrong clock, it may be from any time. What is published again has our own.
+        return cut_off or published_at <= heard_all_since or published_at > moment
+
+    def has_begun_last_attempt(self, identifier: UUID) -> bool:
+        """Whether a worker has said, a while ago at most, that it begins the last attempt that this task has."""
+        return identifier in self._last_attempts
 
     def forget(self, ids: Collection[UUID]) -> None:
         """These are nobody's any more."""

@@ -2,42 +2,35 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
 import structlog
 
-from foretell.broker.port import Broker, Consumer, Delivery, MessageRefused
+from foretell.broker.port import Broker
 from foretell.contracts import queues
-from foretell.contracts.envelopes import pack
-from foretell.contracts.messages import INPUT_TOO_LARGE, Failure, decode_results, decode_tasks
+from foretell.contracts.messages import Failure
 from foretell.domain.accounts import refresh_tokens, sessions
 from foretell.domain.notifications import events, listening, outbox
 from foretell.domain.notifications.events import KEPT
 from foretell.domain.predictions import sweeps
 from foretell.domain.predictions.store import Ending, Store
-from foretell.domain.predictions.sweeps import Queued
-from foretell.kit.clock import now, uuid7
+from foretell.kit.clock import now
 from foretell.kit.database import Database, server_time
 from foretell.kit.errors import ForetellError
-from foretell.services.dispatcher import traces
+from foretell.services.dispatcher.dead_letters import DeadLetters
 from foretell.services.dispatcher.in_hand import InHand
-from foretell.services.dispatcher.measures import DEAD_LETTERS, QUEUE_READY, SWEPT
+from foretell.services.dispatcher.measures import SWEPT
+from foretell.services.dispatcher.republishing import Republisher
 from foretell.services.dispatcher.settings import DispatcherSettings
-from foretell.services.dispatcher.settling import Settler, endings_of
+from foretell.services.dispatcher.settling import Settler
 
 log = structlog.get_logger()
 
 #: What one look takes at most; what is left is found by the next look, which follows at once.
 _LIMIT = 1000
-#: Dead letters looked at in one go.
-_DEAD_LIMIT = 500
-#: Copies of unreadable ones under way to the broker at once.
-_COPIES_IN_FLIGHT = 64
 _TIDY_EVERY_S = 600.0
 #: Events and attempts that are kept no longer are deleted now and then, so many in one transaction.
 _FORGET_EVERY_S = 60.0
@@ -46,7 +39,6 @@ _FORGOTTEN_AT_ONCE = 5000
 _TOKENS_KEPT = timedelta(days=1)
 
 _EXPIRED = Failure("expired", "No worker took this prediction in time. The credits are back; please try again.")
-_UNDELIVERABLE = Failure("undeliverable", "Every worker that took this prediction stopped before it could answer.")
 
 
 class Sweeper:
@@ -64,19 +56,16 @@ class Sweeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._store = store
         self._broker = broker
         self._settler = settler
         self._in_hand = in_hand
         self._clock = clock
+        self._republisher = Republisher(store, broker, settler)
+        self._dead_letters = DeadLetters(database, broker, settler, in_hand, self._republisher)
         #: What seems to be lost.
         self._suspected: dict[UUID, _Suspected] = {}
         self._settings = settings
         self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
-        #: How many unreadable messages were left lying in each dead-letter queue ...
-        self._unreadable: dict[str, int] = {}
-        #: ... and how far we are where we look through one at this time.
-        self._looks: dict[str, _Look] = {}
         self._tidy_at = 0.0
         self._forget_at = 0.0
 
@@ -110,7 +99,7 @@ class Sweeper:
             before = now() - timedelta(seconds=self._settings.publish_after_s)
             async with self._database.snapshot() as connection:
                 forgotten = await sweeps.never_published(connection, before=before, limit=_LIMIT)
-            await self._publish(forgotten, "forgotten")
+            await self._republisher.publish(forgotten, "forgotten")
             if len(forgotten) < _LIMIT:
                 return
 
@@ -144,7 +133,7 @@ class Sweeper:
                 suspected[each.id] = _Suspected(each.pool, self._clock() if before is None else before.since, True)
                 if before is not None and before.at_last_look and self._clock() - before.since >= patience_s:
                     lost.append(each)
-            await self._publish(lost, "lost")
+            await self._republisher.publish(lost, "lost")
             if len(overdue) < _LIMIT:
                 break
             beyond = overdue[-1].id
@@ -175,7 +164,7 @@ class Sweeper:
         for prediction in left:
             # Each alone, since one of them may have ended its worker, and with how often that has happened.
             headers = {queues.EARLIER_ATTEMPTS: str(abandoned[prediction.id])}
-            await self._publish([prediction], "abandoned", headers)
+            await self._republisher.publish([prediction], "abandoned", headers)
             self._in_hand.forget([prediction.id])
         self._in_hand.forget(abandoned)
 
@@ -195,20 +184,9 @@ class Sweeper:
                 return
 
     async def bury_dead_letters(self) -> None:
-        """End predictions whose tasks nobody survived; settle results that were only unlucky; leave garbage lying."""
+        """End predictions whose tasks nobody survived; see `dead_letters`."""
         for queue in (*self._task_queues, queues.RESULTS):
-            await self._broker.ensure_queue(queue)
-            depth = await self._broker.depth(queue)
-            QUEUE_READY.labels(queue).set(depth.ready)
-            dead = queues.dead_queue(queue)
-            ready = (await self._broker.depth(dead)).ready
-            QUEUE_READY.labels(dead).set(ready)
-            DEAD_LETTERS.labels(queue).set(ready)
-            if ready == 0:
-                self._looks.pop(dead, None)
-                self._unreadable[dead] = 0
-            elif dead in self._looks or ready != self._unreadable.get(dead, 0):
-                await self._bury(dead, ready)
+            await self._dead_letters.look_after(queue)
 
     async def forget_refresh_tokens(self) -> None:
         """Delete, now and then, the refresh tokens and sessions that expired long ago: nobody needs to know them."""
@@ -235,96 +213,6 @@ class Sweeper:
             await listening.end_old(connection, now(), limit=_FORGOTTEN_AT_ONCE)
         self._forget_at = time.monotonic() + _FORGET_EVERY_S
 
-    async def _bury(self, dead: str, count: int) -> None:
-        """Look at the next messages of a dead-letter queue, once at each of the `count` that were there at first."""
-        look = self._looks.setdefault(dead, _Look(count))
-        left = min(look.unseen, _DEAD_LIMIT)
-        consumer = await self._broker.consume(dead, prefetch=_DEAD_LIMIT)
-        try:
-            while left > 0:
-                async with asyncio.timeout(2):
-                    deliveries = await consumer.receive(left)
-                left -= len(deliveries)
-                look.unseen -= len(deliveries)
-                settlements: traces.Settlements = {}
-                readable, garbage = _sort(deliveries, settlements)
-                garbage += await self._settle_dead(consumer, readable, settlements)
-                traces.end_rest(settlements)
-                for start in range(0, len(garbage), _COPIES_IN_FLIGHT):
-                    await self._put_back(dead, consumer, garbage[start : start + _COPIES_IN_FLIGHT])
-                look.unreadable += len(garbage)
-            if look.unseen == 0:
-                self._unreadable[dead] = look.unreadable
-                del self._looks[dead]
-        except TimeoutError:
-            # Somebody else, another dispatcher say, was faster: begin anew next time.
-            del self._looks[dead]
-        finally:
-            await consumer.close()
-
-    async def _put_back(self, dead: str, consumer: Consumer, garbage: Sequence[Delivery]) -> None:
-        """Leave a copy of each at the end of the queue: to hand them back would count as a delivery."""
-
-        async def copy(delivery: Delivery) -> bool:
-            try:
-                await self._broker.publish(dead, delivery.body, message_id=uuid7().hex, headers=delivery.headers)
-            except MessageRefused:
-                # Larger than what the broker takes by now. It stays where it is.
-                return False
-            return True
-
-        copied = await asyncio.gather(*map(copy, garbage))
-        await consumer.acknowledge([delivery for delivery, is_safe in zip(garbage, copied, strict=True) if is_safe])
-
-    async def _settle_dead(
-        self,
-        consumer: Consumer,
-        readable: Sequence[tuple[Delivery, list[Ending]]],
-        settlements: traces.Settlements,
-    ) -> list[Delivery]:
-        """Settle these and acknowledge them; returns those that the database can't take. Raises `Unavailable`."""
-        if not readable:
-            return []
-        try:
-            await self._settler.settle([ending for _, endings in readable for ending in endings], settlements)
-        except ForetellError:
-            raise
-        except Exception:
-            log.exception("dead_letters_not_settled", messages=len(readable))
-            if len(readable) == 1:
-                return [readable[0][0]]
-            # One by one, so that one of them does not stand in the way of all others for good.
-            return [refused for one in readable for refused in await self._settle_dead(consumer, [one], settlements)]
-        await consumer.acknowledge([delivery for delivery, _ in readable])
-        return []
-
-    async def _publish(self, found: Sequence[Queued], reason: str, headers: Mapping[str, str] | None = None) -> None:
-        if not found:
-            return
-        SWEPT.labels(reason).inc(len(found))
-        log.info("predictions_swept", reason=reason, count=len(found))
-        published_at = now()
-        for parcel in pack(found, published_at):
-            try:
-                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex, headers=headers)
-            except MessageRefused as error:
-                log.warning("tasks_refused", queue=parcel.queue, tasks=len(parcel.ids), reason=error.message)
-                refused = set(parcel.ids)
-                await self._publish_apart([queued for queued in found if queued.id in refused], published_at)
-            else:
-                await self._store.mark_published(parcel.ids, published_at)
-
-    async def _publish_apart(self, refused: Sequence[Queued], published_at: datetime) -> None:
-        """Publish each of these alone; those that the broker refuses even so have failed."""
-        for queued in refused:
-            (parcel,) = pack([queued], published_at)
-            try:
-                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
-            except MessageRefused:
-                await self._settler.settle([Ending(queued.id, error=INPUT_TOO_LARGE)])
-            else:
-                await self._store.mark_published(parcel.ids, published_at)
-
 
 class _Suspected(NamedTuple):
     """What seems to be lost."""
@@ -332,37 +220,3 @@ class _Suspected(NamedTuple):
     pool: str | None
     since: float
     at_last_look: bool
-
-
-@dataclass(slots=True)
-class _Look:
-    """How far a look through a dead-letter queue has come."""
-
-    unseen: int
-    unreadable: int = 0
-
-
-def _sort(
-    deliveries: Sequence[Delivery], settlements: traces.Settlements
-) -> tuple[list[tuple[Delivery, list[Ending]]], list[Delivery]]:
-    """Those that say which predictions they are about, with how these end; and those that nobody can read."""
-    readable: list[tuple[Delivery, list[Ending]]] = []
-    garbage: list[Delivery] = []
-    for delivery in deliveries:
-        try:
-            readable.append((delivery, _endings(delivery, settlements)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            garbage.append(delivery)
-    return readable, garbage
-
-
-def _endings(delivery: Delivery, settlements: traces.Settlements) -> list[Ending]:
-    try:
-        tasks = decode_tasks(delivery.body)
-    except msgspec.ValidationError:
-        results = decode_results(delivery.body)
-        endings = endings_of(results)
-        traces.begin(results, delivery.queue, settlements)
-        return endings
-    traces.begin(tasks, delivery.queue, settlements)
-    return [Ending(task.id, error=_UNDELIVERABLE) for task in tasks.tasks]

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Literal
 from uuid import UUID
 
-from foretell.broker.port import Broker
+from foretell.broker.port import Broker, Consumer
 from foretell.contracts import queues
 from foretell.contracts.messages import TasksKept, encode
 from foretell.kit.errors import ForetellError
@@ -29,21 +29,66 @@ class Word:
         self._worker_id = worker_id
 
     async def say(
-        self, ids: Sequence[UUID], state: Literal["held", "alone", "returned"], *, earlier_attempts: int = 0
+        self,
+        ids: Sequence[UUID],
+        state: Literal["held", "alone", "returned"],
+        *,
+        earlier_attempts: int = 0,
+        confirmed: bool = False,
     ) -> bool:
         """Tell every dispatcher; whether the broker has it. Never raises: most of it is a hint, and said again.
 
-        Not so that something is kept alone: once that was said, it lies ready for every dispatcher that listens.
+        Not so that something is kept alone, or what is `confirmed`: once that was said, it lies ready for every
+        dispatcher that listens.
         """
         said = True
         for start in range(0, len(ids), _IDS_IN_EVENT):
             some = list(ids[start : start + _IDS_IN_EVENT])
             event = encode(TasksKept(self._worker_id, some, state, earlier_attempts))
-            try:
-                await self._broker.publish_event(queues.TASKS_KEPT, event, confirmed=state == "alone")
-            except ForetellError:
-                said = False
+            said &= await self._publish(event, confirmed=confirmed or state == "alone")
         return said
+
+    async def say_cut_off(self) -> bool:
+        """Tell every dispatcher that we lost the broker, and live; whether the broker has it. Never raises."""
+        event = encode(TasksKept(self._worker_id, [], "held", cut_off=True))
+        return await self._publish(event, confirmed=True)
+
+    async def _publish(self, event: bytes, *, confirmed: bool) -> bool:
+        try:
+            await self._broker.publish_event(queues.TASKS_KEPT, event, confirmed=confirmed)
+        except ForetellError:
+            return False
+        return True
+
+
+class Breaks:
+    """Notices that a consumer was cut off from the broker, which counts what was on its way to it as attempted.
+
+    That is said, so that no prediction ends for attempts in which its input had no part: see docs/decisions/0023.
+    """
+
+    def __init__(self, say_cut_off: Callable[[], Awaitable[bool]]) -> None:
+        """`say_cut_off` is `Word.say_cut_off`."""
+        self._say_cut_off = say_cut_off
+        self._consumer: Consumer | None = None
+        self._since: float | None = None
+        self._was_fed = False
+        self._untold = False
+
+    async def look(self, consumer: Consumer) -> None:
+        """To be called often. If `consumer` was cut off since the last call, say so, until that has worked."""
+        since = consumer.since
+        if consumer is not self._consumer:
+            # We took another one ourselves.
+            self._consumer, self._since, self._was_fed = consumer, since, False
+        if since != self._since:
+            # When a break begins, and when it is over: what was delivered in between came to nobody. But to wait for
+            # the first registration is no break.
+            self._untold |= self._was_fed
+            self._since = since
+        self._was_fed |= since is not None
+        if self._untold:
+            self._untold = not await self._say_cut_off()
 
 
 class Run:

@@ -24,7 +24,7 @@ from foretell.kit.lifecycle import exit_at_once
 from foretell.services.worker import traces
 from foretell.services.worker.calls import Calls, Models, Runner
 from foretell.services.worker.handing_over import HandingOver, Stopped
-from foretell.services.worker.keeping import Run, Word
+from foretell.services.worker.keeping import Breaks, Run, Word
 from foretell.services.worker.measures import BUSY
 from foretell.services.worker.postponed import HOLD_S, Held, Postponed
 
@@ -34,6 +34,8 @@ log = structlog.get_logger()
 _LET_GO_S = 2.0
 #: The exit status of a worker that had to leave a hanging model behind.
 EXIT_HANGING_MODEL = 70
+#: How often a worker looks whether it was cut off from the broker.
+_LOOK_EVERY_S = 0.5
 #: How many envelopes a worker remembers to have answered.
 _REMEMBERED = 1000
 
@@ -82,6 +84,7 @@ class Worker:
         self._stopping = stopping
         self._pulse_s = pulse_s
         self._word = Word(broker, worker_id)
+        self._breaks = Breaks(self._word.say_cut_off)
         #: The last envelopes that were answered, by the identifiers of their messages.
         self._answered: dict[str, None] = {}
         self._consumer: Consumer | None = None
@@ -135,6 +138,7 @@ class Worker:
         self._consumer = consumer
         leaving = asyncio.create_task(self._leave())
         giving_back = asyncio.create_task(self._postponed.run())
+        noticing = asyncio.create_task(self._notice_breaks())
         try:
             while not self._stopping.is_set() and (deliveries := await self._consumer.receive(1)):
                 for delivery in deliveries:
@@ -146,7 +150,8 @@ class Worker:
         finally:
             leaving.cancel()
             giving_back.cancel()
-            await asyncio.gather(giving_back, return_exceptions=True)
+            noticing.cancel()
+            await asyncio.gather(giving_back, noticing, return_exceptions=True)
             with suppress(Stopped):
                 await self._postponed.give_back_all()
             if self._consumer is not consumer:
@@ -157,6 +162,12 @@ class Worker:
         await self._stopping.wait()
         assert self._consumer is not None
         await self._consumer.stop()
+
+    async def _notice_breaks(self) -> None:
+        while True:
+            assert self._consumer is not None
+            await self._breaks.look(self._consumer)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _handle(self, consumer: Consumer, delivery: Delivery) -> bool:
         """Answer one delivery; whether it was released on the way, so that this consumer gets nothing more."""
@@ -244,9 +255,11 @@ class Worker:
     async def _begin_run(self, consumer: Consumer, delivery: Delivery, envelope: TaskEnvelope, attempts: int) -> Run:
         ids = [task.id for task in envelope.tasks]
 
+        # The tasks of an envelope are published one by one if this worker dies, and count from the beginning then.
+        earlier_attempts = attempts if len(ids) == 1 else 0
+
         async def say(state: Literal["held", "alone"]) -> bool:
-            # The tasks of an envelope are published one by one if this worker dies, and count from the beginning then.
-            return await self._word.say(ids, state, earlier_attempts=attempts if len(ids) == 1 else 0)
+            return await self._word.say(ids, state, earlier_attempts=earlier_attempts)
 
         async def release() -> None:
             log.info("run_released", model=envelope.model, version=envelope.version, tasks=len(ids))
@@ -254,8 +267,9 @@ class Worker:
             await consumer.acknowledge([delivery])
 
         if attempts > 1:
-            # Whoever had it before has died: a sweep that takes it for lost would send it on to others meanwhile.
-            await say("held")
+            # Whoever had it before has died: a sweep that takes it for lost would send it on to others meanwhile. And
+            # who dies with its last attempt must have been heard to begin it.
+            await self._word.say(ids, "held", earlier_attempts=earlier_attempts, confirmed=True)
         return Run(say, release, pulse_s=self._pulse_s)
 
     def _refused(self, envelope: TaskEnvelope) -> Sequence[Result]:

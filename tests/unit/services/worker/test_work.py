@@ -31,6 +31,7 @@ from foretell.contracts.messages import (
 )
 from foretell.inference.loading import State
 from foretell.kit.clock import now, uuid7
+from foretell.services.worker import work
 from foretell.services.worker.work import EXIT_HANGING_MODEL, Worker
 
 _PUBLISHED_AT = datetime(2025, 11, 16, 9, 30, tzinfo=UTC)
@@ -85,6 +86,8 @@ class Observed:
         self.away = 0
         self.takes_events = True
         self.untaken_events = 0
+        #: Whether each event had to be confirmed.
+        self.confirmed_events: list[bool] = []
 
     async def publish_event(
         self, routing_key: str, body: bytes, *, confirmed: bool = False, timeout_s: float = 2.0
@@ -92,6 +95,7 @@ class Observed:
         if not self.takes_events:
             self.untaken_events += 1
             raise BrokerUnavailable
+        self.confirmed_events.append(confirmed)
         await self._broker.publish_event(routing_key, body, confirmed=confirmed, timeout_s=timeout_s)
 
     async def publish(
@@ -125,6 +129,7 @@ class ObservedConsumer:
     def __init__(self, consumer: Consumer, noted: list[str]) -> None:
         self._consumer = consumer
         self._noted = noted
+        self.was_cut_off = False
 
     async def receive(self, max_messages: int) -> list[Delivery]:
         return await self._consumer.receive(max_messages)
@@ -142,6 +147,10 @@ class ObservedConsumer:
 
     async def close(self) -> None:
         await self._consumer.close()
+
+    @property
+    def since(self) -> float | None:
+        return None if self.was_cut_off else self._consumer.since
 
 
 @pytest.fixture
@@ -675,6 +684,31 @@ async def test_a_task_that_comes_to_a_second_worker_is_spoken_of_at_once(
         await _until(lambda: bool(heard.said))
     # If it kills this one too, the next copy says how often that has happened.
     assert heard.said == [TasksKept("worker-7", ids, "held", 2)]
+    # And it may do so at once: the word is out before.
+    assert broker.confirmed_events == [True]
+
+
+async def test_a_worker_that_was_cut_off_says_so(
+    broker: Observed, engine: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_LOOK_EVERY_S", 0.01)
+    bench = Bench(broker, engine)
+    consumer = await broker.consume(queues.TASKS, prefetch=1)
+    working = asyncio.create_task(bench.worker.work(consumer))
+    await bench.put("a")
+    await bench.results(1)
+    assert heard.said == []
+    broker.takes_events = False
+    consumer.was_cut_off = True
+    await _until(lambda: broker.untaken_events > 2)
+    # Until it has worked.
+    broker.takes_events = True
+    await _until(lambda: bool(heard.said))
+    bench.stopping.set()
+    await working
+    await consumer.close()
+    assert heard.said == [TasksKept("worker-7", [], "held", cut_off=True)]
+    assert broker.confirmed_events == [True]
 
 
 async def test_what_was_answered_a_moment_ago_is_not_run_again(broker: Observed, engine: Engine) -> None:

@@ -1,0 +1,54 @@
+"""Sends queued predictions to the workers from the database, whatever became of the messages before."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import structlog
+
+from foretell.broker.port import Broker, MessageRefused
+from foretell.contracts.envelopes import pack
+from foretell.contracts.messages import INPUT_TOO_LARGE
+from foretell.domain.predictions.store import Ending, Store
+from foretell.domain.predictions.sweeps import Queued
+from foretell.kit.clock import now, uuid7
+from foretell.services.dispatcher.measures import SWEPT
+from foretell.services.dispatcher.settling import Settler
+
+log = structlog.get_logger()
+
+
+class Republisher:
+    """Publishes what sweeps have found, and marks it as published now."""
+
+    def __init__(self, store: Store, broker: Broker, settler: Settler) -> None:
+        self._store = store
+        self._broker = broker
+        self._settler = settler
+
+    async def publish(self, found: Sequence[Queued], reason: str, headers: Mapping[str, str] | None = None) -> None:
+        """Publish these, in envelopes; what the broker refuses even alone has failed. Raises `BrokerUnavailable`."""
+        if not found:
+            return
+        SWEPT.labels(reason).inc(len(found))
+        log.info("predictions_swept", reason=reason, count=len(found))
+        published_at = now()
+        for parcel in pack(found, published_at):
+            try:
+                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex, headers=headers)
+            except MessageRefused as error:
+                log.warning("tasks_refused", queue=parcel.queue, tasks=len(parcel.ids), reason=error.message)
+                refused = set(parcel.ids)
+                await self._publish_apart([queued for queued in found if queued.id in refused], published_at)
+            else:
+                await self._store.mark_published(parcel.ids, published_at)
+
+    async def _publish_apart(self, refused: Sequence[Queued], published_at: datetime) -> None:
+        """Publish each of these alone; those that the broker refuses even so have failed."""
+        for queued in refused:
+            (parcel,) = pack([queued], published_at)
+            try:
+                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
+            except MessageRefused:
+                await self._settler.settle([Ending(queued.id, error=INPUT_TOO_LARGE)])
+            else:
+                await self._store.mark_published(parcel.ids, published_at)
