@@ -102,9 +102,10 @@ class Consumer(Protocol):
 
     @property
     def since(self) -> float | None:
-        """Since when it has been fed without a break, by `time.monotonic`; None while it is not.
+        """Since when it has been registered without interruption, by `time.monotonic`; None while it is not.
 
-        At a break, what was delivered to it and not acknowledged has counted as an attempt, though its process lives.
+        An interruption counts as an attempt of every message that was delivered to it and not acknowledged, although
+        its process is alive.
         """
 
     async def stop(self) -> None:

@@ -72,7 +72,7 @@ class RabbitConsumer(Registration):
         self._settling = asyncio.Lock()
         self._received = 0
         self._since: float | None = None
-        #: Whether the queue was left with nothing on its way, to register anew.
+        #: Whether it left the queue, with no message on its way, to register again.
         self._left_in_order = False
         self._consumer_tag: str | None = None
         self._silences = Silences(in_cluster=link.has_several_hosts)

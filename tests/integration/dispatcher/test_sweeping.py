@@ -395,7 +395,7 @@ def _task(*ids: UUID, published_at: datetime | None = None) -> bytes:
     return encode({"model": "m", "version": "1", "published_at": published_at or now(), "tasks": tasks})
 
 
-def _begin_last_attempt(in_hand: InHand, *ids: UUID) -> None:
+def _start_last_attempt(in_hand: InHand, *ids: UUID) -> None:
     """As a worker says it before it runs what two have died of."""
     for identifier in ids:
         in_hand.hear(TasksKept("worker-1", [identifier], "held", queues.DELIVERY_LIMIT))
@@ -405,7 +405,7 @@ async def test_tasks_that_nobody_survived_fail_and_the_credits_are_back(
     database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     first, second, pooled = await accepted(store, *(submission(ada) for _ in range(3)))
-    _begin_last_attempt(in_hand, first, second, pooled)
+    _start_last_attempt(in_hand, first, second, pooled)
     await broker.put(_DEAD_TASKS, _task(first), _task(second))
     await broker.put("ml_tasks.gpu.dead", _task(pooled))
     await sweeper.bury_dead_letters()
@@ -422,7 +422,7 @@ async def test_the_trace_of_a_task_that_nobody_survived_ends_too(
     database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     first, second = await accepted(store, submission(ada), submission(ada))
-    _begin_last_attempt(in_hand, first)
+    _start_last_attempt(in_hand, first)
     trace = TraceContext(TRACEPARENT)
     task = Task(first, "input", msgspec.Raw(b"{}"), trace)
     envelope = TaskEnvelope(model="m", version="1", published_at=now(), tasks=[task])
@@ -457,7 +457,7 @@ async def test_a_task_that_was_given_up_by_every_worker_fails(
     (identifier,) = await accepted(store, submission(ada))
     await broker.put(queues.TASKS, _task(identifier))
     await _lose_every_delivery(broker)
-    _begin_last_attempt(in_hand, identifier)
+    _start_last_attempt(in_hand, identifier)
     await sweeper.bury_dead_letters()
     assert await statuses_of(database, [identifier]) == ["failed"]
 
@@ -468,7 +468,7 @@ async def test_tasks_that_lived_through_an_outage_are_published_again_each_alone
     ids = await accepted(store, *(submission(ada) for _ in range(3)))
     ended, *unlucky = ids
     await settle(store, [succeeded(ended)])
-    _begin_last_attempt(in_hand, *ids)
+    _start_last_attempt(in_hand, *ids)
     await broker.put(_DEAD_TASKS, _task(*ids))
     # A worker lost the broker, and lives.
     in_hand.hear(TasksKept("worker-1", [], "held", cut_off=True))
@@ -523,7 +523,7 @@ async def test_who_was_cut_off_itself_ends_nothing_that_is_older(
     ada: UUID,
 ) -> None:  # fmt: skip
     older, younger = await accepted(store, submission(ada), submission(ada))
-    _begin_last_attempt(in_hand, older, younger)
+    _start_last_attempt(in_hand, older, younger)
     ears.since = None
     await broker.put(_DEAD_TASKS, _task(older, published_at=now() - timedelta(seconds=6)))
     await broker.put(_DEAD_TASKS, _task(younger, published_at=now() - timedelta(seconds=3)))
@@ -541,7 +541,7 @@ async def test_who_stood_still_ends_nothing_that_is_older(
     database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, clock: Clock, ada: UUID
 ) -> None:
     (identifier,) = await accepted(store, submission(ada))
-    _begin_last_attempt(in_hand, identifier)
+    _start_last_attempt(in_hand, identifier)
     clock.now += 60.0
     in_hand.look()
     clock.now += 1.0
@@ -555,7 +555,7 @@ async def test_what_a_wrong_clock_dated_into_the_future_is_published_again(
 ) -> None:
     """From when it is nobody knows; the next time, it has the time of the dispatcher."""
     (identifier,) = await accepted(store, submission(ada))
-    _begin_last_attempt(in_hand, identifier)
+    _start_last_attempt(in_hand, identifier)
     await broker.put(_DEAD_TASKS, _task(identifier, published_at=now() + timedelta(hours=2)))
     await sweeper.bury_dead_letters()
     (again,) = await broker.take_all(queues.TASKS)
@@ -603,7 +603,7 @@ async def test_garbage_stays_where_it_is_and_is_looked_at_once(
     assert broker.published == [_DEAD_TASKS] * 5
     # What comes later is found behind it.
     (identifier,) = await accepted(store, submission(ada))
-    _begin_last_attempt(in_hand, identifier)
+    _start_last_attempt(in_hand, identifier)
     await broker.put(_DEAD_TASKS, _task(identifier))
     for _ in range(5):
         await sweeper.bury_dead_letters()
@@ -616,7 +616,7 @@ async def test_garbage_that_is_too_large_by_now_stays_and_is_in_nobodys_way(
     store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     (identifier,) = await accepted(store, submission(ada))
-    _begin_last_attempt(in_hand, identifier)
+    _start_last_attempt(in_hand, identifier)
     garbage = [b"small", b"x" * 5000]
     await broker.put(_DEAD_TASKS, *garbage, _task(identifier))
     broker.most_bytes = 1000
@@ -629,7 +629,7 @@ async def test_much_garbage_is_looked_through_piece_by_piece_and_then_left_alone
     database: Database, store: Store, broker: Watched, sweeper: Sweeper, in_hand: InHand, ada: UUID
 ) -> None:
     (identifier,) = await accepted(store, submission(ada))
-    _begin_last_attempt(in_hand, identifier)
+    _start_last_attempt(in_hand, identifier)
     await broker.put(_DEAD_TASKS, *[b"garbage"] * 610, _task(identifier))
     published = []
     for _ in range(4):
@@ -688,7 +688,7 @@ async def test_two_dispatchers_sweep_without_harm(database: Database, store: Sto
     sweepers = []
     for _ in range(2):
         in_hand = InHand(PULSE_S, listening_since=lambda: 0.0)
-        _begin_last_attempt(in_hand, *dead)
+        _start_last_attempt(in_hand, *dead)
         sweepers.append(make_sweeper(database, store, broker, in_hand))
     both = [asyncio.create_task(each.run(stopping)) for each in sweepers]
     while "queued" in await statuses_of(database, [*late, *dead]):

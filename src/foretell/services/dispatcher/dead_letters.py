@@ -1,6 +1,6 @@
-"""What lies in the dead-letter queues: predictions that are ended, tasks that were only unlucky, results, and garbage.
+"""Processes dead letters: ends predictions, publishes interrupted tasks again, settles results, keeps garbage.
 
-See docs/decisions/0003 and 0023.
+See docs/decisions/0003 and 0024.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from foretell.services.dispatcher.settling import Settler, endings_of
 
 log = structlog.get_logger()
 
-#: Dead letters looked at in one go.
+#: Dead letters processed in one sweep.
 _DEAD_LIMIT = 500
-#: Copies of unreadable ones under way to the broker at once.
+#: Copies of unreadable messages that are published at once.
 _COPIES_IN_FLIGHT = 64
 _TICK = timedelta(microseconds=1)
 
@@ -37,7 +37,7 @@ _UNDELIVERABLE = Failure("undeliverable", "Every worker that took this predictio
 
 
 class DeadLetters:
-    """Looks after the dead-letter queues. Harmless in any number of dispatchers."""
+    """Processes dead letters. Any number of dispatchers may do it at once."""
 
     def __init__(
         self, database: Database, broker: Broker, settler: Settler, in_hand: InHand, republisher: Republisher
@@ -47,16 +47,15 @@ class DeadLetters:
         self._settler = settler
         self._in_hand = in_hand
         self._republisher = republisher
-        #: How many unreadable messages were left lying in each dead-letter queue ...
+        #: How many unreadable messages were left in each dead-letter queue ...
         self._unreadable: dict[str, int] = {}
-        #: ... and how far we are where we look through one at this time.
-        self._looks: dict[str, _Look] = {}
+        #: ... and the progress in those that are being processed.
+        self._progress: dict[str, _Progress] = {}
 
-    async def look_after(self, queue: str) -> None:
-        """Empty the dead-letter queue of `queue` but for its garbage, as far as one look goes.
+    async def process(self, queue: str) -> None:
+        """Process the dead letters of `queue`, up to 500 in one call; unreadable ones stay.
 
-        Predictions whose tasks nobody survived end; tasks that may only have been unlucky are published again; results
-        are settled. Raises `BrokerUnavailable` and the database's `Unavailable`.
+        Raises `BrokerUnavailable` and the database's `Unavailable`.
         """
         await self._broker.ensure_queue(queue)
         depth = await self._broker.depth(queue)
@@ -66,18 +65,18 @@ class DeadLetters:
         QUEUE_READY.labels(dead).set(ready)
         DEAD_LETTERS.labels(queue).set(ready)
         if ready == 0:
-            self._looks.pop(dead, None)
+            self._progress.pop(dead, None)
             self._unreadable[dead] = 0
         elif queue != queues.RESULTS and not self._in_hand.listened_s:
-            # Nothing can be said of dead tasks while workers can't be heard.
+            # Without the events of workers nothing can be decided about tasks.
             return
-        elif dead in self._looks or ready != self._unreadable.get(dead, 0):
-            await self._look(dead, ready)
+        elif dead in self._progress or ready != self._unreadable.get(dead, 0):
+            await self._process(dead, ready)
 
-    async def _look(self, dead: str, count: int) -> None:
-        """Look at the next messages of a dead-letter queue, once at each of the `count` that were there at first."""
-        look = self._looks.setdefault(dead, _Look(count))
-        left = min(look.unseen, _DEAD_LIMIT)
+    async def _process(self, dead: str, count: int) -> None:
+        """Process the next messages of a dead-letter queue: each of the `count` that were there at first, once."""
+        progress = self._progress.setdefault(dead, _Progress(count))
+        left = min(progress.unseen, _DEAD_LIMIT)
         consumer = await self._broker.consume(dead, prefetch=_DEAD_LIMIT)
         try:
             while left > 0:
@@ -86,23 +85,23 @@ class DeadLetters:
                 garbage = await self._handle(consumer, deliveries)
                 for start in range(0, len(garbage), _COPIES_IN_FLIGHT):
                     await self._put_back(dead, consumer, garbage[start : start + _COPIES_IN_FLIGHT])
-                # What was not handled goes back, and is still to be seen.
+                # After an error above the messages return to the queue and are still to be processed.
                 left -= len(deliveries)
-                look.unseen -= len(deliveries)
-                look.unreadable += len(garbage)
-            if look.unseen == 0:
-                self._unreadable[dead] = look.unreadable
-                del self._looks[dead]
+                progress.unseen -= len(deliveries)
+                progress.unreadable += len(garbage)
+            if progress.unseen == 0:
+                self._unreadable[dead] = progress.unreadable
+                del self._progress[dead]
         except TimeoutError:
-            # Somebody else, another dispatcher say, was faster: begin anew next time.
-            del self._looks[dead]
+            # Another consumer took the messages, of another dispatcher for example: start again next time.
+            del self._progress[dead]
         finally:
             await consumer.close()
 
     async def _handle(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Settle, publish again and acknowledge; returns those that nobody can read or the database can't take."""
+        """Settle, publish again and acknowledge; returns those that can't be parsed or stored."""
         garbage: list[Delivery] = []
-        unlucky: list[tuple[Delivery, TaskEnvelope, Mapping[str, str]]] = []
+        interrupted: list[tuple[Delivery, TaskEnvelope, Mapping[str, str]]] = []
         readable: list[tuple[Delivery, list[Ending]]] = []
         settlements: traces.Settlements = {}
         for delivery in deliveries:
@@ -110,8 +109,8 @@ class DeadLetters:
                 envelope = _envelope(delivery)
                 if isinstance(envelope, ResultEnvelope):
                     endings = endings_of(envelope)
-                elif (headers := self._excuse(delivery, envelope)) is not None:
-                    unlucky.append((delivery, envelope, headers))
+                elif (headers := self._retry_headers(delivery, envelope)) is not None:
+                    interrupted.append((delivery, envelope, headers))
                     continue
                 else:
                     endings = [Ending(task.id, error=_UNDELIVERABLE) for task in envelope.tasks]
@@ -120,42 +119,42 @@ class DeadLetters:
                 garbage.append(delivery)
             else:
                 readable.append((delivery, endings))
-        for delivery, envelope, headers in unlucky:
+        for delivery, envelope, headers in interrupted:
             await self._publish_again(envelope, headers)
             await consumer.acknowledge([delivery])
         garbage += await self._settle(consumer, readable, settlements)
         traces.end_rest(settlements)
         return garbage
 
-    def _excuse(self, delivery: Delivery, envelope: TaskEnvelope) -> Mapping[str, str] | None:
-        """With which headers these tasks are published again, if they may only have been unlucky; None if not.
+    def _retry_headers(self, delivery: Delivery, envelope: TaskEnvelope) -> Mapping[str, str] | None:
+        """The headers with which these tasks are published again, or None if their predictions must end.
 
-        The broker counts every delivery that is not acknowledged, also where a connection was lost, or when nobody was
-        there to get it. So attempts count only while no worker that lives lost the broker, and only when a worker was
-        heard to begin the last one. Where no such word came, whoever should have said it may have died before it could:
-        that excuses a task once.
+        The broker counts every delivery that is not acknowledged, also if only a connection was lost, and also to a
+        consumer that does not exist any more. So a task is undeliverable only if no live worker lost its connection
+        since the task was published, and a worker sent an event before the last attempt. If that event is missing, the
+        worker may have crashed before it could send it, so this is a reason for one more round only.
         """
-        if self._in_hand.was_disturbed_after(envelope.published_at):
+        if self._in_hand.interrupted_since(envelope.published_at):
             return {}
-        begun = len(envelope.tasks) == 1 and self._in_hand.has_begun_last_attempt(envelope.tasks[0].id)
-        return None if begun or queues.EXCUSED in delivery.headers else {queues.EXCUSED: "1"}
+        started = len(envelope.tasks) == 1 and self._in_hand.last_attempt_started(envelope.tasks[0].id)
+        return None if started or queues.SECOND_ROUND in delivery.headers else {queues.SECOND_ROUND: "1"}
 
     async def _publish_again(self, envelope: TaskEnvelope, headers: Mapping[str, str]) -> None:
-        """Publish what has not ended, each task alone, with all its attempts; unless that was done since."""
+        """Publish the tasks of predictions that have not ended, each alone, unless a later copy exists."""
         ids = [task.id for task in envelope.tasks]
         async with self._database.snapshot() as connection:
             left = await sweeps.still_queued(connection, ids, before=envelope.published_at + _TICK)
         for prediction in left:
-            await self._republisher.publish([prediction], "unlucky", headers)
+            await self._republisher.publish([prediction], "interrupted", headers)
 
     async def _put_back(self, dead: str, consumer: Consumer, garbage: Sequence[Delivery]) -> None:
-        """Leave a copy of each at the end of the queue: to hand them back would count as a delivery."""
+        """Replace each by a copy at the end of the queue: a return would count as a delivery."""
 
         async def copy(delivery: Delivery) -> bool:
             try:
                 await self._broker.publish(dead, delivery.body, message_id=uuid7().hex, headers=delivery.headers)
             except MessageRefused:
-                # Larger than what the broker takes by now. It stays where it is.
+                # It is larger than the broker's present limit and stays where it is.
                 return False
             return True
 
@@ -168,7 +167,7 @@ class DeadLetters:
         readable: Sequence[tuple[Delivery, list[Ending]]],
         settlements: traces.Settlements,
     ) -> list[Delivery]:
-        """Settle these and acknowledge them; returns those that the database can't take. Raises `Unavailable`."""
+        """Settle these and acknowledge them; returns those that the database refuses. Raises `Unavailable`."""
         if not readable:
             return []
         try:
@@ -179,15 +178,15 @@ class DeadLetters:
             log.exception("dead_letters_not_settled", messages=len(readable))
             if len(readable) == 1:
                 return [readable[0][0]]
-            # One by one, so that one of them does not stand in the way of all others for good.
+            # One by one, so that one of them does not block the others forever.
             return [refused for one in readable for refused in await self._settle(consumer, [one], settlements)]
         await consumer.acknowledge([delivery for delivery, _ in readable])
         return []
 
 
 @dataclass(slots=True)
-class _Look:
-    """How far a look through a dead-letter queue has come."""
+class _Progress:
+    """The progress in one dead-letter queue."""
 
     unseen: int
     unreadable: int = 0

@@ -24,8 +24,8 @@ log = structlog.get_logger()
 
 #: After a pause of this length between two sweeps we may have missed what was said.
 _STOOD_STILL_S = 10.0
-#: How long after the last word of a last attempt its message may take to the dead-letter queue. A broker takes a
-#: machine that fell silent for dead after a minute or so.
+#: How long last attempts are remembered. Their messages become dead letters when the broker notices that the worker is
+#: gone, for a machine that lost its power after a minute or so.
 _LAST_ATTEMPTS_KEPT_S = 600.0
 
 
@@ -51,9 +51,9 @@ class InHand:
         self._listening_since = listening_since
         self._clock = clock
         self._kept: dict[UUID, _Kept] = {}
-        #: When a worker said last that it is at the last attempt of this task.
+        #: When a worker said last that it runs the last attempt of this task.
         self._last_attempts: dict[UUID, float] = {}
-        #: When a worker said last that it had lost the broker.
+        #: When a worker said last that it had lost its connection to the broker.
         self._cut_off_at: datetime | None = None
         self._looked_at = clock()
         #: When we last came to after standing still.
@@ -114,20 +114,19 @@ class InHand:
             if kept.alone and self._is_silent(kept)
         }
 
-    def was_disturbed_after(self, published_at: datetime) -> bool:
-        """Whether what was published then may have been delivered to workers that live and never got it.
+    def interrupted_since(self, published_at: datetime) -> bool:
+        """Whether a live process lost its connection to the broker after a task was published at that time.
 
-        Those that lost the broker have said so since; or we have not heard everything since, which is the same when it
-        was the broker that went away.
+        Either a worker has said so, or this dispatcher did not hear everything since then.
         """
         moment = now()
         heard_all_since = moment - timedelta(seconds=self.listened_s)
         cut_off = self._cut_off_at is not None and published_at <= self._cut_off_at
-        # Dated by a wrong clock, it may be from any time. What is published again has our own.
+        # A time in the future comes from a wrong clock. If the task is published again it gets our own time.
         return cut_off or published_at <= heard_all_since or published_at > moment
 
-    def has_begun_last_attempt(self, identifier: UUID) -> bool:
-        """Whether a worker has said, a while ago at most, that it begins the last attempt that this task has."""
+    def last_attempt_started(self, identifier: UUID) -> bool:
+        """Whether a worker said within the last ten minutes that it runs the last attempt of this task."""
         return identifier in self._last_attempts
 
     def forget(self, ids: Collection[UUID]) -> None:

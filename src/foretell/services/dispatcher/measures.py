@@ -28,7 +28,7 @@ _PREDICTION_DURATION_S = Histogram(
     buckets=LONG_BUCKETS_S,
 )
 SWEPT = Counter("foretell_predictions_swept", "Predictions that a sweep picked up, by reason.", ["reason"])
-for _reason in ("forgotten", "lost", "abandoned", "unlucky", "expired"):
+for _reason in ("forgotten", "lost", "abandoned", "interrupted", "expired"):
     # Created at the start, so that the first event is an increase.
     SWEPT.labels(_reason)
 EVENTS_LOST = Counter(

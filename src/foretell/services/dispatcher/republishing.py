@@ -1,4 +1,4 @@
-"""Sends queued predictions to the workers from the database, whatever became of the messages before."""
+"""Publishes queued predictions again, from the database."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class Republisher:
-    """Publishes what sweeps have found, and marks it as published now."""
+    """Publishes the predictions that a sweep found and marks them as published."""
 
     def __init__(self, store: Store, broker: Broker, settler: Settler) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class Republisher:
         self._settler = settler
 
     async def publish(self, found: Sequence[Queued], reason: str, headers: Mapping[str, str] | None = None) -> None:
-        """Publish these, in envelopes; what the broker refuses even alone has failed. Raises `BrokerUnavailable`."""
+        """Publish these in envelopes; a task that the broker refuses alone fails. Raises `BrokerUnavailable`."""
         if not found:
             return
         SWEPT.labels(reason).inc(len(found))
@@ -43,7 +43,7 @@ class Republisher:
                 await self._store.mark_published(parcel.ids, published_at)
 
     async def _publish_apart(self, refused: Sequence[Queued], published_at: datetime) -> None:
-        """Publish each of these alone; those that the broker refuses even so have failed."""
+        """Publish each of these alone; a task that the broker refuses fails."""
         for queued in refused:
             (parcel,) = pack([queued], published_at)
             try:

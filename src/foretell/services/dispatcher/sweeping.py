@@ -184,9 +184,9 @@ class Sweeper:
                 return
 
     async def bury_dead_letters(self) -> None:
-        """End predictions whose tasks nobody survived; see `dead_letters`."""
+        """Process all dead-letter queues."""
         for queue in (*self._task_queues, queues.RESULTS):
-            await self._dead_letters.look_after(queue)
+            await self._dead_letters.process(queue)
 
     async def forget_refresh_tokens(self) -> None:
         """Delete, now and then, the refresh tokens and sessions that expired long ago: nobody needs to know them."""

@@ -49,7 +49,7 @@ class Word:
         return said
 
     async def say_cut_off(self) -> bool:
-        """Tell every dispatcher that we lost the broker, and live; whether the broker has it. Never raises."""
+        """Tell every dispatcher that we lost the connection to the broker; whether the broker has it. Never raises."""
         event = encode(TasksKept(self._worker_id, [], "held", cut_off=True))
         return await self._publish(event, confirmed=True)
 
@@ -61,10 +61,10 @@ class Word:
         return True
 
 
-class Breaks:
-    """Notices that a consumer was cut off from the broker, which counts what was on its way to it as attempted.
+class Interruptions:
+    """Notices that a consumer lost its connection to the broker, and says so.
 
-    That is said, so that no prediction ends for attempts in which its input had no part: see docs/decisions/0023.
+    The broker counts that as an attempt of what was delivered to the consumer: see docs/decisions/0024.
     """
 
     def __init__(self, say_cut_off: Callable[[], Awaitable[bool]]) -> None:
@@ -72,21 +72,21 @@ class Breaks:
         self._say_cut_off = say_cut_off
         self._consumer: Consumer | None = None
         self._since: float | None = None
-        self._was_fed = False
+        self._was_registered = False
         self._untold = False
 
     async def look(self, consumer: Consumer) -> None:
-        """To be called often. If `consumer` was cut off since the last call, say so, until that has worked."""
+        """To be called often. If `consumer` was interrupted since the last call, say so, until that has worked."""
         since = consumer.since
         if consumer is not self._consumer:
-            # We took another one ourselves.
-            self._consumer, self._since, self._was_fed = consumer, since, False
+            # The worker replaced its consumer.
+            self._consumer, self._since, self._was_registered = consumer, since, False
         if since != self._since:
-            # When a break begins, and when it is over: what was delivered in between came to nobody. But to wait for
-            # the first registration is no break.
-            self._untold |= self._was_fed
+            # At the start and at the end of an interruption: deliveries in between count, too. The first registration
+            # is not an interruption.
+            self._untold |= self._was_registered
             self._since = since
-        self._was_fed |= since is not None
+        self._was_registered |= since is not None
         if self._untold:
             self._untold = not await self._say_cut_off()
 

@@ -24,7 +24,7 @@ from foretell.kit.lifecycle import exit_at_once
 from foretell.services.worker import traces
 from foretell.services.worker.calls import Calls, Models, Runner
 from foretell.services.worker.handing_over import HandingOver, Stopped
-from foretell.services.worker.keeping import Breaks, Run, Word
+from foretell.services.worker.keeping import Interruptions, Run, Word
 from foretell.services.worker.measures import BUSY
 from foretell.services.worker.postponed import HOLD_S, Held, Postponed
 
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 _LET_GO_S = 2.0
 #: The exit status of a worker that had to leave a hanging model behind.
 EXIT_HANGING_MODEL = 70
-#: How often a worker looks whether it was cut off from the broker.
+#: How often a worker checks whether it lost its connection to the broker.
 _LOOK_EVERY_S = 0.5
 #: How many envelopes a worker remembers to have answered.
 _REMEMBERED = 1000
@@ -84,7 +84,7 @@ class Worker:
         self._stopping = stopping
         self._pulse_s = pulse_s
         self._word = Word(broker, worker_id)
-        self._breaks = Breaks(self._word.say_cut_off)
+        self._interruptions = Interruptions(self._word.say_cut_off)
         #: The last envelopes that were answered, by the identifiers of their messages.
         self._answered: dict[str, None] = {}
         self._consumer: Consumer | None = None
@@ -138,7 +138,7 @@ class Worker:
         self._consumer = consumer
         leaving = asyncio.create_task(self._leave())
         giving_back = asyncio.create_task(self._postponed.run())
-        noticing = asyncio.create_task(self._notice_breaks())
+        noticing = asyncio.create_task(self._notice_interruptions())
         try:
             while not self._stopping.is_set() and (deliveries := await self._consumer.receive(1)):
                 for delivery in deliveries:
@@ -163,10 +163,10 @@ class Worker:
         assert self._consumer is not None
         await self._consumer.stop()
 
-    async def _notice_breaks(self) -> None:
+    async def _notice_interruptions(self) -> None:
         while True:
             assert self._consumer is not None
-            await self._breaks.look(self._consumer)
+            await self._interruptions.look(self._consumer)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _handle(self, consumer: Consumer, delivery: Delivery) -> bool:
@@ -268,7 +268,7 @@ class Worker:
 
         if attempts > 1:
             # Whoever had it before has died: a sweep that takes it for lost would send it on to others meanwhile. And
-            # who dies with its last attempt must have been heard to begin it.
+            # dispatchers must know that the last attempt was started, should this worker die of it.
             await self._word.say(ids, "held", earlier_attempts=earlier_attempts, confirmed=True)
         return Run(say, release, pulse_s=self._pulse_s)
 

@@ -29,30 +29,30 @@ def test_a_last_attempt_is_remembered_for_as_long_as_a_broker_may_take() -> None
     for seconds in range(0, 600, 5):
         clock.now = seconds
         in_hand.look()
-        assert in_hand.has_begun_last_attempt(FIRST)
-        assert not in_hand.has_begun_last_attempt(SECOND)
+        assert in_hand.last_attempt_started(FIRST)
+        assert not in_hand.last_attempt_started(SECOND)
     clock.now = 600.0
     in_hand.look()
-    assert not in_hand.has_begun_last_attempt(FIRST)
+    assert not in_hand.last_attempt_started(FIRST)
 
 
 def test_what_was_published_before_a_worker_lost_the_broker_was_disturbed() -> None:
     in_hand = InHand(4.0, listening_since=lambda: -1000.0, clock=Clock())
     before = now()
-    assert not in_hand.was_disturbed_after(before)
+    assert not in_hand.interrupted_since(before)
     in_hand.hear(TasksKept("worker-1", [FIRST], "held"))
-    assert not in_hand.was_disturbed_after(before)
+    assert not in_hand.interrupted_since(before)
     in_hand.hear(TasksKept("worker-1", [], "held", cut_off=True))
-    assert in_hand.was_disturbed_after(before)
-    assert not in_hand.was_disturbed_after(now())
+    assert in_hand.interrupted_since(before)
+    assert not in_hand.interrupted_since(now())
     # Nobody says when it was.
-    assert in_hand.was_disturbed_after(now() + timedelta(minutes=1))
+    assert in_hand.interrupted_since(now() + timedelta(minutes=1))
 
 
 def test_what_was_published_before_everything_was_heard_may_have_been_disturbed() -> None:
     since: list[float | None] = [-10.0]
     in_hand = InHand(4.0, listening_since=lambda: since[0], clock=Clock())
-    assert not in_hand.was_disturbed_after(now() - timedelta(seconds=9))
-    assert in_hand.was_disturbed_after(now() - timedelta(seconds=11))
+    assert not in_hand.interrupted_since(now() - timedelta(seconds=9))
+    assert in_hand.interrupted_since(now() - timedelta(seconds=11))
     since[0] = None
-    assert in_hand.was_disturbed_after(now())
+    assert in_hand.interrupted_since(now())
