@@ -483,7 +483,9 @@ async def test_tasks_that_lived_through_an_outage_are_published_again_each_alone
     assert sorted(decode_tasks(copy.body).tasks[0].id for copy in copies) == sorted(unlucky)
     # With all their attempts before them.
     assert [copy.attempts for copy in copies] == [1, 1]
-    # Another round takes another outage.
+    # Another round takes another outage, and each has its own last attempt.
+    assert not any(in_hand.last_attempt_started(identifier) for identifier in unlucky)
+    _start_last_attempt(in_hand, *unlucky)
     await broker.put(_DEAD_TASKS, *(copy.body for copy in copies))
     await sweeper.bury_dead_letters()
     assert await statuses_of(database, unlucky) == ["failed", "failed"]
@@ -543,8 +545,6 @@ async def test_who_stood_still_ends_nothing_that_is_older(
     (identifier,) = await accepted(store, submission(ada))
     _start_last_attempt(in_hand, identifier)
     clock.now += 60.0
-    in_hand.look()
-    clock.now += 1.0
     await broker.put(_DEAD_TASKS, _task(identifier, published_at=now() - timedelta(seconds=30)))
     await sweeper.bury_dead_letters()
     assert await statuses_of(database, [identifier]) == ["queued"]
@@ -560,6 +560,7 @@ async def test_what_a_wrong_clock_dated_into_the_future_is_published_again(
     await sweeper.bury_dead_letters()
     (again,) = await broker.take_all(queues.TASKS)
     assert decode_tasks(again).published_at <= now()
+    _start_last_attempt(in_hand, identifier)
     await broker.put(_DEAD_TASKS, again)
     await sweeper.bury_dead_letters()
     assert await statuses_of(database, [identifier]) == ["failed"]

@@ -146,6 +146,7 @@ class DeadLetters:
             left = await sweeps.still_queued(connection, ids, before=envelope.published_at + _TICK)
         for prediction in left:
             await self._republisher.publish([prediction], "interrupted", headers)
+        self._in_hand.forget_last_attempts(ids)
 
     async def _put_back(self, dead: str, consumer: Consumer, garbage: Sequence[Delivery]) -> None:
         """Replace each by a copy at the end of the queue: a return would count as a delivery."""

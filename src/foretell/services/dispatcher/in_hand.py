@@ -129,6 +129,11 @@ class InHand:
         """Whether a worker said within the last ten minutes that it runs the last attempt of this task."""
         return identifier in self._last_attempts
 
+    def forget_last_attempts(self, ids: Collection[UUID]) -> None:
+        """These tasks have all their attempts again."""
+        for identifier in ids:
+            self._last_attempts.pop(identifier, None)
+
     def forget(self, ids: Collection[UUID]) -> None:
         """These are nobody's any more."""
         for identifier in ids:

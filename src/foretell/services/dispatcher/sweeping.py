@@ -185,6 +185,7 @@ class Sweeper:
 
     async def bury_dead_letters(self) -> None:
         """Process all dead-letter queues."""
+        self._in_hand.look()
         for queue in (*self._task_queues, queues.RESULTS):
             await self._dead_letters.process(queue)
 
