@@ -31,6 +31,9 @@ log = structlog.get_logger()
 #: A queue that is there and says nothing to a consumer for this long, again and again, has no leader. It may have lost
 #: it for good, with most of its nodes, or because RabbitMQ 3.10 was killed in the second after its declaration.
 SILENCE_S = 6.0
+#: In a cluster, after another connection did not help either. RabbitMQ keeps a request that was given up and serves it
+#: as soon as there is a leader: that delivery reaches nobody and counts as an attempt. RabbitMQ itself waits for 30 s.
+PATIENT_SILENCE_S = 35.0
 #: A consumer that held and received nothing for this long, while messages are ready, has been forgotten.
 IDLE_S = 10.0
 #: A consumer that has had nothing at all for this long registers anew, for what no question can tell: RabbitMQ may
@@ -206,7 +209,7 @@ class RabbitConsumer(Registration):
         # The first message may come before the answer to basic.consume does.
         self._channel = channel
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(PATIENT_SILENCE_S if self._silences.patient else SILENCE_S):
                 await self._consume(channel)
         except TimeoutError:
             self._silences.silent()

@@ -14,7 +14,8 @@ from foretell.kit.randomness import RANDOM
 
 log = structlog.get_logger()
 
-REGISTER_TIMEOUT_S = 20.0
+#: Longer than any consumer waits for the answer of its queue.
+REGISTER_TIMEOUT_S = 55.0
 CHECK_INTERVAL_S = 5.0
 #: How long it takes until everybody has noticed that a queue is gone.
 NOTICE_S = 0.5

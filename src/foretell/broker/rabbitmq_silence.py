@@ -44,6 +44,11 @@ class Silences:
         self._given_up = connection
         return Remedy.ANOTHER_CONNECTION
 
+    @property
+    def patient(self) -> bool:
+        """Whether to wait longer for an answer: in a cluster, after another connection was tried."""
+        return self._in_cluster and self._given_up is not None
+
     def silent(self) -> None:
         """It did not answer."""
         self._in_a_row = self._before + 1

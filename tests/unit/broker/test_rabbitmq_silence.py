@@ -57,3 +57,16 @@ def test_in_a_cluster_nothing_is_given_up() -> None:
     silences = Silences(in_cluster=True)
     for connection in range(20):
         assert _asked_in_vain(silences, *[connection] * 3) == [NONE, NONE, ANOTHER]
+
+
+def test_a_cluster_is_given_more_time_when_another_connection_did_not_help() -> None:
+    silences, alone = Silences(in_cluster=True), Silences(in_cluster=False)
+    for each in (silences, alone):
+        assert not each.patient
+        _asked_in_vain(each, 1, 1)
+        assert not each.patient
+        _asked_in_vain(each, 1, 2)
+    assert silences.patient
+    assert not alone.patient
+    silences.answered()
+    assert not silences.patient
