@@ -21,10 +21,11 @@ from tests.faults.faulty_model import write_faulty_model
 from tests.fork_server import ForkServer
 from tests.system import System
 
-#: Sweeps that look often, so that tests need not wait long; but a message that was lost stays lost for the length of a
-#: test, where no message may be. Tests that take messages away say so.
+#: Sweeps that look often, so that tests need not wait long, and no more often: each look takes 8 ms of a processor. But
+#: a message that was lost stays lost for the length of a test, where no message may be. Tests that take messages away
+#: say so.
 SWEEPS = {
-    "FORETELL_SWEEP_INTERVAL_S": "0.25",
+    "FORETELL_SWEEP_INTERVAL_S": "0.5",
     "FORETELL_PUBLISH_AFTER_S": "1.5",
     "FORETELL_LOST_AFTER_S": "180",
 }

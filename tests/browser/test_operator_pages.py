@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from tests.browser.conftest import PASSWORD, Visit, Visitor
+from tests.browser.conftest import CALM, PASSWORD, Visit, Visitor
 from tests.browser.looks import LOOKS, axe_core, settled, wrong_with
 from tests.browser.odd_model import write_odd_model
 from tests.browser.test_operator import promote
@@ -73,6 +73,7 @@ def product(
         write_odd_model(models, version)
     system = backends.system(
         folder,
+        **CALM,
         FORETELL_SIGNUPS_PER_ADDRESS="1000",
         FORETELL_MODELS_DIR=str(models),
         FORETELL_MONITORING_URL=monitoring.url,

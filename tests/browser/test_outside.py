@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.conftest import Visit
+from tests.browser.conftest import CALM, Visit
 from tests.services_database import run_aside
 from tests.services_system import Backends
 from tests.system import System
@@ -30,6 +30,7 @@ def product(web: Path, backends: Backends, tmp_path_factory: pytest.TempPathFact
     """A system that may send webhooks to this machine, and knows a bot by its name."""
     system = backends.system(
         tmp_path_factory.mktemp("system"),
+        **CALM,
         FORETELL_SIGNUPS_PER_ADDRESS="1000",
         FORETELL_WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8",
         FORETELL_TELEGRAM_BOT_NAME=BOT,
