@@ -32,8 +32,10 @@ _MORE = ("uvloop",)
 class ForkServer:
     """The tests' end: starts a service, and knows how it ended. Its process is there from the first start on."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, command: tuple[str, ...] = ()) -> None:
+        """`command`, if there is one, are arguments of `foretell`, which then starts the service."""
         self._service = service
+        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._statuses: dict[int, int] = {}
@@ -72,7 +74,7 @@ class ForkServer:
         self._lines = self._socket.makefile("w", encoding="utf-8")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, self._service, str(theirs.fileno())],
+                [sys.executable, __file__, self._service, str(theirs.fileno()), *self._command],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -186,9 +188,14 @@ if __name__ == "__main__":
     # That forking and threads do not go together is meant for threads of Python; numpy's look after themselves.
     warnings.simplefilter("ignore", DeprecationWarning)
     service = import_module(f"foretell.services.{sys.argv[1]}.app")
-    for name in _MORE:
+    command = sys.argv[3:]
+    for name in (*_MORE, *(["foretell.cli.main", "foretell.cli.serving"] if command else ())):
         import_module(name)
     gc.collect()
     gc.freeze()
     if _serve(socket.socket(fileno=int(sys.argv[2]))):
-        service.main()
+        if command:
+            sys.argv = ["foretell", *command]
+            import_module("foretell.cli.main").run()
+        else:
+            service.main()

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
+
+from tests.fork_server import Forked, ForkServer
 
 _START_S = 60.0
 _STOP_S = 30.0
@@ -20,7 +22,10 @@ _STOP_S = 30.0
 class ServiceProcess:
     """`foretell serve NAME`, listening where the system found a free port."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    #: What starts `foretell serve` of a service in a small part of the time; benchmarks start all as users do.
+    fork_servers: ClassVar[Mapping[str, ForkServer]] = {}
+
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, log: Path) -> None:
         self.process = process
         self._log = log
         self.port = 0
@@ -65,19 +70,21 @@ def running_service(name: str, folder: Path, **environment: str) -> Iterator[Ser
     """A service that is ready; `folder` takes its log, `environment` its settings (`FORETELL_...`)."""
     log = folder / f"{name}.log"
     ours = {key: value for key, value in os.environ.items() if not key.startswith("FORETELL_")}
-    command = [sys.executable, "-m", "foretell.cli", "serve", name]
+    wanted = ours | {"FORETELL_PORT": "0", "FORETELL_DATA_DIR": str(folder / "data")} | environment
+    process = _start(name, wanted, log)
+    service = ServiceProcess(process, log)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _start(name: str, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes] | Forked:
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=ours | {"FORETELL_PORT": "0", "FORETELL_DATA_DIR": str(folder / "data")} | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        service = ServiceProcess(process, log)
-        try:
-            service.wait_until_ready()
-            yield service
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        if name in ServiceProcess.fork_servers:
+            return ServiceProcess.fork_servers[name].start(environment=environment, output=log, folder=Path.cwd())
+        command = [sys.executable, "-m", "foretell.cli", "serve", name]
+        return subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)

@@ -16,9 +16,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from foretell.contracts import queues
+from foretell.local.services import SERVICES
 from tests.asides import run_aside
 from tests.faults.faulty_model import write_faulty_model
 from tests.fork_server import ForkServer
+from tests.service_process import ServiceProcess
 from tests.system import System
 
 #: Sweeps that look often, so that tests need not wait long, and no more often: each look takes 8 ms of a processor. But
@@ -37,15 +39,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _fork_servers() -> Iterator[None]:
-    """Have the processes of every system started quickly."""
-    servers = {service: ForkServer(service) for service in ("app", "dispatcher", "worker")}
-    System.fork_servers = servers
+    """Have the processes of every system, and services alone, started quickly."""
+    System.fork_servers = {service: ForkServer(service) for service in ("app", "dispatcher", "worker")}
+    ServiceProcess.fork_servers = {each.name: ForkServer(each.name, command=("serve", each.name)) for each in SERVICES}
+    servers = [*System.fork_servers.values(), *ServiceProcess.fork_servers.values()]
     try:
         yield
     finally:
-        for server in servers.values():
+        for server in servers:
             server.close()
-        System.fork_servers = {}
+        System.fork_servers = ServiceProcess.fork_servers = {}
 
 
 @dataclass(frozen=True)
