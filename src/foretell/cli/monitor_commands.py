@@ -82,7 +82,7 @@ def alerts(as_json: AsJson = False, url: Url = None) -> None:
 
 @monitor_app.command()
 def logs(
-    service: Annotated[str | None, typer.Option("--service", "-s", help="app, ml_worker, dispatcher, …")] = None,
+    service: Annotated[str | None, typer.Option("--service", "-s", help="app, worker, dispatcher, …")] = None,
     level: Annotated[str | None, typer.Option("--level", "-l", help="At least DEBUG, INFO, WARNING or ERROR.")] = None,
     text: Annotated[str | None, typer.Option("--text", "-t", help="A part of the message or the fields.")] = None,
     prediction_id: Annotated[str | None, typer.Option("--prediction", help="All about one prediction.")] = None,
@@ -95,8 +95,14 @@ def logs(
 ) -> None:
     """Log lines of all services, found by the monitoring service."""
     from foretell.cli import monitoring
+    from foretell.local.services import logged_name
 
-    wanted = {"service": service, "text": text, "prediction_id": prediction_id, "trace_id": trace_id}
+    wanted = {
+        "service": service and logged_name(service),
+        "text": text,
+        "prediction_id": prediction_id,
+        "trace_id": trace_id,
+    }
     monitoring.logs(
         {name: value for name, value in wanted.items() if value is not None},
         level=level,

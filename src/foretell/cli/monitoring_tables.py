@@ -361,7 +361,7 @@ def _revenue(content: Mapping[str, Any]) -> None:
         right=["credits", "predictions"],
     )
     say(f"{count(content['credits'], 'credit')} by {count(content['predictions'], 'prediction')}.")
-    as_of = f"; the last word is from {ago(content['as_of'])} ago" if content["as_of"] else ""
+    as_of = f"; last updated {ago(content['as_of'])} ago" if content["as_of"] else ""
     say(f"Days are UTC, {content['since']} to {content['until']}{as_of}.")
 
 
@@ -382,7 +382,7 @@ def _drift(content: Mapping[str, Any]) -> None:
                     each["name"],
                     Text(printable(each["status"]).replace("_", " "), "red" if each["drifted"] else ""),
                     _NONE if each.get("psi") is None else f"{each['psi']:.3f}",
-                    "; ".join(str(reason) for reason in each["reasons"]) or _NONE,
+                    " ".join(str(reason) for reason in each["reasons"]) or _NONE,
                 ]
                 for each in version.get("findings", [])
             ],

@@ -250,7 +250,7 @@ def _forward(package: ModelPackage, runtime: Runtime, rows: list[Row]) -> list[R
             model=package.name,
             version=package.version,
             error_type=type(error).__name__,
-            where="".join(traceback.format_tb(error.__traceback__)[-3:]),
+            stack_trace="".join(traceback.format_tb(error.__traceback__)[-3:]),
         )
         count_failure(package, type(error).__name__)
         return [Failure("model_error", "The model failed on this input.")]

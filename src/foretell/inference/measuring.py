@@ -106,6 +106,8 @@ def bins_of(field: Field) -> str:
         missing += f"; PSI of single days usually up to {field.usual_psi:.2g}"
     if isinstance(field, Numbers):
         what = "lengths" if field.of else "numbers"
+        if field.std == 0:
+            return f"{what}, all {field.mean:g}{missing}"
         return f"{what} from {field.edges[0]:g} to {field.edges[-1]:g} in {len(field.counts)} bins{missing}"
     others = f" and {field.other} rows of others" if field.other else ""
     return f"{len(field.counts)} categories{others}{missing}"

@@ -113,7 +113,12 @@ _LEVELS = {"warn": "warning", "exception": "error"}
 #: The release of the Elastic Common Schema whose names these are.
 _ECS_VERSION = "8.17.0"
 #: Names of keyword arguments, which can't contain a dot, and their names in the schema.
-ECS_NAMES = {"error_type": "error.type", "rule_name": "rule.name", "server_address": "server.address"}
+ECS_NAMES = {
+    "error_type": "error.type",
+    "rule_name": "rule.name",
+    "server_address": "server.address",
+    "stack_trace": "error.stack_trace",
+}
 
 
 def _line_of(service: str, instance: str) -> Callable[[Any, str, MutableMapping[str, Any]], bytes]:

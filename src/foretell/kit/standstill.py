@@ -89,12 +89,12 @@ class Watch:
                 self._end(EXIT_STOOD_STILL)
 
     def _warn(self) -> None:
-        log.warning("event_loop_stands", for_s=round(self._looks // 2 * self._look_s, 1), stacks=stacks())
+        log.warning("event_loop_stands", for_s=round(self._looks // 2 * self._look_s, 1), stack_trace=stacks())
 
     def _say_last_words(self) -> None:
         # First without any Python lock, which a blocked thread may hold.
         faulthandler.dump_traceback(_STANDARD_ERROR, all_threads=True)
-        log.error("event_loop_stood_still", for_s=round(self._looks * self._look_s, 1), stacks=stacks())
+        log.error("event_loop_stood_still", for_s=round(self._looks * self._look_s, 1), stack_trace=stacks())
 
     @staticmethod
     def _within(seconds: float, work: Callable[[], None]) -> None:

@@ -43,6 +43,17 @@ window.ui = SwaggerUIBundle({
   validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis],
 });
+// Swagger UI gives every field of the Authorize dialog `autofocus`. The last field gets the focus, so the dialog would
+// open scrolled to its end.
+let dialog = null;
+new MutationObserver(() => {
+  const shown = document.querySelector(".modal-ux-content");
+  if (shown && shown !== dialog) {
+    shown.querySelector("input, button")?.focus();
+    shown.scrollTop = 0;
+  }
+  dialog = shown;
+}).observe(document.getElementById("swagger-ui"), { childList: true, subtree: true });
 """
 
 _PAGE = """\

@@ -25,9 +25,9 @@ def readable(line: LogLine, *, width: int = 10, colour: bool = False) -> str:
     source = line.source.ljust(width)
     fields = dict(line.fields)
     trace = str(fields.pop("error.stack_trace", ""))
-    if trace:
-        # The stack trace ends with type and message.
-        fields.pop("error.message", None)
+    if trace and "error.message" in fields:
+        # The trace of an exception ends with its type and message. Other traces have no message.
+        fields.pop("error.message")
         fields.pop("error.type", None)
     values = " ".join(_field(name, value) for name, value in fields.items())
     level = line.level.ljust(7)

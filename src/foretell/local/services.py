@@ -52,6 +52,11 @@ class Service:
     compose_name: str = ""
 
     @property
+    def logged_name(self) -> str:
+        """What its log lines and metrics call it: `ml_worker`, `model_service`, …"""
+        return (self.compose_name or self.name).replace("-", "_")
+
+    @property
     def port_variable(self) -> str:
         """The environment variable that changes the documented port."""
         return f"FORETELL_{self.name.upper()}_PORT"
@@ -119,6 +124,12 @@ def runnable(
         else:
             services.append(service)
     return services, remarks
+
+
+def logged_name(name: str, table: Iterable[Service] = SERVICES) -> str:
+    """What log lines call the service of that name; an unknown name as it is, as other programs may log, too."""
+    wanted = name.lower().replace("_", "-")
+    return next((each.logged_name for each in table if wanted in (each.name, each.compose_name)), name)
 
 
 def find(name: str, table: Iterable[Service] = SERVICES) -> Service:

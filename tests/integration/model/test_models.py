@@ -191,6 +191,22 @@ async def test_the_page_has_every_promised_call(page: dict[str, Any]) -> None:
     assert len(ids) == len(set(ids))
 
 
+async def test_every_error_of_the_protocol_has_its_own_example(page: dict[str, Any]) -> None:
+    errors: dict[str, set[str]] = {}
+    for path, operations in page["paths"].items():
+        if not path.startswith("/v2"):
+            continue
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if status >= "400":
+                    example = answer["content"]["application/json"]["example"]
+                    assert answer["description"] == example["error"]
+                    errors.setdefault(status, set()).add(example["error"])
+    assert set(errors) == {"400", "401", "403", "404", "413", "500", "503", "504"}
+    texts = [text for found in errors.values() for text in found]
+    assert len(texts) == len(set(texts))
+
+
 def _validator(page: dict[str, Any], schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema | {"components": page["components"]})
 

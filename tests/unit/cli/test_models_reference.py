@@ -40,6 +40,7 @@ def test_a_reference_is_made_of_a_table(models: Models, package: Path, flights: 
     assert "reference.json is made of 1000 rows." in answer.out
     assert "1 rows can't be used; the first: carrier must be one of" in answer.out
     assert "feature dep_hour: numbers from 5 to 23 in 19 bins" in answer.out
+    assert "feature weather_delay: numbers, all 0\n" in answer.out
     reference = read_reference(package)
     assert reference is not None
     carriers = reference.features["carrier"]

@@ -199,6 +199,19 @@ def record(message: str, **more: Any) -> dict[str, Any]:
     return {"service": "app", "level": "WARNING", "message": message, "timestamp": now().isoformat(), **more}
 
 
+@pytest.mark.parametrize("name", ["worker", "ml_worker", "ml-worker"])
+def test_logs_are_asked_for_by_any_name_of_a_service(call: Any, service: Service, name: str) -> None:
+    service.answers["/reports/logs"] = []
+    assert call("monitor", "logs", "--service", name, "--url", service.url).code == 0
+    assert service.asked[0][2]["service"] == "ml_worker"
+
+
+def test_logs_of_another_program_are_asked_for_by_its_name(call: Any, service: Service) -> None:
+    service.answers["/reports/logs"] = []
+    call("monitor", "logs", "--service", "My_Service", "--url", service.url)
+    assert service.asked[0][2]["service"] == "My_Service"
+
+
 def test_logs_can_t_forge_lines(call: Any, service: Service) -> None:
     service.answers["/reports/logs"] = [
         record(HOSTILE, instance="a\nb", fields={"na\x07me": HOSTILE}, prediction_id="019a")

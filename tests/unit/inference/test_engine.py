@@ -80,7 +80,7 @@ def test_only_the_row_on_which_the_model_raises_fails(make_bench: MakeBench) -> 
     assert outcomes == [{"y": 1}, Failure("model_error", "The model failed on this input."), {"y": 2}]
     (failed,) = [entry for entry in logs if entry["event"] == "model_failed"]
     assert failed["error_type"] == "ValueError"
-    assert failed["where"]
+    assert "in answer" in failed["stack_trace"]
     # The error quotes a value of the input, as errors do: it stays out of the log.
     assert "13013" not in str(logs)
 

@@ -223,7 +223,7 @@ def test_an_event_loop_that_turns_no_more_says_where_and_ends_its_process(start:
     warning = process.await_line("event_loop_stands")
     error = process.await_line("event_loop_stood_still")
     for line in (warning, error):
-        assert "in stand_still" in line["stacks"]
+        assert "in stand_still" in line["error.stack_trace"]
     status, _ = process.end(quiet=False)
     assert status == 71
 

@@ -156,7 +156,7 @@ def test_a_process_that_stands_still_is_ended_and_replaced(make_engine: MakeEngi
     log = (engine.installation.logs_dir / "front.log").read_text()
     assert "in hold_up" in log
     (last, *_) = [line for line in lines if line.message == "event_loop_stood_still"]
-    assert "hold_up" in last.fields["stacks"]
+    assert "hold_up" in last.fields["error.stack_trace"]
 
 
 def test_a_process_that_ends_is_no_standstill(make_engine: MakeEngine) -> None:

@@ -136,6 +136,13 @@ def test_a_log_line_can_neither_steer_the_terminal_nor_forge_another(tmp_path: P
     assert "\\x1b" in text
 
 
+def test_a_trace_without_a_message_keeps_its_lines_and_the_type(tmp_path: Path) -> None:
+    append(tmp_path / "app.log", line(1, "model_failed", **{"error.type": "KeyError", "error.stack_trace": "one\ntwo"}))
+    first, *trace = readable(Logs(tmp_path).last(1)[0]).splitlines()
+    assert first.endswith("model_failed  error_type=KeyError")
+    assert trace == ["app        |   one", "app        |   two"]
+
+
 def test_a_stack_trace_keeps_its_lines(tmp_path: Path) -> None:
     append(tmp_path / "app.log", line(1, "failed", **{"error.stack_trace": "one\ntwo"}))
     assert len(readable(Logs(tmp_path).last(1)[0]).splitlines()) == 3

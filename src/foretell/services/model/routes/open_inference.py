@@ -36,6 +36,13 @@ _HEADER_LENGTH = v2.HEADER_LENGTH.lower().encode()
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
+class ModelsLoading(ForetellError):
+    """The models are being loaded."""
+
+    code = "models_loading"
+    status = 400
+
+
 class InvalidInference(ForetellError):
     """This is no request for an inference: {reason}."""
 
@@ -116,7 +123,7 @@ class OpenInference:
     async def server_ready(self, request: Request) -> Answer:
         """Readiness: whether every load has succeeded or failed."""
         if not self._models.all_tried:
-            return json_answer(v2.Error("The models are being loaded."), 400)
+            raise ModelsLoading
         return json_answer({"ready": True})
 
     async def model_metadata(self, request: Request) -> Answer:
