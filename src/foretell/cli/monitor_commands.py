@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-monitor_app = typer.Typer(help="How the installation is and how it went, as its monitoring service says.")
+monitor_app = typer.Typer(help="Reports of the monitoring service: health, load, errors, drift, alerts, logs.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="The report as the service gives it.")]
 Window = Annotated[str, typer.Option("--window", "-w", metavar="LENGTH", help="How far back: 90s, 5m, 2h, 7d.")]
@@ -15,7 +15,7 @@ _USUAL_WINDOW = "5m"
 
 @monitor_app.callback(invoke_without_command=True)
 def monitor(context: typer.Context, as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
-    """How the installation is and how it went, as its monitoring service says. Without a name, an overview."""
+    """Reports of the monitoring service. Without a name, an overview."""
     if context.invoked_subcommand is None:
         _show("overview", as_json, url, window=window)
     elif as_json or url is not None or window != _USUAL_WINDOW:
@@ -24,37 +24,37 @@ def monitor(context: typer.Context, as_json: AsJson = False, window: Window = _U
 
 @monitor_app.command()
 def health(as_json: AsJson = False, url: Url = None) -> None:
-    """Every service and instance: how it is, and since when."""
+    """Health of services and instances, and since when."""
     _show("health", as_json, url)
 
 
 @monitor_app.command()
 def latency(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
-    """How long requests, models and whole predictions took."""
+    """Latency of requests, model runs and predictions."""
     _show("latency", as_json, url, window=window)
 
 
 @monitor_app.command()
 def throughput(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
-    """How much was done, and in how large batches."""
+    """Throughput, and sizes of batches."""
     _show("throughput", as_json, url, window=window)
 
 
 @monitor_app.command()
 def errors(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
-    """What went wrong: answers, predictions, lines in the logs."""
+    """Errors of requests, predictions and logs."""
     _show("errors", as_json, url, window=window)
 
 
 @monitor_app.command()
 def workers(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
-    """What each worker does and did."""
+    """Workers and their tasks."""
     _show("workers", as_json, url, window=window)
 
 
 @monitor_app.command()
 def queues(as_json: AsJson = False, window: Window = _USUAL_WINDOW, url: Url = None) -> None:
-    """What waits in the queues, and dead letters."""
+    """Queue depths and dead letters."""
     _show("queues", as_json, url, window=window)
 
 
@@ -64,19 +64,19 @@ def revenue(
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """What was earned, by model and day (UTC)."""
+    """Revenue by model and day (UTC)."""
     _show("revenue", as_json, url, days=days)
 
 
 @monitor_app.command()
 def drift(as_json: AsJson = False, url: Url = None) -> None:
-    """How far what models are asked is from what they were trained on."""
+    """Drift of inputs and outputs from the training reference."""
     _show("drift", as_json, url)
 
 
 @monitor_app.command()
 def alerts(as_json: AsJson = False, url: Url = None) -> None:
-    """What is wrong now, and was lately."""
+    """Open and recent alerts."""
     _show("alerts", as_json, url)
 
 
