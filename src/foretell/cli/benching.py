@@ -92,7 +92,8 @@ async def _measuring_account(url: str, database: Database) -> AsyncIterator[tupl
         made = await _count(database, user) - before
         say(
             f"What stays: {count(made, 'prediction')} of the account {user.username}, which is closed. "
-            "They are no revenue, and are left out of comparisons of versions."
+            "They are no revenue, and are left out of comparisons of versions. "
+            "The drift report counts their inputs for a day, which may raise the alert `drift`."
         )
 
 

@@ -477,7 +477,7 @@ async def test_drift_is_told_of(make: Make) -> None:
         await house.pass_time(310)
         (alert,) = (await house.open()).values()
         assert alert.alert.state == "firing"
-        assert alert.texts.summary["en"].endswith("any more: carrier.")
+        assert alert.texts.summary["en"].endswith("training data: carrier.")
 
 
 async def test_names_that_somebody_sends_write_no_lines_of_their_own(make: Make) -> None:
