@@ -188,7 +188,8 @@ class System:
         task = asyncio.create_task(look_after())
         try:
             yield
-            await self.wait_healthy()
+            # What was killed last may not have died yet, and is replaced then.
+            await self.heal()
         finally:
             task.cancel()
 
