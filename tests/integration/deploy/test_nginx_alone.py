@@ -350,7 +350,9 @@ def test_replicas_are_found_as_they_come_and_go(new_nginx: NewNginx) -> None:
     with ExitStack() as stack:
         names = stack.enter_context(naming({"app.test": ["127.0.0.1"]}))
         stack.enter_context(echoing("127.0.0.1", port, "first"))
-        nginx = new_nginx(APP_UPSTREAM=f"app.test:{port}", NGINX_RESOLVER=names.address, NGINX_RESOLVE_S="1")
+        nginx = new_nginx(
+            APP_UPSTREAM=f"app.test:{port}", NGINX_RESOLVER=names.address, NGINX_RESOLVE_S="1", NGINX_RATE="0"
+        )
         stack.enter_context(running(nginx))
         client = stack.enter_context(client_of(nginx))
         _wait_for_replicas(client, {"first"})
