@@ -180,12 +180,14 @@ def fill_sqlite(file: Path, rows: int) -> float:
             " SELECT user_id, user_id, user_id, 'nobody logs in with this', 0 FROM payers"
         )
         connection.execute("INSERT INTO wallets (user_id) SELECT user_id FROM payers")
+        # Triggers too: without indexes, the one that compares a new row of the ledger with the others reads them all.
         made_later = connection.execute(
-            "SELECT name, sql FROM sqlite_master"
-            " WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN ('predictions', 'ledger')"
+            "SELECT type, name, sql FROM sqlite_master"
+            " WHERE type IN ('index', 'trigger') AND sql IS NOT NULL AND tbl_name IN ('predictions', 'ledger')"
+            " ORDER BY type"
         ).fetchall()
-        for name, _ in made_later:
-            connection.execute(f"DROP INDEX {name}")
+        for kind, name, _ in made_later:
+            connection.execute(f"DROP {kind} {name}")
         begins_at = int(unix_s()) - rows - 60
         for first, last in _chunks(rows, "SQLite: predictions"):
             connection.execute("BEGIN")
@@ -195,7 +197,7 @@ def fill_sqlite(file: Path, rows: int) -> float:
             connection.execute("COMMIT")
         for statement in (_GRANTS, _used("sqlite"), _USED_UP_TO):
             connection.execute(statement)
-        for name, definition in made_later:
+        for _, name, definition in made_later:
             console.print(f"SQLite: {name}")
             connection.execute(definition)
         connection.execute("ANALYZE")
