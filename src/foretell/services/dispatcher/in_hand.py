@@ -1,8 +1,8 @@
-"""What workers say they have in hand: see docs/decisions/0014.
+"""Tracks the tasks that workers report to have: see docs/decisions/0014.
 
-Nothing depends on hearing it. A dispatcher that has just begun to listen waits until every worker that lives must have
-spoken; of what was published before, it then takes for lost what nobody spoke of and what waits nowhere. Should it be
-mistaken, a task runs twice and is settled once.
+Correctness does not depend on these reports. A new dispatcher waits until every live worker must have reported. Then
+it takes tasks that were published before for lost if no worker has reported them and no queue has them. If that is
+wrong, a task runs twice and is settled once.
 """
 
 import math
@@ -22,7 +22,7 @@ from foretell.kit.clock import now
 log = structlog.get_logger()
 
 
-#: After a pause of this length between two sweeps we may have missed what was said.
+#: After a pause of this length between two sweeps, reports may have been missed.
 _STOOD_STILL_S = 10.0
 #: How long last attempts are remembered. Their messages become dead letters when the broker notices that the worker is
 #: gone, for a machine that lost its power after a minute or so.
@@ -37,7 +37,7 @@ class _Kept:
 
 
 class InHand:
-    """The tasks that workers keep for longer than a moment, as far as they were heard."""
+    """The tasks that workers keep for a long time, according to the reports that this dispatcher has received."""
 
     def __init__(
         self,
@@ -46,21 +46,21 @@ class InHand:
         listening_since: Callable[[], float | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Workers speak every `pulse_s`, by `clock`; `listening_since()` is the subscription's `since`."""
+        """Workers report every `pulse_s`, by `clock`; `listening_since()` is the subscription's `since`."""
         self._pulse_s = pulse_s
         self._listening_since = listening_since
         self._clock = clock
         self._kept: dict[UUID, _Kept] = {}
-        #: When a worker said last that it runs the last attempt of this task.
+        #: When a worker last reported that it runs the last attempt of this task.
         self._last_attempts: dict[UUID, float] = {}
-        #: When a worker said last that it had lost its connection to the broker.
+        #: When a worker last reported that it had lost its connection to the broker.
         self._cut_off_at: datetime | None = None
         self._looked_at = clock()
-        #: When we last came to after standing still.
+        #: When this process last resumed after a pause.
         self._awake_since = -math.inf
 
     async def listen(self, events: AsyncIterable[bytes]) -> None:
-        """Hear what is said, until the subscription ends."""
+        """Receive reports until the subscription ends."""
         async for body in events:
             try:
                 self.hear(decode_kept(body))
@@ -68,7 +68,7 @@ class InHand:
                 log.warning("event_rejected", routing_key=queues.TASKS_KEPT, reason=str(error)[:300])
 
     def hear(self, said: TasksKept) -> None:
-        """A worker has said something."""
+        """Take a worker's report."""
         if said.cut_off:
             self._cut_off_at = now()
         if said.state == "returned":
@@ -80,7 +80,7 @@ class InHand:
         self._kept.update(dict.fromkeys(said.ids, kept))
 
     def look(self) -> None:
-        """To be called with every sweep: notices that we stood still ourselves."""
+        """Call this with every sweep. Notices pauses of this process, and forgets old reports."""
         moment = self._clock()
         if moment - self._looked_at > _STOOD_STILL_S:
             self._awake_since = moment
@@ -96,18 +96,18 @@ class InHand:
 
     @property
     def listened_s(self) -> float:
-        """For how long we have heard everything that workers say; 0 while we can't hear."""
+        """For how many seconds every report has been received; 0 without a subscription."""
         since = self._listening_since()
         return 0.0 if since is None else max(0.0, self._clock() - max(since, self._awake_since))
 
     def __contains__(self, identifier: UUID) -> bool:
-        """Whether a worker has this one in hand, as far as we know."""
+        """Whether a worker has this task, according to its reports."""
         kept = self._kept.get(identifier)
         return kept is not None and not self._is_silent(kept)
 
     @property
     def abandoned(self) -> Mapping[UUID, int]:
-        """Those that a worker had alone and of which it says nothing any more; with the attempts that count."""
+        """Acknowledged tasks that their worker no longer reports, with the number of their earlier attempts."""
         return {
             identifier: kept.earlier_attempts
             for identifier, kept in self._kept.items()
@@ -117,7 +117,7 @@ class InHand:
     def interrupted_since(self, published_at: datetime) -> bool:
         """Whether a live process lost its connection to the broker after a task was published at that time.
 
-        Either a worker has said so, or this dispatcher did not hear everything since then.
+        Either a worker has reported that, or this dispatcher has not received all reports since then.
         """
         moment = now()
         heard_all_since = moment - timedelta(seconds=self.listened_s)
@@ -126,20 +126,20 @@ class InHand:
         return cut_off or published_at <= heard_all_since or published_at > moment
 
     def last_attempt_started(self, identifier: UUID) -> bool:
-        """Whether a worker said within the last ten minutes that it runs the last attempt of this task."""
+        """Whether a worker reported within the last ten minutes that it runs the last attempt of this task."""
         return identifier in self._last_attempts
 
     def forget_last_attempts(self, ids: Collection[UUID]) -> None:
-        """These tasks have all their attempts again."""
+        """Forget these: they were published again with all their attempts."""
         for identifier in ids:
             self._last_attempts.pop(identifier, None)
 
     def forget(self, ids: Collection[UUID]) -> None:
-        """These are nobody's any more."""
+        """Forget these: no worker has them any more."""
         for identifier in ids:
             self._kept.pop(identifier, None)
 
     def _is_silent(self, kept: _Kept) -> bool:
-        # While nothing can be heard, silence says nothing.
+        # Without a subscription, missing reports mean nothing.
         silent_s = min(self._clock() - kept.heard_at, self.listened_s)
         return silent_s > queues.PULSES_OF_SILENCE * self._pulse_s

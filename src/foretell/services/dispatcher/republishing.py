@@ -38,16 +38,18 @@ class Republisher:
             except MessageRefused as error:
                 log.warning("tasks_refused", queue=parcel.queue, tasks=len(parcel.ids), reason=error.message)
                 refused = set(parcel.ids)
-                await self._publish_apart([queued for queued in found if queued.id in refused], published_at)
+                await self._publish_apart([each for each in found if each.id in refused], published_at, headers)
             else:
                 await self._store.mark_published(parcel.ids, published_at)
 
-    async def _publish_apart(self, refused: Sequence[Queued], published_at: datetime) -> None:
+    async def _publish_apart(
+        self, refused: Sequence[Queued], published_at: datetime, headers: Mapping[str, str] | None
+    ) -> None:
         """Publish each of these alone; a task that the broker refuses fails."""
         for queued in refused:
             (parcel,) = pack([queued], published_at)
             try:
-                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex)
+                await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex, headers=headers)
             except MessageRefused:
                 await self._settler.settle([Ending(queued.id, error=INPUT_TOO_LARGE)])
             else:

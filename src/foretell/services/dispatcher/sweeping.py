@@ -29,20 +29,20 @@ from foretell.services.dispatcher.settling import Settler
 
 log = structlog.get_logger()
 
-#: What one look takes at most; what is left is found by the next look, which follows at once.
+#: The most predictions of one query; the next query follows at once.
 _LIMIT = 1000
 _TIDY_EVERY_S = 600.0
-#: Events and attempts that are kept no longer are deleted now and then, so many in one transaction.
+#: How often expired events and attempts are deleted, and how many in one transaction.
 _FORGET_EVERY_S = 60.0
 _FORGOTTEN_AT_ONCE = 5000
-#: A token that is used again after its time still ends its family for a while.
+#: Expired tokens are kept this long: reuse of one still ends its family.
 _TOKENS_KEPT = timedelta(days=1)
 
 _EXPIRED = Failure("expired", "No worker took this prediction in time. The credits are back; please try again.")
 
 
 class Sweeper:
-    """Looks again and again for predictions that need a push. Harmless in any number of dispatchers."""
+    """Looks periodically for predictions that do not progress. Any number of dispatchers may do it at once."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Sweeper:
         self._clock = clock
         self._republisher = Republisher(store, broker, settler)
         self._dead_letters = DeadLetters(database, broker, settler, in_hand, self._republisher)
-        #: What seems to be lost.
+        #: Predictions whose tasks may be lost.
         self._suspected: dict[UUID, _Suspected] = {}
         self._settings = settings
         self._task_queues = [queues.TASKS, *(queues.tasks_queue(pool) for pool in settings.worker_pools)]
@@ -70,12 +70,12 @@ class Sweeper:
         self._forget_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Sweep until `stopping` is set. A part that is away is tried again next time."""
+        """Sweep until `stopping` is set. If the broker or database is unavailable, the next sweep tries again."""
         while not stopping.is_set():
             for sweep in (
                 self.publish_forgotten,
                 self.expire,
-                # Before the next: what is dead is not lost.
+                # Before `publish_lost`: tasks in dead-letter queues are not lost.
                 self.bury_dead_letters,
                 self.publish_lost,
                 self.publish_abandoned,
@@ -94,7 +94,7 @@ class Sweeper:
                 continue
 
     async def publish_forgotten(self) -> None:
-        """Publish what was accepted but never marked as published: its app died, or the broker was away."""
+        """Publish predictions that were never marked as published: the app crashed, or the broker was unavailable."""
         while True:
             before = now() - timedelta(seconds=self._settings.publish_after_s)
             async with self._database.snapshot() as connection:
@@ -104,17 +104,17 @@ class Sweeper:
                 return
 
     async def publish_lost(self) -> None:
-        """Publish again what was published long ago and has not ended although no message waits: the broker lost it.
+        """Publish again predictions that were published long ago and have not ended although no message is waiting.
 
-        Unless a worker has it in hand. Workers say so of what runs for longer than one pulse, and of what comes to a
-        second one; so what still seems to be lost two pulses later, and at the look before too, is.
+        Not if a worker has the task: workers report tasks that run for longer than one pulse, and tasks that were
+        delivered before. So a task is lost if it seems to be for two pulses, in two consecutive sweeps.
 
-        What was published before we began to listen needs no long wait: a worker may have died with it while nobody
-        heard what it kept, and those that live have spoken since.
+        Tasks from before the subscription to these reports need no long wait: their worker may have died while this
+        dispatcher did not listen, and every worker that is alive has reported since.
         """
         self._in_hand.look()
         at, after = now(), timedelta(seconds=self._lost_after_s())
-        # Asked once per sweep: what we publish ourselves does not make a queue busy.
+        # Asked once per sweep, so that what this sweep publishes does not make a queue busy.
         empty: dict[str | None, bool] = {}
         suspected: dict[UUID, _Suspected] = {}
         beyond: UUID | None = None
@@ -137,7 +137,7 @@ class Sweeper:
             if len(overdue) < _LIMIT:
                 break
             beyond = overdue[-1].id
-        # While messages wait, nothing can be said of the others.
+        # While messages are waiting in a pool's queue, nothing is known about its other tasks.
         still = {
             identifier: each._replace(at_last_look=False)
             for identifier, each in self._suspected.items()
@@ -146,15 +146,15 @@ class Sweeper:
         self._suspected = still | suspected
 
     def _lost_after_s(self) -> float:
-        """How long ago something was published that may be lost."""
+        """The age, in seconds since publishing, from which a task may be lost."""
         listened_s = self._in_hand.listened_s
         if listened_s < (queues.PULSES_OF_SILENCE - 2) * self._settings.task_pulse_s:
             return self._settings.lost_after_s
-        # With the two pulses that follow, that makes the silence after which a worker is taken for dead.
+        # Together with the two pulses that follow, this is the silence after which a worker counts as dead.
         return min(self._settings.lost_after_s, listened_s)
 
     async def publish_abandoned(self) -> None:
-        """Publish again what a worker kept alone, and of which it says nothing any more: it died, most likely."""
+        """Publish again tasks whose lease has ended: the worker had acknowledged them and reports them no more."""
         abandoned = dict(list(self._in_hand.abandoned.items())[:_LIMIT])
         if not abandoned or (await self._broker.depth(queues.RESULTS)).ready:
             return
@@ -162,16 +162,17 @@ class Sweeper:
         async with self._database.snapshot() as connection:
             left = await sweeps.still_queued(connection, list(abandoned), before=before)
         for prediction in left:
-            # Each alone, since one of them may have ended its worker, and with how often that has happened.
+            # Each alone, since one of them may have crashed its worker, and with the number of earlier attempts.
             headers = {queues.EARLIER_ATTEMPTS: str(abandoned[prediction.id])}
             await self._republisher.publish([prediction], "abandoned", headers)
             self._in_hand.forget([prediction.id])
         self._in_hand.forget(abandoned)
 
     async def expire(self) -> None:
-        """End what no worker has taken in time, by our clock and the database's; the credits come back.
+        """End predictions that no worker has taken in time, and release their credits.
 
-        So a dispatcher whose clock is ahead ends nobody's predictions before their time.
+        A prediction expires by both clocks, the dispatcher's and the database's, so that a dispatcher whose clock is
+        ahead ends none too early.
         """
         while True:
             async with self._database.snapshot() as connection:
@@ -190,7 +191,7 @@ class Sweeper:
             await self._dead_letters.process(queue)
 
     async def forget_refresh_tokens(self) -> None:
-        """Delete, now and then, the refresh tokens and sessions that expired long ago: nobody needs to know them."""
+        """Delete refresh tokens and sessions that expired long ago, at most every 10 minutes."""
         if time.monotonic() < self._tidy_at:
             return
         self._tidy_at = time.monotonic() + _TIDY_EVERY_S
@@ -199,7 +200,7 @@ class Sweeper:
             await sessions.delete_expired(connection, before=now())
 
     async def forget_events(self) -> None:
-        """Delete what was told more than 7 days ago, and stop writing it down for whom nobody listens any more."""
+        """Delete events older than 7 days, and stop writing events for accounts without a receiver."""
         if time.monotonic() < self._forget_at:
             return
         before = now() - KEPT
@@ -216,7 +217,7 @@ class Sweeper:
 
 
 class _Suspected(NamedTuple):
-    """What seems to be lost."""
+    """A prediction whose task may be lost."""
 
     pool: str | None
     since: float

@@ -1,8 +1,8 @@
-"""Says which tasks this worker keeps for longer than a moment, so that nobody starts them a second time.
+"""Reports which tasks this worker keeps for a long time, so that no other worker starts them a second time.
 
-A broker is patient with what is not acknowledged only for so long (RabbitMQ's `consumer_timeout`), and then hands it to
-somebody else while it still runs. So a long run is acknowledged while it lasts; from then on the worker's word is its
-lease: it is repeated with every pulse, and a dispatcher that hears it no more publishes the task again. See
+A broker redelivers a message that is not acknowledged in time (RabbitMQ's `consumer_timeout`), even if its task still
+runs. So a long run is acknowledged before it ends. From then on the worker's reports are the lease of the task: it
+renews the lease with every pulse, and when the reports end, a dispatcher publishes the task again. See
 docs/decisions/0014.
 """
 
@@ -17,12 +17,12 @@ from foretell.contracts import queues
 from foretell.contracts.messages import TasksKept, encode
 from foretell.kit.errors import ForetellError
 
-#: More are said in several events.
+#: More ids are divided among several events.
 _IDS_IN_EVENT = 1000
 
 
 class Word:
-    """What a worker says of the tasks that it keeps."""
+    """Publishes a worker's reports on the tasks that it keeps."""
 
     def __init__(self, broker: Broker, worker_id: str) -> None:
         self._broker = broker
@@ -36,10 +36,10 @@ class Word:
         earlier_attempts: int = 0,
         confirmed: bool = False,
     ) -> bool:
-        """Tell every dispatcher; whether the broker has it. Never raises: most of it is a hint, and said again.
+        """Report to every dispatcher; returns whether the broker has the report. Never raises.
 
-        Not so that something is kept alone, or what is `confirmed`: once that was said, it lies ready for every
-        dispatcher that listens.
+        Most reports may be lost, since they are repeated. The state "alone", and a report that is `confirmed`, must
+        not be lost: here the broker confirms that it has a copy for each subscribed dispatcher.
         """
         said = True
         for start in range(0, len(ids), _IDS_IN_EVENT):
@@ -49,7 +49,7 @@ class Word:
         return said
 
     async def say_cut_off(self) -> bool:
-        """Tell every dispatcher that we lost the connection to the broker; whether the broker has it. Never raises."""
+        """Report a lost connection to every dispatcher; returns whether the broker has the report. Never raises."""
         event = encode(TasksKept(self._worker_id, [], "held", cut_off=True))
         return await self._publish(event, confirmed=True)
 
@@ -62,9 +62,9 @@ class Word:
 
 
 class Interruptions:
-    """Notices that a consumer lost its connection to the broker, and says so.
+    """Notices and reports that a consumer lost its connection to the broker.
 
-    The broker counts that as an attempt of what was delivered to the consumer: see docs/decisions/0024.
+    The broker counts this as an attempt of each task that was delivered to the consumer: see docs/decisions/0024.
     """
 
     def __init__(self, say_cut_off: Callable[[], Awaitable[bool]]) -> None:
@@ -76,7 +76,7 @@ class Interruptions:
         self._untold = False
 
     async def look(self, consumer: Consumer) -> None:
-        """To be called often. If `consumer` was interrupted since the last call, say so, until that has worked."""
+        """Call this often. Reports an interruption of `consumer` since the last call, until the report succeeds."""
         since = consumer.since
         if consumer is not self._consumer:
             # The worker replaced its consumer.
@@ -92,7 +92,7 @@ class Interruptions:
 
 
 class Run:
-    """One run of a model. A short one costs a timer; a long one is spoken of, and released when it is very long."""
+    """One run of a model. A short run only costs a timer. A long run is reported, and a very long one released."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Run:
         *,
         pulse_s: float,
     ) -> None:
-        """`release` has the broker send nothing more to us and acknowledges what is run; `say` is `Word.say`."""
+        """`release` stops further deliveries and acknowledges the tasks of this run; `say` is `Word.say`."""
         self._say = say
         self._release = release
         self._pulse_s = pulse_s
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def released(self) -> bool:
-        """Whether the broker was told, or is being told, that the tasks are done."""
+        """Whether the tasks were acknowledged before the end of the run, or are being acknowledged."""
         return self._released
 
     def _begin(self) -> None:
@@ -122,13 +122,13 @@ class Run:
             if self._released or pulse < queues.PULSES_UNTIL_RELEASED:
                 await self._say("alone" if self._released else "held")
             elif await self._say("alone"):
-                # First the word, then the release: there is no moment without a lease.
+                # First the report, then the acknowledgement, so that the task always has a lease.
                 self._released = True
                 await self._release()
             await asyncio.sleep(self._pulse_s)
 
     async def end(self) -> None:
-        """The run is over: nothing more is said of it."""
+        """The run is over: stop reporting it."""
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
