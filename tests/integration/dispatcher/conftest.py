@@ -5,6 +5,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from tests.integration.dispatcher.sweepers import (
+    PULSE_S,
+    Clock,
+    Ears,
+    make_sweeper,
+)
 from tests.integration.dispatcher.watched import Watched
 from tests.predictions import assert_books_are_right, open_account
 
@@ -13,6 +19,8 @@ from foretell.contracts import queues
 from foretell.domain.predictions.opening import open_store
 from foretell.domain.predictions.store import Store
 from foretell.kit.database import Database
+from foretell.services.dispatcher.in_hand import InHand
+from foretell.services.dispatcher.sweeping import Sweeper
 
 
 @pytest.fixture
@@ -39,3 +47,23 @@ async def broker(tmp_path: Path) -> AsyncIterator[Watched]:
         await broker.ensure_queue(queue)
     yield Watched(broker)
     await broker.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ears() -> Ears:
+    return Ears()
+
+
+@pytest.fixture
+def in_hand(clock: Clock, ears: Ears) -> InHand:
+    return InHand(PULSE_S, listening_since=lambda: ears.since, clock=clock)
+
+
+@pytest.fixture
+def sweeper(database: Database, store: Store, broker: Watched, in_hand: InHand, clock: Clock) -> Sweeper:
+    return make_sweeper(database, store, broker, in_hand, clock)

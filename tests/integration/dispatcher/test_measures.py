@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 from prometheus_client import REGISTRY
-from tests.integration.dispatcher.test_sweeping import make_sweeper
+from tests.integration.dispatcher.sweepers import make_sweeper
 from tests.integration.dispatcher.watched import Watched, failure_of, results_of
 from tests.predictions import accepted, statuses_of, submission
 
