@@ -22,6 +22,7 @@ from foretell.kit.drivers import (
     in_transaction,
 )
 from foretell.kit.errors import Misconfigured
+from foretell.kit.fingerprints import SqliteConnection
 from foretell.kit.postgresql_address import Connector
 
 # All other statements are planned for their parameters. After five runs PostgreSQL would switch to a generic plan for
@@ -113,7 +114,7 @@ def sqlite_engine(path: Path, pragmas: Iterable[str], statement_timeout_s: float
 
 async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> aiosqlite.Connection:
     # The driver must not begin transactions automatically: `_begin_sqlite` does.
-    connection = aiosqlite.connect(path, timeout=timeout_s, isolation_level=None)
+    connection = aiosqlite.connect(path, timeout=timeout_s, isolation_level=None, factory=SqliteConnection)
     # A daemon thread, as in SQLAlchemy: a process that ends does not wait for it.
     thread = connection._thread
     thread.daemon = True

@@ -150,6 +150,13 @@ FAULTS: list[Fault] = [
      {"ledger_matches_prediction"}, "failed"),
     ("another amount in one row", ["UPDATE ledger SET amount = 3 WHERE kind = 'hold' AND prediction_id = {succeeded}"],
      {"ledger_matches_prediction", "wallet_matches_ledger"}, "succeeded"),
+    # Sums over all rows stay as they are.
+    ("amounts that two predictions have exchanged",
+     ["UPDATE predictions SET price_credits = 5 WHERE id = {failed}",
+      "UPDATE predictions SET price_credits = 7 WHERE id = {canceled}",
+      "UPDATE ledger SET amount = 7 WHERE prediction_id = {failed}",
+      "UPDATE ledger SET amount = 5 WHERE prediction_id = {canceled}"],
+     {"ledger_matches_prediction"}, "failed"),
     ("another owner of both rows", ["UPDATE ledger SET user_id = {boris} WHERE prediction_id = {failed}"],
      {"ledger_matches_prediction"}, "failed"),
     ("another price", ["UPDATE predictions SET price_credits = 5 WHERE id = {succeeded}"],
