@@ -370,8 +370,11 @@ def _drift(content: Mapping[str, Any]) -> None:
         say("No model version was looked at yet.")
     for version in content["versions"]:
         status = _plain(version["status"]).plain.replace("_", " ")
-        rows = max((window["rows"] for window in version.get("windows", [])), default=0)
-        say(f"{printable(version['model'])} {printable(version['version'])}: {status}, {rows} rows looked at.")
+        windows = version.get("windows", [])
+        rows = max((window["rows"] for window in windows), default=0)
+        needed = max((field["rows_needed"] for window in windows for field in window["fields"]), default=0)
+        missing = f" ({needed} are needed)" if rows < needed else ""
+        say(f"{printable(version['model'])} {printable(version['version'])}: {status}, {rows} rows looked at{missing}.")
         if version.get("reason"):
             say(f"  {printable(version['reason'])}")
         _rows(

@@ -3,6 +3,7 @@
 The module has few imports, because the app validates every request with it and loads no model.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import isfinite
@@ -112,7 +113,7 @@ class Validator:
             case "type":
                 return "must be " + " or ".join(_TYPES.get(name, name) for name in details["types"])
             case "enum":
-                return "must be one of " + ", ".join(str(option) for option in details["options"])
+                return "must be one of " + ", ".join(_shown(option) for option in details["options"])
             case "minimum":
                 return f"must be at least {limit}"
             case "maximum":
@@ -150,6 +151,11 @@ class Validator:
             except (KeyError, IndexError, TypeError):
                 return {}
         return part if isinstance(part, dict) else {}
+
+
+def _shown(option: Any) -> str:
+    """A value of the schema as the caller writes it: texts without quotes, all others as JSON."""
+    return option if isinstance(option, str) else json.dumps(option, ensure_ascii=False)
 
 
 #: Keywords that a value that fails `enum` may also fail, for the same reason.

@@ -164,6 +164,15 @@ def test_options_belong_behind_the_name(call: Any, service: Service) -> None:
     assert service.asked == []
 
 
+@pytest.mark.parametrize(("rows", "said"), [(12, "12 rows looked at (500 are needed)."), (500, "500 rows looked at.")])
+def test_drift_says_how_many_rows_it_needs(call: Any, service: Service, rows: int, said: str) -> None:
+    windows = [{"rows": rows, "fields": [{"rows_needed": 500}]}, {"rows": 0, "fields": []}]
+    version = {"model": "flight-delay", "version": "1", "status": "not_enough_data", "windows": windows}
+    service.answers["/reports/drift"] = {"versions": [version]}
+    answer = call("monitor", "drift", "--url", service.url)
+    assert answer.out == f"flight-delay 1: not enough data, {said}\n"
+
+
 def test_a_redrive_looks_first(call: Any, service: Service) -> None:
     letter = {
         "message_id": "0123456789abcdef0123", "attempts": 1, "redriven": 2, "size_bytes": 1234, "headers": {},

@@ -66,6 +66,11 @@ def test_a_text_with_nul_is_not_told_to_look_like_another() -> None:
     assert problems == [("text", "must not contain the character NUL")]
 
 
+def test_options_are_named_as_a_caller_writes_them() -> None:
+    validator = Validator({"properties": {"field": {"enum": [True, None, 1.5, "да"]}}})
+    assert validator.problems({"field": "True"}) == [("field", "must be one of true, null, 1.5, да")]
+
+
 def test_one_cause_is_one_problem_and_two_are_two() -> None:
     properties = {
         "carrier": {"type": "string", "minLength": 2, "maxLength": 2, "enum": ["AA", "UA"]},
