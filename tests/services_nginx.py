@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from tests.ports import free_ports
@@ -105,6 +106,12 @@ class PrivateNginx:
         """Tell it to answer what it has taken and to end, and return at once."""
         assert self._process is not None
         self._process.send_signal(signal.SIGQUIT)
+
+    def kill_worker(self) -> None:
+        """End one of its workers at once, with the connections that it has."""
+        assert self._process is not None
+        workers = (each for each in psutil.Process(self._process.pid).children() if each.name() == "nginx")
+        next(workers).kill()
 
     def remove(self) -> None:
         """End it."""

@@ -247,3 +247,11 @@ def test_compose_reads_it_as_meant(token: str, bots: int) -> None:
     assert read["app"]["environment"]["TELEGRAM_TOKEN"] == ("set" if token else "")
     assert [port["published"] for port in read["nginx"]["ports"]] == ["8080", "443"]
     assert {port["host_ip"] for service in read.values() for port in service.get("ports", [])} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_folders_in_commands_are_absolute(page: Path) -> None:
+    """Of `-v ./folder:…`, `docker compose run` makes the name of a volume, and refuses it."""
+    commands = re.findall(r"docker (?:compose )?run [^`\n]*", page.read_text(encoding="utf-8"))
+    mounted = [each for command in commands for each in re.findall(r"(?:-v|--volume) (\S+)", command)]
+    assert [each for each in mounted if not re.match(r'"?(\$PWD|/|\w)', each)] == []

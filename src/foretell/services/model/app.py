@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import foretell
 from foretell.inference.live import LiveRegistry, operators_folder
@@ -32,6 +33,9 @@ _HOT = (
     "/v2/models/{name}/infer",
     "/v2/models/{name}/versions/{version}/infer",
 )
+#: How long the service does not listen while its first models are being loaded. Meanwhile a proxy sends requests to
+#: other replicas, which it can't do with a request that was refused because its model is not ready.
+_LISTENS_AFTER_S = 10.0
 
 
 def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
@@ -99,8 +103,11 @@ async def serve(settings: ModelSettings, instance: str, stopping: asyncio.Event)
     async def follow() -> asyncio.Task[None]:
         return asyncio.create_task(models.follow())
 
-    keeping_up = [asyncio.create_task(models.follow()), asyncio.create_task(registry.watch(follow))]
+    first_loads = asyncio.create_task(models.follow())
+    stopped = asyncio.create_task(stopping.wait())
+    keeping_up: list[asyncio.Task[Any]] = [first_loads, stopped, asyncio.create_task(registry.watch(follow))]
     try:
+        await asyncio.wait({first_loads, stopped}, timeout=_LISTENS_AFTER_S, return_when=asyncio.FIRST_COMPLETED)
         application = build(models, settings, instance)
         await serve_http(application, settings, stopping, application.direct)
     finally:
