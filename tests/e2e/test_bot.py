@@ -11,7 +11,7 @@ from tests.telegram.system import bot_system
 ENGLISH = {
     "hello": "Hello, Ada!",
     "grant": "100 credits",
-    "low": "Low credits",
+    "low": "Low balance alert",
     "below": "below 100",
     "is low": "Your balance is low: 99 credits left.",
     "which": "Choose a model",
@@ -34,9 +34,9 @@ ENGLISH = {
 RUSSIAN = {
     "hello": "Здравствуйте, Вера!",
     "grant": "100 кредитов",
-    "low": "Когда кредиты заканчиваются",
+    "low": "Сообщать о низком балансе",
     "below": "меньше 100",
-    "is low": "Кредиты заканчиваются: осталось 99 кредитов.",
+    "is low": "Кредиты заканчиваются. На вашем счёте 99 кредитов.",
     "which": "Выберите модель",
     "flight": "Задержка рейса",
     "carrier": "EV",

@@ -32,7 +32,7 @@ ENGLISH = {
     "carrier": "question 1 of 4",
     "time": "question 2 of 4",
     "distance": "question 3 of 4",
-    "bounds": "At most 5,000.",
+    "bounds": "More than 0 and at most 5,000.",
     "weather": "question 4 of 4",
     "rain": "Rain",
     "price": "Price: 1 credit. You have 100 credits.",
@@ -43,7 +43,7 @@ RUSSIAN = {
     "carrier": "вопрос 1 из 4",
     "time": "вопрос 2 из 4",
     "distance": "вопрос 3 из 4",
-    "bounds": "Не больше 5\u00a0000.",
+    "bounds": "Больше 0, но не больше 5\u00a0000.",
     "weather": "вопрос 4 из 4",
     "rain": "Дождь",
     "price": "Цена: 1 кредит. У вас 100 кредитов.",
@@ -161,7 +161,7 @@ async def test_models_and_languages(bot: RunningBot, ada: Person) -> None:
     await ada.types("/models")
     assert "2 кредита" in (await ada.sees("Доступные модели")).text
     await ada.types("/language en")
-    await ada.sees("I speak English")
+    await ada.sees("I now speak English")
 
 
 async def test_a_prediction_that_fails_says_so_and_costs_nothing(bot: RunningBot, ada: Person) -> None:
@@ -176,10 +176,10 @@ async def test_a_prediction_that_fails_says_so_and_costs_nothing(bot: RunningBot
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("far", "no number that I can read"),
+        ("far", "can't read that as a number"),
         ("0", "it has to be more than 0"),
         ("5000.1", "it can be at most 5,000"),
-        ("/nonsense", "That is a command I don't know"),
+        ("/nonsense", "I don't know this command"),
     ],
 )
 async def test_wrong_answers_get_a_kind_reply(bot: RunningBot, ada: Person, answer: str, said: str) -> None:
@@ -253,12 +253,12 @@ async def test_whoever_wants_to_be_told_that_credits_run_low(bot: RunningBot, ad
     await ada.types("/start")
     await ada.sees("Hello")
     await ada.types("/settings")
-    settings = await ada.sees("Low credits: not told")
+    settings = await ada.sees("Low balance alert: off")
     await ada.taps(settings, "below 20")
-    await ada.sees("fall below: 20 credits")
+    await ada.sees("Low balance alert: below 20 credits")
     assert bot.app.linked[ada.id].threshold == 20
-    await ada.taps(settings, "don't tell me")
-    await ada.sees("Low credits: not told")
+    await ada.taps(settings, "off")
+    await ada.sees("Low balance alert: off")
     assert bot.app.linked[ada.id].threshold is None
 
 
@@ -272,7 +272,7 @@ async def test_what_is_held_is_told_until_it_is_paid(bot: RunningBot, ada: Perso
     await ada.types("/balance")
     said = (await ada.sees("Recent transactions")).text.splitlines()
     assert [line.rsplit(" · ", 1)[0] for line in said if " · " in line] == [
-        "+2 · given back",
+        "+2 · returned",
         "-2 · paid for a prediction",
         "-2 · held for a prediction",
         "-2 · held for a prediction",
@@ -286,7 +286,7 @@ async def test_in_a_group_nobody_hears_of_a_balance(bot: RunningBot, ada: Person
     await ada.sees("Hello")
     ada.joins(-100)
     await ada.types("/balance", chat=-100)
-    assert (await ada.sees("Your balance", chat=-100)).text == "Your balance is between us: write to me in private."
+    assert (await ada.sees("Your balance", chat=-100)).text == "Your balance stays between us: write to me in private."
 
 
 async def test_in_a_group_nobody_hears_what_was_asked(bot: RunningBot, ada: Person) -> None:
@@ -295,11 +295,11 @@ async def test_in_a_group_nobody_hears_what_was_asked(bot: RunningBot, ada: Pers
     ada.joins(-100)
     await ada.types("/history", chat=-100)
     said = await ada.sees("Your predictions", chat=-100)
-    assert said.text == "Your predictions are between us: write to me in private."
+    assert said.text == "Your predictions stay between us: write to me in private."
     # Pages that an earlier release showed there.
     for data in ("h:0", "h:1", f"d:{'0' * 32}:0"):
         tap = await ada.tap_data(said, data)
-        assert (await ada.answer_to(tap))["text"] == "Your predictions are between us: write to me in private."
+        assert (await ada.answer_to(tap))["text"] == "Your predictions stay between us: write to me in private."
     assert bot.telegram.posts_in(-100) == [said]
 
 
@@ -321,9 +321,9 @@ async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person)
     await ada.sees("No account is linked to this chat")
     bot.app.codes["one-time"] = bot.app.new_account("ada")
     await ada.types("/start wrong")
-    await ada.sees("This link does not work any more")
+    await ada.sees("This link no longer works")
     await ada.types("/start one-time")
-    assert "ada" in (await ada.sees("this chat uses the account")).text
+    assert "ada" in (await ada.sees("this chat now uses the account")).text
     assert bot.app.names[ada.id] == "Ada"
     await vera.types("/start")
     await vera.sees("Здравствуйте")
@@ -332,7 +332,7 @@ async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person)
     await ada.types("/settings")
     settings = await ada.sees("Account: ada")
     await ada.taps(settings, "Unlink")
-    await ada.taps(await ada.sees("unlinked from its account"), "Yes, unlink")
+    await ada.taps(await ada.sees("Unlink this chat from its account?"), "Yes, unlink")
     await ada.sees("This chat is unlinked")
     assert ada.id not in bot.app.linked
     await ada.types("/balance")

@@ -25,7 +25,7 @@ async def test_a_double_tap_sends_once(bot: RunningBot, ada: Person) -> None:
     answers = [await ada.answer_to(tap) for tap in taps]
     assert len(bot.app.predictions) == 1
     assert [answer.get("text") for answer in answers[1:]] == [
-        "This form was sent already. Its result comes here; see /history, too."
+        "This form was sent already. Its result appears here and in /history."
     ] * 3
     assert [post.message_id for post in bot.telegram.posts_in(ada.id) if "Working on it" in post.text] == [
         summary.message_id
@@ -63,7 +63,7 @@ async def test_pictures_edits_and_forwarded_commands(bot: RunningBot, ada: Perso
     await ada.sends_photo()
     await ada.sees("I can't read that")
     await ada.forwards("/predict")
-    await ada.sees("A forwarded command is somebody else's")
+    await ada.sees("A forwarded command is somebody else’s")
     await ada.types("hello?")
     await ada.sees("To get a prediction, send /predict")
     await ada.types("/nonsense")
@@ -76,7 +76,9 @@ async def test_pictures_edits_and_forwarded_commands(bot: RunningBot, ada: Perso
     await ada.sends_sticker()
     again = await ada.sees_new("I see a picture", after=question)
     await ada.edits(written, "18:00")
-    await ada.sees("I have read the message as it was first")
+    await ada.sees("I have read your message as it was at first")
+    await ada.forwards("/balance")
+    await ada.sees_new("A forwarded command is somebody else’s", after=again)
     await ada.forwards("550")
     assert "question 4 of 4" in (await ada.sees_new("question 4 of 4", after=again)).text
 
@@ -87,7 +89,7 @@ async def test_what_is_no_answer_at_the_summary_is_called_what_it_is(bot: Runnin
     await ada.sends_sticker()
     summary = await ada.sees_new("I see a picture", after=summary)
     await ada.types("/nonsense")
-    summary = await ada.sees_new("That is a command I don't know", after=summary)
+    summary = await ada.sees_new("I don't know this command", after=summary)
     await ada.types("well?")
     await ada.sees_new("Everything is filled in. Press", after=summary)
 
@@ -132,7 +134,7 @@ async def test_a_group_hears_answers_to_commands_only(bot: RunningBot, ada: Pers
     await ada.taps(which, "Sentiment")
     question = await ada.sees("question 1 of 1", chat=GROUP)
     others = await vera.tap_data(question, question.button("Example")["callback_data"])
-    assert "Эта форма закрыта" in (await vera.answer_to(others))["text"]
+    assert "Это не ваша форма" in (await vera.answer_to(others))["text"]
     await vera.types("not an answer", chat=GROUP)
     await ada.types("not an answer either", chat=GROUP)
     await ada.types("What a lovely flight", chat=GROUP, reply_to=question)

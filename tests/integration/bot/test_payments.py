@@ -26,13 +26,14 @@ async def buy(person: Person) -> str:
 async def test_credits_are_bought_and_told_twice_count_once(shop: RunningBot, ada: Person) -> None:
     await signed_up(ada)
     charge = await buy(ada)
-    await ada.sees("Thank you! 500 credits are on your account.")
+    await ada.sees("Thank you! Added to your account: 500 credits.")
     assert shop.app.linked[ada.id].available == 600
     invoice = next(post for post in shop.telegram.posts_in(ada.id) if post.invoice is not None)
     await ada.tells_of_payment(invoice, charge)
     await ada.types("/balance")
     balance = await ada.sees("You have 600 credits.")
     assert "+500 · top-up" in balance.text
+    assert sum("Thank you!" in post.text for post in shop.telegram.posts_in(ada.id)) == 1
 
 
 async def test_offers_in_russian(shop: RunningBot, vera: Person) -> None:
@@ -50,7 +51,7 @@ async def test_an_app_that_is_away_counts_the_payment_later(shop: RunningBot, ad
     await ada.sees("Thank you! The payment has arrived.")
     async with ended(shop):
         shop.app.instead = lambda request: None
-    await ada.sees("Thank you! 500 credits are on your account.")
+    await ada.sees("Thank you! Added to your account: 500 credits.")
     assert shop.app.linked[ada.id].available == 600
 
 

@@ -188,8 +188,8 @@ async def test_predictions_made_elsewhere_are_told_to_whoever_wants_it(bot: Runn
     await ada.sees("balance is low")
     assert not [post for post in bot.telegram.posts_in(ada.id) if "Positive" in post.text]
     await ada.types("/settings")
-    await ada.taps(await ada.sees("Settings"), "Tell all results here")
-    await ada.sees("are told here: yes")
+    await ada.taps(await ada.sees("Settings"), "Show all results here")
+    await ada.sees("made elsewhere: yes")
     second = bot.app.new_prediction(account, "sentiment", {"text": "b"})
     await bot.finish(second["id"], POSITIVE)
     await ada.sees("Positive")
@@ -214,7 +214,7 @@ async def test_a_prediction_that_is_gone_is_waited_for_no_more(bot: RunningBot, 
     waiting = await ada.sees("Working on it")
     async with ended(bot):
         del bot.app.predictions[identity]
-    assert (await ada.sees("This prediction is not there any more")).message_id == waiting.message_id
+    assert (await ada.sees("This prediction no longer exists")).message_id == waiting.message_id
 
 
 async def test_an_app_that_is_away_gets_it_later_and_once(bot: RunningBot, ada: Person) -> None:

@@ -125,3 +125,4 @@ class Reconciler:
                 text = words("stars.thanks", credits=Marked(words.count("credits", payment.credits)))
                 with suppress(TelegramError):
                     await self._parts.sender.send(payment.chat_id, text, answering=False)
+                    await self._parts.payments.thanked(payment.charge_id)

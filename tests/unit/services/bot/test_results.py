@@ -39,7 +39,7 @@ def test_what_is_wrong_is_said_field_by_field_in_the_readers_language(model: Mod
     assert "must be" not in said
     assert "is missing" not in said
     english, _ = outcome_message(failed(values), model, Words("en"))
-    assert "none of the possible values" in english
+    assert "not one of the possible values" in english
 
 
 def test_what_is_missing_is_named(model: Model) -> None:

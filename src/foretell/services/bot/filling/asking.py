@@ -52,15 +52,15 @@ def bounds(field: Field, words: Words) -> str:
     def number(value: float) -> str:
         return words.number(value)
 
-    low, above = field.minimum, field.exclusive_minimum
-    high, below = field.maximum, field.exclusive_maximum
+    lows = {"from": field.minimum, "above": field.exclusive_minimum}
+    highs = {"to": field.maximum, "below": field.exclusive_maximum}
+    low = next(((key, bound) for key, bound in lows.items() if bound is not None), None)
+    high = next(((key, bound) for key, bound in highs.items() if bound is not None), None)
     parts = []
     if low is not None and high is not None:
-        parts.append(words("bounds.from_to", low=number(low), high=number(high)))
+        parts.append(words(f"bounds.{low[0]}_{high[0]}", low=number(low[1]), high=number(high[1])))
     else:
-        for key, bound in (("from", low), ("above", above), ("to", high), ("below", below)):
-            if bound is not None:
-                parts.append(words(f"bounds.{key}", bound=number(bound)))
+        parts += [words(f"bounds.{key}", bound=number(bound)) for key, bound in filter(None, (low, high))]
     if field.multiple_of:
         parts.append(words("bounds.multiple_of", bound=number(field.multiple_of)))
     if field.max_length is not None and field.kind == "text":

@@ -100,8 +100,14 @@ async def paid(talk: Talk) -> bool:
         await talk.parts.accounts.pay(payment.user_id, payment.charge_id, payment.stars, payment.credits)
         await talk.parts.payments.counted(payment.charge_id)
     known = await talk.parts.payments.find(payment.charge_id)
-    key = "stars.thanks" if known is not None and known.counted else "stars.later"
+    if known is not None and known.thanked:
+        # Telegram may report a payment twice.
+        return True
+    is_counted = known is not None and known.counted
+    key = "stars.thanks" if is_counted else "stars.later"
     await talk.say(talk.words(key, credits=Marked(talk.words.count("credits", payment.credits))))
+    if is_counted:
+        await talk.parts.payments.thanked(payment.charge_id)
     return True
 
 

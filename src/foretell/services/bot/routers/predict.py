@@ -96,7 +96,9 @@ async def form_tapped(talk: Talk, arguments: list[str]) -> None:
     form = await talk.parts.forms.of(talk.chat_id, talk.user_id)
     if form is None or form.model == NO_MODEL or len(arguments) < 3 or form.id != arguments[0]:
         sent = bool(arguments) and await talk.parts.asked.by_key(flow.key_of(talk, arguments[0])) is not None
-        await talk.answer_tap(talk.words.plain("form.sent" if sent else "form.ended"), alert=True)
+        # In a group, another person's form looks the same as one that has ended.
+        ended = "form.ended" if talk.private else "form.not_yours"
+        await talk.answer_tap(talk.words.plain("form.sent" if sent else ended), alert=True)
         return
     client = await talk.parts.accounts.client_of(talk.user_id)
     model = await talk.parts.models.one(client, form.model)
@@ -172,7 +174,7 @@ async def written(talk: Talk) -> bool:
     if form.step >= len(model.fields):
         key = "wrong.no_text" if message.text is None else "form.press_send"
         if (message.text or "").startswith("/"):
-            key = "wrong.command"
+            key = _wrong_command(talk)
         await flow.show(talk, client, form, model, wrong=talk.words(key), anew=True)
         return True
     field = model.fields[form.step]
@@ -194,9 +196,15 @@ def _is_for_us(talk: Talk, form: Form) -> bool:
     return replied is not None and replied.message_id == form.message_id
 
 
+def _wrong_command(talk: Talk) -> str:
+    """The key of the reply to a command in place of an answer: one that is unknown, or was forwarded."""
+    message = talk.update.message
+    return "other.forwarded" if message is not None and message.forward_origin is not None else "wrong.command"
+
+
 async def _written_answer(talk: Talk, client: AsyncClient, form: Form, model: Model, field: Field, text: str) -> None:
     if text.startswith("/"):
-        await flow.show(talk, client, form, model, wrong=talk.words("wrong.command"), anew=True)
+        await flow.show(talk, client, form, model, wrong=talk.words(_wrong_command(talk)), anew=True)
         return
     try:
         form.take(field, read(field, text, talk.words.language))

@@ -62,6 +62,7 @@ _STEPS = (
     ) WITHOUT ROWID;
     """,
     "ALTER TABLE outbox ADD COLUMN account TEXT NOT NULL DEFAULT '';",
+    "ALTER TABLE payments ADD COLUMN thanked INTEGER NOT NULL DEFAULT 0;",
 )
 #: The schema version of this release.
 VERSION = len(_STEPS)

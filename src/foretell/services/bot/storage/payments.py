@@ -1,4 +1,4 @@
-"""Payments in stars, and whether the app has booked them."""
+"""Payments in stars, whether the app has booked them, and whether the chat was thanked."""
 
 import sqlite3
 from typing import NamedTuple
@@ -15,6 +15,7 @@ class Payment(NamedTuple):
     stars: int
     credits: int
     counted: bool = False
+    thanked: bool = False
 
 
 class Payments:
@@ -45,6 +46,12 @@ class Payments:
             )
         )
 
+    async def thanked(self, charge_id: str) -> None:
+        """Mark that the chat knows of the credits."""
+        await self._database.run(
+            lambda connection: connection.execute("UPDATE payments SET thanked = 1 WHERE charge_id = ?", (charge_id,))
+        )
+
     async def not_counted(self) -> list[Payment]:
         """The payments that the app has not booked yet."""
         return await self._database.run(lambda connection: _found(connection, "counted = 0"))
@@ -57,7 +64,7 @@ class Payments:
 
 def _found(connection: sqlite3.Connection, condition: str, *values: object) -> list[Payment]:
     rows = connection.execute(
-        f"SELECT charge_id, user_id, chat_id, stars, credits, counted FROM payments WHERE {condition}",  # noqa: S608
+        f"SELECT charge_id, user_id, chat_id, stars, credits, counted, thanked FROM payments WHERE {condition}",  # noqa: S608
         values,
     )
     return [Payment(*row) for row in rows]
