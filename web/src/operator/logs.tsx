@@ -154,7 +154,7 @@ class Line extends Component<{ line: LogLine; language: string }> {
     return (
       <tr>
         <td>
-          <Moment at={String(line.timestamp)} exact />
+          <Moment at={line.timestamp} exact />
         </td>
         <td>
           <State state={line.level.toLowerCase()} />

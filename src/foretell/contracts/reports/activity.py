@@ -369,10 +369,20 @@ class ShownRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str
     level: str
     message: str
-    #: ISO 8601, UTC.
-    timestamp: Any
+    timestamp: datetime
     instance: str = ""
     trace_id: str | None = None
-    prediction_id: Any = None
-    request_id: Any = None
+    prediction_id: str | None = None
+    request_id: str | None = None
     fields: dict[str, Any] = {}
+
+
+class MetricValue(msgspec.Struct, frozen=True):
+    """One value of a metric; of a histogram, the number of its observations or their sum."""
+
+    metric: str
+    value: float
+    timestamp: datetime
+    #: Which instance measures it, and its labels; not for values that were sent.
+    instance: str | msgspec.UnsetType = msgspec.UNSET
+    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET

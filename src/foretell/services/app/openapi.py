@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from foretell.contracts import fields, http
-from foretell.contracts.reports import activity, condition, drift
+from foretell.contracts.reports import activity, alert_rules, condition, drift
 from foretell.domain import errors
 from foretell.kit.asgi import BodyTooLarge
 from foretell.kit.errors import ForetellError, Unavailable
@@ -24,8 +24,8 @@ _REF = "#/components/schemas/{}"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     *(http.Prediction, http.PredictionDetails, http.PredictionPage, http.EventPage, fields.Field),
     *(activity.Throughput, activity.Latency, activity.Errors, activity.Workers, activity.Queues, activity.Shadows),
-    *(activity.Revenue, activity.DeadLetters, activity.ShownRecord),
-    *(condition.Glance, condition.Silenced, drift.DriftReport),
+    *(activity.Revenue, activity.DeadLetters, activity.ShownRecord, activity.MetricValue),
+    *(condition.Glance, condition.Silenced, drift.DriftReport, alert_rules.RuleList),
 )
 _WAIT = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 _PROBLEMS = {

@@ -108,6 +108,7 @@ def test_every_promised_call_is_there(document: dict[str, Any]) -> None:
         ),
         *(f"GET /admin/reports/{name}" for name in ("queues", "shadows", "revenue", "drift", "metrics")),
         "GET /admin/alerts",
+        "GET /admin/alerts/rules",
         "POST /admin/alerts/{alert_id}/silence",
         "GET /admin/logs",
         "GET /admin/queues",
@@ -149,6 +150,34 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_every_schema_is_one(document: dict[str, Any]) -> None:
     for schema in document["components"]["schemas"].values():
         jsonschema_rs.meta.validate(schema)
+
+
+def test_every_answer_has_a_type_and_only_its_own(document: dict[str, Any]) -> None:
+    for name, operation in _operations(document):
+        for status, answer in operation["responses"].items():
+            for content_type, content in answer.get("content", {}).items():
+                assert content["schema"].keys() & {"$ref", "type", "anyOf"}, (name, status, content_type)
+    rules = document["components"]["schemas"]["Rule"]["properties"]
+    assert rules["severity"]["enum"] == ["critical", "info", "warning"]
+    for name in ("/predictions.csv", "/predictions/{prediction_id}/events", "/users/me/export"):
+        assert "application/json" not in document["paths"][name]["get"]["responses"]["200"]["content"], name
+
+
+def test_whatever_is_listed_has_a_type(document: dict[str, Any]) -> None:
+    """Of a list, and of a table by name, every member has one."""
+
+    def members(part: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(part, dict):
+            for name, value in part.items():
+                if name in ("items", "additionalProperties") and isinstance(value, dict) and value:
+                    yield value
+                yield from members(value)
+        elif isinstance(part, list):
+            for value in part:
+                yield from members(value)
+
+    for member in members(document["paths"]):
+        assert member != {"type": "object"}
 
 
 def test_problems_are_documented_as_what_they_are(document: dict[str, Any]) -> None:

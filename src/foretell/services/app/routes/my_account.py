@@ -50,6 +50,8 @@ async def change_password(wanted: http.PasswordChange, caller: Caller, request: 
 @router.get(
     "/users/me/export",
     summary="Export my data",
+    # Without it, FastAPI describes the answer as JSON, too.
+    response_class=StreamingResponse,
     response_model=None,
     responses={
         200: {

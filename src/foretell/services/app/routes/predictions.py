@@ -74,6 +74,8 @@ async def list_predictions(
 @router.get(
     "/predictions.csv",
     summary="My predictions as a table",
+    # Without it, FastAPI describes the answer as JSON, too.
+    response_class=StreamingResponse,
     response_model=None,
     responses={
         200: {
@@ -140,6 +142,8 @@ async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -
 @router.get(
     "/predictions/{prediction_id:uuid}/events",
     summary="Follow a prediction",
+    # Without it, FastAPI describes the answer as JSON, too.
+    response_class=StreamingResponse,
     response_model=None,
     responses={
         200: {

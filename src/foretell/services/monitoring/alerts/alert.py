@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from foretell.services.monitoring.alerts.rules import Rule
+from foretell.contracts.reports.alert_rules import Rule
 
 #: A subject as it is stored: a JSON object of texts with sorted names.
 SubjectKey = str

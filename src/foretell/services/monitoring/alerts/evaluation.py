@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.alert_rules import Rule
 from foretell.kit.clock import uuid7
 from foretell.services.monitoring.alerts import signals, store
 from foretell.services.monitoring.alerts.alert import (
@@ -29,7 +30,7 @@ from foretell.services.monitoring.alerts.channels import Channel
 from foretell.services.monitoring.alerts.measures import ALERTS, EVALUATION_S, RULE_FAILURES
 from foretell.services.monitoring.alerts.notification_text import Message
 from foretell.services.monitoring.alerts.rule_files import RuleFile, RuleSet
-from foretell.services.monitoring.alerts.rules import LANGUAGES, Rule, written
+from foretell.services.monitoring.alerts.rules import LANGUAGES, written
 from foretell.services.monitoring.alerts.snapshot import Snapshot, take_snapshot
 from foretell.services.monitoring.alerts.store import AlertTexts, Key, Notification, NotifiedSubject, StoredAlert
 from foretell.services.monitoring.alerts.throttle import Change, Throttle, damped_since, due, may_send

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from foretell.contracts.monitoring import Family, Series
+from foretell.contracts.reports.alert_rules import Aggregate, Pattern, Rule
 from foretell.services.monitoring.alerts.alert import Measurement
-from foretell.services.monitoring.alerts.rules import Aggregate, Pattern, Rule
 from foretell.services.monitoring.alerts.snapshot import Snapshot
 from foretell.services.monitoring.reports.histograms import Histogram
 from foretell.services.monitoring.storage.instances import Instance

@@ -12,7 +12,8 @@ from typing import Any
 
 import structlog
 
-from foretell.services.monitoring.alerts.rules import Rule, RuleBroken, read_rule
+from foretell.contracts.reports.alert_rules import Rule
+from foretell.services.monitoring.alerts.rules import RuleBroken, read_rule
 
 log = structlog.get_logger()
 

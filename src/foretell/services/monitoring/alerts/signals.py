@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from foretell.contracts.reports.alert_rules import Rule
 from foretell.services.monitoring.alerts.alert import Measurement
 from foretell.services.monitoring.alerts.metric_signal import measure_metric
-from foretell.services.monitoring.alerts.rules import Rule
 from foretell.services.monitoring.alerts.snapshot import Snapshot
 from foretell.services.monitoring.storage.instances import HEALTHY, MISSING, STOPPED, UNHEALTHY, Instance
 

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.reports.alert_rules import Rule
 from foretell.services.monitoring.alerts.alert import Alert, SubjectKey
-from foretell.services.monitoring.alerts.rules import LANGUAGES, Rule, filled
+from foretell.services.monitoring.alerts.rules import LANGUAGES, filled
 from foretell.services.monitoring.storage.tables import alerts, notices, notified, silences
 
 #: The lock with which only one of several monitoring services evaluates at a time. "alerting" in ASCII.

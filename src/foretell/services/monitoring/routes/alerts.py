@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from foretell.contracts import openapi
+from foretell.contracts.reports.alert_rules import RuleList, ShownMistake
 from foretell.contracts.reports.condition import AlertList, ShownAlert, Silenced
 from foretell.kit.asgi import Body
 from foretell.kit.clock import now, uuid7
@@ -21,7 +22,6 @@ from foretell.services.monitoring.alerts.channels import Channel, channels_of
 from foretell.services.monitoring.alerts.evaluation import Evaluator
 from foretell.services.monitoring.alerts.notification_queue import Sender
 from foretell.services.monitoring.alerts.rule_files import RuleFile
-from foretell.services.monitoring.alerts.rules import Rule
 from foretell.services.monitoring.alerts.store import StoredAlert
 from foretell.services.monitoring.alerts.throttle import Throttle
 from foretell.services.monitoring.parts import Part, Surroundings
@@ -40,24 +40,6 @@ class AlertNotFound(ForetellError):
 
     code = "alert_not_found"
     status = 404
-
-
-class ShownMistake(msgspec.Struct, frozen=True):
-    """An error in the rule file."""
-
-    file: str
-    rule: str
-    field: str
-    detail: str
-
-
-class RuleList(msgspec.Struct, frozen=True):
-    """The rules in force, the errors in the operator's file, and the rules that could not be measured."""
-
-    file: str | None
-    rules: list[Rule]
-    mistakes: list[ShownMistake]
-    failing: dict[str, str]
 
 
 class ChannelTested(msgspec.Struct, frozen=True):

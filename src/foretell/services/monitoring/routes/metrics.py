@@ -1,7 +1,6 @@
 """`POST /metrics`, and `GET /reports/metrics`."""
 
-from typing import Any
-
+from foretell.contracts.reports.activity import MetricValue
 from foretell.kit.routing import Answer, Request, Route, json_answer
 from foretell.services.monitoring.intake.intake import Intake
 from foretell.services.monitoring.intake.samples import read_samples
@@ -36,9 +35,9 @@ class Metrics:
         limit = whole_number(given, "limit", 100, least=1, most=_MOST)
         async with self._database.snapshot() as connection:
             services = [wanted] if wanted else await samples.services(connection)
-            found: dict[str, list[dict[str, Any]]] = {
+            found: dict[str, list[MetricValue]] = {
                 service: [
-                    {"metric": sample.name, "value": sample.value, "timestamp": sample.at}
+                    MetricValue(sample.name, sample.value, sample.at)
                     for sample in await samples.newest(connection, service, limit)
                 ]
                 for service in services
@@ -51,22 +50,16 @@ class Metrics:
         return json_answer(found)
 
 
-def _values(snapshot: Snapshot) -> list[dict[str, Any]]:
+def _values(snapshot: Snapshot) -> list[MetricValue]:
     """Every value of a snapshot; for histograms count and sum."""
-    records: list[dict[str, Any]] = []
+    records: list[MetricValue] = []
     for family in snapshot.families:
         for series in family.series:
             values = {family.name: series.value}
             if family.kind == "histogram":
                 values = {f"{family.name}_count": sum(series.buckets), f"{family.name}_sum": series.value}
             records.extend(
-                {
-                    "metric": name,
-                    "value": value,
-                    "timestamp": snapshot.at,
-                    "instance": snapshot.instance.instance,
-                    "labels": series.labels,
-                }
+                MetricValue(name, value, snapshot.at, snapshot.instance.instance, series.labels)
                 for name, value in values.items()
             )
     return records

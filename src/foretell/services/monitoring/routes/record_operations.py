@@ -4,7 +4,7 @@ from typing import Any
 
 from foretell.contracts.monitoring import NDJSON
 from foretell.contracts.openapi import json_answer, json_body, problem_answers, reference, struct_schemas
-from foretell.contracts.reports.activity import ShownRecord
+from foretell.contracts.reports.activity import MetricValue, ShownRecord
 from foretell.services.monitoring.intake.logs import Record
 from foretell.services.monitoring.intake.samples import Sample
 from foretell.services.monitoring.routes.filters import MAX_LIMIT
@@ -13,6 +13,7 @@ from foretell.services.monitoring.storage.logs import LEVELS
 _MOMENT = "2026-01-05T09:30:00Z"
 _RECORD = {"service": "my-service", "level": "WARNING", "message": "the disk is nearly full", "timestamp": _MOMENT}
 _SAMPLE = {"service": "my-service", "metric_name": "queue_length", "value": 12, "timestamp": _MOMENT}
+_METRICS = {"my-service": [{"metric": "queue_length", "value": 12, "timestamp": _MOMENT}]}
 _LINE = (
     '{"@timestamp":"2026-01-05T09:30:00Z","log.level":"info","message":"prediction_settled",'
     '"service.name":"dispatcher","service.node.name":"dispatcher-1"}\n'
@@ -39,7 +40,7 @@ has been seen when there is no such header."""
 
 def schemas() -> dict[str, Any]:
     """The schemas of records."""
-    return struct_schemas([Record, Sample, ShownRecord])
+    return struct_schemas([Record, Sample, ShownRecord, MetricValue])
 
 
 def paths() -> dict[str, Any]:
@@ -138,18 +139,7 @@ def _export_logs() -> dict[str, Any]:
 
 
 def _report_metrics() -> dict[str, Any]:
-    value = {
-        "type": "object",
-        "required": ["metric", "value"],
-        "properties": {
-            "metric": {"type": "string"},
-            "value": {"type": "number"},
-            "timestamp": {"type": "string", "format": "date-time"},
-            "instance": {"type": "string", "description": "Who measures it; not for values that were sent"},
-            "labels": {"type": "object"},
-        },
-    }
-    schema = {"type": "object", "additionalProperties": {"type": "array", "items": value}}
+    schema = {"type": "object", "additionalProperties": {"type": "array", "items": reference("MetricValue")}}
     service = {"name": "service", "in": "query", "description": "Of this service", "schema": {"type": "string"}}
     return {
         "tags": ["metrics"],
@@ -159,7 +149,7 @@ def _report_metrics() -> dict[str, Any]:
         "instances measure now, of histograms how many observations there were and their sum.",
         "parameters": [service, _limit(100)],
         "responses": {
-            "200": json_answer("By service", schema, {"my-service": [{"metric": "queue_length", "value": 12}]}),
+            "200": json_answer("By service", schema, _METRICS),
             **problem_answers(422, 503),
         },
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from foretell.contracts.reports.alert_rules import Rule
 from foretell.services.monitoring.alerts.alert import (
     NO_DATA_AFTER_S,
     NO_DATA_KEPT_S,
@@ -15,7 +16,7 @@ from foretell.services.monitoring.alerts.alert import (
     moved_on,
     switched_off,
 )
-from foretell.services.monitoring.alerts.rules import Rule, read_rule
+from foretell.services.monitoring.alerts.rules import read_rule
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ABSENT = object()

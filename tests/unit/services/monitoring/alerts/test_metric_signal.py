@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from tests.unit.services.monitoring.alerts.snapshots import counted, instance, snapshot
 
+from foretell.contracts.reports.alert_rules import Rule
 from foretell.services.monitoring.alerts.metric_signal import WrongKind, measure_metric
-from foretell.services.monitoring.alerts.rules import Rule, read_rule
+from foretell.services.monitoring.alerts.rules import read_rule
 from foretell.services.monitoring.alerts.snapshot import Snapshot
 
 ONE, TWO = instance("dispatcher", "d-1"), instance("dispatcher", "d-2")

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
+from foretell.contracts.reports.alert_rules import Texts
 from foretell.services.monitoring.alerts.rule_files import Mistake, RuleFile, merged, shipped_tables
-from foretell.services.monitoring.alerts.rules import (
-    FACTS,
-    RuleBroken,
-    Texts,
-    filled,
-    read_rule,
-    written,
-)
+from foretell.services.monitoring.alerts.rules import FACTS, RuleBroken, filled, read_rule, written
 
 #: A whole rule on a metric, as small as it can be.
 BACKLOG = {"metric": "foretell_backlog", "above": 10}

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from tests.unit.services.monitoring.alerts.snapshots import NOW, counted, instance, snapshot
 
+from foretell.contracts.reports.alert_rules import Rule
 from foretell.services.monitoring.alerts import signals
 from foretell.services.monitoring.alerts.alert import Alert, Measurement, Now, begun, moved_on
 from foretell.services.monitoring.alerts.rule_files import merged, shipped_tables
-from foretell.services.monitoring.alerts.rules import Rule
 from foretell.services.monitoring.alerts.snapshot import DriftFound, Snapshot
 from foretell.services.monitoring.storage.instances import Instance
 

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 
 from foretell.contracts import http
 from foretell.contracts.openapi import json_answer, query_parameter, reference
-from foretell.contracts.reports import activity, condition, drift
+from foretell.contracts.reports import activity, alert_rules, condition, drift
 from foretell.domain.accounts import registration
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.errors import InvalidToken
@@ -75,9 +75,8 @@ _COMMENT_EVERY_S = 15.0
 _VALUES = {
     "type": "object",
     "description": "Values by service",
-    "additionalProperties": {"type": "array", "items": {"type": "object"}},
+    "additionalProperties": {"type": "array", "items": reference("MetricValue")},
 }
-_JSON: dict[int | str, dict[str, Any]] = {200: json_answer(AS_IT_COMES, {})}
 _RECORD = reference("ShownRecord")
 _encode = msgspec.json.Encoder().encode
 
@@ -153,7 +152,12 @@ async def show_alerts(operator: Operator, request: Request, state: State) -> Res
     return _json(await state.monitoring.ask("/alerts", _given(request, ("limit",))))
 
 
-@router.get("/alerts/rules", summary="Alert rules", response_model=None, responses=_JSON | answers())
+@router.get(
+    "/alerts/rules",
+    summary="Alert rules",
+    response_model=None,
+    responses=reported(alert_rules.RuleList) | answers(),
+)
 async def show_alert_rules(operator: Operator, state: State) -> Response:
     """The rules in force, and the errors in the operator's own rules."""
     return _json(await state.monitoring.ask("/alerts/rules"))
