@@ -30,8 +30,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 if not __package__:  # Started as a script: the siblings are found from the repository's root.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.asides import run_aside
 from tests.service_process import running_service
-from tests.services_database import run_aside
 from tests.system import FLIGHT, System
 
 from benchmarks.lists import History, fill_sqlite

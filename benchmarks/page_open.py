@@ -4,13 +4,20 @@
     python benchmarks/page_open.py path --seconds 10 --rounds 6
 
 `heap`: every page of the operator and the history of a customer, open at the same time in a real Chromium, while
-predictions and log lines come. The heap of each after garbage collection, after two minutes and then at intervals, with
-the nodes of its document.
+predictions and log lines come. The heap of each after garbage collection, after a thousand loads and then at intervals,
+with the nodes of its document.
+
+`path`: the processor time of app, dispatcher and workers while one account asks at a fixed rate, in turns with no page
+open, with all pages of the operator and the history of another account, and with the history of the account itself.
+Chromium and the monitoring service (of the lowest priority) are not counted: they do not stand on the way of a
+prediction. So the figures say what the pages take from predictions on a machine that is busy with them.
 
 The page must be built: `npm run build` in `web/`.
 """
 
 import argparse
+import json
+import statistics
 import sys
 import threading
 import time
@@ -21,21 +28,32 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from playwright.sync_api import Browser, CDPSession, Page
 
 if not __package__:  # Started as a script: the siblings are found from the repository's root.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.system import FLIGHT
+from tests.asides import run_aside
+from tests.system import FLIGHT, System
 
-from benchmarks.page import PASSWORD, lines_coming, running_product, signed_in
+from benchmarks.page import PASSWORD, Product, lines_coming, running_product, signed_in
+from foretell.client.load import put_load, request
 
 #: What an operator may have open: all of it is live, or shows what was loaded.
 OPERATOR_PAGES = (
     *("", "/workers", "/traffic", "/queues", "/drift", "/alerts", "/logs", "/users", "/models", "/predictions"),
     "/journal",
 )
-#: Until everything that stays is there: the code is compiled, and the tables are full.
+#: Until everything that stays is there: tables are full, and what V8 keeps of the code that runs has stopped to grow,
+#: which takes some hundred loads. Live pages load every 3 s, and whenever they come into sight.
+WARM_UP_LOADS = 1000
 WARM_UP_S = 120.0
+LOAD_OFTEN = """(times) => void (async () => {
+    for (let each = 0; each < times; each += 1) {
+        document.dispatchEvent(new Event("visibilitychange"));
+        await new Promise((done) => setTimeout(done, 100));
+    }
+})()"""
 PREDICTIONS_PER_S = 2
 LINES_PER_S = 20
 
@@ -126,6 +144,8 @@ def measure_heap(browser: Browser, url: str, monitoring: str, *, minutes: float,
         isolates = {session.send("Runtime.getIsolateId")["id"] for session in devtools.values()}
         print(f"{len(pages)} pages in {len(isolates)} heaps; {PREDICTIONS_PER_S} predictions and", end=" ")
         print(f"{LINES_PER_S} log lines a second", flush=True)
+        for page in pages.values():
+            page.evaluate(LOAD_OFTEN, WARM_UP_LOADS)
         operator_page = pages["operator"]
         # Playwright's own wait: a sleep would not take what the browser sends.
         operator_page.wait_for_timeout(WARM_UP_S * 1000)
@@ -140,12 +160,97 @@ def measure_heap(browser: Browser, url: str, monitoring: str, *, minutes: float,
         print(f"the most after {minutes:g} minutes: {worst} {change:+.1%}", flush=True)
 
 
+#: What is open, by name: addresses of the operator and of a customer.
+SETTINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "no page": (),
+    "operator's pages, another's history": (
+        *(("olga", f"/ui/operator{place}") for place in OPERATOR_PAGES),
+        ("few", "/ui/history"),
+    ),
+    "the account's own history": (("many", "/ui/history"),),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor time of the services of the path during a load."""
+
+    ms_per_s: float
+    us_per_prediction: float
+    p50_ms: float
+
+
+async def measure_cost(system: System, token: str, *, seconds: float, per_s: float) -> Cost:
+    body = json.dumps({"model": "flight-delay", "input": FLIGHT}).encode()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    services = [psutil.Process(running.process.pid) for running in system.alive()]
+
+    def used_s() -> float:
+        return float(sum(sum(service.cpu_times()[:2]) for service in services))
+
+    before, began = used_s(), time.perf_counter()
+    load = await put_load(
+        system.url,
+        clients=32,
+        seconds=seconds,
+        next_request=lambda: request("POST", "/predictions/predict", headers, body),
+        per_second=per_s,
+    )
+    await system.drain()
+    used, took = used_s() - before, time.perf_counter() - began
+    accepted = load.statuses.get(202, 0)
+    if load.statuses.keys() != {202}:
+        raise RuntimeError(f"not everything was accepted: {load.statuses}")
+    return Cost(used / took * 1000, used / accepted * 1e6, load.percentile_s(50) * 1000)
+
+
+def measure_path(product: Product, *, seconds: float, rounds: int, per_s: float) -> None:
+    url, browser = product.system.url, product.browser
+    answer = httpx.post(f"{url}/token", data={"username": "many", "password": PASSWORD}, trust_env=False)
+    token = answer.json()["access_token"]
+    costs: dict[str, list[Cost]] = {name: [] for name in SETTINGS}
+    for number in range(rounds + 1):
+        for name, places in SETTINGS.items():
+            with ExitStack() as stack:
+                contexts = {
+                    user: stack.enter_context(closing(signed_in(browser, url, user)))
+                    for user in sorted({user for user, _ in places})
+                }
+                for user, place in places:
+                    contexts[user].new_page().goto(url + place)
+                time.sleep(3)
+                cost = run_aside(measure_cost(product.system, token, seconds=seconds, per_s=per_s))
+                # The first round warms up.
+                if number:
+                    costs[name].append(cost)
+    base = statistics.median(cost.us_per_prediction for cost in costs["no page"])
+    for name, found in costs.items():
+        each = statistics.median(cost.us_per_prediction for cost in found)
+        print(
+            f"{name:<36} {each:7,.0f} us a prediction {each / base - 1:+7.1%}"
+            f"  {statistics.median(cost.ms_per_s for cost in found):5,.0f} ms a second"
+            f"  p50 {statistics.median(cost.p50_ms for cost in found):.1f} ms"
+            f"  ({min(cost.us_per_prediction for cost in found):,.0f} to"
+            f" {max(cost.us_per_prediction for cost in found):,.0f})",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("heap",))
+    parser.add_argument("what", choices=("heap", "path"))
     parser.add_argument("--minutes", type=float, default=60, help="how long the pages stay open")
     parser.add_argument("--every", type=float, default=5, help="minutes from one look at the heap to the next")
+    parser.add_argument("--seconds", type=float, default=10, help="of each load on the path")
+    parser.add_argument("--rounds", type=int, default=5, help="of the path")
+    parser.add_argument("--per-s", type=float, default=300, help="predictions a second on the path")
     options = parser.parse_args()
+    if options.what == "path":
+        # An account of the benchmark has three credits for each of its predictions.
+        needed = round(options.seconds * options.per_s * (options.rounds + 1))
+        with running_product(predictions=needed + 1000) as product:
+            measure_path(product, seconds=options.seconds, rounds=options.rounds, per_s=options.per_s)
+        return
     with running_product(predictions=1000) as product:
         measure_heap(
             product.browser, product.system.url, product.monitoring, minutes=options.minutes, every=options.every

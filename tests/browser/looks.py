@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 #: Width, colours and language: together they show each page in both themes and languages, on a desktop and on phones.
 LOOKS = [(1280, "light", "en-US"), (360, "dark", "ru-RU"), (320, "light", "ru-RU")]
@@ -34,6 +34,35 @@ def sticks_out(page: Page) -> int:
 def wrong_with(page: Page, axe: str) -> list[str]:
     """Everything that is wrong with the look of the page as it is."""
     return [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+
+
+#: From how much a person calls it a jump: "good" of Cumulative Layout Shift.
+MOST_JUMPED = 0.1
+_WATCHING = """
+window.jumps = [];
+new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumps.push(entry.value);
+}).observe({type: "layout-shift", buffered: true});
+"""
+
+
+def watch_jumps(page: Page) -> None:
+    """Count what moves on the page from its next loading on; the API takes its time, so that placeholders are seen."""
+    page.add_init_script(_WATCHING)
+
+    def answer(route: Route) -> None:
+        if route.request.resource_type == "fetch":
+            page.wait_for_timeout(100)
+        route.continue_()
+
+    page.route(lambda url: "/assets/" not in url, answer)
+
+
+def jumped(page: Page) -> float:
+    """By how much the page has jumped: the sum of its layout shifts, from 0 to 1 for each."""
+    # The browser tells of a shift after the frame with it.
+    page.wait_for_timeout(200)
+    return float(page.evaluate("window.jumps.reduce((sum, each) => sum + each, 0)"))
 
 
 def settled(page: Page) -> None:

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 from tests.browser.conftest import Visit
-from tests.browser.looks import LOOKS, axe_core, findings, settled, sticks_out, wrong_with
+from tests.browser.looks import (
+    LOOKS,
+    MOST_JUMPED,
+    axe_core,
+    findings,
+    jumped,
+    settled,
+    sticks_out,
+    watch_jumps,
+    wrong_with,
+)
 
 # Each waits patiently: a machine that does much else is slow.
 pytestmark = pytest.mark.timeout(900)
@@ -60,6 +70,20 @@ def test_no_page_is_wider_than_a_phone(visit: Visit, locale: str) -> None:
             if (by := sticks_out(page)) > 0:
                 wide[path, width] = by
     assert wide == {}
+
+
+@pytest.mark.parametrize(("width", "locale"), [(1280, "en-US"), (360, "ru-RU")])
+def test_no_page_jumps_while_it_loads(visit: Visit, width: int, locale: str) -> None:
+    visitor = visit(width=width, locale=locale)
+    page = visitor.signed_up()
+    watch_jumps(page)
+    jumps = {}
+    for path in ("/ui/", *PAGES):
+        page.goto(visitor.url + path)
+        settled(page)
+        if (by := jumped(page)) > MOST_JUMPED:
+            jumps[path] = by
+    assert jumps == {}
 
 
 def test_the_keyboard_alone_suffices(visit: Visit) -> None:

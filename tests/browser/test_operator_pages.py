@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 from tests.browser.conftest import CALM, PASSWORD, Visit, Visitor
-from tests.browser.looks import LOOKS, axe_core, settled, wrong_with
+from tests.browser.looks import LOOKS, MOST_JUMPED, axe_core, jumped, settled, watch_jumps, wrong_with
 from tests.browser.odd_model import write_odd_model
 from tests.browser.test_operator import promote
 from tests.service_process import ServiceProcess, running_service
@@ -208,6 +208,29 @@ def test_on_a_phone_tables_are_read_without_scrolling_and_in_russian(operator: O
     expect(page.locator("main .notice")).to_contain_text("Это проверка.")
     services = page.get_by_role("group", name="Службы")
     expect(services.get_by_role("row").filter(has_text="dispatcher").locator(".chip")).to_have_text("работает")
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(1280, False), (700, True)])
+def test_the_sections_take_one_line(operator: Operator, width: int, hidden: bool) -> None:
+    visitor, page = operator(width=width, locale="ru-RU")
+    page.goto(f"{visitor.url}/ui/operator/journal")
+    sections = page.locator("nav.sections")
+    expect(sections.locator("[aria-current]")).to_be_in_viewport(ratio=0.9)
+    tops = sections.get_by_role("link").evaluate_all("links => links.map(link => link.offsetTop)")
+    assert len(set(tops)) == 1
+    assert (sections.evaluate("each => each.scrollWidth > each.clientWidth")) is hidden
+
+
+def test_no_page_jumps_while_it_loads(operator: Operator) -> None:
+    visitor, page = operator()
+    watch_jumps(page)
+    jumps = {}
+    for section in SECTIONS:
+        page.goto(f"{visitor.url}/ui/operator{section}")
+        settled(page)
+        if (by := jumped(page)) > MOST_JUMPED:
+            jumps[section] = by
+    assert jumps == {}
 
 
 def test_what_is_wider_than_its_place_shows_that_there_is_more(operator: Operator) -> None:

@@ -138,7 +138,7 @@ def test_a_history_is_taken_along_as_a_table_that_runs_no_formula(visit: Visit) 
     expect(page.locator(".result-label")).to_be_visible()
     page.goto(visitor.url + "/ui/history?status=succeeded")
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download CSV").click()
+        page.get_by_role("button", name="Download CSV").click()
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
     (row,) = csv.DictReader(io.StringIO(text))
     assert (row["model"], row["status"], row["price"]) == ("flight-delay", "succeeded", "1")
@@ -147,4 +147,21 @@ def test_a_history_is_taken_along_as_a_table_that_runs_no_formula(visit: Visit) 
     # Of a filter that there is not, there is no file: the page says what is wrong with it.
     page.goto(visitor.url + "/ui/history?status=foo")
     expect(page.locator("main [role=alert]")).to_contain_text("there is no “foo”")
-    expect(page.get_by_role("link", name="Download CSV")).to_have_count(0)
+    expect(page.get_by_role("button", name="Download CSV")).to_have_count(0)
+
+
+def test_a_download_that_is_refused_is_explained_on_the_page(visit: Visit) -> None:
+    visitor = visit(locale="ru-RU")
+    page = visitor.signed_up("/ui/history")
+    for _ in range(10):
+        page.request.get(visitor.url + "/predictions.csv")
+    page.get_by_text("Скачать CSV").click()
+    expect(page.locator("main [role=alert]")).to_contain_text("Слишком много попыток")
+    visitor.context.set_offline(True)
+    page.get_by_text("Скачать CSV").click()
+    expect(page.locator(".banner")).to_be_visible()
+    visitor.context.set_offline(False)
+    expect(page.locator(".banner")).to_have_count(0)
+    visitor.context.clear_cookies()
+    page.get_by_text("Скачать CSV").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Сеанс")

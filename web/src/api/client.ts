@@ -75,21 +75,38 @@ export function upload<T>(url: string, file: Blob, type: string): Promise<T> {
   return askOnce<T>("post", url, file, { headers: { "Content-Type": type } });
 }
 
+/** Fetches a file. Throws the same as `ask`, also if the connection breaks before its end. */
+export async function fetchFile(url: string): Promise<Blob> {
+  const response = await answered(url, {});
+  try {
+    return await response.blob();
+  } catch {
+    isReachable.set(false);
+    throw new Unreachable();
+  }
+}
+
 async function askOnce<T>(method: Method, url: string, body: unknown, more: More): Promise<T> {
   const headers: Record<string, string> = { Accept: "application/json", ...more.headers };
   if (body !== undefined) headers["Content-Type"] ??= "application/json";
   if (method !== "get" && csrfToken) headers["X-CSRF-Token"] = csrfToken;
-  const response = await send(url, {
+  const response = await answered(url, {
     method: method.toUpperCase(),
     headers,
     body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
     signal: more.signal,
   });
+  return response.status === 204 ? (undefined as T) : ((await response.json()) as T);
+}
+
+/** The answer, if it is a success. */
+async function answered(url: string, request: RequestInit): Promise<Response> {
+  const response = await send(url, request);
   if (response.ok) {
     isReachable.set(true);
-    return response.status === 204 ? (undefined as T) : ((await response.json()) as T);
+    return response;
   }
-  const problem = await problemOf(response);
+  const problem = await problemOf(response, request.method);
   isReachable.set(problem instanceof Problem);
   // A failed log-in does not mean that a session has ended.
   if (problem instanceof Problem && problem.status === 401 && problem.code !== "invalid_credentials")

@@ -33,7 +33,8 @@ export class Unreachable extends Error {
   }
 }
 
-export async function problemOf(response: Response): Promise<Problem | Unreachable> {
+/** The error of a response. `method` is that of the request: reading has no outcome. */
+export async function problemOf(response: Response, method = "GET"): Promise<Problem | Unreachable> {
   const retryAfter = Number(response.headers.get("Retry-After"));
   const body: unknown = await response.json().catch(() => null);
   if (body === null || typeof body !== "object") {
@@ -41,7 +42,9 @@ export async function problemOf(response: Response): Promise<Problem | Unreachab
     if (response.status >= 502 && response.status <= 504) return new Unreachable();
     return new Problem(response.status, {});
   }
-  return new Problem(response.status, body as Record<string, unknown>, retryAfter > 0 ? retryAfter : undefined);
+  const { outcome, ...rest } = body as Record<string, unknown>;
+  const said = method === "GET" ? rest : { ...rest, outcome };
+  return new Problem(response.status, said, retryAfter > 0 ? retryAfter : undefined);
 }
 
 /** The steps of a JSON Pointer in the API's form, a URI fragment: `#/input/carrier`. */

@@ -34,7 +34,8 @@ export function Models() {
           </>
         )}
       </Show>
-      <Upload installed={models.reload} />
+      {/* Only below the list: it would be pushed away. */}
+      {(models.data ?? models.error) !== undefined && <Upload installed={models.reload} />}
     </>
   );
 }

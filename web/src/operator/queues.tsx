@@ -39,6 +39,7 @@ export function Queues() {
                   </button>
                 ),
                 right: true,
+                unnamed: true,
               },
             ]}
           />

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { ask } from "../api/client";
 import { Dialog } from "../parts/dialog";
+import { Download } from "../parts/download";
 import { Field, useSending, wrongOf } from "../parts/form";
 import { say } from "../parts/messages";
 import { ActButton, Show } from "../parts/states";
@@ -51,9 +52,9 @@ export function AccountPage() {
           <h2 id="data">{t("yourData")}</h2>
           <p class="muted">{t("exportSays")}</p>
           <div class="row">
-            <a class="button" href="/users/me/export" download>
+            <Download url="/users/me/export" name="foretell-account.jsonl">
               {t("export")}
-            </a>
+            </Download>
             <button class="button danger" type="button" onClick={() => setClosing(true)}>
               {t("closeAccount")}
             </button>

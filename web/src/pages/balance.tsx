@@ -26,27 +26,25 @@ const PAGE = 25;
 
 export function BalancePage() {
   const shared = useStore(balance);
-  // Reload the page when the number in the header changes, so that they never differ.
+  // A change of the number in the header loads the rest again.
   const mark = shared ? `${shared.available} ${shared.held}` : "";
-  const loaded = useLoad(`balance ${mark}`, (signal) => call("get", "/balance", { signal }));
-  const shown = loaded.data ?? shared;
+  const loaded = useLoad("balance", (signal) => call("get", "/balance", { signal }), mark);
+  const shown = shared ?? loaded.data ?? null;
   return (
     <>
       <Title text={t("balance")} />
       <div class="stack">
-        {shown ? (
+        {shown === null && loaded.error !== undefined ? (
+          <Show loaded={loaded}>{() => null}</Show>
+        ) : (
           <>
             <dl class="figures">
-              <Figure name={t("available")} value={shown.available} />
-              <Figure name={t("held")} value={shown.held} note={t("heldSays")} />
+              <Figure name={t("available")} value={shown?.available} />
+              <Figure name={t("held")} value={shown?.held} note={t("heldSays")} />
             </dl>
-            {shown.available === 0 && <NoCredits />}
-            <Threshold now={shown} />
+            {shown?.available === 0 && <NoCredits />}
+            <Threshold key={String(shown === null)} now={shown} />
           </>
-        ) : (
-          <Show loaded={loaded} rows={3}>
-            {() => null}
-          </Show>
         )}
         <Usage mark={mark} />
         <Statement mark={mark} />
@@ -66,20 +64,24 @@ function NoCredits() {
   );
 }
 
-function Figure({ name, value, note }: { name: string; value: number; note?: string }) {
+/** `value` is undefined until it is known. */
+function Figure({ name, value, note }: { name: string; value: number | undefined; note?: string }) {
   return (
     <div class="card">
       <dt class="muted">{name}</dt>
       <dd>
-        <span class="figure-value">{formatNumber(value)}</span>
+        <span class={`figure-value${value === undefined ? " waiting" : ""}`}>
+          {value === undefined ? "…" : formatNumber(value)}
+        </span>
         {note && <p class="small muted">{note}</p>}
       </dd>
     </div>
   );
 }
 
-function Threshold({ now }: { now: Schemas["Balance"] }) {
-  const [text, setText] = useState(now.threshold == null ? "" : String(now.threshold));
+/** `now` is null until it is known. */
+function Threshold({ now }: { now: Schemas["Balance"] | null }) {
+  const [text, setText] = useState(now?.threshold == null ? "" : String(now.threshold));
   const { busy, error, submit } = useSending(async () => {
     const threshold = text.trim() === "" ? null : Number(text);
     balance.set(await call("patch", "/balance", { body: { threshold } }));
@@ -101,10 +103,11 @@ function Threshold({ now }: { now: Schemas["Balance"] }) {
               type="text"
               inputMode="numeric"
               pattern="[0-9]*"
+              disabled={now === null}
               value={text}
               onInput={(event) => setText(event.currentTarget.value)}
             />
-            <button class="button" type="submit" aria-busy={busy}>
+            <button class="button" type="submit" aria-busy={busy} disabled={now === null}>
               {t("save")}
             </button>
           </span>
@@ -115,8 +118,10 @@ function Threshold({ now }: { now: Schemas["Balance"] }) {
 }
 
 function Usage({ mark }: { mark: string }) {
-  const usage = useLoad(`usage ${mark}`, (signal) =>
-    ask<{ items: UsageRow[] }>("get", "/usage?days=30", undefined, { signal }),
+  const usage = useLoad(
+    "usage",
+    (signal) => ask<{ items: UsageRow[] }>("get", "/usage?days=30", undefined, { signal }),
+    mark,
   );
   const [what, setWhat] = useState<"credits" | "predictions">("credits");
   return (
@@ -171,8 +176,11 @@ function UsagePlot({ items, what }: { items: readonly UsageRow[]; what: "credits
 function Statement({ mark }: { mark: string }) {
   const { query } = usePlace();
   const cursor = query.get("cursor") ?? "";
-  const page = useLoad(`statement ${cursor} ${cursor ? "" : mark}`, (signal) =>
-    call("get", "/transactions", { query: { limit: PAGE, cursor: cursor ? Number(cursor) : undefined }, signal }),
+  const page = useLoad(
+    `statement ${cursor}`,
+    (signal) =>
+      call("get", "/transactions", { query: { limit: PAGE, cursor: cursor ? Number(cursor) : undefined }, signal }),
+    cursor ? "" : mark,
   );
   return (
     <section class="stack" aria-labelledby="statement">
@@ -209,6 +217,7 @@ function Statement({ mark }: { mark: string }) {
 function Movements({ items }: { items: readonly Schemas["Transaction"][] }) {
   return (
     <Table
+      labelled
       label={t("statement")}
       rows={items}
       id={(item) => item.id}

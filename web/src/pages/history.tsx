@@ -4,12 +4,14 @@ import { ask, call, queryOf, type Schemas } from "../api/client";
 import { Problem } from "../api/problem";
 import { readAnswer } from "../model/answer";
 import { CancelButton } from "../model/cancel";
+import { Download } from "../parts/download";
 import { Pick } from "../parts/pick";
 import { Empty, Failure, Show } from "../parts/states";
 import { Credits, Moment, Status } from "../parts/status";
 import { Table } from "../parts/table";
 import { Title } from "../parts/title";
 import { go, usePlace } from "../router";
+import { gather } from "../state/gather";
 import { useLoad } from "../state/load";
 import { formatSeconds, said, t } from "../words";
 
@@ -46,9 +48,9 @@ export function HistoryPage() {
     <>
       <Title text={t("history")}>
         {page.error === undefined && (
-          <a class="button little" href={`/predictions.csv${queryOf(filters)}`} download="predictions.csv">
+          <Download kind="little" url={`/predictions.csv${queryOf(filters)}`} name="predictions.csv">
             {t("asCsv")}
-          </a>
+          </Download>
         )}
       </Title>
       <div class="filters" role="group" aria-label={t("filters")}>
@@ -173,16 +175,10 @@ function useLive(reload: () => void): void {
   const latest = useRef(reload);
   latest.current = reload;
   useEffect(() => {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const look = (): void => {
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        latest.current();
-      }, GATHER_MS);
-    };
-    const forget = [onEvent((event) => event.type === "prediction.finished" && look()), onMissed(look)];
+    const look = gather(GATHER_MS, () => latest.current());
+    const forget = [onEvent((event) => event.type === "prediction.finished" && look.call()), onMissed(look.call)];
     return () => {
-      clearTimeout(timer);
+      look.stop();
       for (const each of forget) each();
     };
   }, []);

@@ -3,7 +3,7 @@ import { ask, call, type Schemas } from "../api/client";
 import { CopyButton } from "../parts/copy";
 import { Confirm } from "../parts/dialog";
 import { QrCode } from "../parts/qr";
-import { ActButton, Empty, Show } from "../parts/states";
+import { ActButton, Empty, Show, Waiting } from "../parts/states";
 import { Moment } from "../parts/status";
 import { Title } from "../parts/title";
 import "../styles/result.css";
@@ -31,7 +31,8 @@ export function TelegramPage() {
       <Title text="Telegram" />
       <div class="stack">
         <p class="muted">{t("telegramSays")}</p>
-        <section class="card stack">
+        <section class="card stack" aria-busy={chats.data === undefined}>
+          {chats.data === undefined && chats.error === undefined && <Waiting rows={1} />}
           {chats.data && chats.data.bot === null && <p class="notice warn">{t("noBot")}</p>}
           <div>
             <ActButton

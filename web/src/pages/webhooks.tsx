@@ -17,7 +17,7 @@ export function WebhooksPage() {
       <div class="stack">
         <p class="muted">{t("webhooksSay")}</p>
         {secret && <Secret {...secret} />}
-        <Show loaded={webhooks} rows={4}>
+        <Show loaded={webhooks} rows={2}>
           {({ items }) =>
             items.length === 0 ? (
               <Empty>{t("noWebhooks")}</Empty>

@@ -20,8 +20,11 @@ interface Held<T> {
   busy: boolean;
 }
 
-/** Loads when `key` changes, when the app is reachable again, and on `reload`. Data of another key is not returned. */
-export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
+/**
+ * Loads when `key` changes, when the app is reachable again, and on `reload`. Data of another key is not returned.
+ * A change of `mark` says that the data may have changed: it is loaded again, and meanwhile stays as it is.
+ */
+export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>, mark = ""): Loaded<T> {
   const [held, setHeld] = useState<Held<T>>({ key, data: undefined, error: undefined, busy: true });
   const [turn, setTurn] = useState(0);
   const back = useStore(comebacks);
@@ -39,7 +42,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
         if (!abort.signal.aborted) setHeld((now) => ({ ...now, key, error, busy: false }));
       });
     return () => abort.abort();
-  }, [key, turn, back]);
+  }, [key, turn, back, mark]);
   const current = held.key === key;
   return {
     data: current ? held.data : undefined,
