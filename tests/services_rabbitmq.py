@@ -259,9 +259,8 @@ def strict_rabbitmq() -> Iterator[PrivateRabbitMQ]:
         server.remove()
 
 
-@pytest.fixture
-def rabbitmq_cluster() -> Iterator[list[PrivateRabbitMQ]]:
-    """Three running nodes of one cluster, all of which the test may kill but the name server of the first."""
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[list[PrivateRabbitMQ]]:
     nodes = [PrivateRabbitMQ(rabbitmq_programs())]
     try:
         nodes[0].start()
@@ -272,6 +271,14 @@ def rabbitmq_cluster() -> Iterator[list[PrivateRabbitMQ]]:
     finally:
         for node in reversed(nodes):
             node.remove()
+
+
+@pytest.fixture
+def rabbitmq_cluster(_cluster: list[PrivateRabbitMQ]) -> list[PrivateRabbitMQ]:
+    """Three running nodes of one cluster, all of which the test may kill. Other tests' queues may lie there."""
+    for node in _cluster:
+        node.start()
+    return _cluster
 
 
 @pytest.fixture
