@@ -5,7 +5,7 @@ the driver directly: `PostgresqlDriver` (an asyncpg pool) or `SqliteDriver` (one
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +19,10 @@ from sqlalchemy import (
     DateTime,
     Interval,
     MetaData,
+    Table,
     any_,
     func,
+    insert,
     literal,
     select,
     text,
@@ -124,6 +126,25 @@ def is_among(connection: AsyncConnection, column: ColumnElement[Any], values: Co
     if connection.dialect.name == "sqlite":
         return column.in_(values)
     return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+async def insert_many(
+    connection: AsyncConnection, table: Table, rows: Sequence[Sequence[Any]], names: Sequence[str]
+) -> None:
+    """Insert rows of values of the columns `names`.
+
+    On PostgreSQL this is one statement with an array for each column; `executemany` would run one for each row.
+    """
+    columns = [table.c[name] for name in names]
+    if connection.dialect.name == "sqlite":
+        await connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        return
+    arrays = [
+        literal(list(values), ARRAY(column.type))
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True)
+    ]
+    given = func.unnest(*arrays).table_valued(*names).render_derived()
+    await connection.execute(insert(table).from_select(names, select(*(given.c[name] for name in names))))
 
 
 class Database:

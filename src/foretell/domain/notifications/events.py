@@ -95,7 +95,8 @@ async def page(connection: AsyncConnection, user_id: UUID, *, after: int, limit:
         .order_by(events.c.sequence)
         .limit(limit)
     )
-    return [Event(**row) for row in (await connection.execute(query)).mappings()]
+    # By position, which takes half the time.
+    return [Event(*row) for row in await connection.execute(query)]
 
 
 async def last_of(connection: AsyncConnection, users: Sequence[UUID]) -> dict[UUID, int]:

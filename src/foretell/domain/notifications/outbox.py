@@ -8,10 +8,11 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, and_, bindparam, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, case, delete, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.domain.notifications import events
@@ -20,7 +21,7 @@ from foretell.domain.notifications.locks import lock_endpoints
 from foretell.domain.notifications.rotation import still_signing
 from foretell.domain.notifications.tables import deliveries, endpoints, listeners
 from foretell.domain.notifications.tables import events as events_table
-from foretell.kit.database import Moment, is_among, server_clock
+from foretell.kit.database import Moment, insert_many, is_among, server_clock
 
 #: Kinds of endpoints on the internet; events for Telegram are sent to the bot.
 INTERNET = ("webhook", "once")
@@ -64,6 +65,10 @@ class Attempt:
     error: str | None
     duration_ms: int
     at: datetime
+
+
+_ATTEMPT_COLUMNS = tuple(Attempt.__dataclass_fields__)
+_values_of = attrgetter(*_ATTEMPT_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +201,7 @@ async def record(
     at = await lock_endpoints(connection)
     attempts = [attempt for each in sent for attempt in each.attempts]
     if attempts:
-        names = Attempt.__dataclass_fields__
-        rows = [{name: getattr(attempt, name) for name in names} for attempt in attempts]
-        await connection.execute(insert(deliveries), rows)
+        await insert_many(connection, deliveries, list(map(_values_of, attempts)), _ATTEMPT_COLUMNS)
     for each in sent:
         if each.again_done:
             await _forget_again(connection, each.endpoint.id, each.again_done)

@@ -41,6 +41,9 @@ _TURNS = 4096
 _MOST_BYTES = 64 * 1024 * 1024
 #: How often the database is polled for what no announcement reports: retries, and the endpoints of a dead dispatcher.
 _LOOK_EVERY_S = 0.5
+#: The least time between two looks at the database, unless the first one was full. Under load, one look then
+#: takes the events of several settlements, which costs as much as a look for one; a single event is sent at once.
+_LOOKS_APART_S = 0.025
 #: The lease of an endpoint, in time-outs of an attempt (plus a moment each). It is due again that long after a crash.
 _LEASE_TIMEOUTS = 2
 _MOMENT_S = 1.0
@@ -85,7 +88,7 @@ class Sender:
         try:
             while not stopping.is_set():
                 self._woken.clear()
-                took = 0
+                took, looked_at = 0, time.monotonic()
                 try:
                     took = await self._take()
                 except ForetellError as error:
@@ -95,6 +98,7 @@ class Sender:
                 if took < _TAKEN_AT_ONCE:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), _LOOK_EVERY_S)
+                    await asyncio.sleep(max(0.0, looked_at + _LOOKS_APART_S - time.monotonic()))
             if self._tasks:
                 await asyncio.wait(self._tasks.values(), timeout=_STOP_WITHIN_S)
         finally:
