@@ -50,7 +50,6 @@ class PrivateNginx:
             "FORETELL_NGINX_LISTEN": "127.0.0.1",
             "FORETELL_NGINX_HTTP_PORT": str(self.port),
             "FORETELL_NGINX_HTTPS_PORT": str(self.secure_port),
-            "FORETELL_HTTPS_PORT": str(self.secure_port),
             "FORETELL_NGINX_CERTIFICATES": str(self.certificates),
             "FORETELL_NGINX_ACCESS_LOG": str(self.access_log),
             "FORETELL_NGINX_WORKERS": "2",

@@ -47,7 +47,7 @@ settings() {
     : "${FORETELL_MONITORING_UPSTREAM:=monitoring-service:8003}" "${FORETELL_BOT_UPSTREAM:=bot:8004}"
     # Where nginx listens, and under which port the outside knows the secure one.
     : "${FORETELL_NGINX_LISTEN:=0.0.0.0}" "${FORETELL_NGINX_HTTP_PORT:=80}" "${FORETELL_NGINX_HTTPS_PORT:=443}"
-    : "${FORETELL_HTTPS_PORT:=443}"
+    : "${FORETELL_HTTPS_PORT:=$FORETELL_NGINX_HTTPS_PORT}"
     # TLS is on when both files are there.
     : "${FORETELL_NGINX_CERTIFICATES:=/etc/nginx/certificates}" "${FORETELL_NGINX_HSTS_S:=31536000}"
     : "${FORETELL_NGINX_ACME:=$run/acme}" "${FORETELL_NGINX_LOOK_S:=10}"

@@ -231,11 +231,17 @@ def test_two_of_everything_are_told_of_each_other() -> None:
 
 @pytest.mark.skipif(not has_compose(), reason="there is no docker compose here")
 def test_caddy_takes_the_place_of_nginx() -> None:
-    read = read_by_compose("docker-compose.yaml", "docker-compose.caddy.yaml", FORETELL_DOMAIN="foretell.example.org")
+    read = read_by_compose(
+        *("docker-compose.yaml", "docker-compose.caddy.yaml"),
+        FORETELL_DOMAIN="foretell.example.org",
+        FORETELL_HTTPS_PORT="8443",
+    )
     # With none of it, one that ran before is removed; with a profile it would keep the ports.
     assert "profiles" not in read["nginx"]
     assert read["nginx"]["deploy"]["replicas"] == 0
-    assert [port["published"] for port in read["caddy"]["ports"]] == ["80", "443"]
+    assert [port["published"] for port in read["caddy"]["ports"]] == ["80", "8443"]
+    # What it leads HTTP to.
+    assert read["caddy"]["environment"]["FORETELL_HTTPS_PORT"] == "8443"
 
 
 @pytest.mark.skipif(not has_compose(), reason="there is no docker compose here")

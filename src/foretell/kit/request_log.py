@@ -15,7 +15,7 @@ from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 from foretell.kit import metrics, tracing
 from foretell.kit.asgi import ASKED_WITHIN, Application, Headers, Message, Receive, Scope, Send, respond
 from foretell.kit.direct import DirectRoute, DirectRoutes, Exchange, Respond
-from foretell.kit.routing import Answer, Begin, HotRoute, Pending
+from foretell.kit.routing import Answer, Begin, HotRoute, Paths, Pending
 
 log = structlog.get_logger()
 
@@ -53,9 +53,10 @@ class RequestLog:
     With a `traceparent`, the request and all its work belong to that trace (`kit/tracing.py`). If spans are recorded,
     the request is a span; without a `traceparent` it begins a trace, unless `begins_traces` is False.
 
-    Starlette and FastAPI put the route into the scope; `plain_paths` are those of plain ASGI apps. Lines of
-    `quiet_routes`, which machines call regularly, are logged as `debug`, unless there was an error. Path parameters in
-    `named_parameters` are logged with their values.
+    Routers put the route into the scope; `paths` (paths and templates) name requests that have none there: those of
+    plain ASGI apps, and those that are refused before a router sees them. Lines of `quiet_routes`, which machines call
+    regularly, are logged as `debug`, unless there was an error. Path parameters in `named_parameters` are logged with
+    their values.
 
     `hot` are routes that `app` has, too; `direct` answers them without ASGI, with the same middleware.
     """
@@ -64,7 +65,7 @@ class RequestLog:
         self,
         app: Application,
         *,
-        plain_paths: Iterable[str] = (),
+        paths: Iterable[str] = (),
         quiet_routes: Iterable[str] = OPERATIONS,
         named_parameters: Iterable[str] = (),
         begins_traces: bool = True,
@@ -73,7 +74,7 @@ class RequestLog:
         self._app = app
         self._named_parameters = tuple(named_parameters)
         self._begins_traces = begins_traces
-        self._plain_paths = frozenset(plain_paths).union(OPERATIONS)
+        self._paths = Paths((path, path) for path in (*paths, *OPERATIONS))
         self._quiet_routes = frozenset(quiet_routes)
         self._notes: dict[tuple[str, str, int], tuple[_Count, _WriteLine | None]] = {}
         self._direct = DirectRoutes(
@@ -218,10 +219,12 @@ class RequestLog:
 
     def _route(self, scope: Scope) -> str:
         """The template (`/predictions/{id}`): there are few templates, whatever clients request."""
-        if scope["path"] in self._plain_paths:
-            return cast("str", scope["path"])
         matched = scope.get("route")
-        return getattr(matched, "path_format", None) or getattr(matched, "path", None) or _UNMATCHED
+        named = getattr(matched, "path_format", None) or getattr(matched, "path", None)
+        if named:
+            return cast("str", named)
+        found = self._paths.find(scope["path"])
+        return found[0] if found else _UNMATCHED
 
     def _finish(self, scope: Scope, status: int, duration_s: float) -> None:
         fields: dict[str, Any] = {}

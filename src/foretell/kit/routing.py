@@ -328,6 +328,11 @@ class Routes:
         _name_in_line(scope, request)
         await send_answer(send, answer)
 
+    @property
+    def paths(self) -> Iterable[str]:
+        """The paths and templates of all routes."""
+        return self._places.keys()
+
     def hot(self, path: str) -> HotRoute:
         """The route of POST to this path or template, for answers without ASGI."""
         handler = self._places[path].handlers["POST"]

@@ -16,6 +16,8 @@ import msgspec
 from foretell.kit.asgi import JSON, Headers, Receive, Scope, Send, respond
 from foretell.kit.errors import Misconfigured
 
+#: The paths of `Documentation`, as templates for the request log.
+PATHS = ("/docs", "/docs/{file}", "/openapi.json")
 _FILES = {
     "swagger-ui.css": b"text/css; charset=utf-8",
     "swagger-ui-bundle.js": b"text/javascript; charset=utf-8",

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from foretell.services.app.page import serving
 
@@ -137,3 +138,23 @@ async def test_no_path_of_the_api_is_answered_with_a_newline_after_it(client: ht
         for method in operations:
             answer = await client.request(method, path.replace("{", "").replace("}", "") + "%0A")
             assert (answer.status_code, answer.headers.get("allow")) == (404, None), f"{method} {path}"
+
+
+async def test_the_log_names_the_route_of_every_known_path(client: httpx.AsyncClient) -> None:
+    routes = {
+        "/": "/",
+        "/ui": "/ui",
+        "/ui/predictions/1": "/ui/{path}",
+        "/favicon.ico": "/favicon.ico",
+        "/docs": "/docs",
+        "/docs/start.js": "/docs/{file}",
+        "/openapi.json": "/openapi.json",
+        # Refused before they reach the routes.
+        "/admin/users/0199aa00-0000-7000-8000-000000000000": "/admin/users/{user_id}",
+        "/telegram/links/1": "/telegram/links/{chat_id}",
+        "/nowhere": "unmatched",
+    }
+    with capture_logs() as lines:
+        for path in routes:
+            await client.get(path, headers=BROWSER)
+    assert [line["route"] for line in lines if line["event"] == "request_finished"] == list(routes.values())

@@ -436,6 +436,14 @@ def test_old_tls_is_refused(secure: PrivateNginx) -> None:
     assert "Cipher is (NONE)" in old.stdout
 
 
+def test_redirects_name_the_port_that_the_outside_knows(new_nginx: NewNginx) -> None:
+    nginx = new_nginx(HTTPS_PORT="8443")
+    certificate(nginx.certificates)
+    with running(nginx):
+        answer = httpx.get(f"{nginx.url}/ui/x?y=1")
+        assert (answer.status_code, answer.headers["location"]) == (308, "https://127.0.0.1:8443/ui/x?y=1")
+
+
 def test_who_speaks_http_to_the_secure_port_is_led_there(secure: PrivateNginx) -> None:
     answer = httpx.get(f"http://localhost:{secure.secure_port}/ui/x", headers={"Host": "localhost"})
     assert (answer.status_code, answer.headers["location"]) == (308, f"{secure.secure_url}/ui/x")

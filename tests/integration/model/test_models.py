@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
+from structlog.testing import capture_logs
 from tests.model_packages import Doubler, live_registry, write_package
 
 from foretell.inference.package import ModelPackage
@@ -246,3 +247,14 @@ async def test_the_hot_route_is_described_by_the_models_schema(page: dict[str, A
     described = page["components"]["schemas"][body["$ref"].rsplit("/", 1)[1]]
     expected = {name: part for name, part in package.features_schema.items() if name != "$schema"}
     assert described == expected
+
+
+async def test_the_log_names_the_route_of_every_known_path(client: httpx.AsyncClient) -> None:
+    with capture_logs() as lines:
+        for path in ("/docs", "/docs/start.js", "/openapi.json", "/models/flight-delay"):
+            await client.get(path)
+        # Refused before it reaches the routes.
+        refused = await client.get("/models/flight-delay", headers={"Origin": "https://elsewhere"})
+    assert refused.status_code == 403
+    routes = ["/docs", "/docs/{file}", "/openapi.json", "/models/{name}", "/models/{name}"]
+    assert [line["route"] for line in lines if line["event"] == "request_finished"] == routes

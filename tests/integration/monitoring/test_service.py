@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
+from structlog.testing import capture_logs
 from tests.integration.monitoring.watched import Watching, watching
 from tests.service_process import ServiceProcess, running_service
 from tests.services_database import PrivatePostgresql
@@ -87,7 +88,11 @@ async def test_with_a_token_only_health_and_the_page_are_open(tmp_path: Path) ->
                     answer = await client.get(path, headers={"Authorization": header})
                     assert (answer.status_code, answer.json()["code"]) == (401, "monitoring_token_needed"), path
                     assert answer.headers["www-authenticate"].startswith("Bearer")
-            assert (await client.post("/logs", json=record())).status_code == 401
+            with capture_logs() as lines:
+                assert (await client.post("/logs", json=record())).status_code == 401
+                await client.get("/docs/start.js")
+            # Of a sender with a wrong token, the log says what it sent.
+            assert [line["route"] for line in lines] == ["/logs", "/docs/{file}"]
             client.headers["Authorization"] = f"bearer {TOKEN}"
             assert (await client.post("/logs", json=record())).status_code == 200
             assert len((await client.get("/reports/logs")).json()) == 1

@@ -123,3 +123,14 @@ async def test_a_model_or_version_that_is_not_there_is_not_found(client: httpx.A
         response = await client.post(path, json=FLIGHT)
         assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
     assert (await client.post(f"{MODEL}?version=1.0.0", json=FLIGHT)).json() == FEATURES
+
+
+async def test_the_log_names_the_route_of_every_known_path(client: httpx.AsyncClient) -> None:
+    with capture_logs() as lines:
+        for path in ("/docs", "/docs/start.js", "/openapi.json", "/models/flight-delay"):
+            await client.get(path)
+        # Refused before it reaches the routes.
+        refused = await client.get("/models/flight-delay", headers={"Origin": "https://elsewhere"})
+    assert refused.status_code == 403
+    routes = ["/docs", "/docs/{file}", "/openapi.json", "/models/{name}", "/models/{name}"]
+    assert [line["route"] for line in lines if line["event"] == "request_finished"] == routes

@@ -42,7 +42,7 @@ def _api() -> FastAPI:
 
 
 async def _get(path: str, app: Application | None = None, **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(RequestLog(app or _api(), plain_paths=["/plain"]))
+    transport = httpx.ASGITransport(RequestLog(app or _api(), paths=["/plain"]))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get(path, headers=headers)
 
@@ -190,7 +190,7 @@ async def test_a_quiet_route_is_heard_only_when_something_was_wrong(lines: Any) 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, 422 if scope["query_string"] else 200, b"", b"text/plain")
 
-    quiet = RequestLog(app, plain_paths=["/plain"], quiet_routes=["/plain"])
+    quiet = RequestLog(app, paths=["/plain"], quiet_routes=["/plain"])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(quiet), base_url="http://test") as client:
         await client.get("/plain")
         await client.get("/plain?wrong")

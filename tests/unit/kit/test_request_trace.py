@@ -46,7 +46,7 @@ async def _get(
     method: str = "GET",
     **options: Any,
 ) -> httpx.Response:
-    surrounded = RequestLog(app or _api(), plain_paths=["/plain"], **options)
+    surrounded = RequestLog(app or _api(), paths=["/plain"], **options)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(surrounded), base_url="http://test") as client:
         return await client.request(method, path, headers=headers or [])
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 import foretell
-from foretell.kit.asgi import Application
+from foretell.kit.asgi import Application, Scope
 from foretell.kit.body_limit import BodyLimit
 from foretell.kit.request_log import RequestLog
 from foretell.kit.routing import HotRoute
-from foretell.kit.swagger import Documentation
+from foretell.kit.swagger import PATHS, Documentation
 from foretell.kit.unpacking import Unpacking
 from foretell.services.app import problems
 from foretell.services.app.bot_only import BotOnly
@@ -52,6 +52,14 @@ Problems are `application/problem+json` (RFC 9457): `code` is stable and for pro
 """
 
 
+class _PlainRoute(Route):
+    """A route to a plain ASGI app, named in the scope for the request log. FastAPI names only its own routes."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return match, child_scope if match is Match.NONE else {**child_scope, "route": self}
+
+
 def build_api(state: AppState) -> Api:
     """The FastAPI routes, including `/docs` and `/openapi.json`."""
     api = Api(
@@ -78,11 +86,11 @@ def build_api(state: AppState) -> Api:
     for module in _ROUTERS:
         api.include_router(module.router)
     documentation = Documentation(_TITLE, api.openapi)
-    for path in ("/docs", "/docs/{file}", "/openapi.json"):
-        api.routes.append(Route(path, documentation, include_in_schema=False))
+    for path in PATHS:
+        api.routes.append(_PlainRoute(path, documentation, include_in_schema=False))
     page = serving.Page()
     for path in serving.PATHS:
-        api.routes.append(Route(path, page, include_in_schema=False))
+        api.routes.append(_PlainRoute(path, page, include_in_schema=False))
     return api
 
 
@@ -101,7 +109,7 @@ def surround(app: Application, settings: AppSettings, hot: Iterable[HotRoute] = 
         )
     return RequestLog(
         app,
-        plain_paths=[SUBMIT_PATH, "/docs", "/openapi.json"],
+        paths=[SUBMIT_PATH, *(route.path_format for module in _ROUTERS for route in module.router.routes)],
         named_parameters=["prediction_id", "webhook_id"],
         # Requests from other web pages need the CORS middleware, which direct routes skip.
         hot=() if settings.cors_origins else hot,

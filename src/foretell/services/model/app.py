@@ -14,7 +14,7 @@ from foretell.kit.lifecycle import run, serve_http
 from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer, problem_answer
-from foretell.kit.swagger import Documentation, with_prefix
+from foretell.kit.swagger import PATHS, Documentation, with_prefix
 from foretell.services.model.admin import AdminToken
 from foretell.services.model.models import Models
 from foretell.services.model.openapi import openapi
@@ -84,7 +84,7 @@ def build(models: Models, settings: ModelSettings, instance: str) -> RequestLog:
         parts=[operations, Documentation("Foretell model service", lambda: openapi(models.registry))],
     )
     hot = [routes.hot(path) for path in ("/predict", "/models/{name}/predict")]
-    return RequestLog(OwnPages(routes), plain_paths=["/docs"], quiet_routes=[*OPERATIONS, *_HOT], hot=hot)
+    return RequestLog(OwnPages(routes), paths=[*routes.paths, *PATHS], quiet_routes=[*OPERATIONS, *_HOT], hot=hot)
 
 
 def _explain(error: ForetellError, path: str) -> Answer:

@@ -17,7 +17,7 @@ from foretell.kit.lifecycle import run, serve_http
 from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, bytes_answer
-from foretell.kit.swagger import Documentation
+from foretell.kit.swagger import PATHS, Documentation
 from foretell.services.monitoring import records
 from foretell.services.monitoring.access import Access
 from foretell.services.monitoring.migrations.run import migrate_when_possible
@@ -67,7 +67,7 @@ def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
         needed_to_serve=["database"],
         details=details,
     )
-    app: Application = Routes(
+    routes = Routes(
         [*(route for part in parts for route in part.routes), Route("GET", "/metrics", _show_metrics)],
         max_body_bytes=settings.monitoring_max_body_bytes,
         body_setting=BODY_SETTING,
@@ -76,13 +76,14 @@ def build(parts: Sequence[Part], surroundings: Surroundings) -> Application:
             Documentation("Foretell monitoring service", lambda: openapi(parts, token_needed=bool(token))),
         ],
     )
+    app: Application = routes
     for part in parts:
         if part.around is not None:
             app = part.around(app)
     return RequestLog(
         # With a token, any host name is accepted. Without one, requests from other web pages are refused.
         OwnPages(Access(app, token), names_refused=not token, own_names=settings.monitoring_own_names),
-        plain_paths=["/docs", "/openapi.json"],
+        paths=[*routes.paths, *PATHS],
         quiet_routes=[*OPERATIONS, *(path for part in parts for path in part.quiet)],
         # Otherwise most traces would be heartbeats and log shipping.
         begins_traces=False,

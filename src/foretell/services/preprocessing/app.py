@@ -11,7 +11,7 @@ from foretell.kit.offloading import in_thread
 from foretell.kit.own_pages import OwnPages
 from foretell.kit.request_log import RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, json_answer
-from foretell.kit.swagger import Documentation, with_prefix
+from foretell.kit.swagger import PATHS, Documentation, with_prefix
 from foretell.services.preprocessing.openapi import openapi
 from foretell.services.preprocessing.preprocessors import Preprocessors
 from foretell.services.preprocessing.routes.features import Features
@@ -56,7 +56,7 @@ def build(preprocessors: Preprocessors, settings: PreprocessingSettings, instanc
             Documentation("Foretell preprocessing service", lambda: openapi(preprocessors.registry)),
         ],
     )
-    return RequestLog(OwnPages(routes), plain_paths=["/docs"])
+    return RequestLog(OwnPages(routes), paths=[*routes.paths, *PATHS])
 
 
 async def serve(settings: PreprocessingSettings, instance: str, stopping: asyncio.Event) -> None:
