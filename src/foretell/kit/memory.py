@@ -9,7 +9,7 @@ import ctypes
 from contextlib import suppress
 
 #: M_MMAP_THRESHOLD, and the size from which a block is large.
-_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES = -3, 256 * 1024
+_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES = -3, 128 * 1024
 
 
 def have_large_blocks_given_back() -> None:

@@ -11,6 +11,7 @@ import pytest
 import foretell
 from foretell.inference.registry import Registry, shipped_folder
 from foretell.inference.schema import Validator
+from foretell.kit.json_rows import LARGE_BYTES
 from foretell.services.model.models import Models
 
 FLIGHT = {"carrier": "AA", "dep_hour": 9, "distance": 550.0, "weather_delay": 0.0}
@@ -153,11 +154,13 @@ async def test_raw_input_is_preprocessed(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"features": rows}])
 async def test_a_list_is_answered_by_a_list_in_its_order(client: httpx.AsyncClient, wrap: Any) -> None:
-    rows = [FLIGHT | {"dep_hour": number % 24, "distance": 100.0 + number} for number in range(600)]
+    # More than what is parsed at once (kit/json_rows.py).
+    rows = [FLIGHT | {"dep_hour": number % 24, "distance": 100.0 + number} for number in range(1600)]
+    assert len(json.dumps(wrap(rows))) > LARGE_BYTES
     response = await _predict(client, wrap(rows), "/models/flight-delay/predict")
     outputs = response.json()["outputs"]
-    assert len(outputs) == 600
-    for number in (0, 1, 255, 256, 599):
+    assert len(outputs) == 1600
+    for number in (0, 1, 255, 256, 1599):
         single = (await _predict(client, rows[number])).json()
         assert outputs[number]["probability"] == single["probability"]
 
@@ -171,6 +174,30 @@ async def test_each_bad_row_of_a_list_is_named(client: httpx.AsyncClient) -> Non
         client, {"input": [RAW, RAW | {"departure_time": "25:00"}]}, "/models/flight-delay/predict"
     )
     assert [error["pointer"] for error in response.json()["errors"]] == ["#/input/1/departure_time"]
+
+
+@pytest.mark.parametrize("key", ["features", "input"])
+async def test_a_bad_row_far_behind_is_named(client: httpx.AsyncClient, key: str) -> None:
+    row, field = (FLIGHT, "dep_hour") if key == "features" else (RAW, "departure_time")
+    rows = [row] * 900 + [row | {field: 99}] + [row] * 300
+    assert len(json.dumps(rows)) > LARGE_BYTES
+    response = await _predict(client, {key: rows}, "/models/flight-delay/predict")
+    assert response.status_code == 422
+    assert [error["pointer"] for error in response.json()["errors"]] == [f"#/{key}/900/{field}"]
+
+
+async def test_a_large_body_that_is_broken_inside_is_refused(client: httpx.AsyncClient) -> None:
+    content = json.dumps([FLIGHT] * 1200).encode()
+    for broken in (content[:-1], content[:-3] + b"}}]", content.replace(b'"AA"', b'"\xff"')):
+        response = await client.post("/models/flight-delay/predict", content=broken)
+        assert (response.status_code, response.json()["code"]) == (422, "malformed_body")
+
+
+async def test_a_large_value_that_is_no_list_is_one_row(client: httpx.AsyncClient) -> None:
+    for value in ({"features": {"carrier": "A" * 70_000}}, {"carrier": "A" * 70_000}):
+        response = await _predict(client, value, "/models/flight-delay/predict")
+        assert response.status_code == 422
+        assert all("/0" not in error["pointer"] for error in response.json()["errors"])
 
 
 async def test_a_list_of_bad_rows_gives_no_endless_answer(client: httpx.AsyncClient) -> None:

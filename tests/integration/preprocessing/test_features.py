@@ -7,6 +7,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from foretell.kit.json_rows import LARGE_BYTES
+
 FLIGHT = {"carrier": "AA", "departure_time": "08:45", "distance_miles": 550.0, "weather_code": 1}
 FEATURES = {"carrier": "AA", "dep_hour": 8, "distance": 550.0, "weather_delay": 0}
 MODEL = "/models/flight-delay/preprocess"
@@ -77,6 +79,19 @@ async def test_a_bad_time_beside_another_fault_is_a_422(client: httpx.AsyncClien
     response = await client.post("/batch_preprocess", json=[FLIGHT, bad])
     assert response.status_code == 422
     assert {error["pointer"] for error in response.json()["errors"]} == {"#/1/departure_time", "#/1/distance_miles"}
+
+
+async def test_a_bad_time_far_behind_is_named(client: httpx.AsyncClient) -> None:
+    # More than what is parsed at once (kit/json_rows.py).
+    rows = [FLIGHT] * 900 + [FLIGHT | {"departure_time": "25:00"}] + [FLIGHT] * 300
+    assert len(json.dumps(rows)) > LARGE_BYTES
+    response = await client.post("/batch_preprocess", json=rows)
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/900/departure_time"]
+    response = await client.post("/batch_preprocess", json=[FLIGHT] * 1200)
+    assert len(response.json()) == 1200
+    response = await client.post("/batch_preprocess", content=json.dumps(rows).encode()[:-1])
+    assert (response.status_code, response.json()["code"]) == (422, "malformed_body")
 
 
 @pytest.mark.parametrize("path", ["/batch_preprocess", MODEL])

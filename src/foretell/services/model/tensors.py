@@ -31,6 +31,12 @@ _NUMBERS = frozenset({*_DTYPES, _BRAIN_FLOAT}) - {"BOOL"}
 _LISTED = ", ".join([*sorted(_NUMBERS, key=lambda name: (name.lstrip("BFINTU"), name))])
 _DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 
+#: The values of one tensor, one for each row. An array becomes a list only in parts (`as_list`), because Python's
+#: numbers take four times its memory.
+Column = Any
+#: Counts the memory for parsing a text as JSON. Raises if it is too much.
+Weigh = Callable[[bytes], None]
+
 #: Marks a feature that is absent from a row.
 LEFT_OUT = object()
 
@@ -63,8 +69,8 @@ class Tensor:
     def metadata(self) -> TensorMetadata:
         return TensorMetadata(self.name, self.datatype, [-1] if self.width is None else [-1, self.width])
 
-    def values(self, given: InferInput, binary: memoryview | None) -> list[Any]:
-        """One JSON value for each row. Raises `InvalidTensor`."""
+    def values(self, given: InferInput, binary: memoryview | None, weigh: Weigh) -> Column:
+        """One JSON value for each row. Raises `InvalidTensor`, and what `weigh` raises."""
         accepted = _NUMBERS if self.datatype in _NUMBERS else {self.datatype}
         if given.datatype not in accepted:
             taken = f" (taken are {_LISTED})" if self.datatype in _NUMBERS else ""
@@ -73,11 +79,17 @@ class Tensor:
         columns = prod(given.shape[1:2])
         if len(given.shape) > 2 or not rows or columns != (self.width or 1):
             raise self._invalid(f"its shape is {self.metadata.shape} with at least one row, not {given.shape}")
-        values = self._from_json(given) if binary is None else self._from_binary(given, binary, rows * columns)
+        if binary is not None and given.datatype != "BYTES":
+            array = self._from_binary(given, binary, rows * columns)
+            if array.dtype.kind != "f" or not numpy.isnan(array).any():
+                return array if self.width is None else array.reshape(rows, columns)
+            values = array.tolist()
+        else:
+            values = self._from_json(given) if binary is None else self._texts(binary, rows * columns)
         if len(values) != rows * columns:
             raise self._invalid(f"its shape {given.shape} needs {rows * columns} elements, it has {len(values)}")
         if self.holds_json:
-            values = [self._parsed(value) for value in values]
+            values = [self._parsed(value, weigh) for value in values]
         elif any(_is_missing(value) for value in values):
             missing = self._missing
             values = [missing(at // columns) if _is_missing(value) else value for at, value in enumerate(values)]
@@ -85,10 +97,9 @@ class Tensor:
             return values
         return [values[start : start + columns] for start in range(0, len(values), columns)]
 
-    def output(self, rows: list[dict[str, Any]], *, binary: bool) -> tuple[InferOutput, bytes]:
-        """The values of this field as a tensor, and its bytes if it is to be `binary`."""
-        values: list[Any] = [row.get(self.name) for row in rows]
-        shape = [len(rows)]
+    def output(self, values: list[Any], *, binary: bool) -> tuple[InferOutput, bytes]:
+        """The values of this field, one for each row, as a tensor, and its bytes if it is to be `binary`."""
+        shape = [len(values)]
         if self.width is not None:
             shape.append(len(values[0] or ()))
             values = [item for value in values for item in value or ()]
@@ -122,25 +133,24 @@ class Tensor:
             return LEFT_OUT
         raise self._invalid(f"in row {row} it is missing (null or NaN), and it may not be")
 
-    def _from_binary(self, given: InferInput, binary: memoryview, count: int) -> list[Any]:
-        if given.datatype == "BYTES":
-            try:
-                return [element.decode() for element in unpack_texts(binary, count)]
-            except UnicodeDecodeError:
-                raise self._invalid("its texts must be UTF-8") from None
-            except ValueError as error:
-                raise self._invalid(str(error)) from None
+    def _from_binary(self, given: InferInput, binary: memoryview, count: int) -> Any:
         brain = given.datatype == _BRAIN_FLOAT
         dtype = numpy.dtype(numpy.uint16 if brain else _DTYPES[given.datatype])
         if len(binary) != (needed := count * dtype.itemsize):
             raise self._invalid(f"its shape {given.shape} needs {needed} bytes of {given.datatype}, not {len(binary)}")
         found = numpy.frombuffer(binary, dtype.newbyteorder("<"))
-        if brain:
-            found = (found.astype(numpy.uint32) << 16).view(numpy.float32)
-        values: list[Any] = found.tolist()
-        return values
+        return (found.astype(numpy.uint32) << 16).view(numpy.float32) if brain else found
 
-    def _parsed(self, value: str) -> Any:
+    def _texts(self, binary: memoryview, count: int) -> list[str]:
+        try:
+            return [element.decode() for element in unpack_texts(binary, count)]
+        except UnicodeDecodeError:
+            raise self._invalid("its texts must be UTF-8") from None
+        except ValueError as error:
+            raise self._invalid(str(error)) from None
+
+    def _parsed(self, value: str, weigh: Weigh) -> Any:
+        weigh(value.encode())
         try:
             return _decode_json(value)
         except (msgspec.DecodeError, RecursionError):
@@ -157,6 +167,12 @@ def size_of(output: InferOutput, content: bytes) -> int:
     if output.datatype == "BYTES":
         return sum(map(len, output.data))
     return 8 * len(output.data)
+
+
+def as_list(column: Column) -> list[Any]:
+    """A column, or a part of it, as a list of JSON values."""
+    values: list[Any] = column if isinstance(column, list) else column.tolist()
+    return values
 
 
 def _is_missing(value: Any) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.contracts.open_inference import InferInput, pack_texts
-from foretell.services.model.tensors import LEFT_OUT, InvalidTensor, Tensor, _output, _tensor
+from foretell.services.model.tensors import LEFT_OUT, InvalidTensor, Tensor, _output, _tensor, as_list
 
 _INTEGERS = st.integers(-(2**63), 2**63 - 1)
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -63,11 +63,15 @@ _COLUMNS = st.one_of(
 @given(_COLUMNS, st.booleans())
 def test_what_goes_out_comes_back(column: tuple[Tensor, list[Any]], binary: bool) -> None:
     tensor, values = column
-    made, content = tensor.output([{"f": value} for value in values], binary=binary)
+    made, content = tensor.output(values, binary=binary)
     assert (made.parameters.get("binary_data_size") == len(content)) is binary
     # Over the wire, as a client would send it back.
     given_back = msgspec.json.decode(msgspec.json.encode(made), type=InferInput)
-    assert tensor.values(given_back, memoryview(content) if binary else None) == values
+    assert _values(tensor, given_back, memoryview(content) if binary else None) == values
+
+
+def _values(tensor: Tensor, given: InferInput, binary: memoryview | None) -> list[Any]:
+    return as_list(tensor.values(given, binary, lambda content: None))
 
 
 def _given(datatype: str, shape: list[int], data: Any = None) -> InferInput:
@@ -78,12 +82,12 @@ def _given(datatype: str, shape: list[int], data: Any = None) -> InferInput:
 def test_every_kind_of_number_is_a_number(dtype: str) -> None:
     content = numpy.array([1, 2, 3], dtype=dtype).tobytes()
     datatype = dtype.upper().replace("FLOAT", "FP")
-    assert Tensor("f", "FP64").values(_given(datatype, [3]), memoryview(content)) == [1, 2, 3]
+    assert _values(Tensor("f", "FP64"), _given(datatype, [3]), memoryview(content)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
 def test_a_column_of_one_is_a_row_each(shape: list[int]) -> None:
-    assert Tensor("f", "FP64").values(_given("FP32", shape, [[1.5], [2]]), None) == [1.5, 2]
+    assert _values(Tensor("f", "FP64"), _given("FP32", shape, [[1.5], [2]]), None) == [1.5, 2]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_a_column_of_one_is_a_row_each(shape: list[int]) -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(tensor: Tensor, given: InferInput, binary: bytes | None) -> None:
     with pytest.raises(InvalidTensor, match=r"^The input f can't be used: .+\.$"):
-        tensor.values(given, None if binary is None else memoryview(binary))
+        _values(tensor, given, None if binary is None else memoryview(binary))
 
 
 @pytest.mark.parametrize(
@@ -133,46 +137,46 @@ def test_what_does_not_fit_is_refused_by_name(tensor: Tensor, given: InferInput,
 )
 def test_the_row_that_does_not_fit_is_named(given: InferInput, why: str) -> None:
     with pytest.raises(InvalidTensor) as refused:
-        Tensor("f", "FP64").values(given, None)
+        _values(Tensor("f", "FP64"), given, None)
     assert why in refused.value.message
     assert len(refused.value.message) < 250
 
 
 def test_the_row_of_a_matrix_is_named() -> None:
     with pytest.raises(InvalidTensor, match="in row 1, True"):
-        Tensor("f", "FP64", width=2).values(_given("FP64", [2, 2], [[1, 2], [3, True]]), None)
+        _values(Tensor("f", "FP64", width=2), _given("FP64", [2, 2], [[1, 2], [3, True]]), None)
 
 
 def test_whole_numbers_may_be_written_with_a_point() -> None:
-    assert Tensor("f", "INT64").values(_given("INT64", [2], [3.0, -1]), None) == [3, -1]
+    assert _values(Tensor("f", "INT64"), _given("INT64", [2], [3.0, -1]), None) == [3, -1]
 
 
 def test_null_and_nan_mean_missing() -> None:
     tensor = Tensor("f", "FP64", nullable=True)
-    assert tensor.values(_given("FP64", [3], [1.5, None, 2]), None) == [1.5, None, 2]
+    assert _values(tensor, _given("FP64", [3], [1.5, None, 2]), None) == [1.5, None, 2]
     content = numpy.array([1.5, numpy.nan], dtype="<f4").tobytes()
-    assert tensor.values(_given("FP32", [2]), memoryview(content)) == [1.5, None]
-    assert Tensor("f", "BYTES", nullable=True).values(_given("BYTES", [2], ["a", None]), None) == ["a", None]
-    rows = Tensor("f", "FP64", width=2, nullable=True).values(_given("FP64", [2, 2], [[1, None], [None, 4]]), None)
+    assert _values(tensor, _given("FP32", [2]), memoryview(content)) == [1.5, None]
+    assert _values(Tensor("f", "BYTES", nullable=True), _given("BYTES", [2], ["a", None]), None) == ["a", None]
+    rows = _values(Tensor("f", "FP64", width=2, nullable=True), _given("FP64", [2, 2], [[1, None], [None, 4]]), None)
     assert rows == [[1, None], [None, 4]]
 
 
 def test_what_may_be_left_out_and_not_be_null_is_left_out() -> None:
-    assert Tensor("f", "FP64", left_out=True).values(_given("FP64", [2], [None, 1.5]), None) == [LEFT_OUT, 1.5]
+    assert _values(Tensor("f", "FP64", left_out=True), _given("FP64", [2], [None, 1.5]), None) == [LEFT_OUT, 1.5]
 
 
 def test_brain_floats_are_numbers() -> None:
     # The upper halves of the same numbers in 32 bits.
     content = (numpy.array([1.0, -2.5, 0.15625], dtype="<f4").view("<u4") >> 16).astype("<u2").tobytes()
-    assert Tensor("f", "FP64").values(_given("BF16", [3]), memoryview(content)) == [1.0, -2.5, 0.15625]
+    assert _values(Tensor("f", "FP64"), _given("BF16", [3]), memoryview(content)) == [1.0, -2.5, 0.15625]
 
 
 def test_a_number_that_is_missing_in_the_output_is_nan() -> None:
     tensor = _output("f", {"type": ["number", "null"]}, always=True)
     assert tensor.datatype == "FP64"
-    made, content = tensor.output([{"f": 1.5}, {"f": None}], binary=True)
+    made, content = tensor.output([1.5, None], binary=True)
     assert numpy.isnan(numpy.frombuffer(content, "<f8")[1])
     assert made.datatype == "FP64"
-    assert tensor.output([{"f": 1.5}, {}], binary=False)[0].data == [1.5, None]
+    assert tensor.output([1.5, None], binary=False)[0].data == [1.5, None]
     # What has no sign for it stays JSON.
     assert _output("f", {"type": "integer"}, always=False) == Tensor("f", "BYTES", holds_json=True)

@@ -4,6 +4,7 @@ A model's inputs are its features, each a separate tensor (see `tensors.py`). Er
 never compressed, because `tritonclient.http.aio` can't read compressed ones.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from math import ceil
@@ -21,7 +22,7 @@ from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, allowed, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls
 from foretell.services.model.models import ModelLoading, ModelNotReady, Models
-from foretell.services.model.tensors import LEFT_OUT, Tensor, size_of
+from foretell.services.model.tensors import LEFT_OUT, Column, Tensor, Weigh, as_list, size_of
 
 PREFIX = "/v2"
 
@@ -34,6 +35,8 @@ _writes_no_number = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b").search
 _HEADER_LENGTH = v2.HEADER_LENGTH.lower().encode()
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
+#: The values of the inputs, by name.
+Columns = dict[str, Column]
 
 
 class ModelsLoading(ForetellError):
@@ -167,25 +170,33 @@ class OpenInference:
         calls = self._calls(request)
         asked, binaries = _read(request, await request.body())
         wanted = _wanted(asked, calls)
-        rows = self._rows(asked, binaries, calls)
-        outcomes = (
-            [await calls.predict_one(rows[0], "features")]
-            if len(rows) == 1
-            else await calls.predict_many(rows, "features")
-        )
-        outputs: list[dict[str, Any]] = []
-        for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, Failure):
-                refused = outcome.code == "invalid_input"
-                raise (RowRefused if refused else RowFailed)(row=number, reason=outcome.message)
-            outputs.append(outcome)
+        columns = self._columns(asked, binaries, calls, request.weigh)
+        length = len(next(iter(columns.values()), ()))
+        outputs: list[list[Any]] = [[] for _ in wanted]
+        # In parts, because rows as Python objects are many times as large as columns.
+        for start in range(0, length, calls.package.max_batch):
+            if start:
+                # Other requests run in between.
+                await asyncio.sleep(0)
+            rows = _rows(columns, slice(start, start + calls.package.max_batch), calls)
+            outcomes = (
+                [await calls.predict_one(rows[0], "features")]
+                if length == 1
+                else await calls.predict_many(rows, "features")
+            )
+            for number, outcome in enumerate(outcomes, start):
+                if isinstance(outcome, Failure):
+                    refused = outcome.code == "invalid_input"
+                    raise (RowRefused if refused else RowFailed)(row=number, reason=outcome.message)
+                for values, (tensor, _) in zip(outputs, wanted, strict=True):
+                    values.append(outcome.get(tensor.name))
         made: list[tuple[v2.InferOutput, bytes]] = []
         room = self._max_answer_bytes
-        for tensor, binary in wanted:
-            made.append(tensor.output(outputs, binary=binary))
+        for values, (tensor, binary) in zip(outputs, wanted, strict=True):
+            made.append(tensor.output(values, binary=binary))
             room -= size_of(*made[-1])
             if room < 0:
-                raise AnswerTooLarge(max_bytes=self._max_answer_bytes, rows=len(rows))
+                raise AnswerTooLarge(max_bytes=self._max_answer_bytes, rows=length)
         package = calls.package
         head = encode(
             v2.InferResponse(package.name, package.version, outputs=[output for output, _ in made], id=asked.id)
@@ -201,11 +212,11 @@ class OpenInference:
     def _calls(self, request: Request) -> ModelCalls:
         return self._models.get(request.parameters["name"], request.parameters.get("version"))
 
-    def _rows(
-        self, asked: v2.InferRequest, binaries: Mapping[str, memoryview], calls: ModelCalls
-    ) -> list[dict[str, Any]]:
-        """A row of features for each row of the tensors. Raises `InvalidTensor` and `InvalidInference`."""
-        columns: dict[str, list[Any]] = {}
+    def _columns(
+        self, asked: v2.InferRequest, binaries: Mapping[str, memoryview], calls: ModelCalls, weigh: Weigh
+    ) -> Columns:
+        """The values of each tensor. Raises `InvalidTensor`, `InvalidInference` and what `weigh` raises."""
+        columns: Columns = {}
         for given in asked.inputs:
             tensor = calls.signature.inputs.get(given.name)
             if tensor is None or given.name in columns:
@@ -213,14 +224,20 @@ class OpenInference:
                 raise InvalidInference(reason=f"the inputs are {names}, each once; {given.name[:60]!r} is too much")
             if given.shape and given.shape[0] > self._max_rows:
                 raise InvalidInference(reason=f"it has more than {self._max_rows} rows")
-            columns[given.name] = tensor.values(given, binaries.get(given.name))
+            columns[given.name] = tensor.values(given, binaries.get(given.name), weigh)
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise InvalidInference(reason=f"its inputs differ in their number of rows: {lengths}")
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        if any(calls.signature.inputs[name].left_out for name in columns):
-            rows = [{name: value for name, value in row.items() if value is not LEFT_OUT} for row in rows]
-        return rows
+        return columns
+
+
+def _rows(columns: Columns, part: slice, calls: ModelCalls) -> list[dict[str, Any]]:
+    """A row of features for each row of the tensors in this part."""
+    values = [as_list(column[part]) for column in columns.values()]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    if any(calls.signature.inputs[name].left_out for name in columns):
+        rows = [{name: value for name, value in row.items() if value is not LEFT_OUT} for row in rows]
+    return rows
 
 
 def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:

@@ -3,6 +3,7 @@
 The engine checks rows by the models' own schemas, so these routes do not check them.
 """
 
+import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ import foretell
 from foretell.contracts.messages import Failure, Stage
 from foretell.inference.field_errors import field_errors
 from foretell.inference.package import ModelPackage
-from foretell.kit.asgi import Body
+from foretell.kit.asgi import JSON, Body
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
+from foretell.kit.json_rows import LARGE_BYTES, decode_fields, decode_outside, decode_rows
 from foretell.kit.problems import MAX_ERRORS, Failed, InvalidRequest, MalformedBody, pointer
-from foretell.kit.routing import Answer, Batched, Pending, Request, Route, json_answer
+from foretell.kit.routing import Answer, Batched, Pending, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls, Row
 from foretell.services.model.models import Models
 
@@ -55,30 +57,45 @@ class Predictions:
 
         def answer(output: Row | Failure) -> Answer:
             if isinstance(output, Failure):
-                raise refusal(calls.package, "features", [row], [output])
+                raise refusal(calls.package, "features", row, output)
             return json_answer({**output, "timestamp": now(), "service_version": foretell.__version__})
 
         return Pending(calls.singles["features"], row, answer)
 
     def predict(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
         """Predict from one value or a list, as features or as raw input (see `openapi.py`)."""
-        value, stage, path = _unwrap(decode(request, body))
+        value, stage, path = _read(request, body)
         calls = self._models.get(request.parameters["name"], request.query_value("version"))
         if type(value) is list:
             return self._predict_many(calls, self._bounded(value, path), stage, path)
 
         def answer(output: Row | Failure) -> Answer:
             if isinstance(output, Failure):
-                raise refusal(calls.package, stage, [value], [output], *path)
-            return _predicted(calls.package, output)
+                raise refusal(calls.package, stage, value, output, *path)
+            return json_answer({**_about(calls.package), **output})
 
         return Pending(calls.singles[stage], value, answer)
 
     async def _predict_many(self, calls: ModelCalls, rows: list[Any], stage: Stage, path: Sequence[str]) -> Answer:
-        outputs = await calls.predict_many(rows, stage)
-        if Failure in map(type, outputs):
-            raise refusal(calls.package, stage, rows, outputs, *path, listed=True)
-        return _predicted(calls.package, {"outputs": outputs})
+        refused = Refused(calls.package, stage, path)
+        parts: list[bytes] = []
+        at_once = calls.package.max_batch
+        for start in range(0, len(rows), at_once):
+            if start:
+                # Other requests run in between.
+                await asyncio.sleep(0)
+            part = _parsed(rows[start : start + at_once])
+            outputs = await calls.predict_many(part, stage)
+            if Failure in map(type, outputs):
+                refused.add(part, outputs, start)
+                if refused.full:
+                    break
+            elif not refused.errors:
+                parts.append(encode(outputs)[1:-1])
+        if refused.errors:
+            raise refused.error()
+        head = encode(_about(calls.package))[:-1]
+        return bytes_answer(b"".join((head, b',"outputs":[', b",".join(parts), b"]}")), JSON)
 
     def _bounded(self, rows: list[Any], path: Sequence[str]) -> list[Any]:
         if 0 < len(rows) <= self._max_rows:
@@ -86,9 +103,8 @@ class Predictions:
         raise InvalidRequest([{"detail": f"must have 1 to {self._max_rows} items", "pointer": pointer(*path)}])
 
 
-def _predicted(package: ModelPackage, answer: dict[str, Any]) -> Answer:
-    about = {"model_version": package.version, "timestamp": now(), "service_version": foretell.__version__}
-    return json_answer({**about, **answer})
+def _about(package: ModelPackage) -> dict[str, Any]:
+    return {"model_version": package.version, "timestamp": now(), "service_version": foretell.__version__}
 
 
 def decode(request: Request, body: Body) -> Any:
@@ -98,6 +114,28 @@ def decode(request: Request, body: Body) -> Any:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedBody from None
+
+
+def _read(request: Request, body: Body) -> tuple[Any, Stage, tuple[str, ...]]:
+    """The value or values of a body, their stage, and their path in it. A large list may have rows that are still JSON.
+
+    Raises `MalformedBody`, `BodyTooHeavy`, `TooMuchUnderWay`.
+    """
+    if len(body) <= LARGE_BYTES:
+        return _unwrap(decode(request, body))
+    request.weigh(body)
+    try:
+        return _read_large(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedBody from None
+
+
+def _read_large(body: Body) -> tuple[Any, Stage, tuple[str, ...]]:
+    fields = decode_fields(body)
+    if fields is None:
+        return decode_outside(body), "features", ()
+    value, stage, path = _unwrap(fields)
+    return (decode_outside(value) if path else _decode(body)), stage, path
 
 
 def _unwrap(body: Any) -> tuple[Any, Stage, tuple[str, ...]]:
@@ -110,21 +148,48 @@ def _unwrap(body: Any) -> tuple[Any, Stage, tuple[str, ...]]:
     return body, "features", ()
 
 
-def refusal(
-    package: ModelPackage,
-    stage: Stage,
-    rows: Sequence[Any],
-    outcomes: Sequence[Any],
-    *path: str | int,
-    listed: bool = False,
-) -> ForetellError:
-    """The error with the reason of each failed row; `path` is the place of the rows in the body."""
-    errors: list[dict[str, str]] = []
-    model_failed = False
-    for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        if isinstance(outcome, Failure):
-            model_failed = model_failed or outcome.code != "invalid_input"
-            errors += field_errors(package, stage, row, outcome, *path, *([index] if listed else []))
-            if len(errors) >= MAX_ERRORS:
-                break
-    return ModelFailed(errors) if model_failed else InvalidRequest(errors)
+def _parsed(rows: list[Any]) -> list[Any]:
+    """Rows as values. Raises `MalformedBody`."""
+    try:
+        return decode_rows(rows)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Texts in rows have not been decoded before.
+        raise MalformedBody from None
+
+
+class Refused:
+    """The errors of rows that were refused or failed; `path` is the place of the rows in the body."""
+
+    def __init__(self, package: ModelPackage, stage: Stage, path: Sequence[str | int], *, listed: bool = True) -> None:
+        self._package = package
+        self._stage: Stage = stage
+        self._path = path
+        self._listed = listed
+        self._model_failed = False
+        self.errors: list[dict[str, str]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether further errors would not be shown."""
+        return len(self.errors) >= MAX_ERRORS
+
+    def add(self, rows: Sequence[Any], outcomes: Sequence[Any], first: int = 0) -> None:
+        """The failures among `outcomes`; `first` is the position of the first row."""
+        for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True), first):
+            if isinstance(outcome, Failure):
+                self._model_failed = self._model_failed or outcome.code != "invalid_input"
+                place = [index] if self._listed else []
+                self.errors += field_errors(self._package, self._stage, row, outcome, *self._path, *place)
+                if self.full:
+                    break
+
+    def error(self) -> ForetellError:
+        """What is raised for them."""
+        return ModelFailed(self.errors) if self._model_failed else InvalidRequest(self.errors)
+
+
+def refusal(package: ModelPackage, stage: Stage, row: Any, outcome: Failure, *path: str) -> ForetellError:
+    """The error with the reason of the one row; `path` is its place in the body."""
+    refused = Refused(package, stage, path, listed=False)
+    refused.add([row], [outcome])
+    return refused.error()

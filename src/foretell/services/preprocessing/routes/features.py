@@ -1,5 +1,6 @@
 """`POST /preprocess`, `/batch_preprocess` and `/models/{name}/preprocess`: raw fields in, features out."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,14 +9,18 @@ import msgspec
 from foretell.contracts.messages import Failure
 from foretell.inference.field_errors import field_errors
 from foretell.inference.package import ModelPackage
-from foretell.kit.asgi import Body
+from foretell.kit.asgi import JSON, Body
 from foretell.kit.errors import ForetellError
+from foretell.kit.json_rows import LARGE_BYTES, decode_outside, decode_rows
 from foretell.kit.problems import MAX_ERRORS, InvalidRequest, MalformedBody, pointer
-from foretell.kit.routing import Answer, Request, Route, json_answer
+from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.preprocessing.preprocessors import Preprocessor, Preprocessors
 
 FLIGHT_DELAY = "flight-delay"
 _TIME = "departure_time"
+
+#: How many rows of a request are values at a time.
+_ROWS_AT_ONCE = 256
 
 _decode = msgspec.json.Decoder().decode
 
@@ -52,51 +57,92 @@ class Features:
         rows = _read(request, await request.body())
         if not isinstance(rows, list):
             raise InvalidRequest([{"detail": "must be a list of flights", "pointer": pointer()}])
-        return json_answer(await self._many(self._preprocessors.get(FLIGHT_DELAY), rows))
+        return await self._many(self._preprocessors.get(FLIGHT_DELAY), rows)
 
     async def preprocess(self, request: Request) -> Answer:
         """One input of any model, or a list of them."""
         preprocessor = self._preprocessors.get(request.parameters["name"], request.query_value("version"))
         value = _read(request, await request.body())
-        one_or_many = self._many if isinstance(value, list) else self._one
-        return json_answer(await one_or_many(preprocessor, value))
+        if isinstance(value, list):
+            return await self._many(preprocessor, value)
+        return json_answer(await self._one(preprocessor, value))
 
     async def _one(self, preprocessor: Preprocessor, row: Any) -> Any:
         (features,) = await preprocessor.run([row])
         if isinstance(features, Failure):
-            raise refusal(preprocessor.package, [row], [features])
+            refused = Refused(preprocessor.package, listed=False)
+            refused.add([row], [features])
+            raise refused.error()
         return features
 
-    async def _many(self, preprocessor: Preprocessor, rows: list[Any]) -> Any:
+    async def _many(self, preprocessor: Preprocessor, rows: list[Any]) -> Answer:
         if len(rows) > self._max_rows:
             raise InvalidRequest([{"detail": f"must have at most {self._max_rows} items", "pointer": pointer()}])
-        features = await preprocessor.run(rows) if rows else []
-        if any(isinstance(each, Failure) for each in features):
-            raise refusal(preprocessor.package, rows, features, listed=True)
-        return features
+        refused = Refused(preprocessor.package)
+        parts: list[bytes] = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            if start:
+                # Other requests run in between.
+                await asyncio.sleep(0)
+            part = _parsed(rows[start : start + _ROWS_AT_ONCE])
+            features = await preprocessor.run(part)
+            if any(isinstance(each, Failure) for each in features):
+                refused.add(part, features, start)
+                if refused.full:
+                    break
+            elif not refused.errors:
+                parts.append(encode(features)[1:-1])
+        if refused.errors:
+            raise refused.error()
+        return bytes_answer(b"".join((b"[", b",".join(parts), b"]")), JSON)
 
 
-def refusal(
-    package: ModelPackage, rows: Sequence[Any], outcomes: Sequence[Any], *, listed: bool = False
-) -> ForetellError:
-    """The error with the reason of each failed row: 400 if all are invalid times, else 422."""
-    errors: list[dict[str, str]] = []
-    only_times = package.name == FLIGHT_DELAY
-    for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        if isinstance(outcome, Failure):
-            path = [index] if listed else []
-            found = field_errors(package, "input", row, outcome, *path)
-            is_time = isinstance(row, dict) and isinstance(row.get(_TIME), str)
-            only_times = only_times and is_time and all(error["pointer"] == pointer(*path, _TIME) for error in found)
-            errors += found
-            if len(errors) >= MAX_ERRORS:
-                break
-    return InvalidTime(errors) if only_times else InvalidRequest(errors)
+class Refused:
+    """The errors of rows that were refused."""
+
+    def __init__(self, package: ModelPackage, *, listed: bool = True) -> None:
+        self._package = package
+        self._listed = listed
+        #: Whether every refused value is an invalid time.
+        self._only_times = package.name == FLIGHT_DELAY
+        self.errors: list[dict[str, str]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether further errors would not be shown."""
+        return len(self.errors) >= MAX_ERRORS
+
+    def add(self, rows: Sequence[Any], outcomes: Sequence[Any], first: int = 0) -> None:
+        """The failures among `outcomes`; `first` is the position of the first row."""
+        for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True), first):
+            if isinstance(outcome, Failure):
+                path = [index] if self._listed else []
+                found = field_errors(self._package, "input", row, outcome, *path)
+                is_time = isinstance(row, dict) and isinstance(row.get(_TIME), str)
+                times = all(error["pointer"] == pointer(*path, _TIME) for error in found)
+                self._only_times = self._only_times and is_time and times
+                self.errors += found
+                if self.full:
+                    break
+
+    def error(self) -> ForetellError:
+        """What is raised for them: 400 if all are invalid times, else 422."""
+        return InvalidTime(self.errors) if self._only_times else InvalidRequest(self.errors)
 
 
 def _read(request: Request, body: Body) -> Any:
+    """The value of a body. A large list may have rows that are still JSON."""
     request.weigh(body)
     try:
-        return _decode(body)
+        return _decode(body) if len(body) <= LARGE_BYTES else decode_outside(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedBody from None
+
+
+def _parsed(rows: list[Any]) -> list[Any]:
+    """Rows as values. Raises `MalformedBody`."""
+    try:
+        return decode_rows(rows)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Texts in rows have not been decoded before.
         raise MalformedBody from None
