@@ -4,6 +4,7 @@ The module has few imports, because the app validates every request with it and 
 """
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import isfinite
@@ -33,6 +34,11 @@ _TYPES = {
     "string": "a text",
 }
 
+_TEXT_BOUNDS = frozenset({"minLength", "maxLength"})
+_ITEM_BOUNDS = frozenset({"minItems", "maxItems", "minProperties", "maxProperties"})
+#: Lists and objects with so many entries are never cut.
+_MANY = 100
+
 
 class Validator:
     """One compiled JSON Schema (2020-12). Raises `ValueError` if it is invalid.
@@ -46,7 +52,7 @@ class Validator:
         # The mask keeps the caller's values out of messages, which may be logged.
         self._compiled = jsonschema_rs.Draft202012Validator(schema, mask="the value", offline=True)
         self._fits = self._compiled.is_valid
-        self._longest_text = max(_LONG_TEXT, 2 * _longest_text(schema))
+        self._cut = _Cut(schema)
         # A schema with references within its document can't be nested in another one.
         self._fit_all: Callable[[Any], bool] | None = None
         if not _refers(schema):
@@ -75,17 +81,17 @@ class Validator:
     def problems(self, value: Any) -> list[Problem]:
         """The problems as `(field, message)`; empty if `value` matches. At most `MAX_PROBLEMS`."""
         try:
-            if not is_finite(value):
-                return [(_dotted(_where_not_finite(value)), "must be a finite number")]
             # Each error of the library has a copy of the value, and there is one for each missing field.
-            short = _without_long_texts(value, self._longest_text)
-            found = self._found(short)
+            short = self._cut.of(value)
+            found = self._found_in(short)
             # If the cut value matches (a pattern, for example), validate the full value.
-            return found or ([] if short is value else self._found(value))
+            return found or ([] if short is value else self._found_in(value))
         except (ValueError, RecursionError):
             return [("", "must be JSON: texts in valid Unicode, and keys that are texts")]
 
-    def _found(self, value: Any) -> list[Problem]:
+    def _found_in(self, value: Any) -> list[Problem]:
+        if not is_finite(value):
+            return [(_dotted(_where_not_finite(value)), "must be a finite number")]
         # The errors are not kept, because each has a copy of the value.
         explained: list[tuple[str, tuple[str | int, ...], list[Problem]]] = []
         kinds: dict[tuple[str | int, ...], set[str]] = {}
@@ -177,27 +183,52 @@ def _said_of_characters(pattern: str, text: str) -> str:
     return ""
 
 
-def _longest_text(schema: Any) -> int:
-    """The largest length of a text in a schema, in characters."""
-    if isinstance(schema, list):
-        return max(map(_longest_text, schema), default=0)
-    if not isinstance(schema, dict):
-        return 0
-    said = [schema[name] for name in ("minLength", "maxLength") if isinstance(schema.get(name), int)]
-    return max([*said, *map(_longest_text, schema.values())], default=0)
+class _Cut:
+    """Cuts long texts, lists and objects, so that explaining a value takes as long as for a usual one.
 
+    What is longer than twice every bound in the schema is still too long after the cut.
+    """
 
-def _without_long_texts(value: Any, longest: int) -> Any:
-    """The same value, or one whose texts have at most `longest` characters. Raises `RecursionError`."""
-    if isinstance(value, str):
-        return value[:longest] if len(value) > longest else value
-    if isinstance(value, dict):
-        parts = {name: _without_long_texts(part, longest) for name, part in value.items()}
-        return parts if any(parts[name] is not part for name, part in value.items()) else value
-    if isinstance(value, list):
-        items = [_without_long_texts(item, longest) for item in value]
-        return items if any(item is not before for item, before in zip(items, value, strict=True)) else value
-    return value
+    def __init__(self, schema: Any) -> None:
+        self._text, self._many = _LONG_TEXT, _MANY
+        #: Names in the schema: fields with these names are kept.
+        self._names: set[str] = set()
+        self._read(schema)
+
+    def _read(self, schema: Any) -> None:
+        if isinstance(schema, list):
+            self._names.update(each for each in schema if isinstance(each, str))
+            for part in schema:
+                self._read(part)
+        elif isinstance(schema, dict):
+            self._names.update(schema)
+            for name, part in schema.items():
+                if name in _TEXT_BOUNDS and isinstance(part, int):
+                    self._text = max(self._text, 2 * part)
+                elif name in _ITEM_BOUNDS and isinstance(part, int):
+                    self._many = max(self._many, 2 * part)
+                elif name == "contains":
+                    # Any of the items may be the one.
+                    self._many = sys.maxsize
+                self._read(part)
+
+    def of(self, value: Any) -> Any:
+        """The same value, or a cut one. Raises `RecursionError`."""
+        if isinstance(value, str):
+            return value[: self._text] if len(value) > self._text else value
+        if isinstance(value, dict):
+            kept = value
+            if len(value) > self._many + len(self._names):
+                kept = {name: value[name] for name in islice(value, self._many)}
+                kept |= {name: value[name] for name in self._names if name in value}
+            parts = {name: self.of(part) for name, part in kept.items()}
+            changed = kept is not value or any(parts[name] is not part for name, part in kept.items())
+            return parts if changed else value
+        if isinstance(value, list):
+            items = [self.of(item) for item in islice(value, self._many)]
+            changed = len(items) < len(value) or any(item is not value[place] for place, item in enumerate(items))
+            return items if changed else value
+        return value
 
 
 def _refers(schema: Any) -> bool:

@@ -190,3 +190,37 @@ def test_a_schema_that_names_its_dialect_can_be_asked_for_many() -> None:
 def test_a_reference_elsewhere_is_never_fetched() -> None:
     with pytest.raises(ValueError, match="Retrieval is disabled"):
         Validator({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}})
+
+
+@pytest.mark.parametrize(
+    "large",
+    [[[] for _ in range(50_000)], {str(number): 0 for number in range(50_000)}, [{"a": [0] * 200}] * 500],
+)
+def test_a_large_value_is_explained_without_a_walk_through_it(large: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"x": {"type": "number"}, "y": {"type": "array", "maxItems": 3}},
+        "required": ["x", "z"],
+    }
+    validator = Validator(schema)
+    cut = validator._cut.of({"x": large, "y": large, "z": large})
+    assert all(len(part) <= 110 for part in cut.values())
+    kind = "y" if isinstance(large, list) else "x"
+    assert ("z", "is missing") in validator.problems({"x": 1, "y": large})
+    told = dict(validator.problems({"x": large, "y": large, "z": 1}))
+    assert told["x"] == "must be a number"
+    assert told[kind] == {"x": "must be a number", "y": "must have at most 3 items"}[kind]
+    # A field of the schema far behind is still seen.
+    assert validator.problems({str(number): 0 for number in range(5000)} | {"x": 1, "z": 1}) == []
+    behind = {str(number): 0 for number in range(5000)} | {"x": "1", "z": 1}
+    assert validator.problems(behind) == [("x", "must be a number")]
+
+
+def test_what_only_the_whole_value_shows_is_still_found() -> None:
+    late = [1.0] * 5000 + ["x"]
+    assert Validator({"type": "array", "items": {"type": "number"}}).problems(late) == [("5000", "must be a number")]
+    assert Validator({"type": "array"}).problems([1.0] * 5000 + [float("inf")]) == [("5000", "must be a finite number")]
+    assert Validator({"type": "array", "contains": {"const": 1}, "maxItems": 3}).problems([0] * 500 + [1]) == [
+        ("", "must have at most 3 items")
+    ]
+    assert Validator({"type": "array", "minItems": 300}).problems([0] * 299) == [("", "must have at least 300 items")]
