@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+import yaml
 from tests.deploy.chart import (
     CHART,
     CUSTOM,
@@ -385,3 +386,32 @@ def test_notes_say_what_comes_next() -> None:
     assert "test can log in" in notes({"environment": "development"})
     assert "metricsClients" in notes({"metrics": {"serviceMonitor": {"enabled": True}}})
     assert "foretell-database" not in notes(OPERATORS)
+
+
+def _documented() -> dict[str, dict[str, Any]]:
+    """The values of every example in the chart's pages: each YAML block, and each command with its `--set`."""
+    found: dict[str, dict[str, Any]] = {}
+    for page in (CHART.parents[2] / "docs" / "kubernetes.md", CHART / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+        commands = [
+            re.findall(r"--set ([\w.]+)=([^\s`]+)", part) for part in re.findall(r"(?:--set \S+[ \\\n]*)+", text)
+        ]
+        for settings in commands:
+            values: dict[str, Any] = {}
+            for path, value in settings:
+                part: dict[str, Any] = yaml.safe_load(value)
+                for key in reversed(path.split(".")):
+                    part = {key: part}
+                values = merged(values, part)
+            blocks.append(values)
+        found |= {f"{page.name} {number}": values for number, values in enumerate(blocks)}
+    return found
+
+
+@pytest.mark.parametrize("values", _documented().values(), ids=_documented())
+def test_kubernetes_takes_what_the_pages_show(values: dict[str, Any], strict: Any) -> None:
+    assert values
+    for manifest in render(values):
+        if manifest["apiVersion"].split("/")[0] not in CUSTOM:
+            assert strict(manifest) == [], (manifest["kind"], manifest["metadata"]["name"])
