@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Column, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.kit.database import server_time
@@ -11,14 +11,15 @@ from foretell.kit.database import server_time
 _LOCK = int.from_bytes(b"events")
 
 
-async def try_to_lock_endpoints(connection: AsyncConnection) -> bool:
-    """Take the lock of all transactions that change many endpoints, if it is free; returns whether it was.
+async def try_to_lock_endpoints(connection: AsyncConnection, *, if_any: Column[int]) -> bool:
+    """Take the lock of all transactions that change many endpoints, if this key has a row and the lock is free.
 
-    SQLite has one writer at a time anyway.
+    Returns whether both were so. SQLite has one writer at a time anyway, and no such lock.
     """
-    if connection.dialect.name != "postgresql":
-        return True
-    return bool(await connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))))
+    locked = func.pg_try_advisory_xact_lock(_LOCK) if connection.dialect.name == "postgresql" else true()
+    # The condition is evaluated first, and once. With an order the index is used: the table may have many dead rows.
+    any_row = select(if_any).order_by(if_any).limit(1).scalar_subquery()
+    return bool(await connection.scalar(select(locked).where(any_row.is_not(None))))
 
 
 async def lock_endpoints(connection: AsyncConnection) -> datetime:

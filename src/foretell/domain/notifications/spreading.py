@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, delete, func, select, text, update
+from sqlalchemy import ColumnElement, and_, any_, case, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,11 +28,15 @@ async def spread(connection: AsyncConnection) -> int:
 
     Returns how many wakes were handled: 0 if there was none, or if another dispatcher holds the lock.
     """
-    seen = (await connection.scalars(select(event_wakes.c.id).order_by(event_wakes.c.id).limit(_WAKES))).all()
-    if not seen or not await try_to_lock_endpoints(connection):
+    if not await try_to_lock_endpoints(connection, if_any=event_wakes.c.id):
         return 0
-    # Another dispatcher may have handled some of them since the query.
-    deleted = delete(event_wakes).where(is_among(connection, event_wakes.c.id, seen)).returning(*event_wakes.c)
+    # Not before the lock is taken: another dispatcher may have handled some of them.
+    oldest = select(event_wakes.c.id).order_by(event_wakes.c.id).limit(_WAKES)
+    among: ColumnElement[bool] = event_wakes.c.id.in_(oldest)
+    if connection.dialect.name == "postgresql":
+        # An array allows only the index, however many rows the table is believed to have.
+        among = event_wakes.c.id == any_(func.array(oldest.scalar_subquery()))
+    deleted = delete(event_wakes).where(among).returning(*event_wakes.c)
     wakes = sorted((await connection.execute(deleted)).all(), key=lambda wake: int(wake.id))
     if not wakes:
         return 0

@@ -43,7 +43,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 _LOOK_EVERY_S = 0.5
 #: The least time between two looks at the database, unless the first one was full. Under load, one look then
 #: takes the events of several settlements, which costs as much as a look for one; a single event is sent at once.
-_LOOKS_APART_S = 0.025
+_LOOKS_APART_S = 0.05
 #: The lease of an endpoint, in time-outs of an attempt (plus a moment each). It is due again that long after a crash.
 _LEASE_TIMEOUTS = 2
 _MOMENT_S = 1.0
