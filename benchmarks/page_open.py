@@ -180,6 +180,21 @@ class Cost:
     p50_ms: float
 
 
+def token_of(url: str, name: str) -> str:
+    form = {"username": name, "password": PASSWORD}
+    answer = httpx.post(f"{url}/token", data=form, trust_env=False, timeout=60)
+    return str(answer.raise_for_status().json()["access_token"])
+
+
+def grant(url: str, name: str, credits: int) -> None:
+    """Give an account so many credits, as the operator."""
+    headers = {"Authorization": f"Bearer {token_of(url, 'olga')}"}
+    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
+        (user,) = client.get("/admin/users", params={"name": name}).raise_for_status().json()["items"]
+        wanted = {"credits": credits, "note": "For the benchmark"}
+        client.post(f"/admin/users/{user['id']}/grant", json=wanted).raise_for_status()
+
+
 async def measure_cost(system: System, token: str, *, seconds: float, per_s: float) -> Cost:
     body = json.dumps({"model": "flight-delay", "input": FLIGHT}).encode()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -206,8 +221,8 @@ async def measure_cost(system: System, token: str, *, seconds: float, per_s: flo
 
 def measure_path(product: Product, *, seconds: float, rounds: int, per_s: float) -> None:
     url, browser = product.system.url, product.browser
-    answer = httpx.post(f"{url}/token", data={"username": "many", "password": PASSWORD}, trust_env=False)
-    token = answer.json()["access_token"]
+    token = token_of(url, "many")
+    grant(url, "many", round(seconds * per_s * (rounds + 1) * len(SETTINGS) * 2))
     costs: dict[str, list[Cost]] = {name: [] for name in SETTINGS}
     for number in range(rounds + 1):
         for name, places in SETTINGS.items():
@@ -223,6 +238,7 @@ def measure_path(product: Product, *, seconds: float, rounds: int, per_s: float)
                 # The first round warms up.
                 if number:
                     costs[name].append(cost)
+                    print(f"round {number}, {name}: {cost.us_per_prediction:,.0f} us a prediction", flush=True)
     base = statistics.median(cost.us_per_prediction for cost in costs["no page"])
     for name, found in costs.items():
         each = statistics.median(cost.us_per_prediction for cost in found)
@@ -246,9 +262,7 @@ def main() -> None:
     parser.add_argument("--per-s", type=float, default=300, help="predictions a second on the path")
     options = parser.parse_args()
     if options.what == "path":
-        # An account of the benchmark has three credits for each of its predictions.
-        needed = round(options.seconds * options.per_s * (options.rounds + 1))
-        with running_product(predictions=needed + 1000) as product:
+        with running_product(predictions=1000) as product:
             measure_path(product, seconds=options.seconds, rounds=options.rounds, per_s=options.per_s)
         return
     with running_product(predictions=1000) as product:
