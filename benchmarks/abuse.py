@@ -128,6 +128,11 @@ async def small_chunks(a: Attacker, path: str) -> None:
     await a.again(4, lambda: a.say(start, *[b"2\r\n[[\r\n" * 50_000] * 10, listen=False))
 
 
+async def trailers(a: Attacker, path: str) -> None:
+    start = f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n".encode()
+    await a.again(20, lambda: a.say(start, *[b"X: yyyyyyyyyyyyyyyy\r\n" * 50_000] * 20))
+
+
 async def heads(a: Attacker, path: str) -> None:
     start = f"POST {path} HTTP/1.1\r\n".encode()
     await a.again(50, lambda: a.say(start, *[b"X: " + b"x" * 65_000 + b"\r\n"] * 20))
@@ -155,6 +160,7 @@ def tries(service: str) -> dict[str, Try]:
         "one flight": bodies(path, flight.encode()),
         "bodies of 15 MiB, hung up": partial(hang_up, path=path),
         "bodies in chunks of 2 bytes": partial(small_chunks, path=path),
+        "fields after a body, without end": partial(trailers, path=path),
         "heads without end": partial(heads, path=path),
         "1,500 heads, slowly": partial(slow_heads, path=path),
         "1,500 bodies, slowly": partial(slow_bodies, path=path),

@@ -16,6 +16,7 @@ TRIES = (
     "a tensor of a million numbers",
     "16 MiB of nothing as tensors",
     "bodies of 15 MiB, hung up",
+    "fields after a body, without end",
 )
 
 

@@ -26,6 +26,8 @@ _VALUE_BYTES = 40
 _LIGHT_BYTES, _PART_BYTES = 256, 64 * 1024
 #: After so many pieces of a body, the pieces must have so many bytes on average.
 _FREE_PIECES, _SMALLEST_PIECE_BYTES = 1000, 32
+#: What is around the chunks of a body may have this part of its size, and as much as a head.
+_CHUNK_SHARE = 4
 #: When so much memory was freed, it is worth some milliseconds to return it to the system.
 _MUCH_BYTES = 16 * 1024 * 1024
 #: Interval between checks of all connections.
@@ -212,6 +214,9 @@ class BoundedProtocol(HttpProtocol):
         self.head_bytes = 0
         self.hosts = 0
         self.body_bytes = 0
+        #: The same with what is around its chunks: their sizes and extensions, and the fields after the last one.
+        #: Without what came together with the head.
+        self.raw_bytes = 0
         #: The number of pieces of the body after the first.
         self.pieces = 0
         #: The counted bytes of the request that is being received, if it is not small.
@@ -246,6 +251,8 @@ class BoundedProtocol(HttpProtocol):
             return
         if self.phase != BODY:
             self.head_bytes += len(data)
+        else:
+            self.raw_bytes += len(data)
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         try:
@@ -285,11 +292,13 @@ class BoundedProtocol(HttpProtocol):
     def _count_unfinished(self) -> None:
         """Count an incomplete head or body."""
         in_head = self.phase == HEAD
-        there = self.head_bytes if in_head else self.body_bytes
+        there = self.head_bytes if in_head else max(self.body_bytes, self.raw_bytes)
         if there <= _SMALL_BYTES or self.transport.is_closing():
             return
         if in_head and there > self.bounds.head_bytes:
             self.refuse(self._too_large())
+        elif there - self.body_bytes > self.bounds.head_bytes + self.body_bytes // _CHUNK_SHARE and not in_head:
+            self.refuse(HeadTooLarge(max_bytes=self.bounds.head_bytes))
         else:
             self.held = self.held or Held(self.intake)
             try:

@@ -160,7 +160,9 @@ class DirectProtocol(BoundedProtocol):
         self.hosts = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of the request."""
+        """One header of the request. Fields after a body in chunks are ignored, as RFC 9110 (6.5.1) allows."""
+        if self.phase == BODY:
+            return
         name = name.lower()
         if name in _LOOKED_AT:
             if name == b"host":
@@ -231,7 +233,7 @@ class DirectProtocol(BoundedProtocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         self.phase = RESTING
-        self.body_bytes = self.pieces = 0
+        self.body_bytes = self.raw_bytes = self.pieces = 0
         held, self.held = self.held, None
         if self._route is None:
             # For ASGI, `Held` is in the scope, and is returned there.

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from foretell.kit.asgi import Message, read_body
 from foretell.kit.direct import Exchange
+from foretell.kit.routing import Answer, Request
 
 WAYS = pytest.mark.parametrize("path", ["/echo", "/cold"], ids=["direct", "asgi"])
 HEAD_BYTES = 4096
@@ -43,6 +44,42 @@ async def test_a_head_has_a_bound_and_one_below_it_is_taken(tmp_path: Path, path
         assert (await connection.answer())[0] == 200
         await connection.say(post(path, b"does not", *(["X: " + "x" * (HEAD_BYTES // lines)] * lines)))
         await refused(connection, 431, b"head_too_large")
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "around",
+    [b"0\r\n" + b"X: yyyy\r\n" * 200, b"0\r\nX: " + b"y" * 2000, b"1;" + b"e" * 2000],
+    ids=["trailers", "a trailer", "an extension"],
+)
+async def test_what_is_around_a_body_in_chunks_has_a_bound(tmp_path: Path, path: str, around: bytes) -> None:
+    beginning = f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with running(tmp_path, max_head_bytes=HEAD_BYTES) as server, connected(server) as connection:
+        await connection.say(beginning)
+        # What comes in one piece with the head is within the bound of a piece.
+        await asyncio.sleep(0.1)
+        await connection.say(b"2\r\nin\r\n" + around, *[around.split(b"\r\n", 1)[-1]] * 10)
+        await refused(connection, 431, b"head_too_large")
+
+
+@WAYS
+async def test_fields_after_a_body_are_not_headers(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    echo = Server.echo
+
+    async def remember(self: Server, request: Request) -> Answer:
+        answer = await echo(self, request)
+        seen.extend(name for name, _ in request.headers)
+        return answer
+
+    monkeypatch.setattr(Server, "echo", remember)
+    beginning = f"POST {path} HTTP/1.1\r\nHost: a\r\nX-First: 1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with running(tmp_path) as server, connected(server) as connection:
+        for _ in range(2):
+            await connection.say(beginning + b"2\r\nin\r\n0\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
+            assert (await connection.answer())[0] == 200
+    assert seen.count(b"x-first") == 2
+    assert b"x-forwarded-for" not in seen
 
 
 async def test_a_head_without_an_end_is_refused_as_it_comes(tmp_path: Path) -> None:
