@@ -82,8 +82,9 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     except ForetellError as error:
         log.error("service_failed", reason=error.message)
         sys.exit(1)
-    except Exception:
-        log.exception("service_failed")
+    except Exception as error:
+        # The traceback is for developers; operators get what it says, such as a wrong password of the database.
+        log.exception("service_failed", reason=(str(error).strip() or type(error).__name__).splitlines()[0])
         sys.exit(1)
     finally:
         writer.flush()

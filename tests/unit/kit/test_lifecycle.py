@@ -196,6 +196,7 @@ def test_what_we_can_explain_ends_in_a_sentence_and_the_rest_in_a_trace(start: C
     status, lines = failed.end()
     assert (status, lines[-1]["log.level"]) == (1, "error")
     assert "the unexpected" in lines[-1]["error.stack_trace"]
+    assert lines[-1]["reason"] == "the unexpected"
 
 
 def test_an_instance_without_a_name_gets_one(start: Callable[..., Process]) -> None:
