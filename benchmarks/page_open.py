@@ -7,10 +7,10 @@
 predictions and log lines come. The heap of each after garbage collection, after a thousand loads and then at intervals,
 with the nodes of its document.
 
-`path`: the processor time of app, dispatcher and workers while one account asks at a fixed rate, in turns with no page
-open, with all pages of the operator and the history of another account, and with the history of the account itself.
-Chromium and the monitoring service (of the lowest priority) are not counted: they do not stand on the way of a
-prediction. So the figures say what the pages take from predictions on a machine that is busy with them.
+`path`: the processor time of app, dispatcher and workers, at rest and while one account asks at a fixed rate, in turns
+with no page open, with all pages of the operator and the history of another account, and with the history of the
+account itself. Chromium and the monitoring service (of the lowest priority) are not counted: they do not stand on the
+way of a prediction. So the figures say what the pages take from predictions on a machine that is busy with them.
 
 The page must be built: `npm run build` in `web/`.
 """
@@ -127,6 +127,7 @@ def tell(minutes: float, pages: Mapping[str, CDPSession], before: Mapping[str, M
 
 
 def measure_heap(browser: Browser, url: str, monitoring: str, *, minutes: float, every: float) -> None:
+    grant(url, "few", round(PREDICTIONS_PER_S * (minutes + 10) * 60))
     with ExitStack() as stack:
         operator = stack.enter_context(closing(signed_in(browser, url, "olga")))
         customer = stack.enter_context(closing(signed_in(browser, url, "few")))
@@ -219,21 +220,39 @@ async def measure_cost(system: System, token: str, *, seconds: float, per_s: flo
     return Cost(used / took * 1000, used / accepted * 1e6, load.percentile_s(50) * 1000)
 
 
+def measure_rest(product: Product, *, seconds: float) -> None:
+    """Processor time of the path's services while nothing is asked: other work of the machine disturbs it less."""
+    services = [psutil.Process(running.process.pid) for running in product.system.alive()]
+    for name, places in SETTINGS.items():
+        with opened(product, places):
+            before, began = sum(sum(each.cpu_times()[:2]) for each in services), time.perf_counter()
+            time.sleep(seconds)
+            used = sum(sum(each.cpu_times()[:2]) for each in services) - before
+        print(f"at rest, {name}: {used / (time.perf_counter() - began) * 1000:,.0f} ms a second", flush=True)
+
+
+@contextmanager
+def opened(product: Product, places: tuple[tuple[str, str], ...]) -> Iterator[None]:
+    """Pages that are open, by user and address, and have loaded."""
+    with ExitStack() as stack:
+        contexts = {
+            user: stack.enter_context(closing(signed_in(product.browser, product.system.url, user)))
+            for user in sorted({user for user, _ in places})
+        }
+        for user, place in places:
+            contexts[user].new_page().goto(product.system.url + place)
+        time.sleep(3)
+        yield
+
+
 def measure_path(product: Product, *, seconds: float, rounds: int, per_s: float) -> None:
-    url, browser = product.system.url, product.browser
+    url = product.system.url
     token = token_of(url, "many")
     grant(url, "many", round(seconds * per_s * (rounds + 1) * len(SETTINGS) * 2))
     costs: dict[str, list[Cost]] = {name: [] for name in SETTINGS}
     for number in range(rounds + 1):
         for name, places in SETTINGS.items():
-            with ExitStack() as stack:
-                contexts = {
-                    user: stack.enter_context(closing(signed_in(browser, url, user)))
-                    for user in sorted({user for user, _ in places})
-                }
-                for user, place in places:
-                    contexts[user].new_page().goto(url + place)
-                time.sleep(3)
+            with opened(product, places):
                 cost = run_aside(measure_cost(product.system, token, seconds=seconds, per_s=per_s))
                 # The first round warms up.
                 if number:
@@ -263,6 +282,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "path":
         with running_product(predictions=1000) as product:
+            measure_rest(product, seconds=2 * options.seconds)
             measure_path(product, seconds=options.seconds, rounds=options.rounds, per_s=options.per_s)
         return
     with running_product(predictions=1000) as product:
