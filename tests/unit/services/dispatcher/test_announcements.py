@@ -55,6 +55,7 @@ async def test_one_look_takes_the_events_of_several_settlements(monkeypatch: pyt
     async def take(sender: Any) -> int:
         nonlocal looks, woken_after_a_look
         looks += 1
+        sender._found_events = True
         woken_after_a_look = False
         return 0
 

@@ -75,6 +75,8 @@ class Sender:
         self._leased_until: dict[UUID, float] = {}
         self._bytes = 0
         self._stopping = False
+        #: Whether the last look found new events. One that found none does not delay the next.
+        self._found_events = False
         self._recorder: Batcher[Outcome, Taken | None] = Batcher(self._record, max_batch=_RECORDED_AT_ONCE)
 
     def wake(self) -> None:
@@ -98,7 +100,8 @@ class Sender:
                 if took < _TAKEN_AT_ONCE:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), _LOOK_EVERY_S)
-                    await asyncio.sleep(max(0.0, looked_at + _LOOKS_APART_S - time.monotonic()))
+                    if self._found_events:
+                        await asyncio.sleep(max(0.0, looked_at + _LOOKS_APART_S - time.monotonic()))
             if self._tasks:
                 await asyncio.wait(self._tasks.values(), timeout=_STOP_WITHIN_S)
         finally:
@@ -121,8 +124,9 @@ class Sender:
         busy = [user_id for user_id, count in self._of_account.items() if count >= _MOST_OF_ACCOUNT]
         until = time.monotonic() + self._lease.total_seconds()
         async with self._database.transaction() as connection:
-            await spread(connection)
+            spread_to = await spread(connection)
             taken = await outbox.take(connection, self._me, lease=self._lease, limit=free, busy=busy, kinds=self._kinds)
+        self._found_events = bool(spread_to or taken)
         if not taken:
             return 0
         for work in await self._load(taken):
