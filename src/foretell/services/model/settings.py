@@ -16,8 +16,8 @@ class ModelSettings(InferenceSettings, UploadSettings):
     admin_token: SecretStr = SecretStr("")
     #: Limits of one request, large enough for batches of tensors.
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    #: The memory of all requests together; most memory belongs to the models.
-    max_bytes_under_way: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
+    #: The memory of all requests together; most memory belongs to the models. A larger body needs a larger bound.
+    max_bytes_under_way: int = Field(default=12 * 1024 * 1024, ge=1024 * 1024)
     max_rows: int = Field(default=10_000, ge=1)
     max_answer_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
 
