@@ -59,7 +59,7 @@ async def test_a_webhook_that_was_turned_off_is_told_here(bot: RunningBot, vera:
     assert "https://b.test/" in (await vera.sees("получатель отвечает, что его больше нет")).text
     await bot.tell(vera.id, "something.new", {})
     await bot.tell(vera.id, "balance.low", {"available": 2})
-    await vera.sees("осталось 2 кредита")
+    await vera.sees("На вашем счёте 2 кредита")
 
 
 async def test_whoever_asked_in_a_group_that_put_us_out_is_told_in_private(bot: RunningBot, ada: Person) -> None:
@@ -88,7 +88,7 @@ async def test_a_chat_that_was_unlinked_elsewhere_spends_and_hears_nothing(bot: 
     assert len(bot.app.predictions) == 1
     bot.app.codes["one-time"] = second = bot.app.new_account("second")
     await ada.types("/start one-time")
-    await ada.sees_new("this chat uses the account second", after=hello)
+    await ada.sees_new("this chat now uses the account second", after=hello)
     # What comes late of the first account is not for the second one's chat.
     late = bot.app.new_prediction(first, "sentiment", {"text": "a"})
     await bot.tell(ada.id, "prediction.finished", bot.app.finish(late["id"], POSITIVE))
@@ -125,7 +125,7 @@ async def test_what_happened_to_the_account_before_is_not_told_when_it_comes_lat
     before = bot.app.linked.pop(ada.id)
     bot.app.codes["another"] = bot.app.new_account("another")
     await ada.types("/start another")
-    await ada.sees("uses the account another now")
+    await ada.sees("now uses the account another")
     await bot.tell(ada.id, "balance.low", {"available": 3}, account=before)
     await bot.tell(ada.id, "endpoint.disabled", {"url": "https://before.example"}, account=before)
     await bot.tell(ada.id, "balance.low", {"available": 7})
@@ -271,7 +271,7 @@ async def test_whoever_blocked_us_is_told_nothing_until_they_are_back(
     for number in range(3):
         await bot.tell(ada.id, "balance.low", {"available": number})
     await bot.tell(vera.id, "balance.low", {"available": 5})
-    await vera.sees("осталось 5 кредитов")
+    await vera.sees("На вашем счёте 5 кредитов")
     bot.telegram.blocked.discard(ada.id)
     await bot.tell(ada.id, "balance.low", {"available": 7})
     await ada.types("/help")
