@@ -1,9 +1,12 @@
 """Large lists are parsed in parts."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
-from foretell.kit.json_rows import decode_fields, decode_outside, decode_rows
+from foretell.kit.json_rows import decode_fields, decode_outside, decode_rows, decode_whole
+from foretell.kit.problems import MalformedBody
 
 
 @pytest.mark.parametrize("body", [b'[{"a":[1]},null,"x"]', bytearray(b' [ {"a":[1]} , null,"x" ] ')])
@@ -27,9 +30,22 @@ def test_the_fields_of_an_object_are_parsed_later() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[1,", b"\0", b'{"a":1}x', b"[" * 100_000])
-def test_what_is_not_json_is_refused(body: bytes) -> None:
-    with pytest.raises((msgspec.DecodeError, RecursionError)):
-        decode_outside(body)
+@pytest.mark.parametrize("decode", [decode_outside, decode_whole])
+def test_what_is_not_json_is_refused(decode: Callable[[bytes], object], body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        decode(body)
+
+
+@pytest.mark.parametrize("body", [b'{"a":', b"\0", b'{"a":1}x', b'{"a":' + b"[" * 100_000])
+def test_fields_of_what_is_not_json_are_refused(body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        decode_fields(body)
+
+
+def test_a_row_that_is_not_utf8_is_refused() -> None:
+    rows = decode_outside(b'["\xff"]')
+    with pytest.raises(MalformedBody):
+        decode_rows(rows)
 
 
 def test_values_stay_as_they_are() -> None:

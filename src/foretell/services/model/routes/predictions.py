@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
 import foretell
 from foretell.contracts.messages import Failure, Stage
 from foretell.inference.field_errors import field_errors
@@ -16,15 +14,13 @@ from foretell.inference.package import ModelPackage
 from foretell.kit.asgi import JSON, Body
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
-from foretell.kit.json_rows import LARGE_BYTES, decode_fields, decode_outside, decode_rows
-from foretell.kit.problems import MAX_ERRORS, Failed, InvalidRequest, MalformedBody, pointer
+from foretell.kit.json_rows import LARGE_BYTES, decode_fields, decode_outside, decode_rows, decode_whole
+from foretell.kit.problems import MAX_ERRORS, Failed, InvalidRequest, pointer
 from foretell.kit.routing import Answer, Batched, Pending, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls, Row
 from foretell.services.model.models import Models
 
 FLIGHT_DELAY = "flight-delay"
-
-_decode = msgspec.json.Decoder().decode
 
 
 class ModelFailed(Failed):
@@ -84,7 +80,7 @@ class Predictions:
             if start:
                 # Other requests run in between.
                 await asyncio.sleep(0)
-            part = _parsed(rows[start : start + at_once])
+            part = decode_rows(rows[start : start + at_once])
             outputs = await calls.predict_many(part, stage)
             if Failure in map(type, outputs):
                 refused.add(part, outputs, start)
@@ -110,10 +106,7 @@ def _about(package: ModelPackage) -> dict[str, Any]:
 def decode(request: Request, body: Body) -> Any:
     """Decode the JSON of a body. Raises `MalformedBody`, `BodyTooHeavy`, `TooMuchUnderWay`."""
     request.weigh(body)
-    try:
-        return _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedBody from None
+    return decode_whole(body)
 
 
 def _read(request: Request, body: Body) -> tuple[Any, Stage, tuple[str, ...]]:
@@ -124,18 +117,11 @@ def _read(request: Request, body: Body) -> tuple[Any, Stage, tuple[str, ...]]:
     if len(body) <= LARGE_BYTES:
         return _unwrap(decode(request, body))
     request.weigh(body)
-    try:
-        return _read_large(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedBody from None
-
-
-def _read_large(body: Body) -> tuple[Any, Stage, tuple[str, ...]]:
     fields = decode_fields(body)
     if fields is None:
         return decode_outside(body), "features", ()
     value, stage, path = _unwrap(fields)
-    return (decode_outside(value) if path else _decode(body)), stage, path
+    return (decode_outside(value) if path else decode_whole(body)), stage, path
 
 
 def _unwrap(body: Any) -> tuple[Any, Stage, tuple[str, ...]]:
@@ -146,15 +132,6 @@ def _unwrap(body: Any) -> tuple[Any, Stage, tuple[str, ...]]:
         if "input" in body:
             return body["input"], "input", ("input",)
     return body, "features", ()
-
-
-def _parsed(rows: list[Any]) -> list[Any]:
-    """Rows as values. Raises `MalformedBody`."""
-    try:
-        return decode_rows(rows)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Texts in rows have not been decoded before.
-        raise MalformedBody from None
 
 
 class Refused:

@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from foretell.contracts.messages import Failure
 from foretell.inference.field_errors import field_errors
 from foretell.inference.package import ModelPackage
 from foretell.kit.asgi import JSON, Body
 from foretell.kit.errors import ForetellError
-from foretell.kit.json_rows import LARGE_BYTES, decode_outside, decode_rows
-from foretell.kit.problems import MAX_ERRORS, InvalidRequest, MalformedBody, pointer
+from foretell.kit.json_rows import LARGE_BYTES, decode_outside, decode_rows, decode_whole
+from foretell.kit.problems import MAX_ERRORS, InvalidRequest, pointer
 from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.preprocessing.preprocessors import Preprocessor, Preprocessors
 
@@ -21,8 +19,6 @@ _TIME = "departure_time"
 
 #: How many rows of a request are values at a time.
 _ROWS_AT_ONCE = 256
-
-_decode = msgspec.json.Decoder().decode
 
 
 class InvalidTime(InvalidRequest):
@@ -84,7 +80,7 @@ class Features:
             if start:
                 # Other requests run in between.
                 await asyncio.sleep(0)
-            part = _parsed(rows[start : start + _ROWS_AT_ONCE])
+            part = decode_rows(rows[start : start + _ROWS_AT_ONCE])
             features = await preprocessor.run(part)
             if any(isinstance(each, Failure) for each in features):
                 refused.add(part, features, start)
@@ -133,16 +129,4 @@ class Refused:
 def _read(request: Request, body: Body) -> Any:
     """The value of a body. A large list may have rows that are still JSON."""
     request.weigh(body)
-    try:
-        return _decode(body) if len(body) <= LARGE_BYTES else decode_outside(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedBody from None
-
-
-def _parsed(rows: list[Any]) -> list[Any]:
-    """Rows as values. Raises `MalformedBody`."""
-    try:
-        return decode_rows(rows)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Texts in rows have not been decoded before.
-        raise MalformedBody from None
+    return decode_whole(body) if len(body) <= LARGE_BYTES else decode_outside(body)
