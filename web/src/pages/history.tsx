@@ -47,7 +47,7 @@ export function HistoryPage() {
   return (
     <>
       <Title text={t("history")}>
-        {page.error === undefined && (
+        {unfitOf(page.error).length === 0 && (
           <Download kind="little" url={`/predictions.csv${queryOf(filters)}`} name="predictions.csv">
             {t("asCsv")}
           </Download>
