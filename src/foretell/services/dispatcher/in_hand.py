@@ -31,6 +31,7 @@ _LAST_ATTEMPTS_KEPT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    worker_id: str
     heard_at: float
     alone: bool
     earlier_attempts: int
@@ -72,11 +73,15 @@ class InHand:
         if said.cut_off:
             self._cut_off_at = now()
         if said.state == "returned":
-            self.forget(said.ids)
+            # Another worker may have taken the copy, and have reported that before this report arrived.
+            for identifier in said.ids:
+                kept = self._kept.get(identifier)
+                if kept is not None and kept.worker_id == said.worker_id:
+                    del self._kept[identifier]
             return
         if said.earlier_attempts >= queues.DELIVERY_LIMIT:
             self._last_attempts.update(dict.fromkeys(said.ids, self._clock()))
-        kept = _Kept(self._clock(), said.state == "alone", said.earlier_attempts)
+        kept = _Kept(said.worker_id, self._clock(), said.state == "alone", said.earlier_attempts)
         self._kept.update(dict.fromkeys(said.ids, kept))
 
     def look(self) -> None:
@@ -134,10 +139,10 @@ class InHand:
         for identifier in ids:
             self._last_attempts.pop(identifier, None)
 
-    def forget(self, ids: Collection[UUID]) -> None:
-        """Forget these: no worker has them any more."""
-        for identifier in ids:
-            self._kept.pop(identifier, None)
+    def forget_abandoned(self, ids: Collection[UUID]) -> None:
+        """Forget these, except those that a worker has reported meanwhile: it took a copy."""
+        for identifier in self.abandoned.keys() & set(ids):
+            del self._kept[identifier]
 
     def _is_silent(self, kept: _Kept) -> bool:
         # Without a subscription, missing reports mean nothing.

@@ -165,8 +165,8 @@ class Sweeper:
             # Each alone, since one of them may have crashed its worker, and with the number of earlier attempts.
             headers = {queues.EARLIER_ATTEMPTS: str(abandoned[prediction.id])}
             await self._republisher.publish([prediction], "abandoned", headers)
-            self._in_hand.forget([prediction.id])
-        self._in_hand.forget(abandoned)
+            self._in_hand.forget_abandoned([prediction.id])
+        self._in_hand.forget_abandoned(abandoned)
 
     async def expire(self) -> None:
         """End predictions that no worker has taken in time, and release their credits.

@@ -39,13 +39,14 @@ class Word:
         """Report to every dispatcher; returns whether the broker has the report. Never raises.
 
         Most reports may be lost, since they are repeated. The state "alone", and a report that is `confirmed`, must
-        not be lost: here the broker confirms that it has a copy for each subscribed dispatcher.
+        not be lost: here the broker confirms that it has a copy for each subscribed dispatcher. "returned" goes the
+        same way, so that it does not arrive after a later "alone" about the same task.
         """
         said = True
         for start in range(0, len(ids), _IDS_IN_EVENT):
             some = list(ids[start : start + _IDS_IN_EVENT])
             event = encode(TasksKept(self._worker_id, some, state, earlier_attempts))
-            said &= await self._publish(event, confirmed=confirmed or state == "alone")
+            said &= await self._publish(event, confirmed=confirmed or state != "held")
         return said
 
     async def say_cut_off(self) -> bool:

@@ -7,6 +7,7 @@ next one; the worker's reports are its lease (see keeping.py).
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Postponed:
         self._max_bytes = max_bytes
         #: The time at which each is returned, in order of arrival.
         self._held: dict[Held, float] = {}
+        #: How often each task is held, or about to be: its copy may come before the return of the first is reported.
+        self._ids: Counter[UUID] = Counter()
         self._bytes = 0
         #: Since when envelopes have been waiting, by model and version.
         self._since: dict[tuple[str, str], float] = {}
@@ -89,8 +92,10 @@ class Postponed:
             await asyncio.sleep(_FULL_PAUSE_S)
             await self._give_back(held)
             return
+        self._ids.update(held.ids)
         # Report the tasks before the caller acknowledges the envelope, so that they always have a lease.
         if not await self._say([held], "alone"):
+            self._forget_ids(held)
             await self._give_back(held)
             return
         now = asyncio.get_running_loop().time()
@@ -133,6 +138,8 @@ class Postponed:
         said = True
         for earlier_attempts in {held.earlier_attempts for held in some}:
             ids = [each for held in some if held.earlier_attempts == earlier_attempts for each in held.ids]
+            if state == "returned":
+                ids = [each for each in ids if each not in self._ids]
             said &= await self._word.say(ids, state, earlier_attempts=earlier_attempts)
         return said
 
@@ -144,4 +151,11 @@ class Postponed:
             for held in some:
                 del self._held[held]
                 self._bytes -= len(held.body)
+                self._forget_ids(held)
             await self._say(some, "returned")
+
+    def _forget_ids(self, held: Held) -> None:
+        for identifier in held.ids:
+            self._ids[identifier] -= 1
+            if not self._ids[identifier]:
+                del self._ids[identifier]

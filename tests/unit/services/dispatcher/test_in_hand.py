@@ -56,3 +56,31 @@ def test_what_was_published_before_everything_was_heard_may_have_been_disturbed(
     assert in_hand.interrupted_since(now() - timedelta(seconds=11))
     since[0] = None
     assert in_hand.interrupted_since(now())
+
+
+def test_a_worker_gives_up_its_own_lease_only() -> None:
+    """Two workers load a model: one returns a task, the other takes the copy, and is heard first."""
+    clock = Clock()
+    in_hand = InHand(4.0, listening_since=lambda: -1000.0, clock=clock)
+    in_hand.hear(TasksKept("worker-1", [FIRST, SECOND], "alone"))
+    in_hand.hear(TasksKept("worker-2", [FIRST], "alone", 1))
+    in_hand.hear(TasksKept("worker-1", [FIRST, SECOND], "returned"))
+    assert FIRST in in_hand
+    assert SECOND not in in_hand
+    # Had it been forgotten, nobody would miss the task if the second worker died now.
+    clock.now = queues.PULSES_OF_SILENCE * 4.0 + 0.1
+    assert in_hand.abandoned == {FIRST: 1}
+
+
+def test_a_lease_that_was_renewed_is_no_longer_abandoned() -> None:
+    clock = Clock()
+    in_hand = InHand(4.0, listening_since=lambda: -1000.0, clock=clock)
+    in_hand.hear(TasksKept("worker-1", [FIRST, SECOND], "alone"))
+    clock.now = queues.PULSES_OF_SILENCE * 4.0 + 0.1
+    abandoned = in_hand.abandoned
+    assert set(abandoned) == {FIRST, SECOND}
+    # A copy is published, and a worker takes it before the publisher is told that the broker has it.
+    in_hand.hear(TasksKept("worker-2", [FIRST], "alone"))
+    in_hand.forget_abandoned(abandoned)
+    assert FIRST in in_hand
+    assert in_hand.abandoned == {}

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
+from typing import cast
 
 import pytest
 from tests.unit.services.worker.bench import (
@@ -10,18 +12,23 @@ from tests.unit.services.worker.bench import (
     Bench,
     Engine,
     Exited,
+    Heard,
     Observed,
     redeliver,
     takes,
     until,
 )
 
+from foretell.broker.port import Broker
 from foretell.contracts import queues
 from foretell.contracts.messages import (
     Failure,
     decode_tasks,
 )
 from foretell.inference.loading import State
+from foretell.kit.clock import uuid7
+from foretell.services.worker.keeping import Word
+from foretell.services.worker.postponed import Held, Postponed
 
 
 async def test_what_is_being_loaded_is_held_and_others_are_run(broker: Observed, engine: Engine) -> None:
@@ -57,6 +64,30 @@ async def test_what_is_held_goes_back_after_a_while_for_somebody_who_has_the_mod
     assert engine.runs == [ids]
     assert [result.id for result in answer.results] == ids
     assert answer.published_at == PUBLISHED_AT
+
+
+async def test_what_comes_again_before_its_return_is_reported_keeps_its_lease(broker: Observed, heard: Heard) -> None:
+    """The copy may come to the worker that returned it, which still publishes copies of others."""
+    first, second = (Held("slow", "1.0.0", queues.TASKS, b"{}", [uuid7()], earlier_attempts=0) for _ in range(2))
+    copies: list[Held] = []
+
+    async def give_back(held: Held) -> None:
+        if held is first:
+            copies.append(replace(held))
+            await postponed.hold(copies[0])
+
+    postponed = Postponed(give_back, lambda *_: True, Word(cast(Broker, broker), "worker-7"), pulse_s=3600.0)
+    for held in (first, second):
+        await postponed.hold(held)
+    await postponed.give_back_all()
+    assert len(postponed) == 1
+    await postponed.give_back_all()
+    await until(lambda: len(heard.said) == 5)
+    said = [(each.state, each.ids) for each in heard.said]
+    alone = [("alone", held.ids) for held in (first, second, first)]
+    assert said == [*alone, ("returned", second.ids), ("returned", first.ids)]
+    # All by the same way, so that none overtakes another.
+    assert broker.confirmed_events == [True] * 5
 
 
 async def test_told_to_stop_it_gives_back_what_it_holds(broker: Observed, engine: Engine) -> None:
