@@ -18,6 +18,7 @@ from tests.webhook_receiver import ALLOWED, Received, Receiver, receiving
 
 from foretell.domain.errors import NotFound, TooManyRotations
 from foretell.domain.notifications import endpoints, events, outbox
+from foretell.domain.notifications.events import BALANCE_LOW
 from foretell.domain.notifications.rotation import ROTATION
 from foretell.domain.notifications.spreading import spread
 from foretell.domain.notifications.tables import deliveries
@@ -103,6 +104,17 @@ async def attempts(database: Database, endpoint_id: UUID, count: int) -> list[An
                 rows = (await connection.execute(query)).all()
             if len(rows) >= count:
                 return list(rows)
+            await asyncio.sleep(0.02)
+
+
+async def passed(database: Database, endpoint_id: UUID, sequence: int) -> None:
+    """Until the endpoint has got, or does not get, everything up to this event."""
+    query = select(endpoints_table.c.cursor).where(endpoints_table.c.id == endpoint_id)
+    async with asyncio.timeout(30):
+        while True:
+            async with database.snapshot() as connection:
+                if await connection.scalar(query) == sequence:
+                    return
             await asyncio.sleep(0.02)
 
 
@@ -435,6 +447,34 @@ async def test_one_event_or_all_since_a_moment_can_be_had_again(
         received = await receiver.wait_for(7)
         await attempts(database, endpoint_id, 7)
     assert [request.id for request in received] == [*ids, ids[1], ids[2], ids[3]]
+
+
+async def test_only_what_is_sent_again_counts(database: Database, ada: UUID, receiver: Receiver) -> None:
+    """Neither tests nor events of types that the webhook does not get, whether they wait or are sent again."""
+    endpoint_id, _ = await webhook(database, ada, receiver.url)
+    everything, _ = await webhook(database, ada, receiver.url)
+    async with database.transaction() as connection:
+        await endpoints.change(connection, ada, endpoint_id, types=["prediction.finished", "endpoint.disabled"])
+        await endpoints.change(connection, ada, everything, state="paused")
+    before = now() - timedelta(hours=1)
+    async with sending(database):
+        for _ in range(2):
+            await finish(database, ada)
+            async with database.transaction() as connection:
+                await endpoints.send_test(connection, ada, endpoint_id)
+        async with database.transaction() as connection:
+            await events.tell(connection, ada, BALANCE_LOW, data="{}")
+        await receiver.wait_for(4)
+        await attempts(database, endpoint_id, 4)
+        await passed(database, endpoint_id, 5)
+        async with database.transaction() as connection:
+            assert await endpoints.redeliver_since(connection, ada, endpoint_id, before) == 2
+            # Nothing was sent to it, and nothing is: it is paused.
+            assert await endpoints.redeliver_since(connection, ada, everything, before) == 3
+        received = await receiver.wait_for(6)
+        await attempts(database, endpoint_id, 6)
+    assert [request.json["type"] for request in received[4:]] == ["prediction.finished"] * 2
+    assert (await endpoint_of(database, ada, everything)).waiting == 3
 
 
 async def test_two_dispatchers_keep_order_and_send_nothing_twice(

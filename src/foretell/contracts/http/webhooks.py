@@ -51,7 +51,7 @@ class Webhook(Answer):
         description="`gone`: it answered 410. `failing`: nothing succeeded for five days"
     )
     failing_since: datetime | None
-    waiting: int = Field(description="Events that were not delivered yet")
+    waiting: int = Field(description="Events for it that were not delivered yet. More than 20,000 may include others")
     next_attempt_at: datetime | None
     created_at: datetime
 
@@ -91,7 +91,7 @@ class Redelivery(Request):
 
 
 class Redelivered(Answer):
-    """How many events will be sent."""
+    """How many events will be sent. Tests and events of types that the webhook does not get are not among them."""
 
     events: int
 

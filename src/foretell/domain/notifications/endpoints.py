@@ -25,6 +25,9 @@ from foretell.kit.database import Moment, server_time
 MAX_WEBHOOKS = 20
 #: How many events of one endpoint may wait for redelivery.
 MAX_AGAIN = 100
+#: Up to so many events after the cursor, those meant for the endpoint are counted; beyond that all of them count, since
+#: reading a long backlog would take too long.
+_COUNTED_EXACTLY = 20_000
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, no secret
 _SECRET_BYTES = 32
 
@@ -33,7 +36,7 @@ State = Literal["enabled", "paused", "disabled"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A webhook of an account. `waiting`: events that are not delivered yet; `due_at`: the next attempt."""
+    """A webhook of an account. `waiting`: its events that are not delivered yet; `due_at`: the next attempt."""
 
     id: UUID
     url: str
@@ -65,7 +68,7 @@ class Delivery:
 
 _WEBHOOK_COLUMNS = (
     *(endpoints.c[name] for name in ("id", "url", "types", "description", "state", "disabled_reason", "failing_since")),
-    *(endpoints.c[name] for name in ("cursor", "last_event", "due_at", "created_at")),
+    *(endpoints.c[name] for name in ("due_at", "created_at")),
 )
 _DELIVERY_COLUMNS = tuple(deliveries.c[name] for name in Delivery.__dataclass_fields__)
 
@@ -127,7 +130,7 @@ async def _insert(connection: AsyncConnection, user_id: UUID, kind: str, at: dat
 async def list_webhooks(connection: AsyncConnection, user_id: UUID) -> list[Endpoint]:
     """The webhooks of an account, oldest first."""
     query = (
-        select(*_WEBHOOK_COLUMNS)
+        select(*_WEBHOOK_COLUMNS, _waiting().label("waiting"))
         .where(endpoints.c.user_id == user_id, endpoints.c.kind == "webhook")
         .order_by(endpoints.c.id)
     )
@@ -136,7 +139,7 @@ async def list_webhooks(connection: AsyncConnection, user_id: UUID) -> list[Endp
 
 async def find(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID) -> Endpoint:
     """A webhook. Raises `NotFound` if it does not exist or belongs to another account."""
-    query = select(*_WEBHOOK_COLUMNS).where(_mine(user_id, endpoint_id))
+    query = select(*_WEBHOOK_COLUMNS, _waiting().label("waiting")).where(_mine(user_id, endpoint_id))
     row = (await connection.execute(query)).mappings().first()
     if row is None:
         raise NotFound(what="webhook")
@@ -248,8 +251,11 @@ async def redeliver_one(connection: AsyncConnection, user_id: UUID, endpoint_id:
 
 
 async def redeliver_since(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID, since: datetime) -> int:
-    """Redeliver all events since that moment, in order; returns how many. Raises `NotFound`."""
-    endpoint = await find(connection, user_id, endpoint_id)
+    """Redeliver all events since that moment, in order; returns how many events the endpoint gets now.
+
+    Tests and events of types that the endpoint does not get are not sent, so they do not count. Raises `NotFound`.
+    """
+    await find(connection, user_id, endpoint_id)
     first: int | None = await connection.scalar(
         select(func.min(events_table.c.sequence)).where(
             events_table.c.user_id == user_id, events_table.c.created_at >= since
@@ -260,7 +266,8 @@ async def redeliver_since(connection: AsyncConnection, user_id: UUID, endpoint_i
     columns = endpoints.c
     at = await server_time(connection)
     can_send = columns.state == "enabled"
-    changed = await connection.execute(
+    # If it has not got these events yet, they are sent anyway, and nothing changes.
+    await connection.execute(
         update(endpoints)
         .where(_mine(user_id, endpoint_id), columns.cursor >= first)
         # Takes the lease from a dispatcher that is sending: its progress must not overwrite the new cursor.
@@ -270,10 +277,8 @@ async def redeliver_since(connection: AsyncConnection, user_id: UUID, endpoint_i
             head_since=None,
             due_at=case((can_send, literal(at, Moment())), else_=columns.due_at),
         )
-        .returning(columns.last_event)
     )
-    last: int | None = changed.scalar()
-    return endpoint.waiting if last is None else last - first + 1
+    return (await find(connection, user_id, endpoint_id)).waiting
 
 
 async def _send_again(connection: AsyncConnection, user_id: UUID, endpoint_id: UUID, sequence: int) -> None:
@@ -333,6 +338,21 @@ def _joined(types: Sequence[str] | None) -> str | None:
 
 def _endpoint_of(row: Mapping[Any, Any]) -> Endpoint:
     values = dict(row)
-    cursor, last = values.pop("cursor"), values.pop("last_event")
     values["types"] = None if values["types"] is None else tuple(values["types"].split(","))
-    return Endpoint(**values, waiting=max(0, last - cursor))
+    return Endpoint(**values)
+
+
+def _waiting() -> ColumnElement[int]:
+    """The number of events that an endpoint gets and that it has not got yet."""
+    columns, event = endpoints.c, events_table.c
+    types = literal(",") + columns.types + literal(",")
+    is_wanted = or_(columns.types.is_(None), types.contains(literal(",") + event.type + literal(",")))
+    counted = (
+        select(func.count())
+        .where(event.user_id == columns.user_id, event.sequence > columns.cursor)
+        .where(event.sequence <= columns.last_event, event.endpoint_id.is_(None), is_wanted)
+        .correlate(endpoints)
+        .scalar_subquery()
+    )
+    behind = columns.last_event - columns.cursor
+    return case((behind <= 0, 0), (behind <= _COUNTED_EXACTLY, counted), else_=behind)
