@@ -153,7 +153,8 @@ class AppStandIn:
                 return problem(404, "not_found")
             if not charge["refunded"]:
                 charge["refunded"] = True
-                charge["account"].move("refund", charge["credits"], -charge["credits"], 0)
+                reference = f"telegram-refund:{body['charge_id']}"
+                charge["account"].move("adjustment", -charge["credits"], -charge["credits"], 0, reference=reference)
             return httpx.Response(200, json={"charge_id": body["charge_id"]})
         if account is None:
             return problem(404, "chat_not_linked")

@@ -318,7 +318,7 @@ def refund_stars(charge_id: str, *, even_if_spent: bool) -> None:
         raise stars.StarsNotReturned(reason="TELEGRAM_TOKEN is not set here")
     # Stars are paid in a private chat, whose id is that of the person.
     new = stars.return_stars(token, payment.chat_id, charge_id)
-    say(f"{'Gave back' if new else 'Telegram gave back before:'} {payment.stars} Stars.")
+    say(f"{'Gave back' if new else 'Telegram gave back before:'} {count(payment.stars, 'Star')}.")
 
 
 def audit(*, as_json: bool) -> None:

@@ -316,6 +316,46 @@ async def test_the_example_is_in_the_language_of_whoever_is_asked(bot: RunningBo
         assert example[-9:] in (await person.sees("Price: 2" if person is ada else "Цена: 2")).text
 
 
+@pytest.mark.parametrize("where", ["in the chat", "on the page"])
+async def test_what_belonged_to_the_account_does_not_go_to_the_next_one(
+    bot: RunningBot, ada: Person, where: str
+) -> None:
+    """Its wish to get all results, its history's pages, its unfinished forms, also in groups; the language stays."""
+    await ada.types("/start")
+    await ada.sees("Hello")
+    await ada.types("/language ru")
+    await ada.sees("по-русски")
+    for _ in range(6):
+        bot.app.new_prediction(bot.app.linked[ada.id], "sentiment", {"text": "a"})
+    await ada.types("/history")
+    history = await ada.sees("Ваши прогнозы")
+    ada.joins(-100)
+    await ada.types("/predict", chat=-100)
+    await ada.taps(await ada.sees("Choose a model", chat=-100), "Sentiment")
+    form = await ada.sees("1 of 1", chat=-100)
+    await ada.types("/settings")
+    settings = await ada.sees("Настройки")
+    await ada.taps(settings, "Сообщать здесь все результаты")
+    if where == "in the chat":
+        await ada.taps(settings, "Отвязать этот счёт")
+        await ada.taps(await ada.sees("Отвязать этот чат от счёта?"), "Да, отвязать")
+        await ada.sees("Чат отвязан")
+    else:
+        del bot.app.linked[ada.id]
+        await ada.types("/balance")
+        await ada.sees("/start")
+    bot.app.codes["next"] = bot.app.new_account("next")
+    await ada.types("/start next")
+    await ada.sees("next")
+    await ada.types("/settings")
+    again = await ada.sees_new("Настройки", after=settings)
+    assert "в других местах: нет" in again.text
+    assert "Эта кнопка устарела" in (await ada.taps(history, "▶"))["text"]
+    assert (
+        "it has ended" in (await ada.answer_to(await ada.tap_data(form, form.buttons[0][0]["callback_data"])))["text"]
+    )
+
+
 async def test_linking_and_unlinking(bot: RunningBot, ada: Person, vera: Person) -> None:
     await ada.types("/predict")
     await ada.sees("No account is linked to this chat")

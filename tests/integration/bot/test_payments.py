@@ -36,6 +36,21 @@ async def test_credits_are_bought_and_told_twice_count_once(shop: RunningBot, ad
     assert sum("Thank you!" in post.text for post in shop.telegram.posts_in(ada.id)) == 1
 
 
+async def test_a_refund_of_stars_is_called_so(shop: RunningBot, ada: Person, vera: Person) -> None:
+    for person, before, said in ((ada, "Recent", "−500 · refund of Stars"), (vera, "операции", "−500 · возврат звёзд")):
+        await signed_up(person)
+        account = shop.app.linked[person.id]
+        account.move("top_up", 500, 500, 0, reference="telegram:charge")
+        account.move(
+            "adjustment", -500, -500, 0, reference="telegram-refund:charge", note="refund of 250 Telegram Stars"
+        )
+        account.move("adjustment", -7, -7, 0, reference="telegram")
+        await person.types("/balance")
+        text = (await person.sees(before)).text.replace("-", "−")
+        assert said in text
+        assert f"−7 · {'adjustment' if person is ada else 'поправка'}" in text
+
+
 async def test_offers_in_russian(shop: RunningBot, vera: Person) -> None:
     await signed_up(vera)
     await vera.types("/help")

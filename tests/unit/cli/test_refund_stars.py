@@ -112,6 +112,22 @@ def test_credits_and_stars_go_back_once(foretell: CommandLine, paid: str, bot_ap
     assert foretell("audit").code == 0
 
 
+def test_one_star_is_one(foretell: CommandLine, database: str, bot_api: Telegram) -> None:
+    async def pay() -> list[str | None]:
+        opened = Database(database)
+        async with opened.transaction() as connection:
+            await telegram.sign_up(connection, CHAT, password_hash="x", grant_credits=0)
+            paid = await telegram_payments.pay(connection, chat_id=CHAT, charge_id="one", stars=1, credits=1)
+            await telegram_payments.refund(connection, "one", even_if_spent=False)
+            notes = [each.note for each in await ledger.movements(connection, paid.user_id, limit=5)]
+        await opened.close()
+        return notes
+
+    assert asyncio.run(pay()) == ["refund of 1 Telegram Star", "1 Telegram Star"]
+    said = foretell("users", "refund-stars", "one")
+    assert (said.code, said.out) == (0, "1 credit was taken back before.\nGave back 1 Star.\n")
+
+
 def test_what_failed_half_way_is_done_by_the_next_call(
     foretell: CommandLine, paid: str, bot_api: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { ask, call, queryOf, type Schemas } from "../api/client";
+import { nameOf, starsOf } from "../model/movement";
 import { Field, useSending, wrongOf } from "../parts/form";
 import { LazyPlot } from "../parts/lazy_plot";
 import { say } from "../parts/messages";
@@ -11,7 +12,7 @@ import { usePlace } from "../router";
 import { balance, type User, session } from "../state/session";
 import { useLoad } from "../state/load";
 import { useStore } from "../state/store";
-import { formatDay, formatNumber, t, type Key } from "../words";
+import { formatDay, formatNumber, t } from "../words";
 
 export interface UsageRow {
   day: string;
@@ -227,11 +228,11 @@ function Movements({ items }: { items: readonly Schemas["Transaction"][] }) {
           cell: (item) => (
             <>
               {item.prediction_id ? (
-                <a href={`/ui/predictions/${item.prediction_id}`}>{t(`movement_${item.kind}` as Key)}</a>
+                <a href={`/ui/predictions/${item.prediction_id}`}>{t(nameOf(item))}</a>
               ) : (
-                <span>{t(`movement_${item.kind}` as Key)}</span>
+                <span>{t(nameOf(item))}</span>
               )}
-              {(item.note ?? item.reference) && <p class="small muted">{item.note ?? item.reference}</p>}
+              {noteOf(item) && <p class="small muted">{noteOf(item)}</p>}
             </>
           ),
         },
@@ -245,6 +246,11 @@ function Movements({ items }: { items: readonly Schemas["Transaction"][] }) {
       ]}
     />
   );
+}
+
+function noteOf(item: Schemas["Transaction"]): string | null | undefined {
+  const stars = starsOf(item);
+  return stars === null ? (item.note ?? item.reference) : t("starsPaid", { n: stars });
 }
 
 function signed(change: number): string {

@@ -222,6 +222,8 @@ export const en = {
   movement_release: "Given back",
   movement_refund: "Refund",
   movement_adjustment: "Adjustment",
+  movement_stars_refund: "Refund of Telegram Stars",
+  starsPaid: { one: "{n} Telegram Star", other: "{n} Telegram Stars" },
   keysSay: "A key lets a program ask in your name. Send it as X-API-Key.",
   nameOfKey: "Name of a new key",
   nameOfKeySays: "So that you know later which program has it.",

@@ -279,6 +279,13 @@ const texts: Catalogue = {
   movement_release: "Возвращено",
   movement_refund: "Возврат платежа",
   movement_adjustment: "Корректировка",
+  movement_stars_refund: "Возврат звёзд Telegram",
+  starsPaid: {
+    one: "{n} звезда Telegram",
+    few: "{n} звезды Telegram",
+    many: "{n} звёзд Telegram",
+    other: "{n} звезды Telegram",
+  },
   keysSay: "Ключ позволяет программе спрашивать от вашего имени. Передавайте его в X-API-Key.",
   nameOfKey: "Название нового ключа",
   nameOfKeySays: "Чтобы потом знать, у какой программы он.",

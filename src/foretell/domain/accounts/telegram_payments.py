@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts import references
 from foretell.domain.accounts import telegram
 from foretell.domain.accounts.telegram_tables import telegram_payments
 from foretell.domain.credits import ledger
@@ -55,7 +56,7 @@ async def pay(connection: AsyncConnection, *, chat_id: int, charge_id: str, star
             insert.values(**facts, created_at=now()).on_conflict_do_nothing().returning(telegram_payments.c.charge_id)
         )
         if added is not None:
-            reference, note = f"{ledger.TELEGRAM}{charge_id}", f"{stars} Telegram Stars"
+            reference, note = f"{references.TELEGRAM}{charge_id}", _named(stars)
             await ledger.top_up(connection, link.user.id, credits, reference=reference, note=note)
         known = await find(connection, charge_id)
         assert known is not None
@@ -80,9 +81,9 @@ async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: 
     if taken < payment.credits and not even_if_spent:
         raise CreditsSpent(credits=payment.credits, available=available)
     if taken:
-        note = f"refund of {payment.stars} Telegram Stars"
+        note = f"refund of {_named(payment.stars)}"
         await ledger.adjust(
-            connection, payment.user_id, -taken, reference=f"{ledger.TELEGRAM_REFUND}{charge_id}", note=note
+            connection, payment.user_id, -taken, reference=f"{references.TELEGRAM_REFUND}{charge_id}", note=note
         )
     await connection.execute(
         update(telegram_payments)
@@ -92,6 +93,11 @@ async def refund(connection: AsyncConnection, charge_id: str, *, even_if_spent: 
     refunded = await find(connection, charge_id)
     assert refunded is not None
     return refunded
+
+
+def _named(stars: int) -> str:
+    """Stars as in a note of the ledger, which the page reads."""
+    return f"{stars} Telegram {'Star' if stars == 1 else 'Stars'}"
 
 
 async def find(connection: AsyncConnection, charge_id: str, *, lock: bool = False) -> Payment | None:

@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts.references import REFUND, TELEGRAM, TELEGRAM_REFUND
 from foretell.domain.credits.tables import MOVEMENTS, wallets
 from foretell.domain.credits.tables import ledger as ledger_table
 from foretell.domain.errors import DuplicateReference, InvalidAmount, NotEnoughCredits, NotFound
@@ -21,9 +22,7 @@ from foretell.kit.clock import now
 
 #: Small enough that sums of movements never overflow 64 bits.
 MAX_AMOUNT = 1_000_000_000
-#: Prefixes of our own references: refunds of predictions, payments in Stars. Other references may not have them;
-#: otherwise a payment could be mistaken for one that was already booked.
-REFUND, TELEGRAM, TELEGRAM_REFUND = "refund:", "telegram:", "telegram-refund:"
+#: Other references may not have these prefixes; otherwise a payment could be mistaken for one that was already booked.
 RESERVED_REFERENCES = (REFUND, TELEGRAM, TELEGRAM_REFUND)
 
 

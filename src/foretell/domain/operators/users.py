@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.contracts import references
 from foretell.domain.accounts import registration, telegram_payments
 from foretell.domain.accounts.identity import USER_COLUMNS, Role, User, user_of
 from foretell.domain.accounts.registration import Ended
@@ -150,7 +151,7 @@ async def refund_prediction(
         connection,
         user_id,
         view.price_credits,
-        reference=f"{ledger.REFUND}{prediction_id}",
+        reference=f"{references.REFUND}{prediction_id}",
         note=note or f"refund of prediction {prediction_id}",
     )
     return await _moved(connection, actor, "user.refund", user_id, before, movement)

@@ -39,8 +39,14 @@ class Parts:
     name: list[str] = field(default_factory=list)
 
     async def forget_account_of(self, user_id: int) -> int:
-        """Delete the open predictions and events of a person whose chat was unlinked; returns the number of events."""
+        """Delete what belongs to the account of a person whose chat was unlinked; returns the number of events.
+
+        These are open predictions, forms in all chats, pages of the history, and the wish to get results made
+        elsewhere: whoever is linked next must neither get nor send any of it. The language stays, as the person's own.
+        """
         await self.asked.forget_of(user_id)
+        await self.forms.end_of(user_id)
+        await self.chats.forget_account(user_id)
         return await self.outbox.drop(user_id)
 
     @property

@@ -155,3 +155,9 @@ class Forms:
                 connection.execute("DELETE FROM forms WHERE chat_id = ? AND user_id = ?", (chat_id, user_id)).rowcount
             )
         )
+
+    async def end_of(self, user_id: int) -> None:
+        """Delete the forms of this person in all chats."""
+        await self._database.run(
+            lambda connection: connection.execute("DELETE FROM forms WHERE user_id = ?", (user_id,))
+        )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foretell.contracts.references import TELEGRAM_REFUND
 from foretell.services.bot.keyboards import Keyboard
 from foretell.services.bot.offers import ways_to_more
 from foretell.services.bot.routing import Router
@@ -37,7 +38,7 @@ async def balance(talk: Talk, rest: str) -> None:
         lines.append(
             words(
                 "balance.movement",
-                kind=words(f"movement.{movement['kind']}"),
+                kind=words(f"movement.{_kind_of(movement)}"),
                 change=("+" if change > 0 else "") + words.number(change),
                 at=words.moment(movement["created_at"]),
             )
@@ -46,6 +47,12 @@ async def balance(talk: Talk, rest: str) -> None:
     if prices and credits["available"] < min(prices):
         lines += ["", words("balance.low_sells" if offers else "balance.low")]
     await talk.say("\n".join(lines), Keyboard(offers) if offers else None)
+
+
+def _kind_of(movement: Mapping[str, Any]) -> str:
+    """The kind for a reader: that of the ledger, or a refund of Stars, which is an adjustment there."""
+    reference = str(movement.get("reference") or "")
+    return "stars_refund" if reference.startswith(TELEGRAM_REFUND) else str(movement["kind"])
 
 
 def _without_captured_holds(movements: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -68,7 +68,6 @@ async def changed(talk: Talk, arguments: list[str]) -> None:
         ]
         await talk.show(words("settings.unlink_really"), Keyboard(rows))
     elif what == "unlinked":
-        await talk.parts.forms.end(talk.chat_id, talk.user_id)
         was = await talk.parts.accounts.unlink(talk.user_id)
         await talk.parts.forget_account_of(talk.user_id)
         await talk.show(words("settings.unlink_done" if was else "start.first"))

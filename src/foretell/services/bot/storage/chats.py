@@ -57,6 +57,15 @@ class Chats:
 
         await self._database.run(work)
 
+    async def forget_account(self, chat_id: int) -> None:
+        """Reset what the account of a chat wanted, and delete its pages. The language and `blocked` stay."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE chats SET elsewhere = 0 WHERE chat_id = ?", (chat_id,))
+            connection.execute("DELETE FROM pages WHERE chat_id = ?", (chat_id,))
+
+        await self._database.run(work)
+
     async def remember_page(self, chat_id: int, message_id: int, page: int, cursor: str) -> None:
         """Store the cursor of a list page, which is too long for a button. Old lists are deleted."""
 
