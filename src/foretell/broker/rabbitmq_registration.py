@@ -34,6 +34,8 @@ class Registration(ABC):
         self._link = link
         self._source = source
         self._channel: AbstractChannel | None = None
+        #: Whether the broker has confirmed the registration on `_channel`, which is set before that.
+        self._confirmed = False
         self._closed = False
         self._stopped = False
         self._refreshing = False
@@ -44,7 +46,9 @@ class Registration(ABC):
 
     @property
     def registered(self) -> bool:
-        return self._stopped or self._refreshing or (self._channel is not None and not self._channel.is_closed)
+        if self._stopped or self._refreshing:
+            return True
+        return self._confirmed and self._channel is not None and not self._channel.is_closed
 
     @property
     def leaderless(self) -> bool:
@@ -126,7 +130,7 @@ class Registration(ABC):
                 channel = await connection.channel(publisher_confirms=False, frame_buffer_size=0)
                 channel.on_consumer_cancel_callbacks.add(on_cancel)
                 await self._register(channel)
-            self._channel = channel
+            self._channel, self._confirmed = channel, True
             if not self._refreshing:
                 log.info("consumer_registered", consumed=self._source)
             self._refreshing = False
@@ -143,7 +147,7 @@ class Registration(ABC):
                 if (reason := await self._stalled()) is not None:
                     return reason
         finally:
-            self._channel = None
+            self._channel, self._confirmed = None, False
             self._forget()
             if channel is not None:
                 # What is unacknowledged goes back to the queue with the channel.
