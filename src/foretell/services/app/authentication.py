@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from foretell.kit import deadline
 from foretell.kit.clock import now
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError, Unavailable
+from foretell.kit.pauses import set_within
 from foretell.services.app.page.cookies import SAFE_METHODS, check_not_foreign, session_secret_of
 
 log = structlog.get_logger()
@@ -217,8 +217,7 @@ async def record_uses(
 ) -> None:
     """Record the used keys and sessions every minute, and once more when `stopping` is set."""
     while True:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _RECORD_USES_EVERY_S)
+        await set_within(stopping, _RECORD_USES_EVERY_S)
         keys, browsers = authenticator.key_uses.take(), authenticator.session_uses.take()
         if keys or browsers:
             try:

@@ -9,6 +9,7 @@ import structlog
 
 from foretell.client import ApiError, Unreachable
 from foretell.kit.errors import ForetellError
+from foretell.kit.pauses import set_within
 from foretell.services.bot.accounts import NotLinked
 from foretell.services.bot.measures import PAYMENTS_OPEN, WAITING
 from foretell.services.bot.storage.asked import Asked
@@ -43,8 +44,7 @@ class Reconciler:
                 log.warning("look_failed", reason=error.message)
             except Exception:
                 log.exception("look_failed")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), self._interval_s)
+            await set_within(stopping, self._interval_s)
 
     async def look(self) -> None:
         """Poll once."""

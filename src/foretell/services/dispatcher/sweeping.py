@@ -20,6 +20,7 @@ from foretell.domain.predictions.store import Ending, Store
 from foretell.kit.clock import now
 from foretell.kit.database import Database, server_time
 from foretell.kit.errors import ForetellError
+from foretell.kit.pauses import set_within
 from foretell.services.dispatcher.dead_letters import DeadLetters
 from foretell.services.dispatcher.in_hand import InHand
 from foretell.services.dispatcher.measures import SWEPT
@@ -88,10 +89,7 @@ class Sweeper:
                     log.warning("sweep_postponed", sweep=sweep.__name__, reason=error.message)
                 except Exception:
                     log.exception("sweep_failed", sweep=sweep.__name__)
-            try:
-                await asyncio.wait_for(stopping.wait(), self._settings.sweep_interval_s)
-            except TimeoutError:
-                continue
+            await set_within(stopping, self._settings.sweep_interval_s)
 
     async def publish_forgotten(self) -> None:
         """Publish predictions that were never marked as published: the app crashed, or the broker was unavailable."""

@@ -9,6 +9,7 @@ from foretell.domain.predictions import usage
 from foretell.domain.predictions.usage import Frontier
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError
+from foretell.kit.pauses import set_within
 
 log = structlog.get_logger()
 
@@ -38,10 +39,7 @@ class UsageSums:
                     await self._add(upto, stopping)
             except ForetellError as error:
                 log.warning("usage_not_added_up", reason=error.message)
-            try:
-                await asyncio.wait_for(stopping.wait(), self._look_every_s)
-            except TimeoutError:
-                continue
+            await set_within(stopping, self._look_every_s)
 
     async def complete_up_to(self) -> int | None:
         """The id of a movement before which no other can appear any more, or None. Raises `Unavailable`.

@@ -15,6 +15,7 @@ from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
 from foretell.kit.lifecycle import run, serve_http
 from foretell.kit.own_pages import OwnPages
+from foretell.kit.pauses import set_within
 from foretell.kit.request_log import OPERATIONS, RequestLog
 from foretell.kit.routing import Answer, Request, Route, Routes, bytes_answer
 from foretell.kit.swagger import PATHS, Documentation
@@ -137,8 +138,7 @@ async def _keep_running(work: Callable[[asyncio.Event], Awaitable[None]], stoppi
             log.exception("work_failed", work=work.__qualname__)
         else:
             return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _AGAIN_S)
+        await set_within(stopping, _AGAIN_S)
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ next one; the worker's reports are its lease (see keeping.py).
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
+from foretell.kit.pauses import set_within
 from foretell.services.worker.keeping import Word
 
 #: The shortest and longest time an envelope is held. It grows with the time that the model has been loading.
@@ -113,8 +113,7 @@ class Postponed:
             await self._speak()
             self._news.clear()
             if self._held:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), _LOOK_EVERY_S)
+                await set_within(self._news, _LOOK_EVERY_S)
                 self._news.set()
 
     async def give_back_all(self) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from foretell.kit.pauses import set_within
 from foretell.services.bot.talk import Parts
 from foretell.services.bot.telegram.api import TelegramError, TooManyMessages
 from foretell.services.bot.telegram.polling import Trouble
@@ -40,8 +41,7 @@ class Registration:
                 self._trouble.begins(error)
                 wait_s = error.retry_after_s if isinstance(error, TooManyMessages) and error.retry_after_s else pause_s
                 pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), wait_s)
+                await set_within(stopping, wait_s)
             else:
                 self._trouble.ends()
                 return True

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections import Counter as Tally
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
 from foretell.kit.errors import ForetellError
 from foretell.kit.outgoing import Outgoing
+from foretell.kit.pauses import set_within
 from foretell.services.dispatcher.notifying.delivering import Bot, Delivery, Outcome, Work
 from foretell.services.dispatcher.notifying.messages import Message, encoded
 
@@ -98,8 +98,7 @@ class Sender:
                 except Exception:
                     log.exception("notifications_failed")
                 if took < _TAKEN_AT_ONCE:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), _LOOK_EVERY_S)
+                    await set_within(self._woken, _LOOK_EVERY_S)
                     if self._found_events:
                         await asyncio.sleep(max(0.0, looked_at + _LOOKS_APART_S - time.monotonic()))
             if self._tasks:

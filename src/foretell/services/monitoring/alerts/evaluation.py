@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.reports.alert_rules import Rule
 from foretell.kit.clock import uuid7
+from foretell.kit.pauses import set_within
 from foretell.services.monitoring.alerts import signals, store
 from foretell.services.monitoring.alerts.alert import (
     FIRING,
@@ -98,8 +98,7 @@ class Evaluator:
             began_at = time.perf_counter()
             await self.evaluate()
             EVALUATION_S.observe(time.perf_counter() - began_at)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), EVALUATE_EVERY_S)
+            await set_within(stopping, EVALUATE_EVERY_S)
 
     async def evaluate(self) -> None:
         """Evaluate every rule once. Raises `Unavailable` without having changed anything."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
@@ -12,6 +11,7 @@ from foretell.inference.live import LiveRegistry
 from foretell.inference.package import ModelPackage
 from foretell.inference.reference import Reference, ReferenceBroken, not_compared, read_reference
 from foretell.kit.clock import now
+from foretell.kit.pauses import set_within
 from foretell.services.monitoring.drift import gauges
 from foretell.services.monitoring.drift.findings import find, keep, without_reference
 from foretell.services.monitoring.drift.tallies import Tally
@@ -53,8 +53,7 @@ class DriftWatch:
         """Compute drift every `every_s` until `stopping` is set."""
         while not stopping.is_set():
             await self.look(now())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), self._every_s)
+            await set_within(stopping, self._every_s)
 
     async def look(self, moment: datetime) -> list[VersionFinding]:
         """Compute drift once, as of `moment`."""

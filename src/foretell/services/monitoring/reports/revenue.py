@@ -7,7 +7,6 @@ stored here, so that older days stay known after their snapshots are deleted.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from math import isfinite
 
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.reports.activity import DayTotal, Earned, Revenue
 from foretell.kit.clock import now
+from foretell.kit.pauses import set_within
 from foretell.services.monitoring.storage.database import MonitoringDatabase
 from foretell.services.monitoring.storage.instances import list_instances
 from foretell.services.monitoring.storage.snapshots import families_of
@@ -141,8 +141,7 @@ class RevenueBook:
         """Store it every few seconds until `stopping` is set, and once more at the end."""
         while not stopping.is_set():
             await self.write_down()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), self._every_s)
+            await set_within(stopping, self._every_s)
         await self.write_down()
 
     async def write_down(self) -> None:

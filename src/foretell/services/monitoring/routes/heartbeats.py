@@ -1,7 +1,6 @@
 """`POST /heartbeats`: stores the states of instances, and marks silent ones as missing."""
 
 import asyncio
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from foretell.kit import routing
 from foretell.kit.asgi import Body
 from foretell.kit.clock import now
 from foretell.kit.misfits import misfit_of
+from foretell.kit.pauses import set_within
 from foretell.kit.problems import InvalidRequest, MalformedBody, pointer
 from foretell.kit.routing import Answer, AsgiRequest, Request, Route
 from foretell.services.monitoring.intake.moments import MAX_AHEAD_S
@@ -56,7 +56,7 @@ class Heartbeats:
         """Mark missing instances every second."""
         # Wait first: while this service was down, no heartbeat could arrive.
         pause_s = SILENT_AFTER_S
-        while not await _is_set_within(stopping, pause_s):
+        while not await set_within(stopping, pause_s):
             pause_s = _LOOK_EVERY_S
             async with self._database.snapshot() as connection:
                 silent = await instances.any_silent(connection, now())
@@ -72,12 +72,6 @@ def _at_peer(address: str, request: Request) -> str:
     if not peer or not port.isdigit():
         return ""
     return f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
-
-
-async def _is_set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)
-    return event.is_set()
 
 
 def read_heartbeat(body: Body) -> Heartbeat:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.kit.clock import now
 from foretell.kit.database import to_microseconds
+from foretell.kit.pauses import set_within
 from foretell.services.monitoring import measures
 from foretell.services.monitoring.settings import MonitoringSettings
 from foretell.services.monitoring.storage.database import MonitoringDatabase
@@ -91,8 +91,7 @@ class Retention:
         """Tidy up every `every_s` until `stopping` is set."""
         while not stopping.is_set():
             await self.tidy(stopping)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), self._every_s)
+            await set_within(stopping, self._every_s)
 
     async def tidy(self, stopping: asyncio.Event) -> None:
         """Tidy up once. Returns early when `stopping` is set."""
