@@ -24,6 +24,7 @@ from foretell.kit.direct import DirectProtocol, DirectRoutes
 from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.heartbeats import Pulse
 from foretell.kit.leaving import leave
+from foretell.kit.offloading import exit_beside_threads
 from foretell.kit.private_folder import keep_private
 from foretell.kit.settings import ServiceSettings
 
@@ -71,26 +72,27 @@ def run(service: str, settings: ServiceSettings, serve: Callable[[str, asyncio.E
     writer = logs.configure(service, instance, settings.log_level, ship=None if shipper is None else shipper.take_lines)
     trace_export.start(service, instance, "rabbitmq" if settings.broker_url.startswith("amqp") else "sqlite")
     threading.excepthook = _log_failed_thread
-    in_order = False
+    status = 1
     # There are many short-lived objects and few cycles: collect less often, and never the objects of the start-up.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_until_stopped(instance, settings, serve))
-        in_order = True
+        status = 0
     except ForetellError as error:
         log.error("service_failed", reason=error.message)
-        sys.exit(1)
     except Exception as error:
         # The traceback is for developers; operators get what it says, such as a wrong password of the database.
         log.exception("service_failed", reason=(str(error).strip() or type(error).__name__).splitlines()[0])
-        sys.exit(1)
     finally:
         writer.flush()
         if shipper is not None:
             # A failed process sends no final heartbeat, so it counts as missing until it is started again.
-            shipper.close(goodbye=in_order)
+            shipper.close(goodbye=status == 0)
+    exit_beside_threads(status)
+    if status:
+        sys.exit(status)
 
 
 def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:

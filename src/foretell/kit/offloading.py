@@ -5,6 +5,7 @@ earlier work decides.
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ Returned = TypeVar("Returned")
 #: Work that is expected to take longer runs in a thread. A smaller limit would gain little: a thread that
 #: computes in Python releases the lock only every 5 ms, and starting and ending one takes 0.3 ms.
 LONGEST_ON_LOOP_S = 0.002
+_THREAD_NAME = "offloaded"
 
 
 class StillBusy(Exception):
@@ -112,5 +114,22 @@ def in_thread(work: Callable[[], Returned]) -> "asyncio.Future[Returned]":
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, outcome, failed)
 
-    threading.Thread(target=run, name="offloaded", daemon=True).start()
+    start_thread(run)
     return future
+
+
+def start_thread(run: Callable[[], None]) -> threading.Thread:
+    """Start `run` in a daemon thread, for code of models; see `exit_beside_threads`."""
+    thread = threading.Thread(target=run, name=_THREAD_NAME, daemon=True)
+    thread.start()
+    return thread
+
+
+def exit_beside_threads(status: int) -> None:
+    """Exit at once if a thread of `start_thread` is running; otherwise return.
+
+    Python ends daemon threads by force when it shuts down. A thread inside a C++ library, such as one that loads a
+    model, then aborts the process, which would count as a crash. The caller has flushed what it wrote.
+    """
+    if any(thread.name == _THREAD_NAME for thread in threading.enumerate()):
+        os._exit(status)

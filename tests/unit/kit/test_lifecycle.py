@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 from tests.unit.kit.receiver import Receiver, await_true, receiving
 
+from foretell.inference.registry import shipped_folder
+
 _PATIENCE_S = 30
 
 _PROGRAM = """
 import asyncio
+import os
+import pathlib
 import time
 from foretell.kit.asgi import Operations, respond
 from foretell.kit.errors import Misconfigured
@@ -48,6 +52,16 @@ async def stand_still(instance, stopping):
 
 async def stand_for_a_moment(instance, stopping):
     time.sleep(0.7)
+    await serve_http(app, settings, stopping)
+
+async def leave_a_load_behind(instance, stopping):
+    from foretell.inference.runtimes.onnx import open_session
+    from foretell.kit.offloading import in_thread
+    content = pathlib.Path(os.environ["ARTIFACT"]).read_bytes()
+    def load():
+        while True:
+            open_session(content)
+    in_thread(load)
     await serve_http(app, settings, stopping)
 
 async def fail(instance, stopping):
@@ -169,6 +183,15 @@ def test_a_second_signal_ends_it_at_once(start: Callable[..., Process]) -> None:
     status, lines = process.end()
     assert status == 1
     assert _messages(lines) == ["stop_forced"]
+
+
+def test_a_model_that_is_being_loaded_does_not_make_a_stop_a_crash(start: Callable[..., Process]) -> None:
+    artifact = shipped_folder() / "flight_delay" / "model.onnx"
+    process = start("leave_a_load_behind", ARTIFACT=str(artifact))
+    process.await_line("service_listening")
+    process.signal(signal.SIGTERM)
+    status, lines = process.end()
+    assert (status, _messages(lines)) == (0, ["stop_requested", "service_stopped"])
 
 
 def test_a_port_that_is_taken_is_named_with_its_setting(start: Callable[..., Process]) -> None:

@@ -22,6 +22,7 @@ from foretell.inference.package import ModelPackage, PackageBroken
 from foretell.inference.registry import ModelNotFound
 from foretell.inference.runtimes import load_runtime
 from foretell.kit import logs, shipping
+from foretell.kit.offloading import exit_beside_threads, start_thread
 from foretell.services.worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = WorkerSettings()
     shipper = shipping.start(settings)
-    logs.configure(
+    writer = logs.configure(
         "ml_worker",
         f"{settings.instance or 'worker'}-shadow",
         settings.log_level,
@@ -63,6 +64,8 @@ def main() -> None:
         envelope = decode_tasks(message)
         answers.write(framed(encode([] if loads.are_under_way(envelope) else engine.run(envelope))))
         answers.flush()
+    writer.flush()
+    exit_beside_threads(0)
 
 
 class _Loads:
@@ -80,9 +83,8 @@ class _Loads:
         except ModelNotFound:
             return False
         if id(package) not in self._threads:
-            thread = threading.Thread(target=self._load, args=(package,), daemon=True)
+            thread = start_thread(partial(self._load, package))
             self._threads[id(package)] = package, thread
-            thread.start()
             # Most models load within this time, so that no envelope is skipped.
             thread.join(_SLOW_AFTER_S)
         return self._threads[id(package)][1].is_alive()
