@@ -22,11 +22,10 @@ async def test_all_workers_are_told_to_stop_at_once_again_and_again(system: Syst
         for turn in range(_ROUNDS):
             await callers.progress(100)
             polite = signal.SIGINT if turn % 2 else signal.SIGTERM
-            workers = system.alive("worker")
-            statuses = await system.end(workers, polite)
-            # What it said tells why.
-            said = [system.log_of(worker)[-6000:] for worker, status in zip(workers, statuses, strict=True) if status]
-            assert statuses == [0] * _WORKERS, "\n".join(said)
+            statuses = await system.end(system.alive("worker"), polite)
+            # Their last words tell why.
+            said = "\n".join(system.log_of(each)[-6000:] for each in system.processes if each.process.returncode)
+            assert statuses == [0] * _WORKERS, said
             await system.heal()
     await _assert_nothing_was_lost(system, callers)
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from foretell.contracts.schema_parts import Part, Parts, same
+from foretell.kit import structs
 
 Kind = Literal["choice", "number", "integer", "text", "time", "date", "datetime", "boolean", "list", "object", "json"]
 
@@ -84,7 +85,7 @@ def fields_of(schema: Mapping[str, Any], example: Mapping[str, Any] | None = Non
 
 def read_fields(value: Any) -> list[Field]:
     """The fields from `fields` in the answer of `GET /models/{name}`. Raises `msgspec.ValidationError`."""
-    return msgspec.convert(value, list[Field])
+    return structs.convert(value, list[Field])
 
 
 def titled(name: str) -> str:

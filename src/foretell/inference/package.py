@@ -24,6 +24,7 @@ from foretell.contracts.messages import Stage
 from foretell.contracts.queues import MAX_ENVELOPE_TASKS
 from foretell.inference.schema import Validator, sentence
 from foretell.inference.small_files import Unfit, read_small
+from foretell.kit import structs
 from foretell.kit.errors import ForetellError
 from foretell.kit.misfits import misfit_of
 
@@ -229,7 +230,7 @@ Options = TypeVar("Options")
 def read_options(package: ModelPackage, kind: type[Options]) -> Options:
     """The manifest's `options` as the runtime's type. Raises `PackageBroken`."""
     try:
-        return msgspec.convert(package.manifest.options, kind)
+        return structs.convert(package.manifest.options, kind)
     except msgspec.ValidationError as error:
         raise PackageBroken(
             f"The options do not fit the runtime {package.manifest.runtime}: {misfit_of(error).sentence}",
@@ -283,7 +284,7 @@ def version_key(version: str) -> tuple[tuple[int, ...], int, tuple[tuple[int, in
 def _read_manifest(file: Path) -> Manifest:
     try:
         content = tomllib.loads(_read_text(file))
-        return msgspec.convert(content, Manifest)
+        return structs.convert(content, Manifest)
     except tomllib.TOMLDecodeError as error:
         raise PackageBroken(f"The manifest is not TOML: {error}", file, "Correct it there.") from error
     except RecursionError as error:
@@ -296,7 +297,7 @@ def _read_manifest(file: Path) -> Manifest:
 
 def _read_schema(file: Path) -> dict[str, Any]:
     try:
-        schema = msgspec.json.decode(_read_text(file), type=dict[str, Any])
+        schema = structs.decode(_read_text(file), dict[str, Any])
         Validator(schema)
     except msgspec.DecodeError as error:
         raise PackageBroken(f"The schema is not a JSON object: {error}", file, "Correct it there.") from error

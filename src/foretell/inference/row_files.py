@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from foretell.kit import structs
 from foretell.kit.errors import ForetellError
 
 Row = dict[str, Any]
@@ -100,7 +101,7 @@ def day_of(value: Any, column: str, file: Path) -> date | None:
 
 def _decoded(line: str, number: int, file: Path) -> Row:
     try:
-        return msgspec.json.decode(line, type=Row)
+        return structs.decode(line, Row)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnreadableRows(file=file, reason=f"line {number} is no JSON object: {error}") from None
 

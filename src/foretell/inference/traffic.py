@@ -19,6 +19,7 @@ import msgspec
 
 from foretell.inference.registry import ModelNotFound, Registry, VersionNotFound, highest
 from foretell.inference.small_files import Unfit, read_small
+from foretell.kit import structs
 from foretell.kit.misfits import misfit_of
 
 FILE = "traffic.toml"
@@ -69,9 +70,9 @@ def _split(model: str, table: Any, file: Path) -> Split:
         # One by one, because msgspec does not name the key of a mapping in its errors.
         for version, weight in weights.items() if isinstance(weights, dict) else ():
             path = (model, "weights", version)
-            msgspec.convert(weight, Weight)
+            structs.convert(weight, Weight)
         path = (model,)
-        return msgspec.convert(table, Split)
+        return structs.convert(table, Split)
     except msgspec.ValidationError as error:
         wrong = misfit_of(error, *path).sentence
         raise TrafficBroken(f"The rules do not fit: {wrong} ({file}). Correct that field.") from error

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from foretell.inference.reference import Field
 from foretell.inference.stability import usual_psi
+from foretell.kit import structs
 from foretell.models.flight_delay.data import LATE_FROM_MIN, SOURCE, Flights
 
 WEATHER_NAMES = {1: "clear", 2: "cloudy", 3: "rain", 4: "thunderstorm"}
@@ -77,7 +77,7 @@ def reference(training: pd.DataFrame, probability: Any) -> dict[str, Any]:
     days = training["day"].tolist()
 
     def with_usual(field: dict[str, Any], values: Any) -> dict[str, Any]:
-        known: Field = msgspec.convert(field, Field)
+        known: Field = structs.convert(field, Field)
         return {**field, "usual_psi": usual_psi(known, np.asarray(values).tolist(), days)}
 
     def categories(values: Any) -> dict[str, Any]:

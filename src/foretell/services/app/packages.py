@@ -12,6 +12,7 @@ import msgspec
 
 from foretell.inference.arriving import CHECK_TIMEOUT_S, Archive, Arriving, CannotCheck, Checked
 from foretell.inference.live import operators_folder
+from foretell.kit import structs
 from foretell.kit.errors import ForetellError, MayBeDone
 from foretell.services.app.settings import AppSettings
 
@@ -81,8 +82,8 @@ class Packages:
             raise MayBeDone(part="model service") from error
         try:
             if answer.status_code == 200:
-                return msgspec.json.decode(answer.content, type=Checked)
-            problem = msgspec.json.decode(answer.content, type=dict[str, Any])
+                return structs.decode(answer.content, Checked)
+            problem = structs.decode(answer.content, dict[str, Any])
         except msgspec.MsgspecError:
             problem = {}
         if answer.status_code == 422:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from foretell.kit import structs
 from foretell.kit.errors import ForetellError
 from foretell.kit.routing import Answer, Request, Route
 from foretell.services.bot.storage.outbox import Outbox
@@ -68,7 +69,7 @@ class Notifications:
             told = _decode(body)
             # By the prediction's id, since polling may report the same end.
             finished = told.type == "prediction.finished"
-            event = msgspec.json.decode(told.data, type=_Prediction).id if finished else headers["webhook-id"]
+            event = structs.decode(told.data, _Prediction).id if finished else headers["webhook-id"]
         except msgspec.MsgspecError as error:
             raise NotUnderstood(reason=str(error)) from None
         account = told.telegram.user_id if isinstance(told.telegram.user_id, str) else ""

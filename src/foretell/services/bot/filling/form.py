@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from foretell.contracts.fields import Field
+from foretell.kit import structs
 from foretell.kit.clock import now
 from foretell.services.bot.filling.reading import DoesNotFit, check
 from foretell.services.bot.models import Model
@@ -129,7 +130,7 @@ class Forms:
         if state is None:
             return None
         try:
-            return msgspec.json.decode(state, type=Form)
+            return structs.decode(state, Form)
         except msgspec.MsgspecError:
             # Stored by another release: end it, so that the person can begin again.
             await self.end(chat_id, user_id)

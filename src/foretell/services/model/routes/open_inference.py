@@ -15,6 +15,7 @@ import msgspec
 import foretell
 from foretell.contracts import open_inference as v2
 from foretell.contracts.messages import Failure
+from foretell.kit import structs
 from foretell.kit.asgi import Body
 from foretell.kit.errors import ForetellError
 from foretell.kit.misfits import misfit_of
@@ -244,7 +245,7 @@ def read_struct(request: Request, body: Body, kind: type[Struct]) -> Struct:
     """Decode a body as a `kind`. Raises `InvalidInference`, `BodyTooHeavy`, `TooMuchUnderWay`."""
     request.weigh(body)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return structs.decode(body, kind)
     except msgspec.ValidationError as error:
         raise InvalidInference(reason=misfit_of(error).sentence) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

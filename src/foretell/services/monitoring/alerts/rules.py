@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from foretell.contracts.reports.alert_rules import Rule, Texts, Unit
+from foretell.kit import structs
 from foretell.kit.misfits import misfit_of
 
 LANGUAGES = ("en", "ru")
@@ -46,7 +47,7 @@ def read_rule(name: str, fields: Mapping[str, Any]) -> Rule:
     if "name" in fields:
         raise RuleBroken("name", "The name of a rule is the name of its table.")
     try:
-        rule = msgspec.convert({**fields, "name": name}, Rule)
+        rule = structs.convert({**fields, "name": name}, Rule)
     except msgspec.ValidationError as error:
         misfit = misfit_of(error)
         raise RuleBroken(misfit.field, f"It {misfit.detail}.") from None

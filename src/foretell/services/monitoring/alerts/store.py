@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.reports.alert_rules import Rule
+from foretell.kit import structs
 from foretell.services.monitoring.alerts.alert import Alert, SubjectKey
 from foretell.services.monitoring.alerts.rules import LANGUAGES, filled
 from foretell.services.monitoring.storage.tables import alerts, notices, notified, silences
@@ -99,7 +100,7 @@ async def find_alert(connection: AsyncConnection, alert_id: str) -> StoredAlert 
 def _stored_of(row: Any) -> StoredAlert:
     fields = {name: row[name] for name in Alert.__dataclass_fields__}
     summary = {language: row["summary"] for language in LANGUAGES}
-    texts = msgspec.json.decode(row["texts"], type=AlertTexts) if row["texts"] else AlertTexts(summary, {})
+    texts = structs.decode(row["texts"], AlertTexts) if row["texts"] else AlertTexts(summary, {})
     return StoredAlert(Alert(**fields), texts)
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.reports.activity import Durations
 from foretell.contracts.reports.condition import FiringAlert, InstallationStatus, Overview, ServiceSummary
+from foretell.kit import structs
 from foretell.services.monitoring.alerts.alert import FIRING
 from foretell.services.monitoring.alerts.store import open_alerts
 from foretell.services.monitoring.reports.counting import count
@@ -98,5 +99,5 @@ async def _drifting(connection: AsyncConnection) -> list[str]:
     return [
         f"{row.model} {row.version}"
         for row in rows
-        if any(finding.drifted for finding in msgspec.json.decode(row.body, type=_Findings).findings)
+        if any(finding.drifted for finding in structs.decode(row.body, _Findings).findings)
     ]

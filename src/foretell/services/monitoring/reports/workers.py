@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.reports.activity import CurrentTask, WorkerLine, Workers
+from foretell.kit import structs
 from foretell.services.monitoring.reports.counting import Counted, Counts, count
 from foretell.services.monitoring.reports.period import Period
 from foretell.services.monitoring.reports.throughput import WORKER_TASKS
@@ -64,7 +65,7 @@ def _sums(counted: Counted | None, name: str, *by: str) -> Mapping[tuple[str, ..
 
 def _current_task(said: Mapping[str, Any]) -> CurrentTask | None:
     try:
-        return msgspec.convert(said.get("current_task"), CurrentTask | None)
+        return structs.convert(said.get("current_task"), CurrentTask | None)
     except msgspec.ValidationError:
         # A worker of another release has no such metric.
         return None
