@@ -1,5 +1,6 @@
 """Whatever our packages write as a schema gives fields, and whoever fills them in as they say is understood."""
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -247,3 +248,18 @@ def test_the_shipped_models_can_be_filled_in(data: st.DataObject) -> None:
     package = registry.get(data.draw(st.sampled_from(registry.names)))
     value = data.draw(filled(package.fields, {}))
     assert package.input_validator.problems(value) == []
+
+
+def test_descriptions_of_the_shipped_models_leave_the_bounds_to_the_form() -> None:
+    """Bot and page say the bounds of each field; a description that says them, too, says everything twice."""
+    registry = Registry.discover(shipped_folder())
+    bounds = []
+    for package in map(registry.get, registry.names):
+        for field in [*package.fields, *fields_of(package.features_schema)]:
+            for bound in (field.maximum, field.exclusive_maximum, field.max_length):
+                if bound is None or field.kind == "choice":
+                    continue
+                bounds.append(bound)
+                said = "" if field.description is None else f"{field.description.en} {field.description.ru}"
+                assert str(int(bound)) not in re.findall(r"\d+", said)
+    assert sorted(set(bounds)) == [23, 2000, 5000]

@@ -73,10 +73,12 @@ function niceStep(about: number): number {
 
 /** The conditions of a number, as text. */
 export function boundsHint(field: Field): string {
-  const low = field.minimum ?? field.exclusive_minimum;
-  const high = field.maximum ?? field.exclusive_maximum;
-  if (low != null && high != null) return t("between", { low: formatNumber(low), high: formatNumber(high) });
-  if (low != null) return t("atLeast", { least: low });
-  if (high != null) return t("atMost", { most: high });
-  return "";
+  const { minimum, maximum, exclusive_minimum: above, exclusive_maximum: below } = field;
+  if (minimum != null && maximum != null)
+    return t("between", { low: formatNumber(minimum), high: formatNumber(maximum) });
+  const parts = [
+    minimum != null ? t("atLeast", { least: minimum }) : above != null && t("above", { bound: above }),
+    maximum != null ? t("atMost", { most: maximum }) : below != null && t("below", { bound: below }),
+  ];
+  return parts.filter(Boolean).join(". ");
 }

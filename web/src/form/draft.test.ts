@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { speak } from "../words";
+import { boundsHint } from "./bounds";
 import { draftOf, emptyDraft, numberOf, objectDraft, placeOf, readForm, type Draft, type Field } from "./draft";
 
 function field(more: Partial<Field> & Pick<Field, "name" | "kind">): Field {
@@ -121,4 +122,13 @@ describe("numbers as people type them", () => {
   ])("%s", (text, number) => {
     expect(numberOf(text)).toBe(number);
   });
+});
+
+it("says the bounds of a number as they are", () => {
+  const hint = (more: Partial<Field>) => boundsHint(field({ name: "n", kind: "number", ...more }));
+  expect(hint({ minimum: 0, maximum: 23 })).toBe("From 0 to 23");
+  expect(hint({ exclusive_minimum: 0, maximum: 10 })).toBe("Must be above 0. At most 10");
+  expect(hint({ minimum: 1 })).toBe("At least 1");
+  expect(hint({ exclusive_maximum: 1 })).toBe("Must be below 1");
+  expect(hint({})).toBe("");
 });

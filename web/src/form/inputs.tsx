@@ -116,8 +116,7 @@ function isGroup({ field, draft }: InputProps): boolean {
 function hintOf(field: Field): string {
   const words = said(field.description);
   const bounds = field.kind === "number" || field.kind === "integer" ? boundsHint(field) : "";
-  // Not if the description already contains the bounds.
-  return [words, words ? "" : bounds].filter(Boolean).join(". ");
+  return [words, bounds].filter(Boolean).join(". ");
 }
 
 function Control(props: ControlProps) {

@@ -32,7 +32,7 @@ class TextFeatures(BaseModel):
         str,
         Field(
             title="Text",
-            description="A few sentences in English or Russian, 1 to 2000 characters and not blanks alone; "
+            description="A few sentences in English or Russian, not blanks alone; "
             "links and names of accounts do not count",
             min_length=1,
             max_length=MAX_CHARACTERS,
@@ -41,7 +41,7 @@ class TextFeatures(BaseModel):
             examples=["The crew was kind and we landed early.", "Экипаж был вежлив, и мы прилетели раньше."],
             json_schema_extra={
                 "x-title-ru": "Текст",
-                "x-description-ru": "Несколько предложений по-английски или по-русски, от 1 до 2000 символов, "
+                "x-description-ru": "Несколько предложений по-английски или по-русски, "
                 "не одни пробелы; ссылки и имена аккаунтов не учитываются",
                 "x-examples-ru": ["Экипаж был вежлив, и мы прилетели раньше."],
             },
