@@ -13,7 +13,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from foretell.domain.credits.tables import MOVEMENTS
 from foretell.domain.predictions.audit_checks import CHECKS, KINDS, Check, movement
+from foretell.kit.fingerprints import MODULUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +118,26 @@ def _named(*names: str) -> tuple[Check, ...]:
 
 
 # One number for a row's prediction, owner and amount. If two tables have the same number of rows and the same sum of
-# these numbers, they have the same rows in any order: otherwise the sums are equal with a chance of one in 2**64.
-# Summing is a tenth of the work of joining. PostgreSQL itself hashes partitions with these functions; SQLite gets one
-# that adds up, too (`kit/fingerprints.py`).
+# these numbers, they have the same rows in any order: otherwise the sums are equal with a chance of one in 2**60.
+# Summing is a tenth of the work of joining. PostgreSQL itself hashes partitions with these functions; SQLite gets an
+# aggregate (`kit/fingerprints.py`).
 _FINGERPRINT = "uuid_hash_extended({prediction}, uuid_hash_extended(user_id, hashint8extended({amount}, 0)))"
 _OF_PREDICTION = _FINGERPRINT.format(prediction="id", amount="price_credits")
 _OF_MOVEMENT = _FINGERPRINT.format(prediction="prediction_id", amount="amount")
-_SUM_OF_MOVEMENTS = "fingerprint(prediction_id || ' ' || user_id || ' ' || amount)"
+_SUM_OF_PREDICTIONS = "fingerprint(id || ' ' || user_id, price_credits)"
+_SUM_OF_MOVEMENTS = "fingerprint(prediction_id || ' ' || user_id, amount)"
 
-_COUNT_PREDICTIONS = """
+#: The kinds of movements that predictions call for, and the others.
+_OF_PREDICTIONS = ("hold", "capture", "release")
+_IS_OF_PREDICTION = f"kind IN {_OF_PREDICTIONS}"
+# SQLite looks up a list of more than two in a table that it makes for it, for each row anew.
+_IS_ANOTHER = " AND ".join(f"kind <> '{kind}'" for kind in _OF_PREDICTIONS)
+_QUEUED, _SUCCEEDED, _EXCEPTIONAL = "status = 'queued'", "status = 'succeeded'", "status IN ('failed', 'canceled')"
+
+_COUNT_PREDICTIONS = f"""
     SELECT count(*) AS predictions,
-        count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
-        count(*) FILTER (WHERE status IN ('failed', 'canceled')) AS exceptional,
+        count(*) FILTER (WHERE {_SUCCEEDED}) AS succeeded,
+        count(*) FILTER (WHERE {_EXCEPTIONAL}) AS exceptional,
         count(*) FILTER (WHERE price_credits >= 0) AS priced,
         count(idempotency_key) AS keys,
         count(*) FILTER (
@@ -136,44 +146,48 @@ _COUNT_PREDICTIONS = """
                 AND (status = 'succeeded') = (output IS NOT NULL)
                 AND (status = 'failed') = (error_code IS NOT NULL)
         ) AS fitting,
-        {hashed} AS hashed,
-        {different},
-        {sum} FILTER (WHERE status = 'queued') AS queued_due,
-        {sum} FILTER (WHERE status = 'succeeded') AS captures_due,
-        {sum} FILTER (WHERE status IN ('failed', 'canceled')) AS releases_due
-    FROM {predictions}
-"""
+        {{hashed}} AS hashed,
+        {{more}},
+        {{sum}} FILTER (WHERE {_QUEUED}) AS queued_due,
+        {{sum}} FILTER (WHERE {_SUCCEEDED}) AS captures_due,
+        {{sum}} FILTER (WHERE {_EXCEPTIONAL}) AS releases_due
+    FROM {{predictions}}
+"""  # noqa: S608
 _COUNT_PREDICTIONS_OF = {
     # Different numbers belong to different rows; sorting and counting them takes a quarter of the time of grouping.
     "postgresql": _COUNT_PREDICTIONS.format(
         predictions=f"(SELECT *, {_OF_PREDICTION} AS fingerprint FROM predictions) predictions",  # noqa: S608
         sum="sum(fingerprint)",
         hashed="count(fingerprint)",
-        different="""
+        more="""
             count(DISTINCT uuid_hash_extended(id, 0)) AS ids,
             count(DISTINCT uuid_hash_extended(user_id, hashtextextended(idempotency_key, 0))) AS different_keys
         """,
     ),
-    # Both are in the order of an index.
+    # Ids, keys and owners are in the order of an index.
     "sqlite": _COUNT_PREDICTIONS.format(
         predictions="predictions",
-        sum="fingerprint(id || ' ' || user_id || ' ' || price_credits)",
+        sum=_SUM_OF_PREDICTIONS,
         hashed="min(count(id), count(user_id), count(price_credits))",
-        different="""
+        more=f"""
             (SELECT count(*) FROM (SELECT DISTINCT id FROM predictions)) AS ids,
             (SELECT count(*) FROM (SELECT DISTINCT user_id, idempotency_key FROM predictions
-                WHERE idempotency_key IS NOT NULL)) AS different_keys
-        """,
+                WHERE idempotency_key IS NOT NULL)) AS different_keys,
+            fingerprint_of_sums(user_id, price_credits) FILTER (WHERE {_QUEUED}) AS owned_queued,
+            fingerprint_of_sums(user_id, price_credits) FILTER (WHERE {_SUCCEEDED}) AS owned_succeeded,
+            fingerprint_of_sums(user_id, price_credits) FILTER (WHERE {_EXCEPTIONAL}) AS owned_exceptional
+        """,  # noqa: S608
     ),
 }
 
-# The sum of each owner's rows, and how many owners have a different wallet. Rows are summed by kind first, which is a
-# third of the work of computing the change of each row.
+# On PostgreSQL, the sum of each owner's rows, and how many owners have a different wallet. Rows are summed by kind
+# first, which is a third of the work of computing the change of each row.
 _COUNT_MOVEMENTS = f"""
     WITH entered AS (
         SELECT user_id, kind, sum(amount) AS amount, min(amount) AS lowest, count(*) AS movements,
-            count(prediction_id) AS of_predictions {{fingerprint}}
-        FROM {{ledger}} GROUP BY user_id, kind
+            count(prediction_id) AS of_predictions,
+            sum({_OF_MOVEMENT}) AS fingerprint, count({_OF_MOVEMENT}) AS hashed
+        FROM ledger GROUP BY user_id, kind
     ), differing AS (
         SELECT user_id FROM (
             SELECT user_id, {movement(0)} AS available, {movement(1)} AS held, 0 AS wallet FROM entered
@@ -188,52 +202,84 @@ _COUNT_MOVEMENTS = f"""
         coalesce(sum(movements) FILTER (WHERE kind = 'release'), 0) AS releases,
         coalesce(sum(movements) FILTER (WHERE kind IN ({KINDS}) AND (lowest >= 0 OR kind = 'adjustment')), 0)
             AS possible,
-        coalesce(sum(of_predictions) FILTER (WHERE kind NOT IN ('hold', 'capture', 'release')), 0) AS others,
-        (SELECT count(*) FROM differing) AS wallets_differing
-        {{fingerprints}}
+        coalesce(sum(of_predictions) FILTER (WHERE NOT {_IS_OF_PREDICTION}), 0) AS others,
+        (SELECT count(*) FROM differing) AS wallets_differing,
+        coalesce(sum(hashed), 0) AS complete,
+        sum(fingerprint) FILTER (WHERE kind = 'hold') AS holds_entered,
+        sum(fingerprint) FILTER (WHERE kind = 'capture') AS captures_entered,
+        sum(fingerprint) FILTER (WHERE kind = 'release') AS releases_entered
     FROM entered
 """  # noqa: S608
-_COUNT_MOVEMENTS_OF = {
-    "postgresql": _COUNT_MOVEMENTS.format(
-        ledger="ledger",
-        fingerprint=f", sum({_OF_MOVEMENT}) AS fingerprint, count({_OF_MOVEMENT}) AS hashed",
-        fingerprints="""
-            , coalesce(sum(hashed) FILTER (WHERE kind IN ('hold', 'capture', 'release')), 0) AS movements_hashed
-            , sum(fingerprint) FILTER (WHERE kind = 'hold') AS holds_entered
-            , sum(fingerprint) FILTER (WHERE kind = 'capture') AS captures_entered
-            , sum(fingerprint) FILTER (WHERE kind = 'release') AS releases_entered
-        """,
-    ),
-    # In the order of the index by owner, SQLite would look up each row by itself: three times as much work as sorting.
-    "sqlite": _COUNT_MOVEMENTS.format(ledger="ledger NOT INDEXED", fingerprint="", fingerprints=""),
-}
-# SQLite adds up fingerprints faster in one sum for each kind than in one for each owner.
-_ADD_UP_MOVEMENTS = {
-    "sqlite": f"""
-        SELECT {_SUM_OF_MOVEMENTS} FILTER (WHERE kind = 'hold') AS holds_entered,
-            {_SUM_OF_MOVEMENTS} FILTER (WHERE kind = 'capture') AS captures_entered,
-            {_SUM_OF_MOVEMENTS} FILTER (WHERE kind = 'release') AS releases_entered,
-            min(count(prediction_id), count(user_id), count(amount)) AS movements_hashed
-        FROM ledger WHERE kind IN ('hold', 'capture', 'release')
-    """,  # noqa: S608
-}
+
+# The most frequent kinds first.
+_IS_POSSIBLE = " OR ".join(f"kind = '{kind}'" for kind in dict.fromkeys((*_OF_PREDICTIONS, *MOVEMENTS)))
+# SQLite would sort all movements to group them, which takes longer than everything else together. If predictions and
+# movements fit each other, predictions tell what their movements add up to for each owner; and only the other
+# movements, of which there are few, are added up here.
+_COUNT_MOVEMENTS_ON_SQLITE = f"""
+    SELECT count(*) AS movements,
+        count(*) FILTER (WHERE kind = 'hold') AS holds,
+        count(*) FILTER (WHERE kind = 'capture') AS captures,
+        count(*) FILTER (WHERE kind = 'release') AS releases,
+        count(*) FILTER (WHERE (amount >= 0 OR kind = 'adjustment') AND ({_IS_POSSIBLE})) AS possible,
+        count(prediction_id) FILTER (WHERE {_IS_ANOTHER}) AS others,
+        count(prediction_id) FILTER (WHERE user_id IS NOT NULL AND amount IS NOT NULL) AS complete,
+        {_SUM_OF_MOVEMENTS} FILTER (WHERE kind = 'hold') AS holds_entered,
+        {_SUM_OF_MOVEMENTS} FILTER (WHERE kind = 'capture') AS captures_entered,
+        {_SUM_OF_MOVEMENTS} FILTER (WHERE kind = 'release') AS releases_entered,
+        fingerprint_of_sums(user_id, {movement(0)}) FILTER (WHERE {_IS_ANOTHER}) AS others_available,
+        fingerprint_of_sums(user_id, {movement(1)}) FILTER (WHERE {_IS_ANOTHER}) AS others_held
+    FROM ledger NOT INDEXED
+"""  # noqa: S608
+_COUNT_WALLETS_ON_SQLITE = f"""
+    WITH owners AS (
+        SELECT user_id FROM predictions WHERE status <> 'queued'
+        UNION SELECT user_id FROM predictions WHERE coalesce(status, '') = 'queued'
+        UNION SELECT user_id FROM ledger NOT INDEXED WHERE {_IS_ANOTHER}
+    )
+    SELECT fingerprint_of_sums(user_id, available) AS wallets_available,
+        fingerprint_of_sums(user_id, held) AS wallets_held,
+        count(*) - count(DISTINCT user_id)
+            + (SELECT count(*) FROM (SELECT user_id FROM owners EXCEPT SELECT user_id FROM wallets))
+            AS wallets_differing
+    FROM wallets
+"""  # noqa: S608
 
 
-def _every_movement_is_called_for(counted: Counted) -> bool:
-    """Whether each prediction exists once and has exactly the movements of its status, and nothing else has any."""
-    if counted["others"] or counted["wallets_differing"]:
-        # The checks decide about movements of other kinds that name a prediction, and owners without a wallet.
-        return False
-    # Every prediction has a hold, and its owner a wallet.
+def _movements_fit_predictions(counted: Counted) -> bool:
+    """Whether each prediction exists once and has exactly the movements of its status."""
+    # Every prediction has a hold.
     due = counted | {"holds_due": counted["queued_due"] + counted["captures_due"] + counted["releases_due"]}
     return (
         (counted["holds"], counted["captures"], counted["releases"])
         == (counted["predictions"], counted["succeeded"], counted["exceptional"])
         and counted["ids"] == counted["hashed"] == counted["fitting"] == counted["predictions"]
-        and counted["movements_hashed"] == counted["holds"] + counted["captures"] + counted["releases"]
-        # SQLite's sums are of 64 bits.
-        and all((due[f"{kind}s_due"] - due[f"{kind}s_entered"]) % 2**64 == 0 for kind in ("hold", "capture", "release"))
+        # Those that name a prediction, an owner and an amount.
+        and counted["complete"] == counted["holds"] + counted["captures"] + counted["releases"] + counted["others"]
+        and all((due[f"{kind}s_due"] - due[f"{kind}s_entered"]) % MODULUS == 0 for kind in _OF_PREDICTIONS)
     )
+
+
+def _wallets_fit_movements(counted: Counted) -> bool:
+    """Whether every owner has a wallet, and each wallet is the sum of its owner's movements."""
+    if counted["wallets_differing"]:
+        return False
+    if "wallets_available" not in counted:
+        # PostgreSQL has compared them itself.
+        return True
+    queued, succeeded, exceptional = (counted[f"owned_{status}"] for status in ("queued", "succeeded", "exceptional"))
+    due = {"hold": queued + succeeded + exceptional, "capture": succeeded, "release": exceptional}
+    return _movements_fit_predictions(counted) and all(
+        (sum(MOVEMENTS[kind][column] * due[kind] for kind in due) + counted[f"others_{part}"]) % MODULUS
+        == counted[f"wallets_{part}"]
+        for column, part in enumerate(("available", "held"))
+    )
+
+
+def _every_movement_is_called_for(counted: Counted) -> bool:
+    """Whether the movements of predictions fit, no other movement names a prediction, and owners have wallets."""
+    # The checks decide about movements of other kinds that name a prediction, and owners without a wallet.
+    return not counted["others"] and not counted["wallets_differing"] and _movements_fit_predictions(counted)
 
 
 STEPS = (
@@ -245,9 +291,15 @@ STEPS = (
     ),
     Step(
         "adding up every movement",
-        _named("ledger_row_possible", "wallet_matches_ledger"),
-        _COUNT_MOVEMENTS_OF,
-        lambda counted: counted["possible"] == counted["movements"] and counted["wallets_differing"] == 0,
+        _named("ledger_row_possible"),
+        {"postgresql": _COUNT_MOVEMENTS, "sqlite": _COUNT_MOVEMENTS_ON_SQLITE},
+        lambda counted: counted["possible"] == counted["movements"],
+    ),
+    Step(
+        "comparing every wallet with its movements",
+        _named("wallet_matches_ledger"),
+        {"sqlite": _COUNT_WALLETS_ON_SQLITE},
+        lambda counted: counted["possible"] == counted["movements"] and _wallets_fit_movements(counted),
     ),
     Step(
         "looking through users and wallets", _named("wallet_not_negative", "wallet_of_everyone", "wallet_holds_queued")
@@ -255,8 +307,7 @@ STEPS = (
     Step(
         "comparing every prediction with its movements",
         _named("ledger_fits_status", "ledger_matches_prediction", "prediction_stands_once", "prediction_has_wallet"),
-        _ADD_UP_MOVEMENTS,
-        _every_movement_is_called_for,
+        proves=_every_movement_is_called_for,
     ),
     Step(
         "looking for idempotency keys used twice",
