@@ -23,7 +23,7 @@ class _Fingerprint:
     def __init__(self) -> None:
         self._sum = 0
 
-    def step(self, key: object, number: object, /) -> None:
+    def step(self, key: object, number: object = None, /) -> None:
         if key is not None and number is not None:
             # Somebody may have written a text or a fraction into a column of integers.
             self._sum += hash(key) * (_OF_A_ROW + (number if type(number) is int else hash(number)))
@@ -38,7 +38,7 @@ class _FingerprintOfSums:
     def __init__(self) -> None:
         self._sum = 0
 
-    def step(self, key: object, number: object, /) -> None:
+    def step(self, key: object, number: object = None, /) -> None:
         if key is not None and number is not None:
             self._sum += hash(key) * (number if type(number) is int else hash(number))
 
