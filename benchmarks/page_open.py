@@ -21,6 +21,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -179,6 +180,8 @@ class Cost:
     ms_per_s: float
     us_per_prediction: float
     p50_ms: float
+    #: `us_per_prediction` by service.
+    shares: Mapping[str, float]
 
 
 def token_of(url: str, name: str) -> str:
@@ -199,10 +202,13 @@ def grant(url: str, name: str, credits: int) -> None:
 async def measure_cost(system: System, token: str, *, seconds: float, per_s: float) -> Cost:
     body = json.dumps({"model": "flight-delay", "input": FLIGHT}).encode()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    services = [psutil.Process(running.process.pid) for running in system.alive()]
+    services = [(running.service, psutil.Process(running.process.pid)) for running in system.alive()]
 
-    def used_s() -> float:
-        return float(sum(sum(service.cpu_times()[:2]) for service in services))
+    def used_s() -> Counter[str]:
+        used: Counter[str] = Counter()
+        for name, process in services:
+            used[name] += sum(process.cpu_times()[:2])
+        return used
 
     before, began = used_s(), time.perf_counter()
     load = await put_load(
@@ -214,10 +220,12 @@ async def measure_cost(system: System, token: str, *, seconds: float, per_s: flo
     )
     await system.drain()
     used, took = used_s() - before, time.perf_counter() - began
+    in_all = used.total()
     accepted = load.statuses.get(202, 0)
     if load.statuses.keys() != {202}:
         raise RuntimeError(f"not everything was accepted: {load.statuses}")
-    return Cost(used / took * 1000, used / accepted * 1e6, load.percentile_s(50) * 1000)
+    shares = {name: each / accepted * 1e6 for name, each in used.items()}
+    return Cost(in_all / took * 1000, in_all / accepted * 1e6, load.percentile_s(50) * 1000, shares)
 
 
 def measure_rest(product: Product, *, seconds: float) -> None:
@@ -257,7 +265,10 @@ def measure_path(product: Product, *, seconds: float, rounds: int, per_s: float)
                 # The first round warms up.
                 if number:
                     costs[name].append(cost)
-                    print(f"round {number}, {name}: {cost.us_per_prediction:,.0f} us a prediction", flush=True)
+                    shares = ", ".join(f"{service} {share:,.0f}" for service, share in sorted(cost.shares.items()))
+                    print(
+                        f"round {number}, {name}: {cost.us_per_prediction:,.0f} us a prediction ({shares})", flush=True
+                    )
     base = statistics.median(cost.us_per_prediction for cost in costs["no page"])
     for name, found in costs.items():
         each = statistics.median(cost.us_per_prediction for cost in found)

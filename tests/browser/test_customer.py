@@ -174,7 +174,7 @@ def test_two_tabs_show_the_same_truth_and_share_one_stream(visit: Visit, no_work
     at_once = [0]
 
     def began(request: Any) -> None:
-        if "/events" in request.url:
+        if request.url.endswith("/events/changes"):
             live.add(request)
             at_once.append(len(live))
 
@@ -188,15 +188,37 @@ def test_two_tabs_show_the_same_truth_and_share_one_stream(visit: Visit, no_work
     ask(second)
     expect(second.locator("section .notice").first).to_contain_text("In the queue")
     expect(second.locator("header .chip")).to_have_text("99 credits")
-    first.reload()
+    # The other tab hears of it by itself, now and when it ends.
     expect(first.get_by_role("row").nth(1)).to_contain_text("Queued")
+    expect(first.locator("header .chip")).to_have_text("99 credits")
     no_worker()
     expect(second.locator(".result-label")).to_have_text("On time")
-    # The other tab hears of it by itself.
     expect(first.get_by_role("row").nth(1)).to_contain_text("Succeeded")
     assert max(at_once) <= 1, "only the tab that holds the stream may open one anew"
     second.get_by_role("button", name="Sign out").first.click()
     expect(first).to_have_url(re.compile("/ui/sign-in"))
+
+
+def test_a_page_that_is_reloaded_while_it_waits_shows_the_same(visit: Visit, no_worker: Any) -> None:
+    page = visit().signed_up("/ui/models/flight-delay")
+    page.get_by_role("button", name="A thunderstorm in the evening").click()
+    ask(page)
+    for _ in range(2):
+        expect(page.locator("section .notice").first).to_contain_text("In the queue")
+        expect(page.locator("header .chip")).to_have_text("99 credits")
+        # What was asked stands in the form, and nothing is asked again.
+        expect(page.get_by_label("Carrier")).to_have_value("5")
+        expect(page.locator(".chip", has_text="Queued")).to_be_visible()
+        address = page.url
+        page.reload()
+        expect(page).to_have_url(address)
+    no_worker()
+    expect(result(page)).to_have_text("Delayed")
+    page.reload()
+    expect(result(page)).to_have_text("Delayed")
+    expect(page.locator("header .chip")).to_have_text("99 credits")
+    page.get_by_role("link", name="History", exact=True).click()
+    expect(page.locator("tbody tr")).to_have_count(1)
 
 
 def test_what_waits_can_be_canceled_and_costs_nothing(visit: Visit, no_worker: Any) -> None:

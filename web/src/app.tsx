@@ -9,15 +9,11 @@ import { ModelsPage } from "./pages/models";
 import { NotFoundPage } from "./pages/not_found";
 import { SignInPage, SignInAgain } from "./pages/sign_in";
 import { followLinks, go, usePlace } from "./router";
-import { gather } from "./state/gather";
 import { comebacks } from "./state/reachable";
 import { useLoad } from "./state/load";
-import { askBalance, askWho, people, session } from "./state/session";
+import { askWho, balance, isLow, people, session } from "./state/session";
 import { useStore } from "./state/store";
 import { t, useLanguage } from "./words";
-
-/** Ends of predictions within this time cause one look at the balance. */
-const GATHER_MS = 300;
 
 /** Parameters of a path, by name: `{name}` of `/models/{name}`. */
 export type PageProps = Readonly<Record<string, string>>;
@@ -63,16 +59,19 @@ export function App({ who }: { who: Promise<void> }) {
   useEffect(() => {
     if (signedIn === null) return undefined;
     openEvents();
-    // A program of the account may have hundreds of predictions a second.
-    const finished = gather(GATHER_MS, () => void askBalance());
     const forget = onEvent((event) => {
-      if (event.type === "prediction.finished") finished.call();
-      if (event.type === "balance.low") say(t("balanceIsLow"), "warn");
-      if (event.type === "endpoint.disabled") say(t("webhookWasTurnedOff"), "warn");
+      if (event.type === "changed") balance.set(event.balance);
+      else say(t("webhookWasTurnedOff"), "warn");
+    });
+    let was = isLow(balance.get());
+    const forgetBalance = balance.subscribe(() => {
+      const low = isLow(balance.get());
+      if (low && was === false) say(t("balanceIsLow"), "warn");
+      was = low;
     });
     return () => {
-      finished.stop();
       forget();
+      forgetBalance();
       closeEvents();
     };
   }, [signedIn]);

@@ -25,6 +25,7 @@ from foretell.kit.clock import now, uuid7
 from foretell.kit.database import Database
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator
+from foretell.services.app.changes import Changes
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.monitoring import Monitoring
@@ -55,6 +56,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         session_lifetime=settings.session_lifetime,
         waiting=Waiting(database),
         following=Following(database),
+        changes=Changes(database),
         checked_urls=CheckedUrls(settings.addresses()),
         queue_places=QueuePlaces(database),
         monitoring=Monitoring(settings),

@@ -1,18 +1,20 @@
 /**
- * One stream of the account's events for all tabs of a browser. Browsers allow six HTTP/1.1 connections to a host, so
- * with one stream for each tab, the seventh tab would hang. The tab that holds a lock has the stream and forwards its
- * events.
+ * One stream of the account's changes for all tabs of a browser. Browsers allow six HTTP/1.1 connections to a host, so
+ * with one stream for each tab, the seventh tab would hang. The tab that holds a lock has the stream and forwards what
+ * comes.
+ *
+ * `GET /events` is not used: its events are written with every prediction of the account, for a week.
  */
 import { isReachable } from "../state/reachable";
 import type { Schemas } from "./client";
 
-export type AccountEvent = Omit<Schemas["Event"], "data"> & { data: unknown };
+/** `changed`: a prediction was accepted or ended, or credits moved. While this goes on, one comes every 3 s. */
+export type AccountEvent = { type: "changed"; balance: Schemas["Balance"] } | { type: "endpoint.disabled" };
 type Listener = (event: AccountEvent) => void;
-/** A message between tabs: an event, or that the stream has reconnected and events may have been missed. */
+/** A message between tabs: an event, or that the stream has begun and earlier changes may have been missed. */
 type Message = { event: AccountEvent } | { again: true };
 
 const LOCK = "foretell-events";
-const TYPES = ["prediction.finished", "balance.low", "endpoint.disabled"];
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 20_000;
 
@@ -20,7 +22,6 @@ const listeners = new Set<Listener>();
 const misses = new Set<() => void>();
 let channel: BroadcastChannel | null = null;
 let ending: AbortController | null = null;
-let last = 0;
 
 /** Subscribes to all events of the account. Returns a function that unsubscribes. */
 export function onEvent(listener: Listener): () => void {
@@ -32,6 +33,14 @@ export function onEvent(listener: Listener): () => void {
 export function onMissed(listener: () => void): () => void {
   misses.add(listener);
   return () => misses.delete(listener);
+}
+
+/** Subscribes to everything after which a list must be read again. */
+export function onChanged(listener: () => void): () => void {
+  const forget = [onEvent((event) => event.type === "changed" && listener()), onMissed(listener)];
+  return () => {
+    for (const each of forget) each();
+  };
 }
 
 /** Opens the stream; called after the sign-in. */
@@ -57,18 +66,11 @@ export function closeEvents(): void {
   ending = null;
   channel?.close();
   channel = null;
-  last = 0;
 }
 
 function take(message: Message): void {
-  if ("again" in message) {
-    for (const listener of [...misses]) listener();
-    return;
-  }
-  // An event may arrive twice when another tab takes over the stream.
-  if (message.event.sequence <= last) return;
-  last = message.event.sequence;
-  for (const listener of [...listeners]) listener(message.event);
+  if ("again" in message) for (const listener of [...misses]) listener();
+  else for (const listener of [...listeners]) listener(message.event);
 }
 
 function tell(message: Message): void {
@@ -78,13 +80,9 @@ function tell(message: Message): void {
 
 async function keepStream(signal: AbortSignal): Promise<void> {
   let wait = FIRST_WAIT_MS;
-  let first = true;
   while (!signal.aborted) {
     const began = Date.now();
-    await oneStream(signal, () => {
-      if (!first) tell({ again: true });
-      first = false;
-    });
+    await oneStream(signal);
     // Wait longer after a short connection, which would probably fail again: the app is down, or the session has ended.
     wait = Date.now() - began > LONGEST_WAIT_MS ? FIRST_WAIT_MS : Math.min(wait * 2, LONGEST_WAIT_MS);
     await pause(wait, signal);
@@ -92,29 +90,42 @@ async function keepStream(signal: AbortSignal): Promise<void> {
 }
 
 /** One connection; resolves when it ends for any reason. */
-function oneStream(signal: AbortSignal, opened: () => void): Promise<void> {
+function oneStream(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     if (signal.aborted) {
       done();
       return;
     }
-    const source = new EventSource(last ? `/events?after=${last}` : "/events");
+    const source = new EventSource("/events/changes");
     const end = (): void => {
       source.close();
       done();
     };
     signal.addEventListener("abort", end, { once: true });
-    source.addEventListener("open", opened);
-    // Reconnect ourselves: the browser would use the old URL, and would not retry after every status.
+    // Also the first time: what was read before may have changed since.
+    source.addEventListener("open", () => tell({ again: true }));
+    // Reconnect ourselves: the browser would not retry after every status.
     source.addEventListener("error", () => {
       signal.removeEventListener("abort", end);
       end();
     });
-    for (const type of TYPES)
-      source.addEventListener(type, (message: MessageEvent<string>) =>
-        tell({ event: JSON.parse(message.data) as AccountEvent }),
-      );
+    source.addEventListener("changed", (message: MessageEvent<string>) =>
+      tell({ event: { type: "changed", balance: JSON.parse(message.data) as Schemas["Balance"] } }),
+    );
+    source.addEventListener("endpoint.disabled", () => tell({ event: { type: "endpoint.disabled" } }));
   });
+}
+
+/** Calls `ended` when a prediction has ended. Returns a function that stops following it. */
+export function followPrediction(id: string, ended: () => void): () => void {
+  // The browser connects again by itself, and stops after a refusal.
+  const source = new EventSource(`/predictions/${encodeURIComponent(id)}/events`);
+  source.addEventListener("prediction", (message: MessageEvent<string>) => {
+    if ((JSON.parse(message.data) as Schemas["Prediction"]).status === "queued") return;
+    source.close();
+    ended();
+  });
+  return () => source.close();
 }
 
 /** Waits until the time is over, the app is reachable again, or `signal` is aborted. */

@@ -29,7 +29,7 @@ export function BalancePage() {
   const shared = useStore(balance);
   // A change of the number in the header loads the rest again.
   const mark = shared ? `${shared.available} ${shared.held}` : "";
-  const loaded = useLoad("balance", (signal) => call("get", "/balance", { signal }), mark);
+  const loaded = useLoad("balance", (signal) => call("get", "/balance", { signal }));
   const shown = shared ?? loaded.data ?? null;
   return (
     <>

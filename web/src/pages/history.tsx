@@ -1,5 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
-import { onEvent, onMissed } from "../api/events";
+import { onChanged } from "../api/events";
 import { ask, call, queryOf, type Schemas } from "../api/client";
 import { Problem } from "../api/problem";
 import { readAnswer } from "../model/answer";
@@ -11,7 +11,6 @@ import { Credits, Moment, Status } from "../parts/status";
 import { Table } from "../parts/table";
 import { Title } from "../parts/title";
 import { go, usePlace } from "../router";
-import { gather } from "../state/gather";
 import { useLoad } from "../state/load";
 import { formatSeconds, said, t } from "../words";
 
@@ -21,8 +20,6 @@ type Models = ReadonlyMap<string, Schemas["Model"]>;
 const PAGE = 25;
 const STATUSES = ["queued", "succeeded", "failed", "canceled"] as const;
 const SPANS: Record<string, number> = { hour: 3600, day: 86_400, week: 604_800, month: 2_592_000 };
-/** Events within this time cause one reload. */
-const GATHER_MS = 300;
 
 export function HistoryPage() {
   const { query } = usePlace();
@@ -174,14 +171,7 @@ function sinceOf(span: string): string | undefined {
 function useLive(reload: () => void): void {
   const latest = useRef(reload);
   latest.current = reload;
-  useEffect(() => {
-    const look = gather(GATHER_MS, () => latest.current());
-    const forget = [onEvent((event) => event.type === "prediction.finished" && look.call()), onMissed(look.call)];
-    return () => {
-      look.stop();
-      for (const each of forget) each();
-    };
-  }, []);
+  useEffect(() => onChanged(() => latest.current()), []);
 }
 
 function Rows({ items, models, reload }: { items: readonly Prediction[]; models: Models; reload: () => void }) {

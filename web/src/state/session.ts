@@ -16,6 +16,11 @@ export type Session = { state: "asking" | "out" } | { state: "in" | "over"; user
 
 export const session = makeStore<Session>({ state: "asking" });
 export const balance = makeStore<Schemas["Balance"] | null>(null);
+/** Whether there are fewer credits than the threshold of the account; null: not known. */
+export function isLow(now: Schemas["Balance"] | null): boolean | null {
+  return now && now.threshold != null ? now.available + now.held < now.threshold : now && false;
+}
+
 /** Counts the users of this tab. A change renders the page anew, so that nothing of the earlier user remains. */
 export const people = makeStore(0);
 

@@ -34,6 +34,7 @@ from foretell.kit.lifecycle import run, serve_http
 from foretell.services.app import submit
 from foretell.services.app.api import build_api, surround
 from foretell.services.app.authentication import Authenticator, follow_endings, record_uses
+from foretell.services.app.changes import Changes
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.measures import count_accepted
@@ -134,7 +135,8 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
         registry = LiveRegistry.installed(settings.models_dir, settings.data_dir)
         registry.log_unavailable()
         access_tokens = AccessTokens(signing_secret(settings), lifetime_s=settings.access_token_lifetime_s)
-        waiting = Waiting(database)
+        changes = Changes(database)
+        waiting = Waiting(database, changes.wake)
         following = Following(database)
         monitoring = Monitoring(settings)
         stack.push_async_callback(monitoring.close)
@@ -154,6 +156,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             session_lifetime=settings.session_lifetime,
             waiting=waiting,
             following=following,
+            changes=changes,
             checked_urls=checked_urls,
             queue_places=QueuePlaces(database),
             monitoring=monitoring,
@@ -199,6 +202,7 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             asyncio.create_task(waiting.look()),
             asyncio.create_task(following.listen(broker.subscribe(queues.EVENTS_WRITTEN))),
             asyncio.create_task(following.look()),
+            asyncio.create_task(changes.look()),
             asyncio.create_task(follow_endings(state.authenticator, database, settings.access_token_lifetime_s)),
         ]
         recording = asyncio.create_task(record_uses(state.authenticator, database, state.session_lifetime, stopping))

@@ -10,6 +10,7 @@ from foretell.domain.accounts.tokens import AccessTokens
 from foretell.inference.live import LiveRegistry
 from foretell.kit.database import Database
 from foretell.services.app.authentication import Authenticator
+from foretell.services.app.changes import Changes
 from foretell.services.app.checked_urls import CheckedUrls
 from foretell.services.app.following import Following
 from foretell.services.app.monitoring import Monitoring
@@ -40,6 +41,7 @@ class AppState:
     session_lifetime: Lifetime
     waiting: Waiting
     following: Following
+    changes: Changes
     checked_urls: CheckedUrls
     #: Set when the process is to stop; streams then end.
     queue_places: QueuePlaces

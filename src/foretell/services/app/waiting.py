@@ -5,7 +5,7 @@ database.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -29,8 +29,10 @@ Ended = asyncio.Future[Finished]
 class Waiting:
     """The waiting requests of this process, by prediction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, any_ended: Callable[[], None] = lambda: None) -> None:
+        """`any_ended` is called when a prediction of anybody has ended."""
         self._database = database
+        self._any_ended = any_ended
         self._watched: dict[UUID, list[Ended]] = {}
 
     @asynccontextmanager
@@ -51,6 +53,7 @@ class Waiting:
     async def listen(self, events: AsyncIterator[bytes]) -> None:
         """Wake requests on the broker's events, until those end."""
         async for body in events:
+            self._any_ended()
             if not self._watched:
                 continue
             try:
@@ -73,7 +76,7 @@ class Waiting:
             self.wake(finished_of(view) for view in views if view.finished_at is not None)
 
     def wake(self, finished: Iterable[Finished]) -> None:
-        """Resolve the futures of these predictions."""
+        """Resolve the futures of these predictions: they have ended."""
         for prediction in finished:
             for ended in self._watched.pop(prediction.id, ()):
                 if not ended.done():

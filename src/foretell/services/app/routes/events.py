@@ -13,7 +13,8 @@ from starlette.responses import StreamingResponse
 from foretell.contracts import http
 from foretell.domain.accounts.identity import Identity
 from foretell.domain.errors import InvalidToken
-from foretell.domain.notifications import events, listening
+from foretell.domain.notifications import changes, events, listening
+from foretell.domain.notifications.changes import Mark
 from foretell.domain.predictions import event_views
 from foretell.kit.clock import now
 from foretell.kit.errors import Unavailable
@@ -30,6 +31,9 @@ _LARGEST = 2**63 - 1
 #: Events that a stream reads at once.
 _PAGE = 100
 _STREAM = "text/event-stream"
+#: The pause of a stream of changes after one that it has told: doubled while there is always another one.
+_SHORTEST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 3.0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,6 +76,33 @@ async def list_events(
     found, more = await _look(state, caller.user_id, start, limit)
     page = http.EventPage(found, str(found[-1].sequence if found else start), more)
     return Response(_encode(page), media_type="application/json")
+
+
+@router.get(
+    "/events/changes",
+    summary="When something of my account has changed",
+    # Without it, FastAPI describes the answer as JSON, too.
+    response_class=StreamingResponse,
+    response_model=None,
+    responses={
+        200: {
+            "description": "Events `changed` with a Balance as their data, and `endpoint.disabled` as in `GET /events`",
+            "content": {_STREAM: {"schema": {"type": "string"}}},
+        },
+        **problem_answers(401),
+    },
+)
+async def follow_changes(caller: Caller, token: Token, state: State) -> Response:
+    """For pages that show lists: `changed` says that a prediction was accepted or ended, or that credits moved.
+
+    Read again then what is shown. Nothing is stored for this stream, and several changes may be told as one: while
+    they come without a pause, at most one in 3 s. After an interruption, read again.
+    """
+    return StreamingResponse(
+        _changes(state, caller, token),
+        media_type=_STREAM,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
 
 
 async def _ask(state: AppState, user_id: UUID) -> None:
@@ -137,6 +168,52 @@ async def _events(state: AppState, caller: Identity, token: str, after: int) -> 
                     yield b": nothing new\n\n"
     finally:
         stopping.cancel()
+
+
+async def _changes(state: AppState, caller: Identity, token: str) -> AsyncIterator[bytes]:
+    stopping = asyncio.create_task(state.stopping.wait())
+    pause_s = _SHORTEST_PAUSE_S
+    try:
+        async with state.changes.follow(caller.user_id) as followed:
+            seen = await state.changes.now(caller.user_id)
+            # A page that reads now misses nothing: all that changes later is told.
+            yield b"retry: 2000\n: following\n\n"
+            while not stopping.done():
+                happened = await _something(followed.changed, stopping)
+                followed.changed.clear()
+                mark = followed.mark
+                try:
+                    await state.authenticator.check_still(caller, token)
+                    told = await _told(state, caller.user_id, seen, mark)
+                except InvalidToken:
+                    return
+                except Unavailable:
+                    # The mark is compared again at the next look.
+                    followed.mark = seen
+                    continue
+                for each in told:
+                    yield each
+                if not happened:
+                    yield b": nothing new\n\n"
+                seen = mark
+                if told:
+                    await asyncio.wait((stopping,), timeout=pause_s)
+                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if followed.changed.is_set() else _SHORTEST_PAUSE_S
+    finally:
+        stopping.cancel()
+
+
+async def _told(state: AppState, user_id: UUID, seen: Mark | None, mark: Mark | None) -> list[bytes]:
+    """What a stream says when an account has another mark."""
+    if seen is None or mark is None or seen == mark:
+        return []
+    balance = http.Balance(available=mark.available, held=mark.held, threshold=mark.threshold)
+    told = [b"event: changed\ndata: %b\n\n" % balance.model_dump_json().encode()]
+    if mark.last_event > seen.last_event:
+        async with state.database.snapshot() as connection:
+            found = await changes.disabled_since(connection, user_id, seen.last_event)
+            told += [_event(event) for event in await event_views.shown(connection, found)]
+    return told
 
 
 async def _something(written: asyncio.Event, stopping: "asyncio.Task[bool]") -> bool:

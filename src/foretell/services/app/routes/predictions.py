@@ -136,6 +136,7 @@ async def cancel_prediction(prediction_id: UUID, caller: Caller, state: State) -
         view = await cancel(connection, caller.user_id, prediction_id)
     # Waiting requests in other processes see it when they poll the database, within a second.
     state.waiting.wake([finished_of(view)])
+    state.changes.wake()
     return _json(prediction_of(view))
 
 
