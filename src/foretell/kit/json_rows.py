@@ -6,7 +6,6 @@ system only in whole MiB that no object uses any more. So of a large body only s
 Every function raises `MalformedBody` for what is no JSON, is not in UTF-8 or is nested too deep.
 """
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -21,22 +20,6 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder().decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-class Turns:
-    """Lets large bodies be parsed one after the other, each in its own iteration of the event loop.
-
-    Dozens that arrive together would otherwise block the loop for as long as all of them take.
-    """
-
-    def __init__(self) -> None:
-        self._turn = asyncio.Lock()
-
-    async def wait(self, content: Body) -> None:
-        """Wait until `content` may be parsed; a small one may be at once."""
-        if len(content) > LARGE_BYTES:
-            async with self._turn:
-                await asyncio.sleep(0)
 
 
 def decode_whole(content: Body | msgspec.Raw) -> Any:

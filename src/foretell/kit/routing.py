@@ -198,14 +198,10 @@ class Batched:
 
     async def __call__(self, request: Request) -> Answer:
         """Answer one request."""
-        return await finish(self.begin(request, await request.body()))
-
-
-async def finish(begun: Pending | Coroutine[Any, Any, Answer]) -> Answer:
-    """The answer to what a `Begin` has started."""
-    if not isinstance(begun, Pending):
-        return await begun
-    return begun.answer(await begun.batcher.enqueue(begun.item))
+        begun = self.begin(request, await request.body())
+        if not isinstance(begun, Pending):
+            return await begun
+        return begun.answer(await begun.batcher.enqueue(begun.item))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """Large lists are parsed in parts."""
 
-import asyncio
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
-from foretell.kit.json_rows import LARGE_BYTES, Turns, decode_fields, decode_outside, decode_rows, decode_whole
+from foretell.kit.json_rows import decode_fields, decode_outside, decode_rows, decode_whole
 from foretell.kit.problems import MalformedBody
 
 
@@ -52,24 +51,3 @@ def test_a_row_that_is_not_utf8_is_refused() -> None:
 def test_values_stay_as_they_are() -> None:
     assert decode_rows([{"a": 1}]) == [{"a": 1}]
     assert decode_rows([]) == []
-
-
-async def test_between_two_large_bodies_others_have_their_turn() -> None:
-    turns, seen = Turns(), []
-
-    async def parse(body: bytes) -> None:
-        await turns.wait(body)
-        seen.append("parsed")
-
-    async def other() -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-            seen.append("other")
-
-    large = b" " * (LARGE_BYTES + 1)
-    await asyncio.gather(*(parse(large) for _ in range(5)), other())
-    parsed = [place for place, what in enumerate(seen) if what == "parsed"]
-    assert all(seen[place + 1] == "other" for place in parsed)
-    seen.clear()
-    await asyncio.gather(parse(b"{}"), parse(b"{}"), parse(large), other())
-    assert seen[:2] == ["parsed", "parsed"]

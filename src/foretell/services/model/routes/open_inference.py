@@ -18,7 +18,6 @@ from foretell.contracts.messages import Failure
 from foretell.kit import structs
 from foretell.kit.asgi import Body
 from foretell.kit.errors import ForetellError
-from foretell.kit.json_rows import Turns
 from foretell.kit.misfits import misfit_of
 from foretell.kit.problems import Failed
 from foretell.kit.routing import Answer, Request, Route, allowed, bytes_answer, encode, json_answer
@@ -99,7 +98,6 @@ class OpenInference:
         self._models = models
         self._max_rows = max_rows
         self._max_answer_bytes = max_answer_bytes
-        self._turns = Turns()
 
     @property
     def routes(self) -> list[Route]:
@@ -171,9 +169,7 @@ class OpenInference:
     async def infer(self, request: Request) -> Answer:
         """Tensors in, tensors out."""
         calls = self._calls(request)
-        body = await request.body()
-        await self._turns.wait(body)
-        asked, binaries = _read(request, body)
+        asked, binaries = _read(request, await request.body())
         wanted = _wanted(asked, calls)
         columns = self._columns(asked, binaries, calls, request.weigh)
         length = len(next(iter(columns.values()), ()))

@@ -14,20 +14,9 @@ from foretell.inference.package import ModelPackage
 from foretell.kit.asgi import JSON, Body
 from foretell.kit.clock import now
 from foretell.kit.errors import ForetellError
-from foretell.kit.json_rows import LARGE_BYTES, Turns, decode_fields, decode_outside, decode_rows, decode_whole
+from foretell.kit.json_rows import LARGE_BYTES, decode_fields, decode_outside, decode_rows, decode_whole
 from foretell.kit.problems import MAX_ERRORS, Failed, InvalidRequest, pointer
-from foretell.kit.routing import (
-    Answer,
-    Batched,
-    Begin,
-    Pending,
-    Request,
-    Route,
-    bytes_answer,
-    encode,
-    finish,
-    json_answer,
-)
+from foretell.kit.routing import Answer, Batched, Pending, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.model.calls import ModelCalls, Row
 from foretell.services.model.models import Models
 
@@ -49,7 +38,6 @@ class Predictions:
     def __init__(self, models: Models, *, max_rows: int) -> None:
         self._models = models
         self._max_rows = max_rows
-        self._turns = Turns()
 
     @property
     def routes(self) -> list[Route]:
@@ -58,23 +46,8 @@ class Predictions:
             Route("POST", "/models/{name}/predict", Batched(self.predict)),
         ]
 
-    def predict_flight(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
+    def predict_flight(self, request: Request, body: Body) -> Pending:
         """Predict from the features of one flight."""
-        if len(body) > LARGE_BYTES:
-            return self._answer_large(request, body, self._begin_flight)
-        return self._begin_flight(request, body)
-
-    def predict(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
-        """Predict from one value or a list, as features or as raw input (see `openapi.py`)."""
-        if len(body) > LARGE_BYTES:
-            return self._answer_large(request, body, self._begin)
-        return self._begin(request, body)
-
-    async def _answer_large(self, request: Request, body: Body, begin: Begin) -> Answer:
-        await self._turns.wait(body)
-        return await finish(begin(request, body))
-
-    def _begin_flight(self, request: Request, body: Body) -> Pending:
         row = decode(request, body)
         calls = self._models.get(FLIGHT_DELAY)
 
@@ -85,7 +58,8 @@ class Predictions:
 
         return Pending(calls.singles["features"], row, answer)
 
-    def _begin(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
+    def predict(self, request: Request, body: Body) -> Pending | Coroutine[Any, Any, Answer]:
+        """Predict from one value or a list, as features or as raw input (see `openapi.py`)."""
         value, stage, path = _read(request, body)
         calls = self._models.get(request.parameters["name"], request.query_value("version"))
         if type(value) is list:

@@ -7,9 +7,9 @@ from typing import Any
 from foretell.contracts.messages import Failure
 from foretell.inference.field_errors import field_errors
 from foretell.inference.package import ModelPackage
-from foretell.kit.asgi import JSON
+from foretell.kit.asgi import JSON, Body
 from foretell.kit.errors import ForetellError
-from foretell.kit.json_rows import LARGE_BYTES, Turns, decode_outside, decode_rows, decode_whole
+from foretell.kit.json_rows import LARGE_BYTES, decode_outside, decode_rows, decode_whole
 from foretell.kit.problems import MAX_ERRORS, InvalidRequest, pointer
 from foretell.kit.routing import Answer, Request, Route, bytes_answer, encode, json_answer
 from foretell.services.preprocessing.preprocessors import Preprocessor, Preprocessors
@@ -34,7 +34,6 @@ class Features:
     def __init__(self, preprocessors: Preprocessors, *, max_rows: int) -> None:
         self._preprocessors = preprocessors
         self._max_rows = max_rows
-        self._turns = Turns()
 
     @property
     def routes(self) -> list[Route]:
@@ -46,12 +45,12 @@ class Features:
 
     async def preprocess_flight(self, request: Request) -> Answer:
         """One flight."""
-        row = await self._read(request)
+        row = _read(request, await request.body())
         return json_answer(await self._one(self._preprocessors.get(FLIGHT_DELAY), row))
 
     async def preprocess_flights(self, request: Request) -> Answer:
         """A list of flights."""
-        rows = await self._read(request)
+        rows = _read(request, await request.body())
         if not isinstance(rows, list):
             raise InvalidRequest([{"detail": "must be a list of flights", "pointer": pointer()}])
         return await self._many(self._preprocessors.get(FLIGHT_DELAY), rows)
@@ -59,17 +58,10 @@ class Features:
     async def preprocess(self, request: Request) -> Answer:
         """One input of any model, or a list of them."""
         preprocessor = self._preprocessors.get(request.parameters["name"], request.query_value("version"))
-        value = await self._read(request)
+        value = _read(request, await request.body())
         if isinstance(value, list):
             return await self._many(preprocessor, value)
         return json_answer(await self._one(preprocessor, value))
-
-    async def _read(self, request: Request) -> Any:
-        """The value of the body. A large list may have rows that are still JSON."""
-        body = await request.body()
-        await self._turns.wait(body)
-        request.weigh(body)
-        return decode_whole(body) if len(body) <= LARGE_BYTES else decode_outside(body)
 
     async def _one(self, preprocessor: Preprocessor, row: Any) -> Any:
         (features,) = await preprocessor.run([row])
@@ -132,3 +124,9 @@ class Refused:
     def error(self) -> ForetellError:
         """What is raised for them: 400 if all are invalid times, else 422."""
         return InvalidTime(self.errors) if self._only_times else InvalidRequest(self.errors)
+
+
+def _read(request: Request, body: Body) -> Any:
+    """The value of a body. A large list may have rows that are still JSON."""
+    request.weigh(body)
+    return decode_whole(body) if len(body) <= LARGE_BYTES else decode_outside(body)
