@@ -1,12 +1,12 @@
 """SQLAlchemy engines for PostgreSQL and SQLite, and the settings of their sessions."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -24,6 +24,7 @@ from foretell.kit.drivers import (
 from foretell.kit.errors import Misconfigured
 from foretell.kit.fingerprints import SqliteConnection
 from foretell.kit.postgresql_address import Connector
+from foretell.kit.sqlite_calls import SqliteCallConnection
 
 # All other statements are planned for their parameters. After five runs PostgreSQL would switch to a generic plan for
 # any status, and the sweeps would read all predictions instead of the index of the queued ones.
@@ -112,9 +113,10 @@ def sqlite_engine(path: Path, pragmas: Iterable[str], statement_timeout_s: float
     return engine
 
 
-async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> aiosqlite.Connection:
+async def _open_sqlite(path: Path, pragmas: Iterable[str], timeout_s: float) -> SqliteCallConnection:
     # The driver must not begin transactions automatically: `_begin_sqlite` does.
-    connection = aiosqlite.connect(path, timeout=timeout_s, isolation_level=None, factory=SqliteConnection)
+    connect = partial(sqlite3.connect, path, timeout=timeout_s, isolation_level=None, factory=SqliteConnection)
+    connection = SqliteCallConnection(connect)
     # A daemon thread, as in SQLAlchemy: a process that ends does not wait for it.
     thread = connection._thread
     thread.daemon = True

@@ -43,7 +43,11 @@ _MOST_BYTES = 64 * 1024 * 1024
 _LOOK_EVERY_S = 0.5
 #: The least time between two looks at the database, unless the first one was full. Under load, one look then
 #: takes the events of several settlements, which costs as much as a look for one; a single event is sent at once.
+#: Where a look takes long, because the machine or the database is busy, the next one is later, up to a limit:
+#: so looks and the turns after them take a part of the time, and predictions have the rest.
 _LOOKS_APART_S = 0.05
+_LOOKS_APART_AT_MOST_S = 0.1
+_LOOK_DURATIONS_APART = 5
 #: The lease of an endpoint, in time-outs of an attempt (plus a moment each). It is due again that long after a crash.
 _LEASE_TIMEOUTS = 2
 _MOMENT_S = 1.0
@@ -97,10 +101,11 @@ class Sender:
                     log.warning("notifications_postponed", reason=error.message)
                 except Exception:
                     log.exception("notifications_failed")
+                next_at = looked_at + apart_s(time.monotonic() - looked_at)
                 if took < _TAKEN_AT_ONCE:
                     await set_within(self._woken, _LOOK_EVERY_S)
                     if self._found_events:
-                        await asyncio.sleep(max(0.0, looked_at + _LOOKS_APART_S - time.monotonic()))
+                        await asyncio.sleep(max(0.0, next_at - time.monotonic()))
             if self._tasks:
                 await asyncio.wait(self._tasks.values(), timeout=_STOP_WITHIN_S)
         finally:
@@ -242,6 +247,11 @@ class Sender:
             for endpoint_id in ids:
                 if endpoint_id in self._leased_until:
                     self._leased_until[endpoint_id] = until
+
+
+def apart_s(look_s: float) -> float:
+    """The least time from the beginning of a look that took `look_s` and found events to that of the next one."""
+    return min(_LOOKS_APART_AT_MOST_S, max(_LOOKS_APART_S, _LOOK_DURATIONS_APART * look_s))
 
 
 def _in_turn(
