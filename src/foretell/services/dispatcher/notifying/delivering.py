@@ -142,6 +142,7 @@ class Delivery:
         """Make one attempt; returns the status, or None without an answer. A failure sets the delay of the next one."""
         endpoint, progress, event = self._work.endpoint, self._progress, message.event
         started, at = perf_counter(), now()
+        waited_s = (at - event.timestamp).total_seconds()
         answer: Answer | None = None
         error: str | None = None
         try:
@@ -151,6 +152,7 @@ class Delivery:
         except AddressRefused:
             error = "address"
         is_good = answer is not None and 200 <= answer.status < 300
+        took_s = perf_counter() - started
         progress.attempts.append(
             Attempt(
                 endpoint_id=endpoint.id,
@@ -161,13 +163,13 @@ class Delivery:
                 outcome="delivered" if is_good else "failed",
                 status_code=None if answer is None else answer.status,
                 error=error,
-                duration_ms=round((perf_counter() - started) * 1000),
+                duration_ms=round(took_s * 1000),
                 at=at,
             )
         )
         NOTIFICATIONS.labels(endpoint.kind, "delivered" if is_good else "failed").inc()
         if is_good and not again:
-            NOTIFICATION_LAG_S.observe(max(0.0, (now() - event.timestamp).total_seconds()))
+            NOTIFICATION_LAG_S.observe(max(0.0, waited_s + took_s))
         if not is_good and not again:
             progress.failures += 1
             progress.retry_in_s = pause_s(
