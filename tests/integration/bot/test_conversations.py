@@ -344,6 +344,8 @@ async def test_what_belonged_to_the_account_does_not_go_to_the_next_one(
         del bot.app.linked[ada.id]
         await ada.types("/balance")
         await ada.sees("/start")
+    # An old button of the settings changes nothing for the next account either.
+    await ada.answer_to(await ada.tap_data(settings, "set:elsewhere"))
     bot.app.codes["next"] = bot.app.new_account("next")
     await ada.types("/start next")
     await ada.sees("next")

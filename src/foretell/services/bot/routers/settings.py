@@ -54,6 +54,8 @@ async def changed(talk: Talk, arguments: list[str]) -> None:
     """Change the setting that was tapped."""
     words, what = talk.words, arguments[0] if arguments else ""
     if what == "elsewhere":
+        # Raises `NotLinked`: an old button sets nothing for the account that is linked next.
+        await talk.parts.accounts.client_of(talk.user_id)
         now = (await talk.parts.chats.of(talk.chat_id)).elsewhere
         await talk.parts.chats.change(talk.chat_id, elsewhere=int(not now))
         await _show(talk)
