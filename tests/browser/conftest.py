@@ -72,9 +72,14 @@ def playwright() -> Iterator[Playwright]:
         yield running
 
 
+#: The first that is there. The first of all is the same Chromium without windows, tabs and settings of its own, whose
+#: drawing takes more of the processor than the pages do.
+_PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
 @pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
         missing("there is no Chromium here")
     browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
