@@ -166,6 +166,28 @@ def test_what_is_wrong_in_json_is_listed_below_it(visit: Visit) -> None:
     expect(page.locator("form.ask [role=alert]")).to_contain_text("Это не JSON")
 
 
+def test_large_whole_numbers_stay_as_they_are(visit: Visit) -> None:
+    large = "9007199254740993"
+    page = visit().signed_up("/ui/models/odd")
+    page.get_by_role("button", name="Everything", exact=True).click()
+    page.get_by_label("More").fill(f'{{"id": {large}}}')
+    expect(page.locator("pre")).to_contain_text(f'"id": {large}')
+    with page.expect_request("**/predictions/predict") as sent:
+        ask(page)
+    assert f'"id":{large}' in str(sent.value.post_data)
+    expect(result(page)).to_have_text("Much")
+    page.get_by_role("link", name="Its page").click()
+    expect(page.locator("pre").first).to_contain_text(f'"id": {large}')
+    page.get_by_role("link", name="Ask again with a change").click()
+    expect(page.get_by_label("More")).to_have_value(re.compile(large))
+    page.get_by_role("button", name="JSON", exact=True).click()
+    text = page.get_by_label("JSON", exact=True)
+    expect(text).to_have_value(re.compile(f'"id": {large}'))
+    text.fill(text.input_value().replace(large, "9007199254740995"))
+    page.get_by_role("button", name="Form", exact=True).click()
+    expect(page.get_by_label("More")).to_have_value(re.compile("9007199254740995"))
+
+
 def test_two_tabs_show_the_same_truth_and_share_one_stream(visit: Visit, no_worker: Any) -> None:
     visitor = visit()
     first = visitor.signed_up("/ui/history")

@@ -1,4 +1,5 @@
 import { isReachable } from "../state/reachable";
+import { parseJson, writeJson } from "./json";
 import { Problem, problemOf, Unreachable } from "./problem";
 import type { components, paths } from "./schema";
 
@@ -21,6 +22,9 @@ type Options<O> = More & {
   query?: Query<O>;
   path?: PathValues<O>;
 };
+
+/** Answers with values of models, whose whole numbers may be larger than those of JavaScript. */
+const HAS_VALUES = /^\/(predictions|models)\b/;
 
 /** Proves that a request comes from this page. The browser sends our cookie with requests of other pages, too. */
 let csrfToken = "";
@@ -93,10 +97,11 @@ async function askOnce<T>(method: Method, url: string, body: unknown, more: More
   const response = await answered(url, {
     method: method.toUpperCase(),
     headers,
-    body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
+    body: body === undefined || body instanceof Blob ? body : writeJson(body),
     signal: more.signal,
   });
-  return response.status === 204 ? (undefined as T) : ((await response.json()) as T);
+  if (response.status === 204) return undefined as T;
+  return (HAS_VALUES.test(url) ? parseJson(await response.text()) : await response.json()) as T;
 }
 
 /** The answer, if it is a success. */

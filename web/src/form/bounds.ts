@@ -2,9 +2,9 @@ import { formatNumber, t } from "../words";
 import type { Field } from "./draft";
 
 /** Why a number is invalid; empty if it is valid. */
-export function wrongNumber(field: Field, value: number): string {
-  if (!Number.isFinite(value)) return t("noNumber");
-  if (field.kind === "integer" && !Number.isInteger(value)) return t("noWholeNumber");
+export function wrongNumber(field: Field, value: number | bigint): string {
+  if (value === Infinity || value === -Infinity) return t("noNumber");
+  if (field.kind === "integer" && typeof value === "number" && !Number.isInteger(value)) return t("noWholeNumber");
   if (field.minimum != null && value < field.minimum) return t("atLeast", { least: field.minimum });
   if (field.maximum != null && value > field.maximum) return t("atMost", { most: field.maximum });
   if (field.exclusive_minimum != null && value <= field.exclusive_minimum)
@@ -16,7 +16,11 @@ export function wrongNumber(field: Field, value: number): string {
   return "";
 }
 
-function isMultiple(value: number, step: number): boolean {
+function isMultiple(value: number | bigint, step: number | bigint): boolean {
+  if (typeof value === "bigint" || typeof step === "bigint") {
+    // A step that is no whole number is left to the API.
+    return !Number.isInteger(Number(step)) || BigInt(value) % BigInt(step) === 0n;
+  }
   const times = value / step;
   return Math.abs(times - Math.round(times)) < 1e-9 * Math.max(1, Math.abs(times));
 }
@@ -59,7 +63,8 @@ function fits(pattern: string, text: string): boolean {
 export function sliderOf(field: Field): { low: number; high: number; step: number } | null {
   const low = field.minimum ?? field.exclusive_minimum;
   const high = field.maximum ?? field.exclusive_maximum;
-  if (low == null || high == null || high <= low || high - low > 1e6) return null;
+  // A bound that is a bigint is beyond what a slider can be set to.
+  if (typeof low !== "number" || typeof high !== "number" || high <= low || high - low > 1e6) return null;
   const step = field.multiple_of ?? (field.kind === "integer" ? 1 : niceStep((high - low) / 200));
   const lowest = field.minimum ?? low + step;
   const highest = field.maximum ?? high - step;

@@ -132,3 +132,29 @@ it("says the bounds of a number as they are", () => {
   expect(hint({ exclusive_maximum: 1 })).toBe("Must be below 1");
   expect(hint({})).toBe("");
 });
+
+describe("a whole number beyond those of JavaScript", () => {
+  const LARGE = 9007199254740993n;
+  const whole = field({ name: "id", kind: "integer", minimum: 1 });
+
+  it("is sent and shown as it was typed or given", () => {
+    const read = readForm([whole], { id: { kind: "text", text: "9007199254740993" } });
+    expect([read.value, read.wrongs]).toEqual([{ id: LARGE }, {}]);
+    expect(draftOf(whole, LARGE)).toEqual({ kind: "text", text: "9007199254740993" });
+    const json = field({ name: "more", kind: "json" });
+    expect(readForm([json], { more: draftOf(json, { a: LARGE }) }).value).toEqual({ more: { a: LARGE } });
+  });
+
+  it("is checked as exactly", () => {
+    const wrongs = (text: string, more: Partial<Field>): string | undefined =>
+      readForm([{ ...whole, ...more }], { id: { kind: "text", text } }).wrongs["id"];
+    // As the API gives such a bound.
+    const bound = { maximum: 9007199254740992n as unknown as number };
+    expect(wrongs("9007199254740993", bound)).toBe("At most 9,007,199,254,740,992");
+    expect(wrongs("9007199254740992", bound)).toBeUndefined();
+    expect(wrongs("9007199254740993", { multiple_of: 2 })).toContain("2");
+    expect(wrongs("9007199254740994", { multiple_of: 2 })).toBeUndefined();
+    expect(wrongs("-9007199254740993", {})).toContain("1");
+    expect(boundsHint({ ...whole, ...bound })).toContain("9,007,199,254,740,992");
+  });
+});

@@ -3,6 +3,7 @@
  * "12," is not a number yet, but must not be lost.
  */
 import type { Schemas } from "../api/client";
+import { isNumber, parseJson, wholeOf, writeJson } from "../api/json";
 import { t } from "../words";
 import { wrongNumber, wrongText } from "./bounds";
 
@@ -85,7 +86,7 @@ export function draftOf(field: Field, value: unknown): Draft {
       return typeof value === "boolean" ? { kind: "boolean", value } : NONE;
     case "number":
     case "integer":
-      return typeof value === "number" ? { kind: "text", text: String(value) } : NONE;
+      return isNumber(value) ? { kind: "text", text: String(value) } : NONE;
     case "list": {
       const { items } = field;
       if (!Array.isArray(value) || !items) return NONE;
@@ -94,7 +95,7 @@ export function draftOf(field: Field, value: unknown): Draft {
     case "object":
       return isObject(value) ? objectDraft(field.fields ?? [], value) : NONE;
     case "json":
-      return { kind: "text", text: JSON.stringify(value, null, 2) };
+      return { kind: "text", text: writeJson(value, 2) };
     default:
       return typeof value === "string" ? { kind: "text", text: value } : NONE;
   }
@@ -139,7 +140,7 @@ function readField(field: Field, draft: Draft, path: string): Read {
 function readText(field: Field, text: string, wrong: (text: string) => Read, right: (value: unknown) => Read): Read {
   if (field.kind === "json") {
     try {
-      return right(JSON.parse(text));
+      return right(parseJson(text));
     } catch (error) {
       return wrong(t("noJson", { reason: error instanceof Error ? error.message : "" }));
     }
@@ -171,19 +172,19 @@ function readList(field: Field, items: readonly { draft: Draft }[], path: string
     wrongs[path] = t("tooFewItems", { n: field.min_items });
   if (field.max_items != null && values.length > field.max_items)
     wrongs[path] = t("tooManyItems", { n: field.max_items });
-  if (field.unique_items && new Set(values.map((value) => JSON.stringify(value))).size < values.length)
+  if (field.unique_items && new Set(values.map((value) => writeJson(value))).size < values.length)
     wrongs[path] = t("itemsTwice");
   return { value: values, given: true, wrongs };
 }
 
-/** The typed number, with a comma or a point; null if it is invalid. */
-export function numberOf(text: string): number | null {
+/** The typed number, with a comma or a point; null if it is invalid. Large whole numbers are bigints. */
+export function numberOf(text: string): number | bigint | null {
   const plain = text.replace(/[\s\u00a0\u202f]/g, "").replace(",", ".");
-  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : null;
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? wholeOf(plain.replace(/^\+/, "")) : null;
 }
 
 export function same(one: unknown, other: unknown): boolean {
-  return JSON.stringify(one) === JSON.stringify(other);
+  return writeJson(one) === writeJson(other);
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import { useId } from "preact/hooks";
+import { writeJson } from "../api/json";
 import { formatNumber, said, t } from "../words";
 import { boundsHint, lengthOf, sliderOf } from "./bounds";
 import { emptyDraft, newKey, NONE, numberOf, objectDraft, type Draft, type Field, type Wrongs } from "./draft";
@@ -252,7 +253,7 @@ function NumberControl({ field, draft, change, control }: ControlProps) {
           min={slider.low}
           max={slider.high}
           step={slider.step}
-          value={number ?? slider.low}
+          value={number === null ? slider.low : Number(number)}
           onInput={(event) => type(event.currentTarget.value)}
         />
       )}
@@ -298,7 +299,7 @@ function TextControl({ field, draft, change, control }: ControlProps) {
 }
 
 function exampleOf(field: Field): string {
-  return field.example === undefined ? "" : JSON.stringify(field.example);
+  return field.example === undefined ? "" : writeJson(field.example);
 }
 
 function ObjectControl({ field, draft, path, wrongs, change }: ControlProps) {

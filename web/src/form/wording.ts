@@ -1,4 +1,5 @@
 /** The errors of an input in the language of the page: the API's English texts, or texts made from the fields. */
+import { isNumber, writeJson } from "../api/json";
 import type { FieldProblem } from "../api/problem";
 import { stepsOf } from "../api/problem";
 import { language, t } from "../words";
@@ -86,7 +87,7 @@ function wrongValue(field: Field, value: unknown): string {
       return typeof value === "boolean" ? "" : t("noBoolean");
     case "number":
     case "integer":
-      return typeof value === "number" ? wrongNumber(field, value) : t("noNumber");
+      return isNumber(value) ? wrongNumber(field, value) : t("noNumber");
     case "list":
       return Array.isArray(value) ? wrongList(field, value) : t("noList");
     case "object":
@@ -101,7 +102,5 @@ function wrongValue(field: Field, value: unknown): string {
 function wrongList(field: Field, value: readonly unknown[]): string {
   if (field.min_items != null && value.length < field.min_items) return t("tooFewItems", { n: field.min_items });
   if (field.max_items != null && value.length > field.max_items) return t("tooManyItems", { n: field.max_items });
-  return field.unique_items && new Set(value.map((each) => JSON.stringify(each))).size < value.length
-    ? t("itemsTwice")
-    : "";
+  return field.unique_items && new Set(value.map((each) => writeJson(each))).size < value.length ? t("itemsTwice") : "";
 }

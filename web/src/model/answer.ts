@@ -1,5 +1,6 @@
 /** The parts of a model's answer, by its schema and labels: a label, a probability, classes, and the rest. */
 import type { Schemas } from "../api/client";
+import { isNumber, writeJson } from "../api/json";
 import { isObject } from "../form/draft";
 import { formatNumber, language, said, t } from "../words";
 
@@ -91,11 +92,11 @@ export function isShare(measure: Measure): boolean {
 export function measured(output: unknown, path: readonly string[]): number | null {
   let value: unknown = output;
   for (const step of path) value = isObject(value) ? value[step] : undefined;
-  return typeof value === "number" ? value : null;
+  return numberOr(value);
 }
 
 function numberOr(value: unknown): number | null {
-  return typeof value === "number" ? value : null;
+  return isNumber(value) ? Number(value) : null;
 }
 
 function propertiesOf(schema: unknown): Record<string, Schema> {
@@ -110,8 +111,12 @@ function titleOf(schema: Schema, name: string): string {
   return typeof title === "string" ? title : name.replaceAll("_", " ");
 }
 
-function isLabel(value: unknown, schema: Schema, model: Model | undefined): value is string | number | boolean {
-  if (typeof value !== "string" && typeof value !== "number" && typeof value !== "boolean") return false;
+function isLabel(
+  value: unknown,
+  schema: Schema,
+  model: Model | undefined,
+): value is string | number | bigint | boolean {
+  if (typeof value !== "string" && !isNumber(value) && typeof value !== "boolean") return false;
   return Array.isArray(schema["enum"]) || model?.labels[String(value)] !== undefined;
 }
 
@@ -134,7 +139,7 @@ function isClasses(value: unknown): value is Record<string, number> {
 }
 
 function shown(value: unknown): string {
-  if (typeof value === "number") return formatNumber(value);
+  if (isNumber(value)) return formatNumber(value);
   if (typeof value === "boolean") return t(value ? "yes" : "no");
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  return typeof value === "string" ? value : writeJson(value, 2);
 }

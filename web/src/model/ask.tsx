@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, type Schemas } from "../api/client";
+import { parseJson, writeJson } from "../api/json";
 import { Problem, stepsOf, Unreachable } from "../api/problem";
 import { isObject, objectDraft, placeOf, readForm, type Draft, type Field, type Wrongs } from "../form/draft";
 import { FieldInputs } from "../form/inputs";
@@ -21,7 +22,7 @@ export function draftsOf(fields: readonly Field[], input: unknown): Drafts {
 
 /** The examples that the form can show: those of raw input, and those of features if both are the same. */
 export function examplesOf(model: Model): { title: string; input: Record<string, unknown> }[] {
-  const alike = JSON.stringify(model.input_schema) === JSON.stringify(model.features_schema);
+  const alike = writeJson(model.input_schema) === writeJson(model.features_schema);
   return model.examples.flatMap((example, index) => {
     const input = example.input ?? (alike ? example.features : null);
     return input ? [{ title: example.title ? said(example.title) : t("example", { n: index + 1 }), input }] : [];
@@ -39,7 +40,7 @@ export function orderOf(model: Model, drafts: Drafts, json: string | null): Orde
 /** The value of a JSON text, or an error with a readable reason. */
 function parsed(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (failed) {
     return new Error(t("noJson", { reason: failed instanceof Error ? failed.message : "" }));
   }
@@ -115,7 +116,7 @@ export function Ask({
       tell(found);
       return;
     }
-    const body = JSON.stringify(order);
+    const body = writeJson(order);
     const key = sent.body === body ? sent.key : newRequestKey();
     setSent({ body, key });
     setBusy(true);
@@ -167,7 +168,7 @@ export function Ask({
           <button
             type="button"
             aria-pressed={json !== null}
-            onClick={() => changeJson(json ?? JSON.stringify(readForm(fields, drafts).value, null, 2))}
+            onClick={() => changeJson(json ?? writeJson(readForm(fields, drafts).value, 2))}
           >
             JSON
           </button>
@@ -178,7 +179,7 @@ export function Ask({
         take={(input) => {
           clear();
           change(draftsOf(fields, input));
-          if (json !== null) changeJson(JSON.stringify(input, null, 2));
+          if (json !== null) changeJson(writeJson(input, 2));
         }}
       />
       {json === null ? (

@@ -1,6 +1,7 @@
 /** The inputs of a *what if* plot: one or two fields vary, all others are constant. */
 import { sliderOf } from "../form/bounds";
 import { same, type Field } from "../form/draft";
+import { isNumber } from "../api/json";
 import { formatNumber, said, t } from "../words";
 
 export interface Step {
@@ -58,21 +59,27 @@ function times(count: number): Step[] {
 function numbers(field: Field, count: number, now: unknown): Step[] {
   const slider = sliderOf(field);
   // Without bounds, from 0 to twice the value in the form.
-  const middle = typeof now === "number" && now !== 0 ? now : typeof field.example === "number" ? field.example : null;
-  const low = slider?.low ?? field.minimum ?? (middle === null ? null : Math.min(0, 2 * middle));
-  const high = slider?.high ?? field.maximum ?? (middle === null ? null : Math.max(2 * middle, low ?? 0));
+  const middle =
+    isNumber(now) && Number(now) !== 0 ? Number(now) : isNumber(field.example) ? Number(field.example) : null;
+  const low = slider?.low ?? numberOr(field.minimum) ?? (middle === null ? null : Math.min(0, 2 * middle));
+  const high = slider?.high ?? numberOr(field.maximum) ?? (middle === null ? null : Math.max(2 * middle, low ?? 0));
   if (low === null || high === null || high <= low) return [];
   const whole = field.kind === "integer";
   const made: Step[] = [];
   for (let index = 0; index < count; index += 1) {
     let value = low + ((high - low) * index) / (count - 1);
-    const step = field.multiple_of ?? (whole ? 1 : slider?.step);
+    const step = numberOr(field.multiple_of) ?? (whole ? 1 : slider?.step);
     if (step) value = low + Math.round((value - low) / step) * step;
     value = Number(value.toPrecision(12));
     if (whole) value = Math.round(value);
     if (!made.some((each) => same(each.value, value))) made.push({ value, name: formatNumber(value), x: value });
   }
   return made;
+}
+
+/** A bound may be a bigint. */
+function numberOr(value: number | bigint | null | undefined): number | null {
+  return value == null ? null : Number(value);
 }
 
 export interface Question {

@@ -57,6 +57,11 @@ describe("an answer", () => {
     expect(readAnswer(undefined, [1, 2]).rest[0]?.text).toContain("1");
   });
 
+  it("shows large whole numbers as they are", () => {
+    expect(readAnswer(undefined, { id: 9007199254740993n }).rest[0]?.text).toBe("9,007,199,254,740,993");
+    expect(readAnswer(undefined, { ids: [9007199254740993n] }).rest[0]?.text).toContain("9007199254740993");
+  });
+
   it("has numbers to draw, the probabilities first", () => {
     const measures = measuresOf(SENTIMENT);
     expect(measures.map((each) => each.path.join("."))).toEqual([
@@ -119,6 +124,16 @@ describe("the same request for a program", () => {
   it("keeps quotes out of the shell", () => {
     expect(snippet("curl", order, "ftl_key", "http://here")).toContain("it'\\''s");
     expect(snippet("curl", order, "ftl_key", "http://here")).toContain("X-API-Key: ftl_key");
+  });
+
+  it("keeps large whole numbers as they are, in JavaScript, too", () => {
+    const large = { model: "m", input: { id: 9007199254740993n } };
+    expect(snippet("curl", large, "k", "http://here")).toContain('"id": 9007199254740993');
+    expect(snippet("python", large, "k", "http://here")).toContain('"id": 9007199254740993');
+    const program = snippet("javascript", large, "k", "http://here");
+    const body = /body: (".*"),/.exec(program)?.[1] ?? "";
+    expect(JSON.parse(body)).toBe('{"model":"m","input":{"id":9007199254740993}}');
+    expect(snippet("javascript", order, "k", "http://here")).toContain("body: JSON.stringify({");
   });
 
   it("writes Python as Python does", () => {

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
+import { hasLarge, writeJson } from "../api/json";
 import { CopyButton } from "../parts/copy";
 import { ActButton } from "../parts/states";
 import { t } from "../words";
@@ -63,7 +64,7 @@ export function Snippets({ order, canMakeKey }: { order: Order | Error; canMakeK
 
 export function snippet(tool: Tool, order: Order, key: string | undefined, origin: string): string {
   const secret = key ?? "ftl_…";
-  const body = JSON.stringify(order, null, 2);
+  const body = writeJson(order, 2);
   if (tool === "curl")
     return [
       `curl '${origin}/predictions/predict' \\`,
@@ -88,6 +89,8 @@ export function snippet(tool: Tool, order: Order, key: string | undefined, origi
       ")",
       "print(json.load(urllib.request.urlopen(request)))",
     ].join("\n");
+  // JavaScript would take large whole numbers for others, so they are sent and shown as text.
+  const large = hasLarge(order);
   return [
     `const answer = await fetch("${origin}/predictions/predict", {`,
     '  method: "POST",',
@@ -96,9 +99,9 @@ export function snippet(tool: Tool, order: Order, key: string | undefined, origi
     '    "Content-Type": "application/json",',
     '    Prefer: "wait=10",',
     "  },",
-    `  body: JSON.stringify(${indent(body, 2)}),`,
+    large ? `  body: ${JSON.stringify(writeJson(order))},` : `  body: JSON.stringify(${indent(body, 2)}),`,
     "});",
-    "console.log(await answer.json());",
+    `console.log(await answer.${large ? "text" : "json"}());`,
   ].join("\n");
 }
 
@@ -125,5 +128,5 @@ export function pythonValue(value: unknown, depth: number): string {
     if (entries.length === 0) return "{}";
     return `{\n${entries.map(([name, each]) => `${pad}${pythonText(name)}: ${pythonValue(each, depth + 1)},\n`).join("")}${end}}`;
   }
-  return JSON.stringify(value);
+  return writeJson(value);
 }

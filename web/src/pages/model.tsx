@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { PageProps } from "../app";
 import { call, type Schemas } from "../api/client";
+import { writeJson } from "../api/json";
 import { Problem } from "../api/problem";
 import { Ask, draftsOf, orderOf, type Drafts, type Model } from "../model/ask";
 import { useFollowed } from "../model/follow";
@@ -76,7 +77,7 @@ function Try({ model }: { model: Model }) {
         const input: unknown = prediction.input ?? prediction.features;
         if (prediction.model !== model.name) return;
         setDrafts(draftsOf(model.fields, input));
-        setJson((now) => (now === null ? now : JSON.stringify(input, null, 2)));
+        setJson((now) => (now === null ? now : writeJson(input, 2)));
       })
       .catch(() => undefined);
   }, [again, now.state, model]);

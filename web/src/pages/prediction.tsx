@@ -1,5 +1,6 @@
 import type { PageProps } from "../app";
 import { call } from "../api/client";
+import { writeJson } from "../api/json";
 import { Problem } from "../api/problem";
 import { CancelButton } from "../model/cancel";
 import { useFollowed, type Details } from "../model/follow";
@@ -79,7 +80,7 @@ function Shown({ prediction, reload }: { prediction: Details; reload: () => void
         <section class="card stack" aria-labelledby="input">
           <h2 id="input">{prediction.features == null ? t("yourInput") : t("features")}</h2>
           <pre tabIndex={0} aria-labelledby="input">
-            {JSON.stringify(input, null, 2)}
+            {writeJson(input, 2)}
           </pre>
         </section>
         {prediction.input != null && <Snippets order={{ model: prediction.model, input }} canMakeKey />}

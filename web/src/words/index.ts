@@ -71,7 +71,7 @@ export function textOf(key: string, values: Values = {}, otherwise = key): strin
   const chosen = typeof text === "string" ? text : (text[formOf(Number(values["n"] ?? 0))] ?? text.other ?? key);
   return chosen.replace(/\{(\w+)\}/g, (whole, name: string) => {
     const value = values[name];
-    return value === undefined ? whole : typeof value === "number" ? formatNumber(value) : value;
+    return value === undefined ? whole : typeof value === "string" ? value : formatNumber(value);
   });
 }
 
@@ -106,7 +106,7 @@ function dateFormat(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
   return made;
 }
 
-export function formatNumber(value: number, digits?: number): string {
+export function formatNumber(value: number | bigint, digits?: number): string {
   return numberFormat({ maximumFractionDigits: digits ?? 6, minimumFractionDigits: digits ?? 0 }).format(value);
 }
 
