@@ -259,6 +259,22 @@ def test_drift_stands_beside_the_reference(operator: Operator, drifted: None) ->
     expect(only.get_by_role("cell").last).to_have_text("100%")
 
 
+def test_why_there_is_nothing_to_compare_with_is_said_in_russian(operator: Operator) -> None:
+    visitor, page = operator(width=360, locale="ru-RU")
+    look = {"model": "odd", "computed_at": "2026-01-31T12:00:00Z", "status": "no_reference"}
+    none = {**look, "version": "1.0.0", "reason": "The package has none.", "reason_code": "missing"}
+    broken = {**look, "version": "2.0.0", "reason": "carrier has no bins", "reason_code": "broken"}
+    report = {"windows_s": [3600], "versions": [none, broken]}
+    page.route("**/admin/reports/drift", lambda route: route.fulfill(json=report))
+    page.goto(visitor.url + "/ui/operator/drift")
+    cards = page.locator("section.card")
+    expect(cards.first).to_contain_text("В пакете нет reference.json: его создаёт команда foretell models reference.")
+    expect(cards.first).not_to_contain_text("The package")
+    expect(cards.last).to_contain_text("использовать нельзя")
+    # What is wrong inside of a file is said in the words of what reads it.
+    expect(cards.last.locator("[lang=en]")).to_have_text("carrier has no bins")
+
+
 def test_a_canary_and_a_shadow_stand_beside_the_default(operator: Operator, product: System) -> None:
     visitor, page = operator()
     page.goto(visitor.url + "/ui/operator/models")

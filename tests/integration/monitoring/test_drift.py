@@ -258,7 +258,7 @@ async def test_without_a_reference_or_with_a_broken_one_it_says_why(world: World
     touch_stamp(world.folder)
     await world.watch.look(now())
     version = await world.version()
-    assert version["status"] == "no_reference"
+    assert (version["status"], version["reason_code"]) == ("no_reference", "broken")
     assert "reference.json" in version["reason"]
     assert version["findings"] == []
     assert gauges("foretell_drift_psi") == gauges("foretell_drift_status") == {}
@@ -266,7 +266,7 @@ async def test_without_a_reference_or_with_a_broken_one_it_says_why(world: World
     touch_stamp(world.folder)
     await world.watch.look(now())
     version = await world.version()
-    assert version["status"] == "no_reference"
+    assert (version["status"], version["reason_code"]) == ("no_reference", "missing")
     assert "foretell models reference" in version["reason"]
 
 

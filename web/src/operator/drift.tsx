@@ -43,7 +43,7 @@ function VersionCard({ found }: { found: Version }) {
         </h2>
         <State state={found.status} />
       </div>
-      {found.reason && <p class="muted">{found.reason}</p>}
+      {found.reason && <NoReference code={found.reason_code} reason={found.reason} />}
       {shown && (
         <>
           <div class="row apart">
@@ -65,6 +65,20 @@ function VersionCard({ found }: { found: Version }) {
         </>
       )}
     </section>
+  );
+}
+
+/** Why there is nothing to compare with. What is wrong inside a file is said by the program that reads it, in English. */
+function NoReference({ code, reason }: { code: Version["reason_code"]; reason: string }) {
+  if (code === "missing") return <p class="muted">{textOf("o_reference_missing")}</p>;
+  if (code !== "broken") return <p class="muted">{reason}</p>;
+  return (
+    <div class="muted stack tight">
+      <p>{textOf("o_reference_broken")}</p>
+      <p class="small mono" lang="en">
+        {reason}
+      </p>
+    </div>
   );
 }
 

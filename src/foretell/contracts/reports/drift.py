@@ -112,6 +112,8 @@ class VersionFinding(msgspec.Struct, frozen=True, kw_only=True):
     status: DriftStatus
     #: Why there is no usable reference.
     reason: str | None = None
+    #: The same for programs: the package has none, or one that can't be used.
+    reason_code: Literal["missing", "broken"] | None = None
     reference: ReferenceAbout | None = None
     findings: list[FieldSummary] = []
     windows: list[WindowFinding] = []

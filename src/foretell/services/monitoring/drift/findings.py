@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 from sqlalchemy import delete, insert, select
@@ -23,9 +24,13 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(VersionFinding).decode
 
 
-def without_reference(model: str, version: str, reason: str, now: datetime) -> VersionFinding:
+def without_reference(
+    model: str, version: str, code: Literal["missing", "broken"], reason: str, now: datetime
+) -> VersionFinding:
     """The finding for a version that can't be compared."""
-    return VersionFinding(model=model, version=version, computed_at=now, status="no_reference", reason=reason)
+    return VersionFinding(
+        model=model, version=version, computed_at=now, status="no_reference", reason=reason, reason_code=code
+    )
 
 
 def find(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 import structlog
 
@@ -109,7 +110,8 @@ class DriftWatch:
         for package, reference, reason in self._references.values():
             name, version = package.name, package.version
             if reference is None:
-                found.append(without_reference(name, version, reason, moment))
+                code: Literal["missing", "broken"] = "missing" if reason == _NONE else "broken"
+                found.append(without_reference(name, version, code, reason, moment))
             else:
                 tally = self._tallies[name, version]
                 passed_over = not_compared(reference, package.features_schema, package.output_schema)
