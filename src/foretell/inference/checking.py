@@ -122,7 +122,7 @@ class _Check:
             if isinstance(answer, Failure):
                 self._say("examples", "wrong", f"Example {number} fails: {self._why(asked, stage, answer)}")
                 return
-            difference = differs(example.output, answer)
+            difference = differs(example.output, answer, tolerance=self.package.manifest.tolerance)
             if difference:
                 self._say("examples", "wrong", f"Example {number} gives another output: {difference}.")
                 return

@@ -8,8 +8,11 @@ _RELATIVE = 1e-4
 _ABSOLUTE = 1.01e-4
 
 
-def differs(expected: Any, found: Any, where: str = "") -> str | None:
-    """The first difference between two outputs, ignoring the last digit of numbers; None if there is none."""
+def differs(expected: Any, found: Any, where: str = "", *, tolerance: float = 0.0) -> str | None:
+    """The first difference between two outputs, ignoring the last digit of numbers; None if there is none.
+
+    Numbers that are not whole may also differ by `tolerance`.
+    """
     if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
         parts = [(f"{where}.{key}" if where else str(key), expected[key], found[key]) for key in expected]
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
@@ -17,16 +20,17 @@ def differs(expected: Any, found: Any, where: str = "") -> str | None:
     else:
         numbers = _is_number(expected) and _is_number(found)
         # In Python 1 == True; in JSON they differ.
-        same = _close(expected, found) if numbers else type(expected) is type(found) and expected == found
+        same = _close(expected, found, tolerance) if numbers else type(expected) is type(found) and expected == found
         return None if same else f"{where or 'the output'} is {found}, not {expected}"
-    return next((difference for path, one, other in parts if (difference := differs(one, other, path))), None)
+    found_first = (differs(one, other, path, tolerance=tolerance) for path, one, other in parts)
+    return next((difference for difference in found_first if difference), None)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _close(one: float, other: float) -> bool:
+def _close(one: float, other: float, tolerance: float) -> bool:
     if isinstance(one, int) and isinstance(other, int):
         return one == other
-    return math.isclose(one, other, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+    return math.isclose(one, other, rel_tol=_RELATIVE, abs_tol=max(_ABSOLUTE, tolerance))

@@ -99,6 +99,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Labels for the values of the output: {"0": "on time"}.
     labels: dict[str, Text] = {}
     examples: list[Example] = []
+    #: How far numbers may be from those of the examples' outputs: for a library that computes a little differently on
+    #: other processors.
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     #: A function of a Python file of the package, "preprocessing:preprocess", or a class that has a method
     #: `preprocess`, "model:DelayModel" (see python_class.py).
     preprocessing: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*\Z")] | None = None

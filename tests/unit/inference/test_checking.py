@@ -63,6 +63,16 @@ def test_without_examples_there_is_a_warning(checked: Checked) -> None:
     assert checked(Model(double))["examples"].outcome == "warning"
 
 
+@pytest.mark.parametrize(
+    ("more", "outcome"), [("", "wrong"), ("tolerance = 0.03\n", "ok"), ("tolerance = 0.01\n", "wrong")]
+)
+def test_numbers_may_be_as_far_from_the_examples_as_the_manifest_says(
+    checked: Checked, more: str, outcome: str
+) -> None:
+    findings = checked(Model(lambda row: {"y": row["x"] * 2.0 + 0.02}), more=more + EXAMPLE)
+    assert findings["examples"].outcome == outcome
+
+
 def test_what_its_reference_lacks_is_named(make_package: MakePackage) -> None:
     folder = make_package(more=EXAMPLE)
     write_reference(folder, Reference(500, {"x": Numbers([0.0, 1.0, 2.0], [250, 250])}))
