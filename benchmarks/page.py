@@ -229,7 +229,8 @@ class Product:
 @contextmanager
 def running_product(*, predictions: int) -> Iterator[Product]:
     """A system of its own whose user `many` has so many predictions, and a Chromium."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    programs = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
+    program = next(filter(None, map(shutil.which, programs)), None)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         database_url = f"sqlite:///{folder / 'foretell.db'}"
