@@ -309,6 +309,34 @@ def test_a_session_that_is_over_loses_nothing(visit: Visit) -> None:
     expect(page.locator(".result-label")).to_be_visible()
 
 
+def test_a_list_that_was_not_read_for_want_of_a_session_is_read_after_it(visit: Visit) -> None:
+    visitor = visit(locale="ru-RU")
+    page = visitor.signed_up("/ui/models/flight-delay")
+    page.locator("form.ask [role=group] button").first.click()
+    page.locator("form.ask button[type=submit]").click()
+    expect(page.locator(".result-label")).to_be_visible()
+    page.goto(visitor.url + "/ui/history")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    visitor.context.clear_cookies()
+    page.get_by_label("Состояние").select_option("succeeded")
+    dialog = page.get_by_role("dialog")
+    # Where the only thing is that is asked for.
+    expect(dialog.locator("input[name=password]")).to_be_focused()
+    # The dialog says it: behind it there is no error about tokens.
+    expect(page.locator("main .notice")).to_have_count(0)
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(page.locator("tbody tr")).to_have_count(1)
+    # Whoever has scrolled down sees that the connection is lost.
+    page.set_viewport_size({"width": 360, "height": 300})
+    page.evaluate("scrollTo(0, 10000)")
+    visitor.context.set_offline(True)
+    expect(page.locator(".banner")).to_be_in_viewport()
+    visitor.context.set_offline(False)
+    expect(page.locator(".banner")).to_have_count(0)
+
+
 def sign_in(page: Page, name: str) -> None:
     page.locator("input[name=username]").fill(name)
     page.locator("input[name=password]").fill(PASSWORD)

@@ -60,10 +60,11 @@ export function Frame({ children }: { children: ComponentChildren }) {
             </button>
           </span>
         </div>
+        {/* Inside of the head, which stays in sight: whoever has scrolled down sees it, too. */}
+        <div role="status" aria-live="polite">
+          {!reachable && <p class="banner">{t("isAway")}</p>}
+        </div>
       </header>
-      <div role="status" aria-live="polite">
-        {!reachable && <p class="banner">{t("isAway")}</p>}
-      </div>
       <main class="main" id="content" tabIndex={-1}>
         {children}
       </main>

@@ -67,6 +67,7 @@ function Credentials({ isNew, fixedName }: { isNew: boolean; fixedName?: string 
             {...({ type: shown ? "text" : "password" } as { type: "password" })}
             name="password"
             autoComplete={isNew ? "new-password" : "current-password"}
+            autoFocus={fixedName !== undefined}
             required
             minLength={isNew ? 8 : undefined}
             value={password}

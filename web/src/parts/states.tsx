@@ -95,8 +95,8 @@ export function Show<T>({
   children: (data: T) => ComponentChildren;
 }) {
   const { data, reload } = loaded;
-  // The banner shows this error for the whole page, and `useLoad` retries by itself.
-  const error = loaded.error instanceof Unreachable ? undefined : loaded.error;
+  // The banner or the dialog of the session shows this for the whole page, and `useLoad` retries by itself.
+  const error = loaded.error instanceof Unreachable || isSessionOver(loaded.error) ? undefined : loaded.error;
   const failed = error === undefined ? null : fail ? fail(error, reload) : <Failure error={error} retry={reload} />;
   if (data === undefined) return failed ? <>{failed}</> : <Waiting rows={rows} />;
   return (
@@ -105,6 +105,10 @@ export function Show<T>({
       {children(data)}
     </div>
   );
+}
+
+function isSessionOver(error: unknown): boolean {
+  return error instanceof Problem && error.status === 401;
 }
 
 export function Empty({ children, action }: { children: ComponentChildren; action?: ComponentChildren }) {

@@ -2,6 +2,7 @@ import { ask, call, onSessionOver, onTokenRefused, takeCsrfToken, type Schemas }
 import { Problem } from "../api/problem";
 import { go, here } from "../router";
 import { isLanguage, speak, type Language } from "../words";
+import { comebacks } from "./reachable";
 import { makeStore } from "./store";
 import { showTheme, type Theme } from "./theme";
 
@@ -44,6 +45,7 @@ tabs?.addEventListener("message", (event: MessageEvent<string>) => {
 
 function enter(answer: SessionAnswer): void {
   takeCsrfToken(answer.csrf_token);
+  const wasOver = session.get().state === "over";
   const before = personBefore();
   // The page stays unchanged if the same user signs in again after the end of a session.
   if (before !== null && before !== answer.user.id) forgetPerson("/models");
@@ -52,6 +54,8 @@ function enter(answer: SessionAnswer): void {
   if (answer.user.theme) showTheme(answer.user.theme);
   session.set({ state: "in", user: answer.user });
   void askBalance();
+  // What could not be read without a session is read now.
+  if (wasOver) comebacks.set(comebacks.get() + 1);
 }
 
 function leave(): void {
