@@ -360,7 +360,8 @@ async def _is_healthy(running: Running) -> bool:
     try:
         async with asyncio.timeout(2):
             reader, writer = await asyncio.open_connection(running.host, running.port)
-            writer.write(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            host = f"{running.host}:{running.port}"
+            writer.write(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             return (await reader.readline()).split()[1:2] == [b"200"]
     except (OSError, TimeoutError):
         return False
