@@ -45,7 +45,7 @@ async def test_tasks_of_a_refused_envelope_keep_its_headers(
     assert {each.id for each in queued} == set(ids)
     # Each task fits alone; the envelope of all three does not.
     broker.most_bytes = 1000
-    await Republisher(store, broker, Settler(store, broker)).publish(queued, "interrupted", headers)
+    await Republisher(database, store, broker, Settler(store, broker)).publish(queued, "interrupted", headers)
     consumer = await broker.consume(queues.TASKS, prefetch=10)
     deliveries = await consumer.receive(10)
     assert [[task.id for task in decode_tasks(each.body).tasks] for each in deliveries] == [

@@ -10,7 +10,8 @@ from foretell.contracts.envelopes import pack
 from foretell.contracts.messages import INPUT_TOO_LARGE
 from foretell.domain.predictions.store import Ending, Store
 from foretell.domain.predictions.sweeps import Queued
-from foretell.kit.clock import now, uuid7
+from foretell.kit.clock import uuid7
+from foretell.kit.database import Database, server_time
 from foretell.services.dispatcher.measures import SWEPT
 from foretell.services.dispatcher.settling import Settler
 
@@ -20,7 +21,8 @@ log = structlog.get_logger()
 class Republisher:
     """Publishes the predictions that a sweep found and marks them as published."""
 
-    def __init__(self, store: Store, broker: Broker, settler: Settler) -> None:
+    def __init__(self, database: Database, store: Store, broker: Broker, settler: Settler) -> None:
+        self._database = database
         self._store = store
         self._broker = broker
         self._settler = settler
@@ -31,7 +33,9 @@ class Republisher:
             return
         SWEPT.labels(reason).inc(len(found))
         log.info("predictions_swept", reason=reason, count=len(found))
-        published_at = now()
+        async with self._database.snapshot() as connection:
+            # Ours may be wrong, and predictions would be dated into the future.
+            published_at = await server_time(connection)
         for parcel in pack(found, published_at):
             try:
                 await self._broker.publish(parcel.queue, parcel.body, message_id=uuid7().hex, headers=headers)

@@ -61,7 +61,7 @@ class Sweeper:
         self._settler = settler
         self._in_hand = in_hand
         self._clock = clock
-        self._republisher = Republisher(store, broker, settler)
+        self._republisher = Republisher(database, store, broker, settler)
         self._dead_letters = DeadLetters(database, broker, settler, in_hand, self._republisher)
         #: Predictions whose tasks may be lost.
         self._suspected: dict[UUID, _Suspected] = {}
