@@ -308,4 +308,7 @@ async def test_when_one_half_of_it_fails_nothing_of_it_is_left_behind(part: tupl
     before = asyncio.all_tasks()
     with pytest.raises(OperationalError):
         await run(asyncio.Event())
-    assert asyncio.all_tasks() == before
+    # A connection in use when its half was canceled may be on its way back to the pool.
+    async with asyncio.timeout(30):
+        while asyncio.all_tasks() != before:
+            await asyncio.sleep(0.01)
