@@ -14,6 +14,7 @@ from uuid import UUID
 from foretell.domain.notifications.changes import Mark, marks_of
 from foretell.kit.database import Database
 from foretell.kit.errors import Unavailable
+from foretell.services.app.listed import listed
 
 _LOOK_EVERY_S = 1.0
 #: The pause after a look: doubled after each that an ending has caused at once.
@@ -41,14 +42,8 @@ class Changes:
     @asynccontextmanager
     async def follow(self, user_id: UUID) -> AsyncIterator[Followed]:
         """Enter before `now`: the first look sets `changed`, also if nothing is new."""
-        followed = Followed()
-        self._followed.setdefault(user_id, []).append(followed)
-        try:
+        with listed(self._followed, user_id, Followed()) as followed:
             yield followed
-        finally:
-            self._followed[user_id].remove(followed)
-            if not self._followed[user_id]:
-                del self._followed[user_id]
 
     async def now(self, user_id: UUID) -> Mark | None:
         """The mark of an account; None if the database does not answer, then the first look gives it."""

@@ -16,6 +16,7 @@ from foretell.contracts.messages import decode_told
 from foretell.domain.notifications import events
 from foretell.kit.database import Database
 from foretell.kit.errors import Unavailable
+from foretell.services.app.listed import listed
 
 log = structlog.get_logger()
 
@@ -33,14 +34,11 @@ class Following:
     @asynccontextmanager
     async def follow(self, user_id: UUID) -> AsyncIterator[asyncio.Event]:
         """An `asyncio.Event` that is set when there may be new events. Enter before reading; the caller clears it."""
-        written = asyncio.Event()
-        self._followed.setdefault(user_id, []).append(written)
         try:
-            yield written
+            with listed(self._followed, user_id, asyncio.Event()) as written:
+                yield written
         finally:
-            self._followed[user_id].remove(written)
-            if not self._followed[user_id]:
-                del self._followed[user_id]
+            if user_id not in self._followed:
                 self._last.pop(user_id, None)
 
     def wake(self, users: Iterable[UUID]) -> None:
