@@ -286,7 +286,7 @@ async def test_in_a_group_nobody_hears_of_a_balance(bot: RunningBot, ada: Person
     await ada.sees("Hello")
     ada.joins(-100)
     await ada.types("/balance", chat=-100)
-    assert (await ada.sees("Your balance", chat=-100)).text == "Your balance stays between us: write to me in private."
+    assert (await ada.sees("balance", chat=-100)).text == "I show your balance in private only: write to me there."
 
 
 async def test_in_a_group_nobody_hears_what_was_asked(bot: RunningBot, ada: Person) -> None:
@@ -294,12 +294,12 @@ async def test_in_a_group_nobody_hears_what_was_asked(bot: RunningBot, ada: Pers
     await ada.sees("Hello")
     ada.joins(-100)
     await ada.types("/history", chat=-100)
-    said = await ada.sees("Your predictions", chat=-100)
-    assert said.text == "Your predictions stay between us: write to me in private."
+    said = await ada.sees("predictions", chat=-100)
+    assert said.text == "I show your predictions in private only: write to me there."
     # Pages that an earlier release showed there.
     for data in ("h:0", "h:1", f"d:{'0' * 32}:0"):
         tap = await ada.tap_data(said, data)
-        assert (await ada.answer_to(tap))["text"] == "Your predictions stay between us: write to me in private."
+        assert (await ada.answer_to(tap))["text"] == "I show your predictions in private only: write to me there."
     assert bot.telegram.posts_in(-100) == [said]
 
 

@@ -63,7 +63,7 @@ async def test_pictures_edits_and_forwarded_commands(bot: RunningBot, ada: Perso
     await ada.sends_photo()
     await ada.sees("I can't read that")
     await ada.forwards("/predict")
-    await ada.sees("A forwarded command is somebody else's")
+    await ada.sees("I do not carry out forwarded commands")
     await ada.types("hello?")
     await ada.sees("To get a prediction, send /predict")
     await ada.types("/nonsense")
@@ -78,7 +78,7 @@ async def test_pictures_edits_and_forwarded_commands(bot: RunningBot, ada: Perso
     await ada.edits(written, "18:00")
     await ada.sees("I have read your message as it was at first")
     await ada.forwards("/balance")
-    await ada.sees_new("A forwarded command is somebody else's", after=again)
+    await ada.sees_new("I do not carry out forwarded commands", after=again)
     await ada.forwards("550")
     assert "question 4 of 4" in (await ada.sees_new("question 4 of 4", after=again)).text
 

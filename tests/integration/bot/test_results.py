@@ -48,7 +48,8 @@ async def test_an_event_that_comes_twice_is_told_once(bot: RunningBot, ada: Pers
     assert (await bot.tell(ada.id, "balance.low", {"available": 1}, name="msg_2")).status_code == 204
     await ada.sees("Your balance is low: 1 credit left.")
     low = [post.text for post in bot.telegram.posts_in(ada.id) if "balance is low" in post.text]
-    assert low == ["Your balance is low: 21 credits left.", "Your balance is low: 1 credit left."]
+    more = "Ask the operator of this service for more credits."
+    assert low == [f"Your balance is low: 21 credits left. {more}", f"Your balance is low: 1 credit left. {more}"]
 
 
 async def test_a_webhook_that_was_turned_off_is_told_here(bot: RunningBot, vera: Person) -> None:

@@ -13,7 +13,7 @@ from foretell.services.bot.accounts import NotLinked
 from foretell.services.bot.keyboards import Keyboard
 from foretell.services.bot.measures import EVENTS, TELLING
 from foretell.services.bot.models import Model
-from foretell.services.bot.offers import ways_to_more
+from foretell.services.bot.offers import how_to_more, ways_to_more
 from foretell.services.bot.results import outcome_message
 from foretell.services.bot.storage.outbox import Event
 from foretell.services.bot.talk import Parts
@@ -172,11 +172,16 @@ class Delivery:
         try:
             if not await self._parts.sender.edit(asked.chat_id, asked.message_id, text, keyboard, answering=False):
                 await self._send(asked.chat_id, text, keyboard)
-        except Blocked:
+        except (TelegramAway, TokenRefused, TooManyMessages):
+            raise
+        except TelegramError as error:
             if asked.chat_id == event.chat_id:
                 raise
-            # The bot was removed from the group, so the person gets the result in the private chat.
-            await self._parts.chats.change(asked.chat_id, blocked=1)
+            # The bot was removed from the group or may not write there, or the group is gone (one that becomes a
+            # supergroup gets another id). So the person gets the result in the private chat.
+            log.info("group_not_told", chat_id=asked.chat_id, reason=error.message)
+            if isinstance(error, Blocked):
+                await self._parts.chats.change(asked.chat_id, blocked=1)
             await self._send(event.chat_id, text, keyboard)
         await self._parts.asked.told(asked.key)
         return True
@@ -193,4 +198,5 @@ class Delivery:
 def _low(parts: Parts, data: dict[str, Any], words: Words) -> tuple[str, Keyboard | None]:
     offers = ways_to_more(parts.settings, words)
     text = words("told.balance_low", available=Marked(words.count("credits", int(data.get("available") or 0))))
+    text = f"{text} {how_to_more(parts.settings, words)}"
     return text, Keyboard(offers) if offers else None

@@ -25,6 +25,11 @@ def models_on_page(
     return models[page * _MODELS_ON_A_PAGE : (page + 1) * _MODELS_ON_A_PAGE], rows
 
 
+def how_to_more(settings: BotSettings, words: Words) -> str:
+    """Where to get more credits: from the buttons of `ways_to_more` below, or from the operator."""
+    return words("credits.buy" if settings.stars_offers else "credits.ask")
+
+
 def ways_to_more(settings: BotSettings, words: Words) -> list[list[Button]]:
     """A button for each offer of credits."""
     return [

@@ -97,10 +97,12 @@ class Talk:
         self._shown = message_id
 
     async def say(self, text: str, keyboard: Keyboard | None = None) -> int:
-        """Send a new message; in a group it replies to the person's message. Returns its id."""
-        reply_to = None
-        if not self.private and self.update.message is not None:
-            reply_to = self.update.message.message_id
+        """Send a new message. Returns its id.
+
+        In a group it replies to the person's message or to the one that was tapped, so that it is clear what it is
+        about, and it is in the same topic.
+        """
+        reply_to = None if self.private or self.message is None else self.message.message_id
         return await self.parts.sender.send(self.chat_id, text, keyboard, reply_to=reply_to)
 
     async def show(self, text: str, keyboard: Keyboard | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import gettext
 import io
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -85,6 +85,10 @@ class Words:
     def percent(self, share: float) -> str:
         """A share of 1 in percent."""
         return str(format_percent(share, format="#,##0.#%", locale=self.language))
+
+    def day(self, day: date) -> str:
+        """A date, in the form in which people are asked to write it."""
+        return day.strftime("%d.%m.%Y") if self.language == "ru" else day.isoformat()
 
     def moment(self, moment: datetime | str) -> str:
         """A time, in UTC."""

@@ -25,6 +25,7 @@ NOTES = {
         "form.ended",
         "form.step_past",
         "form.sent",
+        "form.model_away",
         "models.gone",
         "history.gone",
         "history.not_repeatable",
@@ -71,7 +72,7 @@ def test_both_languages_have_the_same_texts_with_the_same_names_and_tags() -> No
 def test_russian_has_three_plural_forms() -> None:
     several = {key: len(forms) for key, forms in texts_of("ru").items() if len(forms) > 1}
     assert {key: count for key, count in several.items() if not key.startswith("unit.")} == dict.fromkeys(
-        ("credits", "stars", "bounds.max_length"), 3
+        ("credits", "stars", "bounds.max_length", "bounds.min_items", "bounds.max_items"), 3
     )
     assert set(several.values()) == {3}
     words = Words("ru")

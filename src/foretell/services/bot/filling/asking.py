@@ -1,6 +1,7 @@
 """Shows a form as a message: the question of a field with its buttons, or the summary before the submission."""
 
 import json
+from datetime import date, datetime
 from typing import Any
 
 from foretell.contracts.fields import Field
@@ -34,8 +35,23 @@ def said(field: Field, value: Any, words: Words) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return words.number(value) if field.unit is None else words.measure(value, field.unit)
     if isinstance(value, str):
-        return value
+        return _said_text(field, value, words)
+    if isinstance(value, list) and field.items is not None and not any(isinstance(each, dict | list) for each in value):
+        return ", ".join(said(field.items, each, words) for each in value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def _said_text(field: Field, value: str, words: Words) -> str:
+    """A text; a date or a time as the reader writes it."""
+    try:
+        if field.kind == "date":
+            return words.day(date.fromisoformat(value))
+        if field.kind == "datetime" and datetime.fromisoformat(value).tzinfo is not None:
+            return words.moment(value)
+    except ValueError:
+        # It may come from the history, where the app has accepted what it accepts.
+        pass
+    return value
 
 
 def complaint(wrong: DoesNotFit, words: Words) -> str:
@@ -43,7 +59,13 @@ def complaint(wrong: DoesNotFit, words: Words) -> str:
     values = {
         name: words.number(value) if isinstance(value, (int, float)) else value for name, value in wrong.values.items()
     }
-    return words(wrong.key, **values)
+    if not wrong.within:
+        return words(wrong.key, **values)
+    # The form's text refers to buttons, which parts of a list or an object do not have.
+    why = words("failed.choice" if wrong.key == "wrong.choice" else wrong.key, **values)
+    for part in reversed(wrong.within):
+        why = words("wrong.part", title=Marked(words.of(part.title)), why=Marked(why))
+    return why
 
 
 def bounds(field: Field, words: Words) -> str:
@@ -65,10 +87,27 @@ def bounds(field: Field, words: Words) -> str:
         parts.append(words("bounds.multiple_of", bound=number(field.multiple_of)))
     if field.max_length is not None and field.kind == "text":
         parts.append(words.count("bounds.max_length", field.max_length))
+    if field.kind == "list":
+        parts += _bounds_of_list(field, words)
     return " ".join(parts)
 
 
-def question(form: Form, model: Model, words: Words, *, page: int = 0, wrong: str = "") -> tuple[str, Keyboard]:
+def _bounds_of_list(field: Field, words: Words) -> list[str]:
+    parts = []
+    if field.min_items:
+        parts.append(words.count("bounds.min_items", field.min_items))
+    if field.max_items is not None:
+        parts.append(words.count("bounds.max_items", field.max_items))
+    if field.items is not None:
+        labels = ", ".join(getattr(choice.label, words.language) for choice in field.items.choices or [])
+        of_each = shortened(labels, _LONGEST_VALUE) or Marked(bounds(field.items, words))
+        parts += [words("bounds.each", bounds=of_each)] if of_each else []
+    return parts
+
+
+def question(
+    form: Form, model: Model, words: Words, *, private: bool, page: int = 0, wrong: str = ""
+) -> tuple[str, Keyboard]:
     """The current question and its buttons. `wrong` is why the last answer was invalid."""
     field = model.fields[form.step]
     title = words.of(field.title)
@@ -81,10 +120,18 @@ def question(form: Form, model: Model, words: Words, *, page: int = 0, wrong: st
     if field.description is not None:
         lines.append(words.of(field.description))
     lines += filter(None, [bounds(field, words)])
-    lines.append(words(f"form.how.{field.kind}"))
+    lines.append(words(f"form.how.{field.kind}", shape=_shape(field)))
+    if not private:
+        # In a group the bot sees only replies to its own messages.
+        lines.append(words("form.in_group"))
     if form.answered(field) and field.name in form.values:
         lines += ["", words("form.now", value=shortened(said(field, form.values[field.name], words), _LONGEST_VALUE))]
     return "\n".join(lines), Keyboard([*_answers(form, field, words, page), _ways_out(form, words)])
+
+
+def _shape(field: Field) -> str:
+    """The keys of an object, as JSON without the values."""
+    return "{" + ", ".join(f"{json.dumps(each.name, ensure_ascii=False)}: …" for each in field.fields or []) + "}"
 
 
 def _data(form: Form, action: str, argument: int | None = None) -> str:

@@ -10,7 +10,7 @@ from foretell.services.bot.filling.asking import fields_to_change, question, sum
 from foretell.services.bot.filling.form import Form, fits, new_id
 from foretell.services.bot.keyboards import Button, Keyboard
 from foretell.services.bot.models import Model
-from foretell.services.bot.offers import ways_to_more
+from foretell.services.bot.offers import how_to_more, ways_to_more
 from foretell.services.bot.results import waiting_text
 from foretell.services.bot.storage.asked import Asked
 from foretell.services.bot.talk import Talk
@@ -50,7 +50,7 @@ async def show(
 ) -> None:
     """Show the current question or the summary. `anew`: in a new message, even if a button was tapped."""
     if form.step < len(model.fields):
-        text, keyboard = question(form, model, talk.words, page=page, wrong=wrong)
+        text, keyboard = question(form, model, talk.words, private=talk.private, page=page, wrong=wrong)
     else:
         balance = await client.balance()
         text, keyboard = summary(form, model, talk.words, balance["available"], private=talk.private)
@@ -86,19 +86,19 @@ async def submit(talk: Talk, client: AsyncClient, form: Form, model: Model) -> N
         prediction = await client.submit(form.model, asked.input, idempotency_key=asked.key)
     except Unreachable:
         # The app may have accepted it; it is submitted again with the same key until there is an answer.
-        await talk.parts.forms.end(talk.chat_id, talk.user_id)
+        await talk.parts.forms.end_one(talk.chat_id, talk.user_id, form.id)
         await talk.show(talk.words("asked.later", model=Marked(talk.words.of(model.title))))
         return
     except ApiError as error:
         if error.status_code >= 500 or error.status_code in (409, 429):
-            await talk.parts.forms.end(talk.chat_id, talk.user_id)
+            await talk.parts.forms.end_one(talk.chat_id, talk.user_id, form.id)
             await talk.show(talk.words("asked.later", model=Marked(talk.words.of(model.title))))
             return
         await talk.parts.asked.refused(asked.key)
         await _refused(talk, client, form, model, error)
         return
     await talk.parts.asked.accepted(asked.key, prediction["id"])
-    await talk.parts.forms.end(talk.chat_id, talk.user_id)
+    await talk.parts.forms.end_one(talk.chat_id, talk.user_id, form.id)
     if prediction["status"] != "queued":
         # The prediction had already ended when it was submitted again.
         await talk.parts.outbox.put(
@@ -113,6 +113,7 @@ async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, er
         if talk.private:
             available = Marked(talk.words.count("credits", (await client.balance())["available"]))
             text = talk.words("asked.no_credits", price=price, available=available)
+            text = f"{text}\n\n{how_to_more(talk.parts.settings, talk.words)}"
         else:
             text = talk.words("asked.no_credits_in_group", price=price)
         again = Button(talk.words.plain("button.again_now"), f"f:{form.id}:{form.step}:o")
@@ -131,7 +132,7 @@ async def _refused(talk: Talk, client: AsyncClient, form: Form, model: Model, er
             )
             return
     log.info("submission_refused", status=error.status_code, code=error.problem_code)
-    await talk.parts.forms.end(talk.chat_id, talk.user_id)
+    await talk.parts.forms.end_one(talk.chat_id, talk.user_id, form.id)
     await talk.show(talk.words.refusal("asked.refused_because", "asked.refused", error.message))
 
 

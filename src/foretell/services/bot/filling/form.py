@@ -104,7 +104,8 @@ def offered(field: Field, language: str) -> list[tuple[str, Any]]:
     """Answers to offer as buttons: (`d` for the default or `e` for the example, value)."""
     example = field.example_ru if language == "ru" and field.example_ru is not UNSET else field.example
     found: list[tuple[str, Any]] = []
-    if field.default is not UNSET:
+    # A default of null is what "skip" means.
+    if field.default is not UNSET and not (field.default is None and may_be_skipped(field)):
         found.append(("d", field.default))
     if example is not UNSET and example != (found[0][1] if found else UNSET):
         found.append(("e", example))
@@ -149,8 +150,14 @@ class Forms:
 
         await self._database.run(work)
 
+    async def end_one(self, chat_id: int, user_id: int, form_id: str) -> None:
+        """Delete this form; one that was begun in the meantime stays."""
+        form = await self.of(chat_id, user_id)
+        if form is not None and form.id == form_id:
+            await self.end(chat_id, user_id)
+
     async def end(self, chat_id: int, user_id: int) -> bool:
-        """Delete the form; False when there was none."""
+        """Delete the form, whichever it is; False when there was none."""
         return await self._database.run(
             lambda connection: bool(
                 connection.execute("DELETE FROM forms WHERE chat_id = ? AND user_id = ?", (chat_id, user_id)).rowcount

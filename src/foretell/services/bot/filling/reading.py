@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -27,6 +28,9 @@ class DoesNotFit(Exception):
         super().__init__(key)
         self.key = key
         self.values = values
+        #: The lists and the parts of objects that lead to what is wrong, the outermost first; empty if it is the whole
+        #: value.
+        self.within: list[Field] = []
 
 
 def read(field: Field, text: str, language: str) -> Any:
@@ -188,7 +192,8 @@ def _list(field: Field, text: str, language: str) -> list[Any]:
     separator = "\n" if "\n" in text else (";" if ";" in text else ",")
     parts = [part.strip() for part in text.split(separator) if part.strip()]
     assert field.items is not None
-    return [read(field.items, part, language) for part in parts]
+    with _within(field):
+        return [read(field.items, part, language) for part in parts]
 
 
 def _check_list(field: Field, value: Any) -> None:
@@ -199,8 +204,30 @@ def _check_list(field: Field, value: Any) -> None:
     if field.max_items is not None and len(value) > field.max_items:
         raise DoesNotFit("wrong.max_items", bound=field.max_items)
     if field.items is not None:
-        for each in value:
-            check(field.items, each)
+        with _within(field):
+            for each in value:
+                check(field.items, each)
+
+
+def _check_object(field: Field, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise DoesNotFit("wrong.object")
+    for part in field.fields or []:
+        with _within(part):
+            if part.name in value:
+                check(part, value[part.name])
+            elif part.required:
+                raise DoesNotFit("wrong.missing")
+
+
+@contextmanager
+def _within(part: Field) -> Iterator[None]:
+    """Name this list, or part of an object, as where something is wrong."""
+    try:
+        yield
+    except DoesNotFit as wrong:
+        wrong.within.insert(0, part)
+        raise
 
 
 def _json(field: Field, text: str, language: str) -> Any:
@@ -233,4 +260,5 @@ _CHECKS: dict[str, Callable[[Field, Any], None]] = {
     "datetime": _check_text,
     "boolean": _check_boolean,
     "list": _check_list,
+    "object": _check_object,
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from foretell.contracts.references import TELEGRAM_REFUND
 from foretell.services.bot.keyboards import Keyboard
-from foretell.services.bot.offers import ways_to_more
+from foretell.services.bot.offers import how_to_more, ways_to_more
 from foretell.services.bot.routing import Router
 from foretell.services.bot.talk import Talk
 from foretell.services.bot.words import Marked
@@ -45,7 +45,7 @@ async def balance(talk: Talk, rest: str) -> None:
         )
     offers = ways_to_more(talk.parts.settings, words)
     if prices and credits["available"] < min(prices):
-        lines += ["", words("balance.low_sells" if offers else "balance.low")]
+        lines += ["", f"{words('balance.low')} {how_to_more(talk.parts.settings, words)}"]
     await talk.say("\n".join(lines), Keyboard(offers) if offers else None)
 
 

@@ -11,6 +11,10 @@ async def edited(talk: Talk) -> bool:
     """Tell the person that editing a message does not change an answer."""
     if talk.update.edited_message is None:
         return False
-    if talk.private and await talk.parts.forms.of(talk.chat_id, talk.user_id) is not None:
+    if not talk.private:
+        return True
+    if (talk.update.edited_message.text or "").startswith("/"):
+        await talk.say(talk.words("other.edited_command"))
+    elif await talk.parts.forms.of(talk.chat_id, talk.user_id) is not None:
         await talk.say(talk.words("other.edited"))
     return True

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foretell.client import AsyncClient
+from foretell.client import ApiError, AsyncClient
 from foretell.contracts.fields import Field
 from foretell.services.bot.filling import flow
 from foretell.services.bot.filling.asking import complaint, fields_to_change
@@ -18,6 +18,9 @@ from foretell.services.bot.talk import Talk
 router = Router()
 
 _TEXT = "text"
+#: The action of the button that closes a form.
+_CLOSE = "x"
+_NOT_FOUND = 404
 
 
 @router.command("predict")
@@ -47,8 +50,8 @@ def _buttons(talk: Talk, models: Sequence[Mapping[str, Any]], page: int = 0) -> 
 
 
 async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[str, Any]], text: str) -> None:
-    found = [await talk.parts.models.one(client, each["name"]) for each in models]
-    fitting = [model for model in found if model.text_field is not None]
+    found = [await _model(talk, client, each["name"]) for each in models]
+    fitting = [model for model in found if model is not None and model.text_field is not None]
     if not fitting:
         await talk.say(talk.words("predict.no_text_model"), _buttons(talk, models))
         return
@@ -75,13 +78,25 @@ async def _with_text(talk: Talk, client: AsyncClient, models: Sequence[Mapping[s
     await flow.submit(talk, client, form, model)
 
 
+async def _model(talk: Talk, client: AsyncClient, name: str) -> Model | None:
+    """The model; None when it was removed, and may come back."""
+    try:
+        return await talk.parts.models.one(client, name)
+    except ApiError as error:
+        if error.status_code != _NOT_FOUND:
+            raise
+        return None
+
+
 @router.button("m")
 async def model_chosen(talk: Talk, arguments: list[str]) -> None:
     """Begin the form of the model that was tapped."""
     client = await talk.parts.accounts.client_of(talk.user_id)
     for each in await talk.parts.models.all(client):
         if arguments and short(each["name"]) == arguments[0]:
-            model = await talk.parts.models.one(client, each["name"])
+            model = await _model(talk, client, each["name"])
+            if model is None:
+                break
             before = await talk.parts.forms.of(talk.chat_id, talk.user_id)
             field = model.text_field
             kept = before.values.get(_TEXT) if before is not None and before.model == NO_MODEL else None
@@ -101,7 +116,13 @@ async def form_tapped(talk: Talk, arguments: list[str]) -> None:
         await talk.answer_tap(talk.words.plain("form.sent" if sent else ended), alert=True)
         return
     client = await talk.parts.accounts.client_of(talk.user_id)
-    model = await talk.parts.models.one(client, form.model)
+    model = await _model(talk, client, form.model)
+    if model is None:
+        if arguments[2] == _CLOSE:
+            await _closed(talk)
+        else:
+            await talk.answer_tap(talk.words.plain("form.model_away"), alert=True)
+        return
     if form.refit(model):
         await flow.show(talk, client, form, model, wrong=talk.words("form.new_version", version=model.version))
         return
@@ -114,11 +135,15 @@ async def form_tapped(talk: Talk, arguments: list[str]) -> None:
     await _act(talk, client, form, model, arguments[2], int(arguments[3]) if len(arguments) > 3 else 0)
 
 
+async def _closed(talk: Talk) -> None:
+    await talk.parts.forms.end(talk.chat_id, talk.user_id)
+    await talk.show(talk.words("cancel.done"))
+
+
 async def _act(talk: Talk, client: AsyncClient, form: Form, model: Model, action: str, argument: int) -> None:
     at_end = form.step >= len(model.fields)
-    if action == "x":
-        await talk.parts.forms.end(talk.chat_id, talk.user_id)
-        await talk.show(talk.words("cancel.done"))
+    if action == _CLOSE:
+        await _closed(talk)
     elif action == "s" and at_end:
         await flow.submit(talk, client, form, model)
     elif action == "l" and at_end:
@@ -165,7 +190,10 @@ async def written(talk: Talk) -> bool:
     if form is None or form.model == NO_MODEL or not _is_for_us(talk, form):
         return False
     client = await talk.parts.accounts.client_of(talk.user_id)
-    model = await talk.parts.models.one(client, form.model)
+    model = await _model(talk, client, form.model)
+    if model is None:
+        await talk.say(talk.words("form.model_away"))
+        return True
     renewed = form.refit(model)
     if form.seen == talk.update.update_id:
         # An earlier process has already counted this answer.

@@ -53,7 +53,6 @@ class OtherPoller(TelegramError):
 
 class _Parameters(Struct):
     retry_after: float | None = None
-    migrate_to_chat_id: int | None = None
 
 
 class _Answer(Struct):

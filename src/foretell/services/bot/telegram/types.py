@@ -42,7 +42,6 @@ class Message(Struct, frozen=True):
     reply_to_message: "Message | None" = None
     forward_origin: dict[str, Any] | None = None
     successful_payment: SuccessfulPayment | None = None
-    migrate_to_chat_id: int | None = None
 
 
 class CallbackQuery(Struct, frozen=True):
