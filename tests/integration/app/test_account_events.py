@@ -45,6 +45,21 @@ async def test_a_program_that_asks_now_and_then_misses_nothing(
     assert event["timestamp"] == event["data"]["finished_at"]
 
 
+async def test_a_position_of_before_a_restored_backup_misses_nothing(
+    client: httpx.AsyncClient, state: AppState, ada: Account, submit: Submit, finish: Finish
+) -> None:
+    await client.get("/events", headers=ada.headers)
+    identifier = await submit(ada)
+    await finish(identifier)
+    page = (await client.get("/events", params={"after": 1000}, headers=ada.headers)).json()
+    assert ([item["id"] for item in page["items"]], page["next_cursor"]) == ([str(identifier)], "1")
+    at_the_end = (await client.get("/events", params={"after": 1}, headers=ada.headers)).json()
+    assert at_the_end == {"items": [], "next_cursor": "1", "more": False}
+    async with _streaming(state, ada, last_event_id="1000") as stream:
+        assert await stream.ids(1) == [str(identifier)]
+        assert stream.began_after == "0"
+
+
 async def test_a_canceled_one_is_among_them(client: httpx.AsyncClient, ada: Account, submit: Submit) -> None:
     await client.get("/events", headers=ada.headers)
     identifier = await submit(ada)

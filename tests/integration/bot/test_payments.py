@@ -1,5 +1,7 @@
 """Credits for Telegram Stars: bought once, however often it is told."""
 
+import asyncio
+
 import pytest
 from tests.integration.bot.conftest import RunningBot, Start, ended
 from tests.integration.bot.test_oddities import signed_up
@@ -91,3 +93,28 @@ async def test_whoever_has_no_account_any_more_does_not_pay(shop: RunningBot, ad
     assert shop.bot is not None
     shop.bot.parts.accounts._clients.clear()
     assert await ada.pays(invoice) is None
+
+
+async def test_a_payment_does_not_wait_behind_other_messages(shop: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    await ada.types("/balance")
+    await ada.taps(await ada.sees("Recent transactions"), "500 credits for 250 stars")
+    invoice = await ada.sees("500 credits")
+    async with ended(shop):
+        for _ in range(12):
+            await ada.types("/help")
+        paying = asyncio.create_task(ada.pays(invoice))
+        await shop.telegram.until(lambda: shop.telegram.unconfirmed == 13, "all messages and the payment")
+    assert await paying is not None
+    await ada.sees("Thank you!")
+    methods = [method for method, given in shop.telegram.calls]
+    helped = next(place for place, (_, given) in enumerate(shop.telegram.calls) if "What I can do" in str(given))
+    assert methods.index("answerPreCheckoutQuery") < helped
+
+
+async def test_an_answer_that_comes_too_late_says_that_nobody_has_paid(shop: RunningBot, ada: Person) -> None:
+    await signed_up(ada)
+    of = {"currency": "XTR", "total_amount": 250, "invoice_payload": "credits:500:250"}
+    await shop.telegram.happen(pre_checkout_query={"id": "of yesterday", "from": ada.user, **of})
+    await ada.sees("I answered too late, so the payment did not take place.")
+    assert shop.app.charges == {}

@@ -133,7 +133,10 @@ def test_what_is_wrong_within_a_value_is_named(schema: dict[str, Any], text: str
         assert complaint(wrong.value, Words(language)) == expected
 
 
-def test_a_default_of_null_is_no_button_beside_skip() -> None:
+def test_no_button_says_what_another_one_says() -> None:
     note = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
-    assert asked(field_of(note, required=False), "en")[1] == ["Skip", "✖ Cancel"]
+    tags = {"type": "array", "items": {"type": "string"}, "default": []}
+    for schema in (note, tags, {"type": "string", "default": ""}):
+        assert asked(field_of(schema, required=False), "en")[1] == ["Skip", "✖ Cancel"]
+    assert asked(field_of({"type": "boolean", "examples": [True]}), "en")[1] == ["yes", "no", "✖ Cancel"]
     assert asked(field_of({"type": "integer", "default": 3}), "en")[1] == ["Usual: 3", "✖ Cancel"]

@@ -74,6 +74,11 @@ async def list_events(
         return await _stream(state, caller, token, _position(last_event_id, after))
     start = after or 0
     found, more = await _look(state, caller.user_id, start, limit)
+    if not found and start:
+        known = await _known(state, caller.user_id, start)
+        if known != start:
+            start = known
+            found, more = await _look(state, caller.user_id, start, limit)
     page = http.EventPage(found, str(found[-1].sequence if found else start), more)
     return Response(_encode(page), media_type="application/json")
 
@@ -132,14 +137,24 @@ def _position(last_event_id: str | None, after: int | None) -> int | None:
 
 async def _stream(state: AppState, caller: Identity, token: str, after: int | None) -> Response:
     user_id = caller.user_id
-    if after is None:
-        async with state.database.snapshot() as connection:
-            after = (await events.last_of(connection, [user_id])).get(user_id, 0)
     return StreamingResponse(
-        _events(state, caller, token, after),
+        _events(state, caller, token, await _known(state, user_id, after)),
         media_type=_STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+async def _known(state: AppState, user_id: UUID, after: int | None) -> int:
+    """Where to begin: at the last event without `after`; at the oldest that is kept if `after` has not happened.
+
+    Such a position is of a database that was replaced by a backup. A program that waited for it would miss all events
+    until then; this way it gets some a second time, with the same ids.
+    """
+    async with state.database.snapshot() as connection:
+        last = (await events.last_of(connection, [user_id])).get(user_id, 0)
+    if after is None:
+        return last
+    return after if after <= last else 0
 
 
 async def _events(state: AppState, caller: Identity, token: str, after: int) -> AsyncIterator[bytes]:

@@ -104,10 +104,12 @@ def offered(field: Field, language: str) -> list[tuple[str, Any]]:
     """Answers to offer as buttons: (`d` for the default or `e` for the example, value)."""
     example = field.example_ru if language == "ru" and field.example_ru is not UNSET else field.example
     found: list[tuple[str, Any]] = []
-    # A default of null is what "skip" means.
-    if field.default is not UNSET and not (field.default is None and may_be_skipped(field)):
+    # An empty default is what "skip" means.
+    is_empty = field.default in (None, "", [], {})
+    if field.default is not UNSET and not (is_empty and may_be_skipped(field)):
         found.append(("d", field.default))
-    if example is not UNSET and example != (found[0][1] if found else UNSET):
+    # A boolean has a button for each value already.
+    if example is not UNSET and field.kind != "boolean" and example != (found[0][1] if found else UNSET):
         found.append(("e", example))
     return found
 

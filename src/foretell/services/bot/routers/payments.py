@@ -9,6 +9,7 @@ from foretell.services.bot.accounts import NotLinked
 from foretell.services.bot.routing import Router
 from foretell.services.bot.storage.payments import Payment
 from foretell.services.bot.talk import Talk
+from foretell.services.bot.telegram.api import TelegramAway, TelegramError, TokenRefused, TooManyMessages
 from foretell.services.bot.telegram.types import SuccessfulPayment
 from foretell.services.bot.words import Marked
 
@@ -77,12 +78,19 @@ async def asked_before(talk: Talk) -> bool:
             problem = "start.first"
         except (ApiError, Unreachable):
             problem = "error.away"
-    await talk.parts.sender.call(
-        "answerPreCheckoutQuery",
-        pre_checkout_query_id=query.id,
-        ok=problem is None,
-        error_message=None if problem is None else talk.words.plain(problem),
-    )
+    try:
+        await talk.parts.sender.call(
+            "answerPreCheckoutQuery",
+            pre_checkout_query_id=query.id,
+            ok=problem is None,
+            error_message=None if problem is None else talk.words.plain(problem),
+        )
+    except (TelegramAway, TokenRefused, TooManyMessages):
+        raise
+    except TelegramError as error:
+        # The bot or Telegram was away for more than 10 s: nobody has paid.
+        log.info("pre_checkout_too_late", reason=error.message)
+        await talk.say(talk.words("stars.too_late"))
     return True
 
 

@@ -63,6 +63,11 @@ _STEPS = (
     """,
     "ALTER TABLE outbox ADD COLUMN account TEXT NOT NULL DEFAULT '';",
     "ALTER TABLE payments ADD COLUMN thanked INTEGER NOT NULL DEFAULT 0;",
+    """
+    ALTER TABLE inbox ADD COLUMN of_money INTEGER NOT NULL DEFAULT 0;
+    DROP INDEX inbox_by_person;
+    CREATE INDEX inbox_by_person ON inbox (person_id, of_money DESC, update_id);
+    """,
 )
 #: The schema version of this release.
 VERSION = len(_STEPS)

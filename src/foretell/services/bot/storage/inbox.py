@@ -22,7 +22,7 @@ class Arrived(NamedTuple):
     update_id: int
     person_id: int
     body: bytes
-    #: Whether it is stored even if too many are waiting.
+    #: Whether it is stored even if too many are waiting, and handled before them.
     of_money: bool = False
 
 
@@ -37,7 +37,7 @@ class Waiting(NamedTuple):
 
 
 class Inbox:
-    """Stores updates in order, separately for each person."""
+    """Stores updates in order, separately for each person; payments come first."""
 
     def __init__(self, database: BotDatabase) -> None:
         self._database = database
@@ -62,8 +62,8 @@ class Inbox:
                     flooding.add(update.person_id)
                     continue
                 connection.execute(
-                    "INSERT INTO inbox (update_id, person_id, body) VALUES (?, ?, ?)",
-                    (update.update_id, update.person_id, update.body),
+                    "INSERT INTO inbox (update_id, person_id, body, of_money) VALUES (?, ?, ?, ?)",
+                    (update.update_id, update.person_id, update.body, update.of_money),
                 )
                 people.add(update.person_id)
             connection.execute("DELETE FROM received WHERE at < ?", (at - _REMEMBERED_S,))
@@ -78,11 +78,15 @@ class Inbox:
         )
 
     async def next_of(self, person_id: int) -> Waiting | None:
-        """The oldest update of a person, with this attempt counted; None when there is none."""
+        """The oldest update of a person, with this attempt counted; None when there is none.
+
+        Those about money come first: Telegram waits for an answer before a payment for 10 s only.
+        """
 
         def work(connection: sqlite3.Connection) -> Waiting | None:
             row = connection.execute(
-                "SELECT update_id, body, attempts FROM inbox WHERE person_id = ? ORDER BY update_id LIMIT 1",
+                "SELECT update_id, body, attempts FROM inbox WHERE person_id = ? "
+                "ORDER BY of_money DESC, update_id LIMIT 1",
                 (person_id,),
             ).fetchone()
             if row is None:
