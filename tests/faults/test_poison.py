@@ -91,6 +91,10 @@ async def test_a_model_that_hangs_times_out_alone(system: System) -> None:
         async with asyncio.timeout(_PATIENCE_S):
             while (await system.statuses([hanging]))[hanging][0] == "queued":
                 await asyncio.sleep(0.1)
+        # The second one answers before it exits.
+        await wait_until(
+            lambda: _left_hanging(system) >= left_hanging + 2, timeout_s=_PATIENCE_S, what="both workers to exit"
+        )
         await wait_until(lambda: len(system.alive("worker")) == 2, timeout_s=_PATIENCE_S, what="the new worker")
         ended = await assert_promises_kept(system, ids=ids)
     # One worker with everything in hand, and one with the guilty input alone: no more than these had to go.

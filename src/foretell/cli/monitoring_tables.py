@@ -16,6 +16,7 @@ _COLOURS = {
     "unhealthy": "red",
     "down": "red",
     "missing": "red",
+    "crashed": "red",
     "firing": "red",
     "pending": "yellow",
 }

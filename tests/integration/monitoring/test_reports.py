@@ -116,7 +116,12 @@ async def test_a_process_that_starts_again_counts_from_zero(watched: Watching, b
     step_s = throughput["window_s"] / len(throughput["points"])
     assert sum(point["tasks_per_s"] * step_s for point in throughput["points"]) == pytest.approx(110, rel=0.2)
     workers = await watched.get("/reports/workers")
-    assert [(item["id"], item["failed"]) for item in workers["items"]] == [("worker-1", 0), ("worker-1", 3)]
+    # The one before it said no farewell, and is not waited for: a name is that of one process.
+    assert [(item["id"], item["state"], item["failed"]) for item in workers["items"]] == [
+        ("worker-1", "crashed", 0),
+        ("worker-1", "healthy", 3),
+    ]
+    assert workers["live"] == 1
     health = await watched.get("/reports/health")
     # One name is one instance: the process before it is history.
     assert [len(service["instances"]) for service in health["services"]] == [1]

@@ -11,6 +11,7 @@ const COLORS: Record<string, string> = {
   unhealthy: "bad",
   down: "bad",
   missing: "bad",
+  crashed: "bad",
   firing: "bad",
   critical: "bad",
   error: "bad",

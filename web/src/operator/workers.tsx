@@ -75,7 +75,8 @@ function Rows({ items }: { items: readonly Schemas["WorkerLine"][] }) {
       labelled
       label={textOf("o_workers")}
       rows={items}
-      id={(each) => each.id}
+      // A worker that replaced a crashed one has its name.
+      id={(each) => `${each.id} ${each.started_at}`}
       columns={[
         { name: textOf("o_workers"), cell: (each) => <code>{each.id}</code> },
         { name: textOf("o_state"), cell: (each) => <State state={each.state} /> },

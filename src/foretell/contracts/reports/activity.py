@@ -233,10 +233,13 @@ class CurrentTask(msgspec.Struct, frozen=True):
 
 
 class WorkerLine(msgspec.Struct, frozen=True):
-    """One worker. `tasks_done` since its start; the rates are of the period."""
+    """One worker. `tasks_done` since its start; the rates are of the period.
+
+    `crashed`: it ended without a final heartbeat, and a process of the same name replaced it.
+    """
 
     id: str
-    state: str
+    state: Literal["healthy", "unhealthy", "missing", "stopped", "crashed"]
     since: datetime
     busy: bool
     current_task: CurrentTask | None

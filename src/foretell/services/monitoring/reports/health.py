@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from foretell.contracts.reports.condition import Health, InstanceHealth, InstanceState, ServiceHealth, ServiceState
+from foretell.contracts.reports.condition import Health, InstanceHealth, ServiceHealth, ServiceState
 from foretell.services.monitoring.storage.instances import (
     HEALTHY,
     MISSING,
     STOPPED,
     UNHEALTHY,
     Instance,
+    known_state,
     list_instances,
 )
 
@@ -108,7 +109,7 @@ def _instance(each: Instance, at: datetime) -> InstanceHealth:
     until = at if each.live else each.last_seen_at
     return InstanceHealth(
         instance=each.instance,
-        state=_known_state(each.state),
+        state=known_state(each.state),
         since=each.state_since,
         failing=_failing(each.health),
         version=each.version,
@@ -121,16 +122,6 @@ def _instance(each: Instance, at: datetime) -> InstanceHealth:
         memory_bytes=each.memory_bytes,
         logs_dropped=each.logs_dropped,
     )
-
-
-def _known_state(state: str) -> InstanceState:
-    known: dict[str, InstanceState] = {
-        HEALTHY: "healthy",
-        UNHEALTHY: "unhealthy",
-        MISSING: "missing",
-        STOPPED: "stopped",
-    }
-    return known[state]
 
 
 def _failing(said: dict[str, Any]) -> dict[str, str]:

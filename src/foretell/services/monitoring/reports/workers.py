@@ -12,7 +12,7 @@ from foretell.kit import structs
 from foretell.services.monitoring.reports.counting import Counted, Counts, count
 from foretell.services.monitoring.reports.period import Period
 from foretell.services.monitoring.reports.throughput import WORKER_TASKS
-from foretell.services.monitoring.storage.instances import Instance, list_instances
+from foretell.services.monitoring.storage.instances import MISSING, Instance, known_state, list_instances
 
 SERVICE = "ml_worker"
 _CPU_S = "process_cpu_seconds_total"
@@ -23,7 +23,9 @@ async def workers(connection: AsyncConnection, period: Period) -> Workers:
     counts = await count(connection, period, service=SERVICE)
     counted = {each.instance.id: each for each in counts.counted}
     known = await list_instances(connection, service=SERVICE, seen_since=period.since)
-    items = [_line(each, counted.get(each.id), period.until) for each in known]
+    # Of several processes with the same name, only the one that started last can be running.
+    last = {each.instance: each.id for each in known}
+    items = [_line(each, counted.get(each.id), period.until, replaced=last[each.instance] != each.id) for each in known]
     return Workers(
         **period.fields,
         live=sum(each.live for each in known),
@@ -33,14 +35,14 @@ async def workers(connection: AsyncConnection, period: Period) -> Workers:
     )
 
 
-def _line(worker: Instance, counted: Counted | None, at: datetime) -> WorkerLine:
+def _line(worker: Instance, counted: Counted | None, at: datetime, *, replaced: bool) -> WorkerLine:
     said = worker.health
     done = _sums(counted, WORKER_TASKS, "outcome")
     elapsed_s = counted.elapsed_s if counted is not None else 1.0
     cpu = _sums(counted, _CPU_S).get(())
     return WorkerLine(
         id=worker.instance,
-        state=worker.state,
+        state="crashed" if replaced and worker.state == MISSING else known_state(worker.state),
         since=worker.state_since,
         busy=worker.live and bool(said.get("busy")),
         current_task=_current_task(said) if worker.live else None,

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.contracts.monitoring import SILENT_AFTER_S, Heartbeat
+from foretell.contracts.reports.condition import InstanceState
 from foretell.services.monitoring.storage.tables import instances
 
 HEALTHY, UNHEALTHY, MISSING, STOPPED = "healthy", "unhealthy", "missing", "stopped"
@@ -49,6 +50,17 @@ class Instance:
         return self.state in LIVE
 
 
+def known_state(state: str) -> InstanceState:
+    """A state from the table, as reports have it."""
+    known: dict[str, InstanceState] = {
+        HEALTHY: "healthy",
+        UNHEALTHY: "unhealthy",
+        MISSING: "missing",
+        STOPPED: "stopped",
+    }
+    return known[state]
+
+
 def instance_of(row: RowMapping) -> Instance:
     """The instance in a row of the table."""
     values = {column.name: row[column] for column in instances.c}
@@ -76,7 +88,8 @@ async def list_instances(
 async def record(connection: AsyncConnection, heartbeat: Heartbeat, now: datetime) -> int:
     """Store a heartbeat that arrived at `now`; returns the id of the instance.
 
-    `state_since` changes only with the state. A late heartbeat does not change the state of a stopped instance.
+    `state_since` changes only with the state. Earlier processes of its name are missing from then on. A late heartbeat
+    does not change the state of a stopped instance.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     state = _state_of(heartbeat)
@@ -115,6 +128,13 @@ async def record(connection: AsyncConnection, heartbeat: Heartbeat, now: datetim
     created = (await connection.execute(statement)).scalar_one_or_none()
     if created is None:
         return await record(connection, heartbeat, now)
+    # Two processes never have one name at the same time: an earlier one has ended without a farewell.
+    earlier = (*(instances.c[name] == values[name] for name in identity[:2]), instances.c.id != created)
+    await connection.execute(
+        update(instances)
+        .where(*earlier, instances.c.started_at < heartbeat.started_at, instances.c.state.in_(LIVE))
+        .values(state=MISSING, state_since=now)
+    )
     return int(created)
 
 
