@@ -78,6 +78,8 @@ class Checkout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        #: What runs start.py.
+        self.python = sys.executable
         #: A folder from which every Python takes its `sitecustomize`.
         self.customized: Path | None = None
         self.wheels = root.with_name(root.name + "-wheels")
@@ -137,7 +139,7 @@ class Checkout:
     def popen(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Begin start.py."""
         return subprocess.Popen(
-            [sys.executable, str(self.root / "start.py"), *arguments],
+            [self.python, str(self.root / "start.py"), *arguments],
             env={**self.environment, **more},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -270,6 +272,13 @@ def test_an_environment_that_no_longer_works_is_made_anew(checkout: Checkout) ->
     assert "moved or renamed" in moved.stderr
     assert (lent / "bin" / "python").exists()
     assert checkout.leftovers() == []
+
+    # The Python of the .venv that is put away makes the new one.
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved-again"))
+    checkout.python = str(checkout.venv / "bin" / "python")
+    by_itself = checkout.start("--start")
+    assert by_itself.stdout == "foretell up --detach with 1.0\n", by_itself.stderr
+    assert "moved or renamed" in by_itself.stderr
 
 
 def test_somebody_else_s_environment_is_used_if_complete_and_else_put_aside(checkout: Checkout) -> None:

@@ -190,8 +190,10 @@ class VirtualEnvironment:
         self._say(f"Making .venv with Python {platform.python_version()} …")
         self.folder.mkdir(exist_ok=True)
         self._marker.touch()
+        # start.py may run with the Python of the .venv that was just put away: take the one from which that was made.
+        python: str = getattr(sys, "_base_executable", None) or sys.executable
         answer = subprocess.run(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "venv", str(self.folder)], capture_output=True, text=True, check=False
+            [python, "-m", "venv", str(self.folder)], capture_output=True, text=True, check=False
         )
         if answer.returncode:
             said = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
