@@ -35,7 +35,8 @@ export default defineConfig({
     target: "es2022",
     // The policy of the page allows no data in place of a file but for pictures.
     assetsInlineLimit: 0,
-    cssCodeSplit: true,
+    // Small, and a part of the page that is loaded without a connection would come without its style later.
+    cssCodeSplit: false,
     // Chunks are small and on the same host: a preload helper costs more than it brings.
     modulePreload: { polyfill: false },
     reportCompressedSize: false,

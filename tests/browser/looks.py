@@ -31,9 +31,36 @@ def sticks_out(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
+#: Words of letters alone: an id or the name of a service may be broken anywhere.
+_BROKEN_WORDS = r"""() => {
+    const broken = [];
+    const range = document.createRange();
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+        const place = text.parentElement;
+        if (!place.checkVisibility() || place.closest(".unseen, .pairs, code, pre, textarea, select")) continue;
+        // Hidden from everybody but screen readers.
+        if (place.getBoundingClientRect().width <= 1) continue;
+        for (const { 0: word, index } of text.data.matchAll(/(?<![\p{L}\d_])\p{L}+(?![\p{L}\d_])/gu)) {
+            range.setStart(text, index);
+            range.setEnd(text, index + word.length);
+            if (new Set([...range.getClientRects()].map((part) => Math.round(part.top))).size > 1) broken.push(word);
+        }
+    }
+    return broken;
+}"""
+
+
+def broken_words(page: Page) -> list[str]:
+    """Words that begin on one line and end on the next."""
+    words: list[str] = page.evaluate(_BROKEN_WORDS)
+    return words
+
+
 def wrong_with(page: Page, axe: str) -> list[str]:
     """Everything that is wrong with the look of the page as it is."""
-    return [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else [])]
+    broken = [f"a broken word: {word}" for word in broken_words(page)]
+    return [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else []), *broken]
 
 
 #: From how much a person calls it a jump: "good" of Cumulative Layout Shift.

@@ -1,8 +1,9 @@
 """What people do without care: press twice, go back, reload while they wait, paste what nobody types."""
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from tests.browser.conftest import PASSWORD, Visit
+from tests.browser.looks import broken_words, settled, sticks_out
 
 # Each waits patiently: a machine that does much else is slow.
 pytestmark = pytest.mark.timeout(900)
@@ -55,3 +56,94 @@ def test_a_wrong_password_keeps_the_name_and_says_so(visit: Visit) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("form [role=alert]")).to_have_text("Неверное имя пользователя или пароль.")
     expect(page.locator("input[name=username]")).to_have_value(visitor.name)
+
+
+def test_a_name_that_can_t_be_or_is_taken_is_refused_at_its_field(visit: Visit) -> None:
+    first = visit()
+    first.signed_up()
+    page = visit().open("/ui/sign-up")
+    name = page.locator("input[name=username]")
+    page.locator("input[name=password]").fill(PASSWORD)
+    for refused, why in (("a b!", "A user name has 3 to 64 characters"), (first.name, "is taken")):
+        name.fill(refused)
+        page.keyboard.press("Enter")
+        expect(page.locator(".field", has=name).locator(".wrong")).to_contain_text(why)
+        expect(name).to_have_attribute("aria-invalid", "true")
+        expect(name).to_be_focused()
+
+
+def test_a_page_that_is_opened_without_a_connection_comes_with_the_connection(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.signed_up("/ui/models/sentiment")
+    page.evaluate("window.isTheSame = true")
+    visitor.context.set_offline(True)
+    # Its code is not here yet.
+    page.get_by_role("link", name="History", exact=True).click()
+    expect(page.locator(".banner")).to_be_visible()
+    expect(page).to_have_url(visitor.url + "/ui/history")
+    page.locator("footer").get_by_label("Language").select_option("ru")
+    visitor.context.set_offline(False)
+    expect(page.locator("h1")).to_have_text("History")
+    expect(page.locator(".banner")).to_have_count(0)
+    assert page.evaluate("window.isTheSame")
+
+
+def test_a_session_that_ends_while_a_form_is_sent_is_not_the_form_s_mistake(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.signed_up("/ui/balance")
+    threshold = page.get_by_label("Tell me below")
+    threshold.fill("50")
+    visitor.context.clear_cookies()
+    page.get_by_role("button", name="Save").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    expect(page.locator("main .wrong")).to_have_count(0)
+    dialog.locator("input[name=password]").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(threshold).to_have_value("50")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".messages")).to_contain_text("50")
+
+
+@pytest.mark.parametrize("width", [360, 320])
+def test_a_history_is_read_on_a_phone(visit: Visit, width: int) -> None:
+    visitor = visit(width=width, locale="ru-RU")
+    page = visitor.signed_up("/ui/models/sentiment")
+    page.locator("form.ask [role=group] button").first.click()
+    page.locator("form.ask button[type=submit]").click()
+    expect(page.locator(".result-label")).to_be_visible()
+    page.goto(visitor.url + "/ui/history")
+    settled(page)
+    expect(page.locator("td a").first).to_have_text("Тональность текста")
+    assert broken_words(page) == []
+    assert sticks_out(page) <= 0
+    cells = page.locator("tbody td").evaluate_all(
+        "cells => cells.map(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)"
+    )
+    assert max(cells) <= 1
+    # Signing out is where everything else is.
+    page.get_by_role("button", name="Меню").click()
+    page.get_by_role("button", name="Выйти").click()
+    expect(page.locator("h1")).to_have_text("Вход")
+
+
+def test_a_refused_download_leaves_its_button_where_it_is(visit: Visit) -> None:
+    page = visit().signed_up("/ui/history")
+    page.route("**/predictions.csv", lambda route: route.fulfill(status=500, json={"detail": "It is " + "long " * 30}))
+    button = page.get_by_role("button", name="Download CSV")
+    before = _right_and_top(page)
+    button.click()
+    refused = page.locator(".page-title [role=alert]")
+    expect(refused).to_be_visible()
+    assert _right_and_top(page) == before
+    place, told = button.bounding_box(), refused.bounding_box()
+    assert place is not None
+    assert told is not None
+    assert told["y"] >= place["y"] + place["height"]
+
+
+def _right_and_top(page: Page) -> tuple[int, int]:
+    box = page.get_by_role("button", name="Download CSV").bounding_box()
+    assert box is not None
+    return round(box["x"] + box["width"]), round(box["y"])

@@ -52,3 +52,48 @@ def test_an_operator_finds_a_customer_and_grants_and_it_stands_in_the_journal(vi
         expect(page.locator("h1")).to_have_text(name)
         expect(page.locator(".waiting")).to_have_count(0)
         expect(page.locator("[role=alert]")).to_have_count(0)
+    # The last act leads to the account it was about.
+    page.get_by_role("row").nth(1).get_by_role("link").click()
+    expect(page.locator("main h2").first).to_have_text(customer.name)
+
+
+def test_what_is_no_number_changes_nothing(visit: Visit, product: System) -> None:
+    visitor = visit()
+    page = visitor.signed_up()
+    run_aside(promote(product, visitor.name))
+    page.goto(visitor.url + "/ui/operator/models")
+    card = page.locator("section.card", has=page.get_by_role("heading", name="Flight delay"))
+    price = card.get_by_label("Credits")
+    price.fill("7")
+    card.get_by_role("button", name="Save the price").click()
+    expect(page.locator(".messages")).to_contain_text("it stands in the journal")
+    page.reload()
+    expect(price).to_have_value("7")
+    for wrong in ("abc", "-1", "1e3"):
+        price.fill(wrong)
+        card.get_by_role("button", name="Save the price").click()
+        assert price.evaluate("input => input.validity.patternMismatch")
+    page.reload()
+    expect(price).to_have_value("7")
+    # There is nothing to divide between.
+    expect(card).to_contain_text("All requests go to 1.0.0")
+    expect(card.get_by_role("slider")).to_have_count(0)
+    price.fill("")
+    card.get_by_role("button", name="Save the price").click()
+    expect(price).to_have_value("1")
+
+
+def test_predictions_are_found_by_their_model(visit: Visit, product: System) -> None:
+    visitor = visit()
+    page = visitor.signed_up("/ui/models/flight-delay")
+    page.locator("form.ask [role=group] button").first.click()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".result-label")).to_be_visible()
+    run_aside(promote(product, visitor.name))
+    page.goto(visitor.url + "/ui/operator/predictions")
+    rows = page.locator("tbody tr", has_text=visitor.name)
+    expect(rows).to_have_count(1)
+    page.get_by_label("Model").select_option("odd")
+    expect(rows).to_have_count(0)
+    page.get_by_label("Model").select_option("flight-delay")
+    expect(rows).to_have_count(1)

@@ -9,6 +9,7 @@ import { ModelsPage } from "./pages/models";
 import { NotFoundPage } from "./pages/not_found";
 import { SignInPage, SignInAgain } from "./pages/sign_in";
 import { followLinks, go, usePlace } from "./router";
+import { loadCode } from "./state/code";
 import { comebacks } from "./state/reachable";
 import { useLoad } from "./state/load";
 import { askWho, balance, isLow, people, session } from "./state/session";
@@ -118,7 +119,7 @@ function ToSignIn() {
 
 /** A page whose code is loaded on demand. */
 function Lazy({ route, params }: { route: Route; params: PageProps }) {
-  const { data: Page, error, reload } = useLoad(route.path.source, route.load);
+  const { data: Page, error, reload } = useLoad(route.path.source, () => loadCode(route.load));
   const heading = useRef(false);
   // After a link is followed, focus the content, so that screen readers read the new page (for the first one, they do).
   useEffect(() => {
@@ -127,7 +128,11 @@ function Lazy({ route, params }: { route: Route; params: PageProps }) {
     if (history.state !== null || performance.now() > 5000) document.getElementById("content")?.focus();
   }, [Page]);
   if (Page) return <Page params={params} />;
-  return error === undefined ? <Waiting rows={6} /> : <Failure error={error} retry={reload} />;
+  return error === undefined || error instanceof Unreachable ? (
+    <Waiting rows={6} />
+  ) : (
+    <Failure error={error} retry={reload} />
+  );
 }
 
 function safeDecode(value: string | undefined): string {

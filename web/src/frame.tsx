@@ -31,17 +31,12 @@ export function Frame({ children }: { children: ComponentChildren }) {
           </a>
           <nav class={`nav${open ? " open" : ""}`} aria-label={t("navigation")} id="navigation">
             <Links signedIn={signedIn} operator={signedIn && now.user.role === "operator"} path={path} />
+            {signedIn && <SignOut kind="quiet only-narrow" />}
           </nav>
           <span class="head-end">
             {signedIn && <CreditsInHead />}
             {signedIn ? (
-              <button
-                class="button little hide-narrow"
-                type="button"
-                onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
-              >
-                {t("signOut")}
-              </button>
+              <SignOut kind="little hide-narrow" />
             ) : (
               now.state === "out" && (
                 <a class="button little" href="/ui/sign-in">
@@ -101,6 +96,18 @@ function Links({ signedIn, operator, path }: { signedIn: boolean; operator: bool
   );
 }
 
+function SignOut({ kind }: { kind: string }) {
+  return (
+    <button
+      class={`button ${kind}`}
+      type="button"
+      onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
+    >
+      {t("signOut")}
+    </button>
+  );
+}
+
 function CreditsInHead() {
   const now = useStore(balance);
   return (
@@ -122,18 +129,7 @@ function Foot({ signedIn }: { signedIn: boolean }) {
   };
   return (
     <footer class="foot row apart">
-      <span class="row">
-        <a href="/docs">{t("apiDocs")}</a>
-        {signedIn && (
-          <button
-            class="button little quiet"
-            type="button"
-            onClick={() => void signOut().catch((error: unknown) => say(explain(error), "bad"))}
-          >
-            {t("signOut")}
-          </button>
-        )}
-      </span>
+      <a href="/docs">{t("apiDocs")}</a>
       <span class="row">
         <Pick
           label={t("language")}
@@ -144,7 +140,7 @@ function Foot({ signedIn }: { signedIn: boolean }) {
           ]}
           pick={(value) => {
             if (!isLanguage(value)) return;
-            void speak(value);
+            speak(value).catch((error: unknown) => say(explain(error), "bad"));
             keep({ language: value });
           }}
         />

@@ -2,21 +2,12 @@ import { render } from "preact";
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
+import "./styles/tables.css";
 import "./styles/form.css";
 import { App } from "./app";
 import { askWho } from "./state/session";
 import { showTheme, themeOfBrowser } from "./state/theme";
 import { languageOfBrowser, speak } from "./words";
-
-// A tab that was open during an update requests files that no longer exist. Reload the page, once a minute at most.
-addEventListener("vite:preloadError", (event) => {
-  const key = "foretell-reloaded-at";
-  const before = Number(sessionStorage.getItem(key) ?? 0);
-  if (Date.now() - before < 60_000) return;
-  sessionStorage.setItem(key, String(Date.now()));
-  event.preventDefault();
-  location.reload();
-});
 
 showTheme(themeOfBrowser());
 const who = askWho();

@@ -35,7 +35,7 @@ function Known({ overview }: { overview: Overview }) {
     [textOf("o_settled"), formatNumber(overview.settled_per_s, 1)],
     [textOf("o_requests"), formatNumber(overview.requests_per_s, 1)],
     [textOf("o_waiting"), formatNumber(ready)],
-    [textOf("o_oldest"), formatSeconds(oldest)],
+    [textOf("o_oldest"), ready ? formatSeconds(oldest) : "–"],
     [
       textOf("o_workers"),
       formatNumber(overview.workers),

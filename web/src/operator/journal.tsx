@@ -32,7 +32,7 @@ export function Journal({ subject }: { subject?: string }) {
                 { name: t("when"), cell: (each) => <Moment at={each.at} /> },
                 { name: textOf("o_who"), cell: (each) => each.operator },
                 { name: textOf("o_act"), cell: (each) => <code>{each.act}</code> },
-                { name: t("what"), cell: (each) => <code>{each.subject}</code> },
+                { name: t("what"), cell: (each) => <Subject subject={each.subject} /> },
                 { name: textOf("o_before"), cell: (each) => <Values values={each.before} /> },
                 { name: textOf("o_after"), cell: (each) => <Values values={each.after} /> },
               ]}
@@ -43,6 +43,13 @@ export function Journal({ subject }: { subject?: string }) {
       }
     </Show>
   );
+}
+
+/** What an action was about; an account leads to its page. */
+function Subject({ subject }: { subject: string }) {
+  const user = /^user:(.+)$/.exec(subject)?.[1];
+  const text = <code>{subject}</code>;
+  return user ? <a href={`/ui/operator/users/${encodeURIComponent(user)}`}>{text}</a> : text;
 }
 
 function Values({ values }: { values: Record<string, unknown> | null }) {

@@ -50,7 +50,14 @@ function ModelCard({ model, changed }: { model: Model; changed: () => void }) {
         </code>
       </div>
       <div class="two">
-        <Traffic key={model.models_stamp} model={model} changed={changed} />
+        {model.versions.length === 1 && !model.versions[0]?.shadow ? (
+          <div class="stack tight">
+            <h3>{textOf("o_division")}</h3>
+            <p class="muted">{textOf("o_oneVersion", { version: model.default_version })}</p>
+          </div>
+        ) : (
+          <Traffic key={model.models_stamp} model={model} changed={changed} />
+        )}
         <Price key={model.models_stamp} model={model} changed={changed} />
       </div>
       <Comparison model={model} />
@@ -139,13 +146,14 @@ function Price({ model, changed }: { model: Model; changed: () => void }) {
   return (
     <form class="stack tight" onSubmit={submit}>
       <h3>{textOf("o_price")}</h3>
-      <Field label={textOf("o_credits")} wrong={wrong["price_credits"] ?? wrong[""]}>
+      <Field label={textOf("o_credits")} hint={textOf("o_priceHint")} wrong={wrong["price_credits"] ?? wrong[""]}>
         {(control) => (
           <input
             {...control}
             class="short"
             type="text"
             inputMode="numeric"
+            pattern="[0-9]*"
             value={price}
             onInput={(event) => setPrice(event.currentTarget.value)}
           />

@@ -5,7 +5,7 @@ import { Empty, Show } from "../parts/states";
 import { Moment, Status } from "../parts/status";
 import { Table } from "../parts/table";
 import { useLoad } from "../state/load";
-import { t, textOf } from "../words";
+import { said, t, textOf } from "../words";
 import { Pager } from "./pager";
 
 type Which = "queued" | "succeeded" | "failed" | "canceled";
@@ -14,16 +14,35 @@ const STATUSES: readonly Which[] = ["queued", "succeeded", "failed", "canceled"]
 /** Predictions of all accounts, without inputs and outputs. */
 export function Predictions() {
   const [status, setStatus] = useState("");
+  const [model, setModel] = useState("");
   const [cursor, setCursor] = useState<string | null>(null);
-  const page = useLoad(`all predictions ${status} ${cursor ?? ""}`, (signal) =>
+  const models = useLoad("models", (signal) => call("get", "/models", { signal }));
+  const page = useLoad(`all predictions ${model} ${status} ${cursor ?? ""}`, (signal) =>
     call("get", "/admin/predictions", {
-      query: { status: (status || undefined) as Which | undefined, cursor: cursor ?? undefined, limit: 50 },
+      query: {
+        model: model || undefined,
+        status: (status || undefined) as Which | undefined,
+        cursor: cursor ?? undefined,
+        limit: 50,
+      },
       signal,
     }),
   );
   return (
     <>
       <div class="filters">
+        <Pick
+          label={t("model")}
+          value={model}
+          options={[
+            ["", t("all")],
+            ...(models.data?.items ?? []).map((each) => [each.name, said(each.title)] as const),
+          ]}
+          pick={(value) => {
+            setCursor(null);
+            setModel(value);
+          }}
+        />
         <Pick
           label={t("status")}
           value={status}

@@ -27,7 +27,8 @@ export function Queues() {
               { name: textOf("o_ready"), cell: (each) => formatNumber(each.ready), right: true },
               {
                 name: textOf("o_oldest"),
-                cell: (each) => (each.oldest_task_age_s === null ? "–" : formatSeconds(each.oldest_task_age_s)),
+                cell: (each) =>
+                  each.oldest_task_age_s === null || !each.ready ? "–" : formatSeconds(each.oldest_task_age_s),
                 right: true,
               },
               { name: textOf("o_deadLetters"), cell: (each) => formatNumber(each.dead_letters), right: true },

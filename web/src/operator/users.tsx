@@ -192,6 +192,7 @@ function Grant({ user, changed }: { user: Details; changed: (details: Details) =
         change={setCredits}
         wrong={wrong["credits"] ?? wrong[""]}
         number
+        required
       />
       <Text label={textOf("o_note")} value={note} change={setNote} wrong={wrong["note"]} />
       <div>
@@ -221,6 +222,7 @@ function Refund({ user, changed }: { user: Details; changed: (details: Details) 
         value={prediction}
         change={setPrediction}
         wrong={wrong["prediction_id"] ?? wrong[""]}
+        required
       />
       <Text label={textOf("o_note")} value={note} change={setNote} wrong={wrong["note"]} />
       <div>
@@ -238,6 +240,7 @@ function Text(props: {
   change: (value: string) => void;
   wrong?: string;
   number?: boolean;
+  required?: boolean;
 }) {
   return (
     <Field label={props.label} wrong={props.wrong}>
@@ -246,6 +249,8 @@ function Text(props: {
           {...control}
           type="text"
           inputMode={props.number ? "numeric" : undefined}
+          pattern={props.number ? "[0-9]*" : undefined}
+          required={props.required}
           value={props.value}
           onInput={(event) => props.change(event.currentTarget.value)}
         />

@@ -78,7 +78,7 @@ function Rows({ items }: { items: readonly Schemas["WorkerLine"][] }) {
       // A worker that replaced a crashed one has its name.
       id={(each) => `${each.id} ${each.started_at}`}
       columns={[
-        { name: textOf("o_workers"), cell: (each) => <code>{each.id}</code> },
+        { name: t("worker"), cell: (each) => <code>{each.id}</code> },
         { name: textOf("o_state"), cell: (each) => <State state={each.state} /> },
         {
           name: textOf("o_inHand"),
@@ -93,7 +93,7 @@ function Rows({ items }: { items: readonly Schemas["WorkerLine"][] }) {
           cell: (each) => (each.cpu_share === null ? "–" : formatPercent(each.cpu_share)),
           right: true,
         },
-        { name: t("time"), cell: (each) => formatSeconds(each.uptime_s), right: true },
+        { name: textOf("o_uptime"), cell: (each) => formatSeconds(each.uptime_s), right: true },
       ]}
     />
   );

@@ -75,7 +75,7 @@ function NewPassword() {
     setFresh("");
     say(t("passwordChanged"));
   });
-  const wrong = wrongOf(error, ["old", "new"]);
+  const wrong = wrongOf(error, ["old", "new"], { wrong_password: "old", invalid_password: "new" });
   return (
     <form class="card stack" onSubmit={submit}>
       <h2>{t("changePassword")}</h2>
@@ -184,7 +184,7 @@ function CloseAccount({ close }: { close: () => void }) {
     await ask("delete", "/users/me", { password });
     forgetSession();
   });
-  const wrong = wrongOf(error, ["password"]);
+  const wrong = wrongOf(error, ["password"], { wrong_password: "password" });
   return (
     <Dialog title={t("closeAccount")} close={close}>
       <p>{t("closeSays")}</p>

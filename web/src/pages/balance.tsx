@@ -12,7 +12,7 @@ import { usePlace } from "../router";
 import { balance, type User, session } from "../state/session";
 import { useLoad } from "../state/load";
 import { useStore } from "../state/store";
-import { formatDay, formatNumber, t } from "../words";
+import { formatDay, formatNumber, said, t } from "../words";
 
 export interface UsageRow {
   day: string;
@@ -124,6 +124,8 @@ function Usage({ mark }: { mark: string }) {
     (signal) => ask<{ items: UsageRow[] }>("get", "/usage?days=30", undefined, { signal }),
     mark,
   );
+  const known = useLoad("models", (signal) => call("get", "/models", { signal }));
+  const titles = new Map(known.data?.items.map((each) => [each.name, said(each.title)]));
   const [what, setWhat] = useState<"credits" | "predictions">("credits");
   return (
     <section class="card stack" aria-labelledby="usage">
@@ -139,19 +141,32 @@ function Usage({ mark }: { mark: string }) {
       </div>
       <Show loaded={usage} rows={5}>
         {({ items }) =>
-          items.length === 0 ? <p class="muted">{t("nothingAskedYet")}</p> : <UsagePlot items={items} what={what} />
+          items.length === 0 ? (
+            <p class="muted">{t("nothingAskedYet")}</p>
+          ) : (
+            <UsagePlot items={items} what={what} titles={titles} />
+          )
         }
       </Show>
     </section>
   );
 }
 
-function UsagePlot({ items, what }: { items: readonly UsageRow[]; what: "credits" | "predictions" }) {
+function UsagePlot({
+  items,
+  what,
+  titles,
+}: {
+  items: readonly UsageRow[];
+  what: "credits" | "predictions";
+  /** By name; models that are no longer installed have none. */
+  titles: ReadonlyMap<string, string>;
+}) {
   const models = [...new Set(items.map((item) => item.model))].sort();
   const today = Math.floor(Date.now() / 86_400_000);
   const days = Array.from({ length: 30 }, (_, index) => today - 29 + index);
   const series = models.map((model) => ({
-    name: model,
+    name: titles.get(model) ?? model,
     values: days.map((day) =>
       items
         .filter((item) => item.model === model && Math.floor(Date.parse(item.day) / 86_400_000) === day)
@@ -167,6 +182,7 @@ function UsagePlot({ items, what }: { items: readonly UsageRow[]; what: "credits
         xNames={(day) => (Number.isInteger(day) ? formatDay(new Date(day * 86_400_000).toISOString()) : "")}
         series={series}
         bars={models.length === 1}
+        whole
         height={220}
       />
       <p class="small muted">{t("inAllOf30", { total: formatNumber(total) })}</p>

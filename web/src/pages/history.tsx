@@ -177,6 +177,7 @@ function useLive(reload: () => void): void {
 function Rows({ items, models, reload }: { items: readonly Prediction[]; models: Models; reload: () => void }) {
   return (
     <Table
+      kind="history"
       label={t("history")}
       rows={items}
       id={(each) => each.id}
@@ -221,7 +222,6 @@ function Rows({ items, models, reload }: { items: readonly Prediction[]; models:
             ),
           right: true,
           unnamed: true,
-          whole: true,
         },
       ]}
     />

@@ -84,6 +84,7 @@ function NewKey({ made }: { made: (key: Schemas["CreatedApiKey"]) => void }) {
 function KeyTable({ items, end }: { items: readonly Schemas["ApiKey"][]; end: (key: Schemas["ApiKey"]) => void }) {
   return (
     <Table
+      labelled
       label={t("keys")}
       rows={items}
       id={(key) => key.id}
@@ -110,7 +111,6 @@ function KeyTable({ items, end }: { items: readonly Schemas["ApiKey"][]; end: (k
           ),
           right: true,
           unnamed: true,
-          whole: true,
         },
       ]}
     />

@@ -11,10 +11,10 @@ export function ModelsPage() {
   const models = useLoad("models", (signal) => call("get", "/models", { signal }));
   const now = useStore(session);
   return (
-    <>
+    <div class="stack">
       <Title text={t("models")} />
       {now.state === "out" && (
-        <div class="card welcome stack tight">
+        <div class="card stack tight">
           <p>{t("welcome")}</p>
           <div class="row">
             <a class="button main-action" href="/ui/sign-up">
@@ -39,7 +39,7 @@ export function ModelsPage() {
           )
         }
       </Show>
-    </>
+    </div>
   );
 }
 

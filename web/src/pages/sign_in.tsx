@@ -25,7 +25,7 @@ export function SignInPage({ params }: { params: PageProps }) {
   const other = `/ui/${isNew ? "sign-in" : "sign-up"}${query.has("next") ? `?next=${encodeURIComponent(next)}` : ""}`;
   return (
     <div class="narrow-form stack">
-      <Title text={isNew ? t("signUp") : t("signIn")} />
+      <Title text={isNew ? t("signUpTitle") : t("signInTitle")} />
       <div class="card">
         <Credentials key={String(isNew)} isNew={isNew} />
       </div>
@@ -41,7 +41,11 @@ function Credentials({ isNew, fixedName }: { isNew: boolean; fixedName?: string 
   const [password, setPassword] = useState("");
   const [shown, setShown] = useState(false);
   const { busy, error, submit } = useSending(() => (isNew ? signUp : signIn)(username, password));
-  const wrong = wrongOf(error, ["username", "password"]);
+  const wrong = wrongOf(error, ["username", "password"], {
+    invalid_username: "username",
+    username_taken: "username",
+    invalid_password: "password",
+  });
   return (
     <form class="stack" onSubmit={submit}>
       <Field label={t("username")} wrong={wrong["username"]} hint={isNew ? t("usernameHint") : undefined}>

@@ -34,17 +34,19 @@ export function TelegramPage() {
         <section class="card stack" aria-busy={chats.data === undefined}>
           {chats.data === undefined && chats.error === undefined && <Waiting rows={1} />}
           {chats.data && chats.data.bot === null && <p class="notice warn">{t("noBot")}</p>}
-          <div>
-            <ActButton
-              kind="main-action"
-              act={async () => {
-                setBefore(count);
-                setLink(await call("post", "/telegram/link"));
-              }}
-            >
-              {t("linkChat")}
-            </ActButton>
-          </div>
+          {chats.data?.bot !== null && (
+            <div>
+              <ActButton
+                kind="main-action"
+                act={async () => {
+                  setBefore(count);
+                  setLink(await call("post", "/telegram/link"));
+                }}
+              >
+                {t("linkChat")}
+              </ActButton>
+            </div>
+          )}
           {link && !linked && <LinkShown link={link} />}
           {linked && (
             <p class="notice good" role="status">

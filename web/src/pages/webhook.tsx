@@ -249,6 +249,7 @@ function DeliveryTable({ items, webhook }: { items: readonly Schemas["Delivery"]
   };
   return (
     <Table
+      labelled
       label={t("deliveries")}
       rows={items}
       id={(item) => item.id}
@@ -256,18 +257,18 @@ function DeliveryTable({ items, webhook }: { items: readonly Schemas["Delivery"]
         {
           name: t("event"),
           cell: (item) => (
-            <>
+            <span>
               <span class="number">{item.sequence}</span> <code>{item.type}</code>
-            </>
+            </span>
           ),
         },
         {
           name: t("outcome"),
           cell: (item) => (
-            <>
+            <span>
               <span class={`chip ${COLORS[item.outcome]}`}>{t(`outcome_${item.outcome}` as Key)}</span>{" "}
               <span class="small muted">{t("attempt", { n: item.attempt })}</span>
-            </>
+            </span>
           ),
         },
         { name: t("answerWas"), cell: (item) => item.status_code ?? item.error },
@@ -283,7 +284,6 @@ function DeliveryTable({ items, webhook }: { items: readonly Schemas["Delivery"]
             ),
           right: true,
           unnamed: true,
-          whole: true,
         },
       ]}
     />

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { t } from "../words";
-import { explain } from "./states";
+import { explain, isSessionOver } from "./states";
 
 /** A modal dialog. The browser keeps the focus inside; the dialog restores it afterwards. */
 export function Dialog({
@@ -66,7 +66,7 @@ export function Confirm({
       await act();
       close();
     } catch (failed) {
-      setError(failed);
+      if (!isSessionOver(failed)) setError(failed);
       setBusy(false);
     }
   };

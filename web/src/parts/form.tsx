@@ -1,14 +1,18 @@
 import type { ComponentChildren, TargetedSubmitEvent } from "preact";
 import { useId, useState } from "preact/hooks";
 import { Problem, stepsOf } from "../api/problem";
-import { explain } from "./states";
+import { explain, isSessionOver } from "./states";
 
 /** The errors of a plain form by input name; errors that belong to no input are under "". */
 export type Wrong = Readonly<Record<string, string>>;
 
-export function wrongOf(error: unknown, names: readonly string[]): Wrong {
-  if (error === undefined) return {};
-  if (!(error instanceof Problem) || error.errors.length === 0) return { "": explain(error) };
+/** Names of the inputs to which problems belong that name no field, by code. */
+type Belongs = Readonly<Record<string, string>>;
+
+export function wrongOf(error: unknown, names: readonly string[], belongs: Belongs = {}): Wrong {
+  if (error === undefined || isSessionOver(error)) return {};
+  if (!(error instanceof Problem)) return { "": explain(error) };
+  if (error.errors.length === 0) return { [belongs[error.code] ?? ""]: explain(error) };
   const wrong: Record<string, string> = {};
   for (const each of error.errors) {
     const name = each.pointer ? (stepsOf(each.pointer)[0] ?? "") : (each.parameter ?? "");

@@ -1,3 +1,5 @@
+import { Unreachable } from "../api/problem";
+import { loadCode } from "../state/code";
 import { useLoad } from "../state/load";
 import "../styles/plot.css";
 import type { PlotProps } from "./plot";
@@ -14,9 +16,9 @@ async function loadPlot(): Promise<Plot> {
 /** A plot whose code is loaded when the first one is shown; a placeholder reserves its space. */
 export function LazyPlot(props: PlotProps) {
   // Each asks by itself, also when another has the code already: that may have come after this one was drawn.
-  const { error, reload } = useLoad("plot", loadPlot);
+  const { error, reload } = useLoad("plot", () => loadCode(loadPlot));
   const Plot = known;
   if (Plot) return <Plot {...props} />;
-  if (error !== undefined) return <Failure error={error} retry={reload} />;
+  if (error !== undefined && !(error instanceof Unreachable)) return <Failure error={error} retry={reload} />;
   return <div class="waiting" style={{ height: `${props.height ?? 260}px` }} />;
 }

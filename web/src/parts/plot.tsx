@@ -5,6 +5,9 @@ import { theme } from "../state/theme";
 import { useStore } from "../state/store";
 import { formatNumber, formatTick, useLanguage } from "../words";
 
+/** Steps between ticks of whole numbers. */
+const WHOLE = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9].flatMap((each) => [each, 2 * each, 5 * each]);
+
 /** From this many values on, the line has no points. */
 const MANY = 40;
 
@@ -24,6 +27,8 @@ export interface PlotProps {
   xNames?: (value: number) => string;
   yNames?: (value: number) => string;
   yRange?: [number, number];
+  /** The values are whole numbers, and so are the ticks. */
+  whole?: boolean;
   bars?: boolean;
   height?: number;
 }
@@ -101,7 +106,7 @@ function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height:
     probe.className = name;
     return colorOf(probe);
   };
-  const { series, times, bars } = latest.current;
+  const { series, times, bars, whole } = latest.current;
   const colors = series.map((_, index) => color(`series-${(index % 6) + 1}`));
   const muted = color("muted");
   probe.remove();
@@ -121,10 +126,12 @@ function optionsOf(element: HTMLElement, latest: { current: PlotProps }, height:
     axes: [
       {
         ...axis,
+        // Room for a time like "08:45 PM".
+        space: 72,
         values: (_: uPlot, ticks: number[], _axis: number, _space: number, step: number) =>
           ticks.map((tick) => (times ? formatTick(tick, step) : xName(latest.current, tick))),
       },
-      { ...axis, size: 60, values: (_, ticks) => ticks.map(names) },
+      { ...axis, size: 60, values: (_, ticks) => ticks.map(names), ...(whole ? { incrs: WHOLE } : {}) },
     ],
     series: [
       {},

@@ -107,8 +107,9 @@ export function Show<T>({
   );
 }
 
-function isSessionOver(error: unknown): boolean {
-  return error instanceof Problem && error.status === 401;
+/** Whether the dialog of the session says what is wrong. */
+export function isSessionOver(error: unknown): boolean {
+  return error instanceof Problem && error.status === 401 && error.code !== "invalid_credentials";
 }
 
 export function Empty({ children, action }: { children: ComponentChildren; action?: ComponentChildren }) {
@@ -142,13 +143,13 @@ export function ActButton({
     try {
       await act();
     } catch (failed) {
-      setError(failed);
+      if (!isSessionOver(failed)) setError(failed);
     } finally {
       setBusy(false);
     }
   };
   return (
-    <>
+    <span class="act">
       <button class={`button ${kind}`} type="button" disabled={disabled} aria-busy={busy} onClick={press}>
         {children}
       </button>
@@ -157,6 +158,6 @@ export function ActButton({
           {explain(error)}
         </span>
       )}
-    </>
+    </span>
   );
 }

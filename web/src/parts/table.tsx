@@ -7,8 +7,6 @@ export interface Column<T> {
   right?: boolean;
   /** The name is only for screen readers. */
   unnamed?: boolean;
-  /** On a phone it has its own line. */
-  whole?: boolean;
 }
 
 /** The frame of every table: a table that is too wide is scrolled, and shows that there is more. */
@@ -38,7 +36,8 @@ export function TableFrame({
 
 /**
  * A table of rows that may change many times a second: `id` identifies a row, so that only changes are drawn. On a
- * phone, a row is a block of cells side by side, or with `labelled` of one line for each cell with its column's name.
+ * phone, a row is a block: with `labelled` of one line for each cell with its column's name, else as the style sheet
+ * places the cells of this `kind`.
  */
 export function Table<T>({
   columns,
@@ -46,16 +45,18 @@ export function Table<T>({
   id,
   label,
   labelled = false,
+  kind = "",
 }: {
   columns: readonly Column<T>[];
   rows: readonly T[];
   id: (row: T) => string | number;
   label: string;
   labelled?: boolean;
+  kind?: string;
 }) {
   return (
     <TableFrame label={label}>
-      <table class={labelled ? "rows labelled" : "rows"}>
+      <table class={labelled ? "rows labelled" : `rows ${kind}`}>
         <thead>
           <tr>
             {columns.map((column) => (
@@ -71,7 +72,7 @@ export function Table<T>({
               {columns.map((column) => (
                 <td
                   key={column.name}
-                  class={`${column.right ? "number to-right" : ""}${column.whole ? " whole" : ""}`}
+                  class={column.right ? "number to-right" : ""}
                   data-name={column.unnamed ? undefined : column.name}
                 >
                   {column.cell(row)}

@@ -50,7 +50,7 @@ function enter(answer: SessionAnswer): void {
   // The page stays unchanged if the same user signs in again after the end of a session.
   if (before !== null && before !== answer.user.id) forgetPerson("/models");
   rememberPerson(answer.user.id);
-  if (isLanguage(answer.user.language)) void speak(answer.user.language);
+  if (isLanguage(answer.user.language)) speak(answer.user.language).catch(() => undefined);
   if (answer.user.theme) showTheme(answer.user.theme);
   session.set({ state: "in", user: answer.user });
   void askBalance();

@@ -5,6 +5,8 @@ export const en = {
   menu: "Menu",
   signIn: "Sign in",
   signUp: "Sign up",
+  signInTitle: "Sign in",
+  signUpTitle: "Sign up",
   signOut: "Sign out",
   models: "Models",
   history: "History",

@@ -1,3 +1,4 @@
+import { loadCode } from "../state/code";
 import { makeStore, useStore } from "../state/store";
 import type { en } from "./en";
 
@@ -29,9 +30,9 @@ export function languageOfBrowser(): Language {
   return navigator.languages.some((name) => name.toLowerCase().startsWith("ru")) ? "ru" : "en";
 }
 
-/** Changes the language of the page. */
+/** Changes the language of the page. Throws the same as `loadCode`, and then it stays as it was. */
 export async function speak(language: Language): Promise<void> {
-  const texts = language === "ru" ? (await import("./ru")).ru : (await import("./en")).en;
+  const texts = await loadCode(async () => (language === "ru" ? (await import("./ru")).ru : (await import("./en")).en));
   try {
     localStorage.setItem(KEPT_AS, language);
   } catch {

@@ -7,6 +7,8 @@ const texts: Catalogue = {
   menu: "Меню",
   signIn: "Войти",
   signUp: "Зарегистрироваться",
+  signInTitle: "Вход",
+  signUpTitle: "Регистрация",
   signOut: "Выйти",
   models: "Модели",
   history: "История",
