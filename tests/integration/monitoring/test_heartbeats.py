@@ -1,5 +1,6 @@
 """Heartbeats: who is there, how, since when, and what each one measures and sees."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,7 +69,7 @@ async def test_an_instance_is_as_it_says_and_since_when_it_changed(service: Watc
     assert third.state_since > second.state_since
 
 
-@pytest.mark.parametrize(("hours", "words"), [(6, "21600 s ahead of"), (-6, "21600 s behind")])
+@pytest.mark.parametrize(("hours", "words"), [(6, "ahead of"), (-6, "behind")])
 async def test_one_whose_clock_is_wrong_is_there_and_is_told_so(service: Watching, hours: int, words: str) -> None:
     wrong = now() + timedelta(hours=hours)
     seen = {"model": "m", "version": "1", "reference_sha256": "0" * 64, "rows": 1, "passed": 1}
@@ -80,7 +81,11 @@ async def test_one_whose_clock_is_wrong_is_there_and_is_told_so(service: Watchin
         await send(service, at=wrong.isoformat(), started_at=started_at, metrics=metrics, observations=[seen])
     [instance] = await listed(service)
     assert (instance.state, instance.live) == ("unhealthy", True)
-    assert instance.health["failing"]["clock"].startswith(words)
+    said = re.match(r"(\d+) s (ahead of|behind)", instance.health["failing"]["clock"])
+    assert said is not None
+    # Also on a machine on which the test itself takes a while.
+    assert int(said[1]) == pytest.approx(6 * 3600, abs=60)
+    assert said[2] == words
     near = (now() - timedelta(minutes=2), now() + timedelta(minutes=2))
     async with service.database.snapshot() as connection:
         for column in (tables.snapshots.c.at, tables.observations.c.at):
