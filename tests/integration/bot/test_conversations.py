@@ -72,7 +72,7 @@ async def test_a_whole_conversation_in_english(bot: RunningBot, ada: Person) -> 
     assert "held for a prediction" not in balance.text
     await ada.types("/history")
     history = await ada.sees("Your predictions")
-    await ada.taps(history, "✅ Flight delay")
+    await ada.taps(history, "✅ Flight delay: Delayed · ")
     details = await ada.sees("Departure time: 17:45")
     assert details.message_id == history.message_id
     await ada.types("/help")
@@ -94,7 +94,7 @@ async def test_a_whole_conversation_in_russian(bot: RunningBot, vera: Person) ->
     await vera.types("/balance")
     assert "-1 · оплата прогноза" in (await vera.sees("У вас 99 кредитов.")).text
     await vera.types("/history")
-    await vera.taps(await vera.sees("Ваши прогнозы"), "✅ Задержка рейса")
+    await vera.taps(await vera.sees("Ваши прогнозы"), "✅ Задержка рейса: Вовремя · ")
     await vera.sees("Время вылета: 17:45")
 
 

@@ -1,6 +1,7 @@
 """The message of a prediction: label, probabilities as bars, price, worker, time."""
 
 from collections.abc import Mapping
+from html import unescape
 from typing import Any
 
 from foretell.contracts.fields import Field
@@ -99,6 +100,16 @@ def _footer(prediction: Mapping[str, Any], words: Words) -> str:
     return "<i>" + " · ".join(parts) + "</i>"
 
 
+def headline(prediction: Mapping[str, Any], model: Model | None, words: Words) -> str:
+    """The label of the output, as plain text; empty if it has none."""
+    output = prediction.get("output")
+    if model is None or not isinstance(output, dict):
+        return ""
+    fields = {field.name: field for field in model.output}
+    found = (_label_in(value, fields.get(name), model.labels, words) for name, value in output.items())
+    return unescape(next(filter(None, found), ""))
+
+
 def _answer(output: Any, model: Model | None, words: Words) -> list[str]:
     """The lines of the output: the label first, then the rest."""
     if not isinstance(output, dict):
@@ -109,12 +120,16 @@ def _answer(output: Any, model: Model | None, words: Words) -> list[str]:
     rest: list[str] = []
     for name, value in output.items():
         field = fields.get(name)
-        label = None if isinstance(value, (dict, list, float)) else _label(value, field, labels, words)
+        label = _label_in(value, field, labels, words)
         if label is not None:
             lines.append(words("result.label", label=Marked(label)))
         else:
             rest += _value(name, value, field, labels, words)
     return [*lines, *rest][:_MOST_LINES]
+
+
+def _label_in(value: Any, field: Field | None, labels: dict[str, dict[str, str]], words: Words) -> str | None:
+    return None if isinstance(value, (dict, list, float)) else _label(value, field, labels, words)
 
 
 def _label(value: Any, field: Field | None, labels: dict[str, dict[str, str]], words: Words) -> str | None:

@@ -1,12 +1,13 @@
 """What a prediction that failed says, in the language of whoever reads it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.telegram.app_stand_in import shipped_model
 
 from foretell.services.bot.models import Model, _model
-from foretell.services.bot.results import outcome_message
+from foretell.services.bot.results import headline, outcome_message
 from foretell.services.bot.words import Words
 
 ENGLISH = "carrier must be one of 9E, AA; distance must be at most 5000; dep_hour is missing."
@@ -55,3 +56,13 @@ def test_where_the_fields_say_nothing_the_models_own_reason_is_quoted(model: Mod
     assert "Модель не смогла использовать данные. Она сообщила: «carrier AA did not fly &lt;then&gt;.»" in said
     unknown, _ = outcome_message(failed(values, code="odd", message="Odd."), None, Words("ru"))
     assert "Не удалось. Сервис сообщил: «Odd.»" in unknown
+
+
+def test_the_label_is_the_headline_as_plain_text(model: Model) -> None:
+    prediction = {"output": {"prediction": 1, "probability": 0.9}}
+    assert headline(prediction, model, Words("ru")) == "Задержка"
+    odd = replace(model, labels={"1": {"en": "<late> & lost", "ru": ""}})
+    assert headline(prediction, odd, Words("en")) == "<late> & lost"
+    assert headline(prediction, None, Words("en")) == ""
+    assert headline({"output": {"probability": 0.9}}, model, Words("en")) == ""
+    assert headline(failed({}), model, Words("en")) == ""

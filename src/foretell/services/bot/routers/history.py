@@ -10,7 +10,7 @@ from foretell.services.bot.filling.asking import answers_of
 from foretell.services.bot.filling.form import Form
 from foretell.services.bot.keyboards import Button, Keyboard
 from foretell.services.bot.models import Model
-from foretell.services.bot.results import outcome_message
+from foretell.services.bot.results import headline, outcome_message
 from foretell.services.bot.routing import Router
 from foretell.services.bot.talk import Talk
 
@@ -62,11 +62,13 @@ async def _page(talk: Talk, page: int, cursor: str | None) -> None:
         return
     rows = []
     for item in found["items"]:
-        title = titles.get(item["model"], {})
+        title = titles.get(item["model"], {}).get(words.language) or item["model"]
+        # People find a prediction by what it said: the model is often the same.
+        label = headline(item, await _known(talk, client, item["model"]), words)
         text = words.plain(
             "history.button",
             sign=_SIGNS.get(item["status"], ""),
-            title=title.get(words.language) or item["model"],
+            title=words.plain("history.labelled", title=title, label=label) if label else title,
             at=words.moment(item["created_at"]),
         )
         rows.append([Button(text, f"d:{item['id'].replace('-', '')}:{page}")])
@@ -94,6 +96,16 @@ async def _prediction(talk: Talk, client: AsyncClient, arguments: list[str]) -> 
 async def _model(talk: Talk, client: AsyncClient, name: str) -> Model | None:
     try:
         return await talk.parts.models.one(client, name)
+    except ApiError as error:
+        if error.status_code not in _NOT_FOUND:
+            raise
+        return None
+
+
+async def _known(talk: Talk, client: AsyncClient, name: str) -> Model | None:
+    """As `_model`, possibly outdated, which is enough for labels."""
+    try:
+        return await talk.parts.models.known(client, name)
     except ApiError as error:
         if error.status_code not in _NOT_FOUND:
             raise
