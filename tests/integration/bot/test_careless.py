@@ -21,6 +21,8 @@ async def test_a_model_that_was_removed_keeps_the_answers_and_says_so(bot: Runni
     await ada.types("AA")
     await ada.sees(away)
     assert away in (await ada.taps(question, "American Airlines"))["text"]
+    await ada.types("/blance")
+    await ada.sees("I don't know this command. For those I know: /help")
     # The list of models is of a moment ago.
     assert "no longer available" in (await ada.taps(which, "Flight delay"))["text"]
     bot.app.models["flight-delay"] = model

@@ -192,6 +192,9 @@ async def written(talk: Talk) -> bool:
     client = await talk.parts.accounts.client_of(talk.user_id)
     model = await _model(talk, client, form.model)
     if model is None:
+        if (message.text or "").startswith("/"):
+            # No answer: another handler says what is wrong with this command.
+            return False
         await talk.say(talk.words("form.model_away"))
         return True
     renewed = form.refit(model)
