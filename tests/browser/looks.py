@@ -57,10 +57,29 @@ def broken_words(page: Page) -> list[str]:
     return words
 
 
+#: But not in what is scrolled sideways in its place.
+_OUT_OF_CARDS = """() => [...document.querySelectorAll(".card *, .table-frame *")]
+    .filter((each) => !each.closest("svg, .unseen") && each.checkVisibility())
+    .filter((each) => {
+        const edge = each.parentElement.closest(".card, .table-frame, pre, .sideways");
+        if (!edge.matches(".card, .table-frame")) return false;
+        if (edge.matches(".sideways") && edge.scrollWidth > edge.clientWidth + 1) return false;
+        return each.getBoundingClientRect().right > edge.getBoundingClientRect().right + 1;
+    })
+    .map((each) => each.outerHTML.slice(0, 200))"""
+
+
+def out_of_cards(page: Page) -> list[str]:
+    """What is wider than the card in which it is."""
+    found: list[str] = page.evaluate(_OUT_OF_CARDS)
+    return found
+
+
 def wrong_with(page: Page, axe: str) -> list[str]:
     """Everything that is wrong with the look of the page as it is."""
-    broken = [f"a broken word: {word}" for word in broken_words(page)]
-    return [*findings(page, axe), *(["it sticks out"] if sticks_out(page) > 0 else []), *broken]
+    wrong = findings(page, axe) + (["it sticks out"] if sticks_out(page) > 0 else [])
+    wrong += [f"a broken word: {word}" for word in broken_words(page)]
+    return wrong + [f"out of its card: {place}" for place in out_of_cards(page)]
 
 
 #: From how much a person calls it a jump: "good" of Cumulative Layout Shift.

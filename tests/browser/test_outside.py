@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 from tests.browser.conftest import CALM, Visit
+from tests.browser.looks import out_of_cards, sticks_out
 from tests.services_database import run_aside
 from tests.services_system import Backends
 from tests.system import System
@@ -130,6 +131,16 @@ def test_a_chat_is_linked_by_button_or_qr_code_and_unlinked(visit: Visit, produc
     page.get_by_role("button", name="Unlink").click()
     page.get_by_role("dialog").get_by_role("button", name="Unlink").click()
     expect(page.get_by_role("listitem").filter(has_text="Ada's phone")).to_have_count(0)
+
+
+def test_the_link_of_a_chat_fits_on_a_phone(visit: Visit) -> None:
+    page = visit(width=320, locale="ru-RU").signed_up("/ui/telegram")
+    page.get_by_role("button", name="Связать чат").click()
+    expect(page.get_by_role("link", name="Открыть в Telegram")).to_be_visible()
+    for width in (320, 360, 480):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert out_of_cards(page) == []
+        assert sticks_out(page) <= 0
 
 
 def test_a_history_is_taken_along_as_a_table_that_runs_no_formula(visit: Visit) -> None:

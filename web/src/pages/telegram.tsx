@@ -100,11 +100,13 @@ function LinkShown({ link }: { link: Schemas["TelegramLink"] }) {
   return (
     <div class="row">
       {link.url && <QrCode text={link.url} label={t("qrSays")} />}
-      <div class="stack tight grow">
+      <div class="stack tight beside-qr">
         {link.url && (
-          <a class="button" href={link.url} target="_blank" rel="noreferrer">
-            {t("openTelegram")}
-          </a>
+          <div>
+            <a class="button" href={link.url} target="_blank" rel="noreferrer">
+              {t("openTelegram")}
+            </a>
+          </div>
         )}
         <p>{t("orSend")}</p>
         <span class="row">
