@@ -72,6 +72,34 @@ def test_a_name_that_can_t_be_or_is_taken_is_refused_at_its_field(visit: Visit) 
         expect(name).to_be_focused()
 
 
+def test_what_was_typed_is_there_after_signing_up_and_after_a_look_elsewhere(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.open("/ui/models/sentiment")
+    text = page.get_by_label("Text", exact=True)
+    text.fill("Before there was an account")
+    page.locator("form.ask a.main-action").click()
+    page.locator("main").get_by_role("link", name="Sign up").click()
+    page.locator("input[name=username]").fill(visitor.name)
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(text).to_have_value("Before there was an account")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".result-label")).to_be_visible()
+    text.fill("After the answer")
+    page.get_by_role("link", name="Balance", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Balance")
+    page.go_back()
+    expect(text).to_have_value("After the answer")
+    # What one person typed is not for the next.
+    page.goto(visitor.url + "/ui/models/sentiment")
+    text.fill("A secret")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
+    page.get_by_role("link", name="Models", exact=True).click()
+    page.get_by_role("link", name="Try it: Sentiment").click()
+    expect(text).to_have_value("")
+
+
 def test_a_page_that_is_opened_without_a_connection_comes_with_the_connection(visit: Visit) -> None:
     visitor = visit()
     page = visitor.signed_up("/ui/models/sentiment")

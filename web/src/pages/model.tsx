@@ -5,6 +5,7 @@ import { writeJson } from "../api/json";
 import { Problem } from "../api/problem";
 import { Ask, draftsOf, orderOf, type Drafts, type Model } from "../model/ask";
 import { useFollowed } from "../model/follow";
+import { keepForm, keptForm } from "../model/kept";
 import { Result, spoken } from "../model/result";
 import { Snippets } from "../model/snippets";
 import { Failure, Show } from "../parts/states";
@@ -64,10 +65,12 @@ function Try({ model }: { model: Model }) {
   const now = useStore(session);
   const shown = query.get("prediction");
   const again = query.get("again") ?? shown;
-  const [drafts, setDrafts] = useState<Drafts>(() => draftsOf(model.fields, {}));
+  const [kept] = useState(() => keptForm(model));
+  const [drafts, setDrafts] = useState<Drafts>(() => kept?.drafts ?? draftsOf(model.fields, {}));
   /** The text in the JSON editor while it is open, else null. */
-  const [json, setJson] = useState<string | null>(null);
-  const filled = useRef<string | null>(null);
+  const [json, setJson] = useState(kept?.json ?? null);
+  const filled = useRef(kept?.filled ?? null);
+  useEffect(() => keepForm(model, { drafts, json, filled: filled.current }), [model, drafts, json]);
   // Fill the form with the input of the prediction once; the user may then change it.
   useEffect(() => {
     if (!again || filled.current === again || now.state !== "in") return;
@@ -83,6 +86,7 @@ function Try({ model }: { model: Model }) {
   }, [again, now.state, model]);
   const asked = (id: string): void => {
     filled.current = id;
+    keepForm(model, { drafts, json, filled: id });
     const version = query.get("version");
     go(`/models/${encodeURIComponent(model.name)}?${version ? `version=${version}&` : ""}prediction=${id}`, {
       keepScroll: true,
