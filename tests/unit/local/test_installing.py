@@ -2,6 +2,7 @@
 
 import re
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,18 @@ def test_progress_counts_what_comes_from_an_index_and_from_files(tmp_path: Path)
     assert said[0] == "Installing 20 packages from requirements.lock …"
     assert said[1:-1] == ["  [10/20] package-9", "  [20/20] other_9", "  unpacking …"]
     assert re.fullmatch(r"  installed, after \d+ s", said[-1])
+
+
+def test_what_is_installed_is_compiled_and_what_cannot_be_is_left(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "good.py").write_text("answer = 42\n")
+    (packages / "of_python_2.py").write_text("print 42\n")
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("good==1.0\n")
+    install_locked(python, lock, tmp_path / "setup.log", lambda _: None)
+    assert [file.name.partition(".")[0] for file in packages.glob("__pycache__/*.pyc")] == ["good"]
