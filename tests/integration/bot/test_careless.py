@@ -7,6 +7,8 @@ from tests.integration.bot.test_oddities import GROUP, signed_up
 from tests.telegram.people import Person
 from tests.telegram.rules import Refusal, bad
 
+from foretell.services.bot.filling import form
+
 
 async def test_a_model_that_was_removed_keeps_the_answers_and_says_so(bot: RunningBot, ada: Person) -> None:
     await signed_up(ada)
@@ -93,3 +95,24 @@ async def test_a_command_that_was_corrected_is_asked_for_again(bot: RunningBot, 
     await ada.types("/help")
     await ada.sees("What I can do")
     assert bot.telegram.posts_in(GROUP) == []
+
+
+async def test_a_double_tap_begins_one_form(bot: RunningBot, ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    await signed_up(ada)
+    await ada.types("/predict")
+    which = await ada.sees("Choose a model")
+    taps = [await ada.begin_tap(which, "Flight delay") for _ in range(2)]
+    assert [(await ada.answer_to(tap)).get("text") for tap in taps] == [None, "The form is open already, below."]
+    question = await ada.sees("question 1 of 4")
+    assert sum("question 1 of 4" in post.text for post in bot.telegram.posts_in(ada.id)) == 1
+    # Another model of the same list, and the same one after an answer, are no double taps.
+    await ada.taps(which, "Sentiment")
+    await ada.taps(which, "Flight delay")
+    again = await ada.sees_new("question 1 of 4", after=question)
+    await ada.taps(again, "American Airlines")
+    await ada.taps(which, "Flight delay")
+    again = await ada.sees_new("question 1 of 4", after=again)
+    # Somebody who has deleted the question taps again some time later.
+    monkeypatch.setattr(form, "_DOUBLE_TAP_S", 0.0)
+    await ada.taps(which, "Flight delay")
+    await ada.sees_new("question 1 of 4", after=again)

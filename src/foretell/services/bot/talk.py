@@ -92,6 +92,12 @@ class Talk:
         tap = self.update.callback_query
         return tap.message.message_id if tap is not None and tap.message is not None else 0
 
+    @property
+    def tapped_button(self) -> str:
+        """The button that was tapped: its message and its data; empty without one."""
+        tap = self.update.callback_query
+        return f"{self.tapped_message_id}:{tap.data}" if tap is not None and self.tapped_message_id else ""
+
     def goes_on_in(self, message_id: int) -> None:
         """Let `show` edit this message."""
         self._shown = message_id

@@ -26,6 +26,7 @@ NOTES = {
         "form.step_past",
         "form.sent",
         "form.model_away",
+        "form.below",
         "models.gone",
         "history.gone",
         "history.not_repeatable",

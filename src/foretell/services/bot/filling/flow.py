@@ -6,6 +6,7 @@ import msgspec
 import structlog
 
 from foretell.client import ApiError, AsyncClient, Unreachable
+from foretell.kit.clock import now
 from foretell.services.bot.filling.asking import fields_to_change, question, summary
 from foretell.services.bot.filling.form import Form, fits, new_id
 from foretell.services.bot.keyboards import Button, Keyboard
@@ -29,9 +30,14 @@ async def begin(
 
     `which`: if all is answered, ask which answer to change.
     """
+    before = await talk.parts.forms.of(talk.chat_id, talk.user_id)
+    if before is not None and before.is_of_tap(talk.tapped_button, talk.update.update_id):
+        await talk.answer_tap(talk.words.plain("form.below"))
+        return
     fields = {field.name: field for field in model.fields}
     kept = {name: value for name, value in (values or {}).items() if name in fields and fits(fields[name], value)}
     form = Form(id=new_id(), model=model.name, version=model.version, values=kept)
+    form.begun_from, form.begun_by, form.begun_at = talk.tapped_button, talk.update.update_id, now().timestamp()
     if values:
         # Skip the fields that the given values leave out.
         form.skipped = [field.name for field in model.fields if not field.required and field.name not in kept]

@@ -18,6 +18,9 @@ from foretell.services.bot.storage.database import BotDatabase
 _KEPT_S = 30 * 86_400.0
 
 
+#: Two taps on a button within this time are a double tap. A later one may be of somebody who has deleted the question.
+_DOUBLE_TAP_S = 15.0
+
 #: The model of a form whose text waits for the choice of a model.
 NO_MODEL = ""
 
@@ -44,6 +47,16 @@ class Form(Struct):
     changing: bool = False
     #: The last update that changed the form, so that an update that is handled again after a crash counts once.
     seen: int = 0
+    #: The button that began the form, the update of that tap, and when it was handled (Unix time): see `is_of_tap`.
+    begun_from: str = ""
+    begun_by: int = 0
+    begun_at: float = 0.0
+
+    def is_of_tap(self, button: str, update_id: int) -> bool:
+        """Whether another tap on the same button has just begun this form, which was not answered since."""
+        just_now = now().timestamp() - self.begun_at < _DOUBLE_TAP_S
+        # An update that is handled again after a crash is no other tap.
+        return bool(button) and self.begun_from == button and self.seen == self.begun_by != update_id and just_now
 
     def answered(self, field: Field) -> bool:
         """Whether this field has an answer or was skipped."""
