@@ -30,3 +30,10 @@ test("code that the app no longer has reloads the page, but not again and again"
   await expect(loadCode(missing)).rejects.toBeInstanceOf(TypeError);
   expect(reload).toHaveBeenCalledTimes(1);
 });
+
+test("code that is there when the connection comes back in the same moment is used", async () => {
+  vi.stubGlobal("fetch", () => Promise.resolve(new Response()));
+  const load = vi.fn().mockRejectedValueOnce(new TypeError("Failed to fetch")).mockResolvedValueOnce("code");
+  expect(await loadCode(load)).toBe("code");
+  expect(reload).not.toHaveBeenCalled();
+});

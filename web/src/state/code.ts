@@ -12,11 +12,16 @@ const ONCE_IN_MS = 60_000;
 export async function loadCode<T>(load: () => Promise<T>): Promise<T> {
   try {
     return await load();
-  } catch (error) {
+  } catch {
     if (!(await isThere())) {
       isReachable.set(false);
       throw new Unreachable();
     }
+  }
+  try {
+    // The connection may have come back just now.
+    return await load();
+  } catch (error) {
     const before = Number(sessionStorage.getItem(RELOADED_AT) ?? 0);
     if (Date.now() - before > ONCE_IN_MS) {
       sessionStorage.setItem(RELOADED_AT, String(Date.now()));
