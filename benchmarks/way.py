@@ -63,7 +63,9 @@ class Way:
 
 
 @asynccontextmanager
-async def running_way(kind: str, *, workers: int, database_url: str | None = None) -> AsyncIterator[Way]:
+async def running_way(
+    kind: str, *, workers: int, database_url: str | None = None, **settings: str
+) -> AsyncIterator[Way]:
     """The whole system on a pair of backends, warmed up; on a new database unless one is given."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="foretell-bench-")))
@@ -76,7 +78,12 @@ async def running_way(kind: str, *, workers: int, database_url: str | None = Non
                 database_url = await stack.enter_async_context(surroundings.private_database(surroundings.DATABASE_URL))
         system: System = await stack.enter_async_context(
             running_system(
-                folder, database_url=database_url, broker_url=broker_url, broker_prefix=prefix, workers=workers
+                folder,
+                database_url=database_url,
+                broker_url=broker_url,
+                broker_prefix=prefix,
+                workers=workers,
+                **settings,
             )
         )
         user_id, token = await system.new_user(credits=1_000_000_000)

@@ -12,6 +12,8 @@ from tests.faults.callers import FAULT_SECONDS, authorized, new_callers
 from tests.faults.promises import assert_promises_kept
 from tests.system import System
 
+from foretell.services.worker.work import EXIT_HANGING_MODEL
+
 pytestmark = pytest.mark.faults
 
 _STREAMS = 6
@@ -64,7 +66,9 @@ async def test_a_stop_of_each_service_in_turn_cuts_no_stream_off(system: System)
                 while not all(each.streams for each in followers):
                     assert not following.done()
                     await asyncio.sleep(0.02)
-                assert set(await system.end(system.alive(service))) == {0}
+                statuses = set(await system.end(system.alive(service)))
+                # Two that are slow may share an envelope, and then run into the model's limit as a whole.
+                assert statuses <= ({0, EXIT_HANGING_MODEL} if service == "worker" else {0})
                 await asyncio.wait_for(following, 60)
                 assert {each.status for each in followers} == {"succeeded"}
                 if service == "app":
