@@ -110,6 +110,8 @@ def test_a_page_that_is_opened_without_a_connection_comes_with_the_connection(vi
     expect(page.locator(".banner")).to_be_visible()
     expect(page).to_have_url(visitor.url + "/ui/history")
     page.locator("footer").get_by_label("Language").select_option("ru")
+    # It is said before the connection is back; otherwise the page may be Russian.
+    expect(page.locator(".messages")).not_to_have_text("")
     visitor.context.set_offline(False)
     expect(page.locator("h1")).to_have_text("History")
     expect(page.locator(".banner")).to_have_count(0)
