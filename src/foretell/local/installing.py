@@ -80,7 +80,7 @@ def install_project(python: Path, root: Path, log: Path, say: Say) -> None:
 def _compile(python: Path) -> None:
     """Compile what was installed, on all processors. pip would do it on one, which takes half of its time."""
     packages = python.parent.parent.glob("lib/python*/site-packages")
-    # It reports packages whose examples are for another Python; what fails here, is compiled when it is imported.
+    # Its status is not used: some packages have files for other Pythons. What fails here fails when it is imported.
     subprocess.run(  # noqa: S603 - the Python of .venv
         [str(python), "-m", "compileall", "-q", "-j", "0", *map(str, packages)],
         stdin=subprocess.DEVNULL,

@@ -166,7 +166,7 @@ class Forms:
         await self._database.run(work)
 
     async def end_one(self, chat_id: int, user_id: int, form_id: str) -> None:
-        """Delete this form; one that was begun in the meantime stays."""
+        """Delete this form; another one stays open: `/predict TEXT` submits a form of its own."""
         form = await self.of(chat_id, user_id)
         if form is not None and form.id == form_id:
             await self.end(chat_id, user_id)
