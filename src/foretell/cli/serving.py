@@ -1,9 +1,11 @@
 """`foretell serve NAME`."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 
 from pydantic import ValidationError
 
@@ -16,7 +18,18 @@ def serve_in_foreground(name: str) -> None:
     """Run a service until it is stopped. Raises `UnknownService`, `NotInThisRelease`, `Misconfigured`."""
     service = find(name)
     with _refusals_explained(), _port_for(service):
-        import_module(service.module).main()
+        _imported(service.module).main()
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a service without garbage collection, which takes a quarter of the time and finds almost nothing."""
+    gc.disable()
+    try:
+        return import_module(module)
+    finally:
+        # What was imported stays, so no later collection needs to look at it.
+        gc.freeze()
+        gc.enable()
 
 
 def check_settings() -> None:
