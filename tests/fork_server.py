@@ -8,6 +8,7 @@ which process that is and, later, how each one ended. Each service has one of it
 metrics of whatever was imported in it.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -26,23 +27,46 @@ from pathlib import Path
 from typing import Any
 
 #: What is imported only once a service runs. Not onnxruntime: it starts a thread, which a fork would miss at its end.
-_MORE = ("uvloop",)
+_MORE = ("uvloop", "foretell.cli.main", "foretell.cli.serving")
+_MORE_OF = {
+    "app": ("aiormq",),
+    "dispatcher": ("aiormq", "alembic.command", "foretell.domain.migrations.schema"),
+    "worker": ("aiormq", "numpy"),
+    "model": ("numpy",),
+}
+_CLONE_NEWNET = 0x40000000
 
 
 class ForkServer:
     """The tests' end: starts a service, and knows how it ended. Its process is there from the first start on."""
 
-    def __init__(self, service: str, *, command: tuple[str, ...] = ()) -> None:
-        """`command`, if there is one, are arguments of `foretell`, which then starts the service."""
+    def __init__(self, service: str) -> None:
         self._service = service
-        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._statuses: dict[int, int] = {}
 
-    def start(self, *, environment: Mapping[str, str], output: Path, folder: Path) -> "Forked":
-        """Start one more, in `folder`; it writes to the end of `output`."""
-        order = {"environment": dict(environment), "output": str(output), "folder": str(folder)}
+    def start(
+        self,
+        *,
+        environment: Mapping[str, str],
+        output: Path,
+        folder: Path,
+        command: tuple[str, ...] = (),
+        network: str | None = None,
+    ) -> "Forked":
+        """Start one more, in `folder`; it writes to the end of `output`.
+
+        `command`, if there is one, are arguments of `foretell`, which then starts the service. `network` is the file of
+        its network namespace; without it, that is the one of this thread.
+        """
+        order = {
+            "environment": dict(environment),
+            "output": str(output),
+            "folder": str(folder),
+            "command": command,
+            "network": network or f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net",
+        }
         with self._lock:
             if self._process is None:
                 self._open()
@@ -74,7 +98,7 @@ class ForkServer:
         self._lines = self._socket.makefile("w", encoding="utf-8")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, self._service, str(theirs.fileno()), *self._command],
+                [sys.executable, __file__, self._service, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -131,8 +155,8 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _serve(control: socket.socket) -> bool:
-    """Fork whenever asked to, until nobody asks any more; returns whether this is one of the children."""
+def _serve(control: socket.socket) -> list[str] | None:
+    """Fork whenever asked to, until nobody asks any more; a child returns its command."""
     waking, waker = os.pipe()
     for end in (waking, waker):
         os.set_blocking(end, False)
@@ -151,11 +175,17 @@ def _serve(control: socket.socket) -> bool:
             if not line:
                 for pid in children:
                     os.kill(pid, signal.SIGKILL)
-                return False
+                return None
+            order = json.loads(line)
+            # Before anybody is told of the process: it may be the network of a thread that then ends.
+            network = os.open(order["network"], os.O_RDONLY)
             pid = os.fork()
             if pid == 0:
-                _become(json.loads(line))
-                return True
+                _move_to(network)
+                _become(order)
+                command: list[str] = order["command"]
+                return command
+            os.close(network)
             children.add(pid)
             control.sendall(json.dumps({"started": pid}).encode() + b"\n")
 
@@ -184,18 +214,27 @@ def _become(order: dict[str, Any]) -> None:
     os.environ.update(order["environment"])
 
 
+def _move_to(network: int) -> None:
+    """Be in this network namespace, an open file. Only root can leave the one that this process is in."""
+    if os.path.samestat(os.fstat(network), os.stat("/proc/self/ns/net")):
+        return
+    # `os.setns` came with Python 3.12.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(network, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 if __name__ == "__main__":
     # That forking and threads do not go together is meant for threads of Python; numpy's look after themselves.
     warnings.simplefilter("ignore", DeprecationWarning)
     service = import_module(f"foretell.services.{sys.argv[1]}.app")
-    command = sys.argv[3:]
-    for name in (*_MORE, *(["foretell.cli.main", "foretell.cli.serving"] if command else ())):
+    for name in (*_MORE, *_MORE_OF.get(sys.argv[1], ())):
         import_module(name)
     gc.collect()
     gc.freeze()
-    if _serve(socket.socket(fileno=int(sys.argv[2]))):
-        if command:
-            sys.argv = ["foretell", *command]
-            import_module("foretell.cli.main").run()
-        else:
-            service.main()
+    arguments = _serve(socket.socket(fileno=int(sys.argv[2])))
+    if arguments:
+        sys.argv = ["foretell", *arguments]
+        import_module("foretell.cli.main").run()
+    elif arguments is not None:
+        service.main()

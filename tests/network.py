@@ -37,9 +37,10 @@ class Leg:
     interface: str
     address: str
 
-    def inside(self) -> list[str]:
-        """What stands in front of a command that is to run there; the process is the command's own."""
-        return ["ip", "netns", "exec", self.namespace]
+    @property
+    def file(self) -> str:
+        """What a process that is to run there enters."""
+        return f"/run/netns/{self.namespace}"
 
 
 class Network:

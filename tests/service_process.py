@@ -85,6 +85,7 @@ def running_service(name: str, folder: Path, **environment: str) -> Iterator[Ser
 def _start(name: str, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes] | Forked:
     with log.open("wb") as output:
         if name in ServiceProcess.fork_servers:
-            return ServiceProcess.fork_servers[name].start(environment=environment, output=log, folder=Path.cwd())
+            server = ServiceProcess.fork_servers[name]
+            return server.start(environment=environment, output=log, folder=Path.cwd(), command=("serve", name))
         command = [sys.executable, "-m", "foretell.cli", "serve", name]
         return subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)

@@ -27,7 +27,7 @@ from tests.system import System
 #: a message that was lost stays lost for the length of a test, where no message may be. Tests that take messages away
 #: say so.
 SWEEPS = {
-    "FORETELL_SWEEP_INTERVAL_S": "0.5",
+    "FORETELL_SWEEP_INTERVAL_S": "1",
     "FORETELL_PUBLISH_AFTER_S": "1.5",
     "FORETELL_LOST_AFTER_S": "180",
 }
@@ -40,13 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _fork_servers() -> Iterator[None]:
     """Have the processes of every system, and services alone, started quickly."""
-    System.fork_servers = {service: ForkServer(service) for service in ("app", "dispatcher", "worker")}
-    ServiceProcess.fork_servers = {each.name: ForkServer(each.name, command=("serve", each.name)) for each in SERVICES}
-    servers = [*System.fork_servers.values(), *ServiceProcess.fork_servers.values()]
+    servers = {each.name: ForkServer(each.name) for each in SERVICES}
+    System.fork_servers = ServiceProcess.fork_servers = servers
     try:
         yield
     finally:
-        for server in servers:
+        for server in servers.values():
             server.close()
         System.fork_servers = ServiceProcess.fork_servers = {}
 

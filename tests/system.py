@@ -84,6 +84,10 @@ class System:
         """What stands in front of the command of each process of `service`; the process must be the command's own."""
         return []
 
+    def network_of(self, service: str) -> str | None:
+        """The file of the network namespace of each process of `service`; None: that of whoever starts it."""
+        return None
+
     def environment(self, service: str, instance: str, port: int) -> Mapping[str, str]:
         """What a process is told."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORETELL_")}
@@ -118,7 +122,9 @@ class System:
         launcher = self.launcher_of(service)
         # What the linker is told counts only at the start of a program.
         if service in self.fork_servers and not launcher and "LD_PRELOAD" not in environment:
-            return self.fork_servers[service].start(environment=environment, output=log, folder=self.folder)
+            return self.fork_servers[service].start(
+                environment=environment, output=log, folder=self.folder, network=self.network_of(service)
+            )
         command = [sys.executable, "-c", f"from foretell.services.{service}.app import main; main()"]
         with log.open("ab") as output:
             return subprocess.Popen(

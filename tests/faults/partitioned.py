@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import httpx
-from tests.fork_server import ForkServer
 from tests.network import HUB_ADDRESS, Network
 from tests.system import Running, System
 
@@ -22,9 +20,6 @@ _ASK_EVERY_S = 0.25
 class PartitionedSystem(System):
     """App, dispatcher and workers on a leg each; the monitoring service, as a server, at the hub."""
 
-    #: A fork would be in the network of whoever forks it, and not in that of whoever starts it.
-    fork_servers: ClassVar[Mapping[str, ForkServer]] = {}
-
     def __init__(
         self, folder: Path, network: Network, *, monitoring_port: int, database_url: str, broker_url: str
     ) -> None:
@@ -36,8 +31,8 @@ class PartitionedSystem(System):
     def host_of(self, service: str) -> str:
         return self._network.legs[service].address if service in self._network.legs else HUB_ADDRESS
 
-    def launcher_of(self, service: str) -> list[str]:
-        return self._network.legs[service].inside() if service in self._network.legs else []
+    def network_of(self, service: str) -> str | None:
+        return self._network.legs[service].file if service in self._network.legs else None
 
     def environment(self, service: str, instance: str, port: int) -> Mapping[str, str]:
         environment = super().environment(service, instance, port)
