@@ -27,7 +27,7 @@ from foretell.domain.predictions.audit import Finding, audit
 from foretell.domain.predictions.tables import predictions
 from foretell.kit.clock import uuid7
 from foretell.kit.database import Database
-from foretell.kit.standstill import STACKS_SIGNAL
+from foretell.kit.standstill_codes import STACKS_SIGNAL
 from tests.fork_server import Forked, ForkServer
 from tests.ports import free_port
 

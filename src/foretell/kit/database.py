@@ -48,8 +48,9 @@ from foretell.kit.drivers import (
     pooler_unknown,
     unavailable,
 )
-from foretell.kit.engines import postgresql_engine, postgresql_session, sqlite_engine, sqlite_path, sqlite_pragmas
+from foretell.kit.engines import postgresql_engine, postgresql_session, sqlite_engine, sqlite_pragmas
 from foretell.kit.postgresql_address import Connector, read_postgresql_url
+from foretell.kit.sqlite_address import sqlite_path
 
 #: All tables of the product. Constraints have the same names on both databases, so that migrations can find them.
 metadata = MetaData(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -21,7 +19,6 @@ from foretell.kit.drivers import (
     at_start,
     in_transaction,
 )
-from foretell.kit.errors import Misconfigured
 from foretell.kit.fingerprints import SqliteConnection
 from foretell.kit.postgresql_address import Connector
 from foretell.kit.sqlite_calls import SqliteCallConnection
@@ -87,17 +84,6 @@ def sqlite_pragmas(durable: bool) -> tuple[str, ...]:
         # Few large checkpoints instead of many small ones; and the log file shrinks again.
         *(() if durable else ("PRAGMA wal_autocheckpoint=4000", "PRAGMA journal_size_limit=33554432")),
     )
-
-
-def sqlite_path(url: str) -> Path:
-    """The file of a URL. Raises `Misconfigured`."""
-    try:
-        path = make_url(url).database
-    except ArgumentError:
-        path = None
-    if not path:
-        raise Misconfigured("FORETELL_DATABASE_URL has no path: sqlite:///PATH is needed")
-    return Path(path)
 
 
 def sqlite_engine(path: Path, pragmas: Iterable[str], statement_timeout_s: float) -> AsyncEngine:

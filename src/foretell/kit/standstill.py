@@ -8,7 +8,6 @@ starts another.
 import asyncio
 import faulthandler
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -16,12 +15,9 @@ from collections.abc import Callable
 
 import structlog
 
-log = structlog.get_logger()
+from foretell.kit.standstill_codes import EXIT_STOOD_STILL, STACKS_SIGNAL
 
-#: Makes a process write its stacks. SIGTERM and SIGINT stop it, and supervisord uses SIGUSR2 itself.
-STACKS_SIGNAL = signal.SIGUSR1
-#: The exit status of a process whose event loop was blocked (EX_OSERR).
-EXIT_STOOD_STILL = 71
+log = structlog.get_logger()
 
 _STANDARD_ERROR = 2
 #: How many checks of the event loop fit into the limit.

@@ -357,11 +357,12 @@ def _check_urls(database_url: str, broker_url: str) -> None:
     """Raises `Misconfigured` for settings that every process would refuse, before any of them is started."""
     # Imported here, because their imports would make `foretell status` slow.
     from foretell.broker.connect import check_url
-    from foretell.kit.engines import sqlite_path
-    from foretell.kit.postgresql_address import read_postgresql_url
+    from foretell.kit.sqlite_address import sqlite_path
 
     if database_url.startswith("sqlite:"):
         sqlite_path(database_url)
     else:
+        from foretell.kit.postgresql_address import read_postgresql_url
+
         read_postgresql_url(database_url)
     check_url(broker_url)

@@ -27,7 +27,7 @@ from supervisor.states import ProcessStates
 from supervisor.supervisord import go
 
 from foretell.kit.in_hand import read as read_in_hand
-from foretell.kit.standstill import EXIT_STOOD_STILL, STACKS_SIGNAL
+from foretell.kit.standstill_codes import EXIT_STOOD_STILL, STACKS_SIGNAL
 from foretell.local.silence import Listener, Target
 from foretell.local.supervisor_logs import LogFile
 

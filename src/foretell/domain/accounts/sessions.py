@@ -17,6 +17,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from foretell.domain.accounts.identity import Identity
+from foretell.domain.accounts.lifetime import Lifetime
 from foretell.domain.accounts.tables import sessions, users
 from foretell.domain.errors import InvalidToken, NotFound
 from foretell.kit.clock import now, uuid7
@@ -28,14 +29,6 @@ MAX_SESSIONS_PER_USER = 100
 _SECRET_LENGTH = len(PREFIX) + 43
 _MAX_USER_AGENT_LENGTH = 300
 _MAX_ADDRESS_LENGTH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetime:
-    """A session ends after `idle_s` without use, and after `whole_s` in any case."""
-
-    idle_s: float = 14 * 86_400.0
-    whole_s: float = 90 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

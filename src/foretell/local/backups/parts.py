@@ -10,8 +10,8 @@ from pathlib import Path
 from foretell.broker.sqlite_file import SCHEMA_VERSION as BROKER_VERSION
 from foretell.domain.migrations.run import REVISIONS as PRODUCT_REVISIONS
 from foretell.inference.live import operators_folder
-from foretell.kit.engines import sqlite_path
 from foretell.kit.errors import ForetellError
+from foretell.kit.sqlite_address import sqlite_path
 from foretell.local.installation import Installation, settings_of
 from foretell.services.bot.storage.database import VERSION as BOT_VERSION
 from foretell.services.monitoring.migrations.run import REVISIONS as MONITORING_REVISIONS

@@ -11,8 +11,8 @@ import structlog
 
 from foretell.domain.accounts import api_keys, registration, sessions, telegram
 from foretell.domain.accounts.identity import Identity
+from foretell.domain.accounts.lifetime import Lifetime
 from foretell.domain.accounts.registration import Ended
-from foretell.domain.accounts.sessions import Lifetime
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.domain.errors import InvalidToken
 from foretell.kit import deadline

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from foretell.contracts.bot_secret import check_bot_secret
-from foretell.domain.accounts.sessions import Lifetime
+from foretell.domain.accounts.lifetime import Lifetime
 from foretell.inference.arriving import UploadSettings
 from foretell.inference.package import ModelPackage
 from foretell.kit.errors import Misconfigured

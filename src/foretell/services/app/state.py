@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
+from foretell.domain.accounts.lifetime import Lifetime
 from foretell.domain.accounts.passwords import Passwords
-from foretell.domain.accounts.sessions import Lifetime
 from foretell.domain.accounts.throttle import AccountThrottle, LoginThrottle, SignupThrottle
 from foretell.domain.accounts.tokens import AccessTokens
 from foretell.inference.live import LiveRegistry
