@@ -1,11 +1,13 @@
 """Fixtures of every test: the services that they need, one module each."""
 
+import functools
 import gc
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
@@ -32,6 +34,9 @@ def _our_settings() -> dict[str, str]:
 # Where the tests run in the background of a shell script, Ctrl-C is ignored, also by the processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# To read the certificates of all authorities, for each client anew, took a twelfth of the integration tests' time.
+httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)
 
 # What somebody has set for an installation of their own is not meant for the tests.
 for _name in _our_settings():

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+import argon2
 import httpx
 import pytest
 
@@ -38,6 +39,13 @@ from foretell.services.app.waiting import Waiting
 PASSWORD = "a password that is long enough"
 
 
+def _quick_passwords() -> Passwords:
+    """Hashes that are not made to take their time: how those of the product are made is tested by itself."""
+    passwords = Passwords()
+    passwords._hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    return passwords
+
+
 def make_state(settings: AppSettings, database: Database) -> AppState:
     """What the app puts together at its start."""
     access_tokens = AccessTokens(signing_secret(settings), lifetime_s=settings.access_token_lifetime_s)
@@ -45,7 +53,7 @@ def make_state(settings: AppSettings, database: Database) -> AppState:
         settings=settings,
         database=database,
         registry=LiveRegistry.installed(settings.models_dir, settings.data_dir),
-        passwords=Passwords(),
+        passwords=_quick_passwords(),
         access_tokens=access_tokens,
         throttle=LoginThrottle(),
         signups=SignupThrottle(settings.signups_per_address),
