@@ -65,7 +65,7 @@ class ForkServer:
             "output": str(output),
             "folder": str(folder),
             "command": command,
-            "network": network or f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net",
+            "network": network or _present_network(),
         }
         with self._lock:
             if self._process is None:
@@ -178,14 +178,16 @@ def _serve(control: socket.socket) -> list[str] | None:
                 return None
             order = json.loads(line)
             # Before anybody is told of the process: it may be the network of a thread that then ends.
-            network = os.open(order["network"], os.O_RDONLY)
+            network = None if order["network"] is None else os.open(order["network"], os.O_RDONLY)
             pid = os.fork()
             if pid == 0:
-                _move_to(network)
+                if network is not None:
+                    _move_to(network)
                 _become(order)
                 command: list[str] = order["command"]
                 return command
-            os.close(network)
+            if network is not None:
+                os.close(network)
             children.add(pid)
             control.sendall(json.dumps({"started": pid}).encode() + b"\n")
 
@@ -212,6 +214,12 @@ def _become(order: dict[str, Any]) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
+
+
+def _present_network() -> str | None:
+    """The file of this thread's network namespace; None where there is no such thing."""
+    file = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+    return file if os.path.exists(file) else None
 
 
 def _move_to(network: int) -> None:
