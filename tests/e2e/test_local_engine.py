@@ -18,6 +18,7 @@ from tests.ports import free_port
 from foretell.local.services import SERVICES
 
 FORETELL = [sys.executable, "-P", "-m", "foretell.cli"]
+TELEGRAM_TOKEN = "123456:AAnobody"
 FLIGHT = ["carrier=AA", "departure_time=09:30", "distance_miles=550", "weather_code=3"]
 
 
@@ -78,6 +79,16 @@ def foretell(tmp_path: Path) -> Iterator[Installation]:
     installation("down")
 
 
+@pytest.fixture(scope="module")
+def foretell_with_bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One that is up, with a bot whose Telegram is away: for several tests, since a start takes seconds."""
+    installation = Installation(tmp_path_factory.mktemp("with-bot"))
+    telegram = {"TELEGRAM_TOKEN": TELEGRAM_TOKEN, "TELEGRAM_API_URL": f"http://127.0.0.1:{free_port()}"}
+    installation("up", "--detach", "--workers", "1", **telegram)
+    yield installation
+    installation("down")
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 def test_from_up_to_down(foretell: Installation) -> None:
     introduction = foretell("up", "--detach", "--workers", "2")
@@ -120,16 +131,6 @@ def test_from_up_to_down(foretell: Installation) -> None:
     assert not (foretell.folder / "data" / "run").exists()
 
 
-def test_a_measurement_leaves_one_closed_account(foretell: Installation) -> None:
-    foretell("up", "--detach", "--workers", "1")
-    for _ in range(2):
-        assert "They are no revenue" in foretell("bench", "--seconds", "1", "--clients", "2")
-    # However often it is measured, by one account, which is closed and keeps no credits.
-    (measuring,) = [user for user in json.loads(foretell("users", "list", "--json")) if "bench" in user["username"]]
-    assert (measuring["active"], measuring["available"], measuring["held"]) == (False, 0, 0)
-    assert "All is right" in foretell("audit")
-
-
 def test_whatever_stands_still_is_replaced_and_nothing_is_lost(foretell: Installation) -> None:
     foretell("up", "--detach", "--workers", "1", FORETELL_STANDSTILL_LIMIT_S="6")
     before = foretell.status()
@@ -158,26 +159,6 @@ def test_whatever_stands_still_is_replaced_and_nothing_is_lost(foretell: Install
     # What replaces it says how it ended, and so does the supervisor.
     assert '"process_ended"' in said
     assert '"ended_by":"SIGKILL","in_hand":"nothing"' in said.replace(": ", ":").replace(", ", ",")
-
-
-def test_a_bot_whose_telegram_is_away_holds_up_nothing(foretell: Installation) -> None:
-    telegram = {"TELEGRAM_TOKEN": "123456:AAnobody", "TELEGRAM_API_URL": f"http://127.0.0.1:{free_port()}"}
-    foretell("up", "--detach", "--workers", "1", **telegram)
-    status = foretell.status()
-    assert {name for name, each in status.items() if not each["healthy"]} == {"bot"}
-    assert "Telegram does not answer" in status["bot"]["reason"]
-    log = (foretell.folder / "data" / "logs" / "bot.log").read_text()
-    assert log.count("telegram_in_trouble") == 1
-    assert telegram["TELEGRAM_TOKEN"] not in log
-
-    # App and bot know one another by the secret that was made here.
-    secret = (foretell.folder / "data" / "bot_secret").read_text().strip()
-    app = f"http://127.0.0.1:{foretell.environment['FORETELL_APP_PORT']}"
-    body = {"chat_id": 1, "name": "Ada"}
-    proof = {"Authorization": f"Bearer {secret}"}
-    assert httpx.post(f"{app}/telegram/accounts", json=body, headers=proof, trust_env=False).status_code == 201
-    assert httpx.post(f"{app}/telegram/accounts", json=body, trust_env=False).status_code == 404
-    assert re.search(r"^probability: 0\.\d+$", foretell("predict", "flight-delay", *FLIGHT), re.MULTILINE)
 
 
 #: Loads where HOME_OF_CLASS is set, which is so for the command line of the test, and not for its services.
@@ -253,3 +234,32 @@ def test_up_in_the_foreground_leaves_nothing_behind(foretell: Installation, numb
     assert "Foretell is down." in said
     assert "Traceback" not in said
     assert foretell.processes() == []
+
+
+def test_a_bot_whose_telegram_is_away_holds_up_nothing(foretell_with_bot: Installation) -> None:
+    foretell = foretell_with_bot
+    status = foretell.status()
+    assert {name for name, each in status.items() if not each["healthy"]} == {"bot"}
+    assert "Telegram does not answer" in status["bot"]["reason"]
+    log = (foretell.folder / "data" / "logs" / "bot.log").read_text()
+    assert log.count("telegram_in_trouble") == 1
+    assert TELEGRAM_TOKEN not in log
+
+    # App and bot know one another by the secret that was made here.
+    secret = (foretell.folder / "data" / "bot_secret").read_text().strip()
+    app = f"http://127.0.0.1:{foretell.environment['FORETELL_APP_PORT']}"
+    body = {"chat_id": 1, "name": "Ada"}
+    proof = {"Authorization": f"Bearer {secret}"}
+    assert httpx.post(f"{app}/telegram/accounts", json=body, headers=proof, trust_env=False).status_code == 201
+    assert httpx.post(f"{app}/telegram/accounts", json=body, trust_env=False).status_code == 404
+    assert re.search(r"^probability: 0\.\d+$", foretell("predict", "flight-delay", *FLIGHT), re.MULTILINE)
+
+
+def test_a_measurement_leaves_one_closed_account(foretell_with_bot: Installation) -> None:
+    foretell = foretell_with_bot
+    for _ in range(2):
+        assert "They are no revenue" in foretell("bench", "--seconds", "1", "--clients", "2")
+    # However often it is measured, by one account, which is closed and keeps no credits.
+    (measuring,) = [user for user in json.loads(foretell("users", "list", "--json")) if "bench" in user["username"]]
+    assert (measuring["active"], measuring["available"], measuring["held"]) == (False, 0, 0)
+    assert "All is right" in foretell("audit")
