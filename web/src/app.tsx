@@ -8,7 +8,7 @@ import { Failure, Waiting } from "./parts/states";
 import { ModelsPage } from "./pages/models";
 import { NotFoundPage } from "./pages/not_found";
 import { SignInPage, SignInAgain } from "./pages/sign_in";
-import { followLinks, go, usePlace } from "./router";
+import { followLinks, go, pressOnce, usePlace } from "./router";
 import { loadCode } from "./state/code";
 import { comebacks } from "./state/reachable";
 import { useLoad } from "./state/load";
@@ -51,7 +51,11 @@ export function App({ who }: { who: Promise<void> }) {
   useEffect(() => void who.catch(setTrouble), [who]);
   useEffect(() => {
     document.addEventListener("click", followLinks);
-    return () => document.removeEventListener("click", followLinks);
+    document.addEventListener("click", pressOnce);
+    return () => {
+      document.removeEventListener("click", followLinks);
+      document.removeEventListener("click", pressOnce);
+    };
   }, []);
   const whose = useStore(people);
   useEffect(forgetMessages, [whose]);

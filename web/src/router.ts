@@ -48,3 +48,9 @@ export function followLinks(event: MouseEvent): void {
   event.preventDefault();
   go(link.pathname.slice(BASE.length) + link.search || "/");
 }
+
+/** Makes a double click on the button of a form one press: the answer to the first click may be there before the second. */
+export function pressOnce(event: MouseEvent): void {
+  if (event.detail > 1 && event.target instanceof Element && event.target.closest("button[type=submit]"))
+    event.preventDefault();
+}
