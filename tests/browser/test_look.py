@@ -37,7 +37,7 @@ def test_every_page_is_whole(visit: Visit, web: Path, width: int, scheme: str, l
         settled(page)
         wrong[path] = wrong_with(page, axe)
     page.close()
-    page = visitor.signed_up("/ui/models/flight-delay")
+    page = visitor.signed_up("/ui/models/flight-delay", by_form=True)
     page.locator("form.ask [role=group] button").first.click()
     page.locator("form.ask button[type=submit]").click()
     expect(page.locator(".result-label")).to_be_visible()
