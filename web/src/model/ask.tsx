@@ -69,6 +69,8 @@ export function Ask({
   const [wrongs, setWrongs] = useState<Wrongs>({});
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState(false);
+  /** As `busy`, but right before the next rendering: two presses may come before it. */
+  const sending = useRef(false);
   /** The API's errors for an input that was typed as JSON. */
   const [refused, setRefused] = useState<Refused | null>(null);
   /** Whether a request waits until the app is reachable. */
@@ -119,6 +121,7 @@ export function Ask({
     const body = writeJson(order);
     const key = sent.body === body ? sent.key : newRequestKey();
     setSent({ body, key });
+    sending.current = true;
     setBusy(true);
     const { signal } = (ending.current = new AbortController());
     try {
@@ -138,6 +141,7 @@ export function Ask({
       if (json !== null && failed instanceof Problem) setRefused({ input: order.input, errors: failed.errors });
       tell(found);
     } finally {
+      sending.current = false;
       setBusy(false);
     }
   };
@@ -147,7 +151,7 @@ export function Ask({
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
-        if (!busy) void press();
+        if (!sending.current) void press();
       }}
     >
       <div class="row apart">

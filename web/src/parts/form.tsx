@@ -1,5 +1,5 @@
 import type { ComponentChildren, TargetedSubmitEvent } from "preact";
-import { useId, useState } from "preact/hooks";
+import { useId, useRef, useState } from "preact/hooks";
 import { Problem, stepsOf } from "../api/problem";
 import { explain, isSessionOver } from "./states";
 
@@ -60,11 +60,14 @@ export function useSending(send: () => Promise<unknown>): {
   submit: (event: TargetedSubmitEvent<HTMLFormElement>) => void;
 } {
   const [busy, setBusy] = useState(false);
+  /** As `busy`, but right before the next rendering: two presses may come before it. */
+  const sending = useRef(false);
   const [error, setError] = useState<unknown>();
   const submit = (event: TargetedSubmitEvent<HTMLFormElement>): void => {
     event.preventDefault();
-    if (busy) return;
+    if (sending.current) return;
     const form = event.currentTarget;
+    sending.current = true;
     setBusy(true);
     setError(undefined);
     send()
@@ -73,7 +76,10 @@ export function useSending(send: () => Promise<unknown>): {
         // Focus the first invalid input, after the rendering that marks it.
         setTimeout(() => form.querySelector<HTMLElement>("[aria-invalid]")?.focus());
       })
-      .finally(() => setBusy(false));
+      .finally(() => {
+        sending.current = false;
+        setBusy(false);
+      });
   };
   return { busy, error, submit };
 }
