@@ -21,6 +21,8 @@ from tests.telegram.people import Person
 from tests.telegram.rules import Refusal
 from tests.telegram.server import TOKEN, TelegramServer
 
+from foretell.services.bot.conversation import Conversation
+from foretell.services.bot.storage.inbox import Waiting
 from foretell.services.bot.telegram.api import BotApi, TelegramAway
 
 
@@ -137,9 +139,9 @@ async def test_an_update_that_ends_the_process_again_and_again_is_given_up(
     await bot.stop()
     body = {"message_id": 1, "chat": {"id": ada.id, "type": "private"}, "from": ada.user, "text": "/models"}
     with sqlite3.connect(bot.settings.data_dir / "bot.db") as connection:
-        # As if the process had been killed by it three times.
+        # As if it had ended the process five times.
         connection.execute(
-            "INSERT INTO inbox (update_id, person_id, body, attempts) VALUES (1, ?, ?, 3)",
+            "INSERT INTO inbox (update_id, person_id, body, attempts) VALUES (1, ?, ?, 5)",
             (ada.id, json.dumps({"update_id": 1, "message": body}).encode()),
         )
     connection.close()
@@ -149,6 +151,56 @@ async def test_an_update_that_ends_the_process_again_and_again_is_given_up(
         await ada.sees("You have 100 credits.")
     assert [line["update_id"] for line in logs if line["event"] == "update_given_up"] == [1]
     assert not [post for post in bot.telegram.posts_in(ada.id) if "Models" in post.text]
+
+
+async def test_what_was_in_hand_when_the_process_ended_is_handled_one_by_one(
+    bot: RunningBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bot.stop()
+    with sqlite3.connect(bot.settings.data_dir / "bot.db") as connection:
+        connection.executemany(
+            "INSERT INTO inbox (update_id, person_id, body, attempts) VALUES (?, ?, x'', ?)",
+            [(number, number, int(number < 5)) for number in range(10)],
+        )
+    connection.close()
+    in_hand: list[list[int]] = []
+    now: list[int] = []
+
+    async def handle(self: Conversation, waiting: Waiting) -> None:
+        now.append(waiting.update_id)
+        in_hand.append([*now])
+        await asyncio.sleep(0.01)
+        now.remove(waiting.update_id)
+
+    monkeypatch.setattr(Conversation, "_handle", handle)
+    await bot.start()
+    async with asyncio.timeout(30):
+        while len(in_hand) < 10 or now:
+            await asyncio.sleep(0.01)
+    assert max(len([each for each in several if each < 5]) for several in in_hand) == 1
+    assert max(len([each for each in several if each >= 5]) for several in in_hand) == 5
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+async def test_a_stop_is_no_attempt(bot: RunningBot, monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
+    await bot.stop()
+    with sqlite3.connect(bot.settings.data_dir / "bot.db") as connection:
+        connection.execute("INSERT INTO inbox (update_id, person_id, body, attempts) VALUES (1, 1, x'', ?)", [attempts])
+    connection.close()
+    begun = asyncio.Event()
+
+    async def handle(self: Conversation, waiting: Waiting) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Conversation, "_handle", handle)
+    await bot.start()
+    async with asyncio.timeout(30):
+        await begun.wait()
+    await bot.stop()
+    with sqlite3.connect(bot.settings.data_dir / "bot.db") as connection:
+        assert connection.execute("SELECT attempts FROM inbox").fetchall() == [(attempts,)]
+    connection.close()
 
 
 async def test_the_token_is_in_no_error(telegram: TelegramServer) -> None:

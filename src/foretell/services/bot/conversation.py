@@ -18,8 +18,8 @@ from foretell.services.bot.words import Words, language_of
 
 log = structlog.get_logger()
 
-#: An update whose handling has crashed the process or failed this often is given up.
-_MOST_ATTEMPTS = 3
+#: An update during whose handling the process has ended this often is given up: once among others, then alone.
+_MOST_ATTEMPTS = 5
 #: An answer that Telegram does not accept is retried with growing pauses, for a limited time.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _ANSWERED_WITHIN_S = 600.0
@@ -35,6 +35,8 @@ class Conversation:
         self._inbox = inbox
         self._router = router
         self._places = asyncio.Semaphore(_MOST_PEOPLE)
+        # Held by the one update that may have ended an earlier process: others must not be blamed with it again.
+        self._alone = asyncio.Lock()
         self._handling: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
         self._warned: set[int] = set()
@@ -85,11 +87,11 @@ class Conversation:
         pause_s, tried_for_s = _FIRST_PAUSE_S, 0.0
         async with self._places:
             while not self._closed and (waiting := await self._inbox.next_of(person_id)) is not None:
-                if waiting.attempts > _MOST_ATTEMPTS:
+                if waiting.attempts >= _MOST_ATTEMPTS and waiting.suspect:
                     UPDATES.labels("given_up").inc()
-                    log.error("update_given_up", update_id=waiting.update_id, attempts=waiting.attempts - 1)
+                    log.error("update_given_up", update_id=waiting.update_id, attempts=waiting.attempts)
                 else:
-                    wait_s = await self._handle(waiting)
+                    wait_s = await self._attempt(waiting)
                     if wait_s is not None and tried_for_s < _ANSWERED_WITHIN_S:
                         # Telegram was the problem, not the update, so the attempt does not count.
                         await self._inbox.not_begun(waiting.update_id)
@@ -102,6 +104,22 @@ class Conversation:
         if person_id in self._warned:
             self._warned.discard(person_id)
             await self._say_too_fast(person_id)
+
+    async def _attempt(self, waiting: Waiting) -> float | None:
+        """As `_handle`; alone, if an earlier process may have ended because of this update."""
+        if not waiting.suspect:
+            return await self._handle_or_stop(waiting)
+        async with self._alone:
+            await self._inbox.begin_again(waiting.update_id)
+            return await self._handle_or_stop(waiting)
+
+    async def _handle_or_stop(self, waiting: Waiting) -> float | None:
+        try:
+            return await self._handle(waiting)
+        except asyncio.CancelledError:
+            # The process is told to stop: nothing is wrong with the update.
+            await self._inbox.not_begun(waiting.update_id)
+            raise
 
     async def _say_too_fast(self, person_id: int) -> None:
         settings = await self._parts.chats.of(person_id)

@@ -34,6 +34,8 @@ class Waiting(NamedTuple):
     body: bytes
     #: The number of started attempts.
     attempts: int
+    #: Whether it may have ended an earlier process: it is handled alone, and `begin_again` counts the attempt.
+    suspect: bool
 
 
 class Inbox:
@@ -72,13 +74,12 @@ class Inbox:
         return await self._database.run(work)
 
     async def people(self) -> list[int]:
-        """The people with waiting updates."""
-        return await self._database.run(
-            lambda connection: [row[0] for row in connection.execute("SELECT DISTINCT person_id FROM inbox")]
-        )
+        """The people with waiting updates; first those whose updates have had the fewest attempts."""
+        query = "SELECT person_id FROM inbox GROUP BY person_id ORDER BY max(attempts), min(update_id)"
+        return await self._database.run(lambda connection: [row[0] for row in connection.execute(query)])
 
     async def next_of(self, person_id: int) -> Waiting | None:
-        """The oldest update of a person, with this attempt counted; None when there is none.
+        """The oldest update of a person, with its first attempt counted; None when there is none.
 
         Those about money come first: Telegram waits for an answer before a payment for 10 s only.
         """
@@ -91,10 +92,20 @@ class Inbox:
             ).fetchone()
             if row is None:
                 return None
-            connection.execute("UPDATE inbox SET attempts = attempts + 1 WHERE update_id = ?", (row["update_id"],))
-            return Waiting(row["update_id"], person_id, row["body"], row["attempts"] + 1)
+            if row["attempts"]:
+                return Waiting(row["update_id"], person_id, row["body"], row["attempts"], suspect=True)
+            connection.execute("UPDATE inbox SET attempts = 1 WHERE update_id = ?", (row["update_id"],))
+            return Waiting(row["update_id"], person_id, row["body"], attempts=1, suspect=False)
 
         return await self._database.run(work)
+
+    async def begin_again(self, update_id: int) -> None:
+        """Count one more attempt."""
+        await self._database.run(
+            lambda connection: connection.execute(
+                "UPDATE inbox SET attempts = attempts + 1 WHERE update_id = ?", (update_id,)
+            )
+        )
 
     async def not_begun(self, update_id: int) -> None:
         """Take back the count of an attempt."""
