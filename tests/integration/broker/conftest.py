@@ -38,7 +38,9 @@ class Peer:
         """kill -9."""
         if self.process.returncode is None:
             self.process.kill()
-        await self.process.wait()
+        # asyncio waits for the end of the output, too, and stops reading what nobody takes.
+        assert self.process.stdout is not None
+        await asyncio.gather(self.process.wait(), self.process.stdout.read())
 
 
 class Place:
@@ -78,9 +80,6 @@ class Place:
     async def close(self) -> None:
         for peer in self._peers:
             await peer.kill()
-            # The pipe's transport is closed by the loop once it has read the end.
-            assert peer.process.stdout is not None
-            await peer.process.stdout.read()
         for broker in self._brokers:
             await broker.close()
 
