@@ -113,7 +113,9 @@ class Shadows:
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            # asyncio waits for the end of the output, too, and stops reading a large one that nobody takes.
+            assert process.stdout is not None
+            await asyncio.gather(process.wait(), process.stdout.read())
 
 
 def _compare(envelope: TaskEnvelope, shadow: str, results: Sequence[Result], replies: Sequence[Result]) -> None:

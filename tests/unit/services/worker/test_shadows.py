@@ -1,5 +1,6 @@
 """Shadows: compared when they have time, left out when they have none, and harmless whatever they do."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -144,6 +145,16 @@ class Model:
         print("a model may print what it likes")
         return [Answer(y=features.x * {factor}) for features in batch]
 """
+
+
+async def test_a_process_that_has_written_more_than_was_read_is_ended() -> None:
+    # An answer of no length, and much behind it.
+    babbling = "import sys, time; sys.stdout.buffer.write(bytes(1_000_000)); time.sleep(3600)"
+    shadows = Shadows(lambda model: ["2.0.0"], lambda model, version: 30.0, command=(sys.executable, "-c", babbling))
+    async with asyncio.timeout(20):
+        assert shadows.offer(envelope(b"{}"), results(envelope(b"{}"), b"{}"))
+        await shadows.idle()
+        await shadows.close()
 
 
 async def test_the_real_process_runs_installed_versions(
