@@ -151,7 +151,7 @@ async def test_a_process_that_has_written_more_than_was_read_is_ended() -> None:
     # An answer of no length, and much behind it.
     babbling = "import sys, time; sys.stdout.buffer.write(bytes(1_000_000)); time.sleep(3600)"
     shadows = Shadows(lambda model: ["2.0.0"], lambda model, version: 30.0, command=(sys.executable, "-c", babbling))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         assert shadows.offer(envelope(b"{}"), results(envelope(b"{}"), b"{}"))
         await shadows.idle()
         await shadows.close()
