@@ -147,6 +147,7 @@ async def test_an_update_that_ends_the_process_again_and_again_is_given_up(
     connection.close()
     with structlog.testing.capture_logs() as logs:
         await bot.start()
+        await ada.sees("One of your messages could not be handled")
         await ada.types("/balance")
         await ada.sees("You have 100 credits.")
     assert [line["update_id"] for line in logs if line["event"] == "update_given_up"] == [1]

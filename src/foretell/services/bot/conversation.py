@@ -88,17 +88,16 @@ class Conversation:
         async with self._places:
             while not self._closed and (waiting := await self._inbox.next_of(person_id)) is not None:
                 if waiting.attempts >= _MOST_ATTEMPTS and waiting.suspect:
-                    UPDATES.labels("given_up").inc()
-                    log.error("update_given_up", update_id=waiting.update_id, attempts=waiting.attempts)
-                else:
-                    wait_s = await self._attempt(waiting)
-                    if wait_s is not None and tried_for_s < _ANSWERED_WITHIN_S:
-                        # Telegram was the problem, not the update, so the attempt does not count.
-                        await self._inbox.not_begun(waiting.update_id)
-                        await asyncio.sleep(max(wait_s, pause_s))
-                        tried_for_s += max(wait_s, pause_s)
-                        pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
-                        continue
+                    await self._give_up(waiting)
+                    continue
+                wait_s = await self._attempt(waiting)
+                if wait_s is not None and tried_for_s < _ANSWERED_WITHIN_S:
+                    # Telegram was the problem, not the update, so the attempt does not count.
+                    await self._inbox.not_begun(waiting.update_id)
+                    await asyncio.sleep(max(wait_s, pause_s))
+                    tried_for_s += max(wait_s, pause_s)
+                    pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+                    continue
                 pause_s, tried_for_s = _FIRST_PAUSE_S, 0.0
                 await self._inbox.done(waiting.update_id)
         if person_id in self._warned:
@@ -121,6 +120,15 @@ class Conversation:
             await self._inbox.not_begun(waiting.update_id)
             raise
 
+    async def _give_up(self, waiting: Waiting) -> None:
+        """Remove the update, and only then tell its person, since even decoding it may end the process."""
+        UPDATES.labels("given_up").inc()
+        log.error("update_given_up", update_id=waiting.update_id, attempts=waiting.attempts)
+        await self._inbox.done(waiting.update_id)
+        talk = await self._talk_of(waiting)
+        if talk is not None:
+            await self._apologize(talk, "error.given_up")
+
     async def _say_too_fast(self, person_id: int) -> None:
         settings = await self._parts.chats.of(person_id)
         try:
@@ -128,27 +136,33 @@ class Conversation:
         except TelegramError as error:
             log.warning("answer_not_sent", reason=error.message)
 
-    async def _handle(self, waiting: Waiting) -> float | None:
-        """Answer one update. Returns the seconds until a retry if Telegram did not accept the answer, else None."""
+    async def _talk_of(self, waiting: Waiting) -> Talk | None:
+        """The update with its chat; None if it is of nobody."""
         update = decode_update(waiting.body)
         person = update.person
         if person is None:
             return None
-        message = update.message or (update.callback_query.message if update.callback_query else None)
-        chat_id = message.chat.id if message is not None else person.id
-        settings = await self._parts.chats.of(chat_id)
-        talk = Talk(self._parts, update, person, settings)
-        if settings.blocked and update.my_chat_member is None:
+        tap = update.callback_query
+        message = update.message or update.edited_message or (tap.message if tap is not None else None)
+        settings = await self._parts.chats.of(message.chat.id if message is not None else person.id)
+        return Talk(self._parts, update, person, settings)
+
+    async def _handle(self, waiting: Waiting) -> float | None:
+        """Answer one update. Returns the seconds until a retry if Telegram did not accept the answer, else None."""
+        talk = await self._talk_of(waiting)
+        if talk is None:
+            return None
+        if talk.settings.blocked and talk.update.my_chat_member is None:
             # A person who writes to the bot has unblocked it.
-            await self._parts.chats.change(chat_id, blocked=0)
-        heard = language_of(person.language_code)
-        if settings.heard != heard:
-            await self._parts.chats.change(chat_id, heard=heard)
+            await self._parts.chats.change(talk.chat_id, blocked=0)
+        heard = language_of(talk.person.language_code)
+        if talk.settings.heard != heard:
+            await self._parts.chats.change(talk.chat_id, heard=heard)
         try:
             await self._answer(talk)
         except Blocked:
-            await self._parts.chats.change(chat_id, blocked=1)
-            log.info("chat_blocked", chat_id=chat_id)
+            await self._parts.chats.change(talk.chat_id, blocked=1)
+            log.info("chat_blocked", chat_id=talk.chat_id)
         except (TelegramAway, TokenRefused, TooManyMessages) as error:
             log.warning("answer_not_sent", update_id=waiting.update_id, reason=error.message)
             return error.retry_after_s or 0.0
