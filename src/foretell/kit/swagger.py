@@ -105,7 +105,8 @@ class Documentation:
             await respond(send, 405, b'{"detail":"Only GET."}', b"application/problem+json", [(b"allow", b"GET, HEAD")])
         elif path == "/openapi.json":
             if self._document is None:
-                self._document = self._openapi()
+                # That of the app takes hundreds of milliseconds, in which others must not wait.
+                self._document = await asyncio.to_thread(self._openapi)
             document = msgspec.json.encode(with_prefix(self._document, scope["headers"]))
             await respond(send, 200, document, JSON)
         elif path == "/docs":

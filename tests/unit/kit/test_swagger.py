@@ -1,6 +1,8 @@
 """`/docs` with every file from us."""
 
+import asyncio
 import re
+import threading
 
 import httpx
 import pytest
@@ -59,3 +61,13 @@ async def test_behind_a_prefix_the_document_says_so(client: httpx.AsyncClient) -
 @pytest.mark.parametrize("prefix", ["model", "//elsewhere", "https://elsewhere", "/", "/a?b", "/a b", "/x" * 9])
 async def test_what_is_no_prefix_is_passed_over(client: httpx.AsyncClient, prefix: str) -> None:
     assert "servers" not in (await client.get("/openapi.json", headers={"X-Forwarded-Prefix": prefix})).json()
+
+
+async def test_others_go_on_while_the_document_is_made() -> None:
+    others = threading.Event()
+    documentation = Documentation("A title", lambda: {"others": others.wait(30)})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(documentation), base_url="http://test") as client:
+        asked = asyncio.create_task(client.get("/openapi.json"))
+        await asyncio.sleep(0)
+        others.set()
+        assert (await asked).json() == {"others": True}

@@ -32,7 +32,7 @@ from foretell.kit.errors import ForetellError, Misconfigured
 from foretell.kit.head import answer_head
 from foretell.kit.lifecycle import run, serve_http
 from foretell.services.app import submit
-from foretell.services.app.api import build_api, surround
+from foretell.services.app.api import build_api, prepare_routes, surround
 from foretell.services.app.authentication import Authenticator, follow_endings, record_uses
 from foretell.services.app.changes import Changes
 from foretell.services.app.checked_urls import CheckedUrls
@@ -194,7 +194,9 @@ async def serve(settings: AppSettings, instance: str, stopping: asyncio.Event) -
             checked_urls=checked_urls,
         ).route
         operations = _operations(instance, settings, database, broker, registry)
-        application = surround(App(hot, operations, build_api(state)), settings, hot=[hot])
+        api = build_api(state)
+        prepare_routes(api)
+        application = surround(App(hot, operations, api), settings, hot=[hot])
         background = [
             asyncio.create_task(_prepare_queues(broker, registry)),
             asyncio.create_task(registry.watch(lambda: _prepare_queues(broker, registry))),

@@ -47,8 +47,9 @@ def problem_response(error: ForetellError, request: Request, headers: Mapping[st
     return response
 
 
-def install(api: FastAPI) -> None:
-    """Let `api` answer every error as a problem."""
+def install(api: FastAPI, methods: Mapping[str, Sequence[str]]) -> None:
+    """Let `api` answer every error as a problem. `methods` are those of each of its paths."""
+    api.state.methods = methods
     api.add_exception_handler(ForetellError, _explained)
     api.add_exception_handler(RequestValidationError, _not_valid)
     api.add_exception_handler(HTTPException, _from_framework)
@@ -108,10 +109,11 @@ def _asked_method(request: Request) -> str:
 
 
 def _methods(request: Request) -> list[str]:
-    """Every method of the path, according to the OpenAPI document; none for an unknown path."""
+    """Every method of the path; none for an unknown path, and for one that is not in the OpenAPI document."""
     template = getattr(request.scope.get("route"), "path_format", request.url.path)
-    methods = [method.upper() for method in request.app.openapi()["paths"].get(template, ())]
-    return [*methods, "HEAD"] if "GET" in methods else methods
+    # Not from the document: to make it takes so long that requests of others would wait for the first unknown path.
+    methods = request.app.state.methods.get(template, ())
+    return [*methods, "HEAD"] if "GET" in methods else [*methods]
 
 
 def _required(request: Request) -> list[str]:

@@ -98,7 +98,7 @@ class _Wanted(BaseModel):
 @pytest.fixture
 def api() -> FastAPI:
     api = FastAPI()
-    problems.install(api)
+    problems.install(api, {"/explained": ["GET"]})
 
     @api.get("/explained")
     async def explained() -> None:
