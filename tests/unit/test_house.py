@@ -118,11 +118,11 @@ def test_a_planted_circle_is_found(where: str, tmp_path: Path) -> None:
     assert set(circle.split(" imports ")) == {"foretell.kit.tracing", "foretell.kit.telemetry"}
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-pip.lock"])
 def test_every_locked_package_has_its_hashes_and_no_address(name: str) -> None:
     text = (ROOT / name).read_text()
     packages = re.findall(r"^[a-zA-Z0-9][^\s;]*==\S+.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
-    assert len(packages) > 40
+    assert len(packages) > 40 or name == "requirements-pip.lock"
     assert all("--hash=sha256:" in package for package in packages)
     assert "index-url" not in text
     assert "://" not in text

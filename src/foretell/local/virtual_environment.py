@@ -23,11 +23,12 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from foretell.kit.errors import ForetellError
-from foretell.local.installing import install_locked, install_project
+from foretell.local.installing import install_locked, install_project, renew_pip
 
 RUNTIME_LOCK = "requirements.lock"
 #: Includes all packages of the runtime lock, in the same versions.
 TEST_LOCK = "requirements-dev.lock"
+_PIP_LOCK = "requirements-pip.lock"
 #: Increase it when this file changes `.venv` in another way.
 _STEP = 1
 
@@ -204,6 +205,8 @@ class VirtualEnvironment:
         self._stamp_file.unlink(missing_ok=True)
         log = self.folder / "setup.log"
         log.unlink(missing_ok=True)
+        # With a log of its own: in the other one its failure would pass for the reason of a later one.
+        renew_pip(self.python, self.root / _PIP_LOCK, self.folder / "setup-pip.log")
         install_locked(self.python, self.root / lock_name, log, self._say)
         install_project(self.python, self.root, log, self._say)
         self._write_stamp(lock_name, _version_of(self.python))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foretell.local.installing import InstallFailed, install_locked
+from foretell.local.installing import InstallFailed, install_locked, renew_pip
 
 DEAD_NETWORK = """\
 WARNING: Retrying (Retry(total=1, connect=None)) after connection broken by 'NewConnectionError': /simple/httpx/
@@ -68,6 +68,9 @@ def test_what_is_installed_is_compiled_and_what_cannot_be_is_left(tmp_path: Path
     packages.mkdir(parents=True)
     (packages / "good.py").write_text("answer = 42\n")
     (packages / "of_python_2.py").write_text("print 42\n")
+    (packages / "own" / "tests").mkdir(parents=True)
+    (packages / "own" / "deep.py").write_text("answer = 42\n")
+    (packages / "own" / "tests" / "test_deep.py").write_text("answer = 42\n")
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
@@ -75,4 +78,12 @@ def test_what_is_installed_is_compiled_and_what_cannot_be_is_left(tmp_path: Path
     lock = tmp_path / "requirements.lock"
     lock.write_text("good==1.0\n")
     install_locked(python, lock, tmp_path / "setup.log", lambda _: None)
-    assert [file.name.partition(".")[0] for file in packages.glob("__pycache__/*.pyc")] == ["good"]
+    assert sorted(file.name.partition(".")[0] for file in packages.rglob("*.pyc")) == ["deep", "good"]
+
+
+def test_without_a_newer_pip_the_one_that_is_there_goes_on(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements-pip.lock"
+    lock.write_text("pip==26.3\n")
+    log = tmp_path / "setup.log"
+    renew_pip(python_that_says(tmp_path, DEAD_NETWORK, 1), lock, log)
+    assert log.read_text() == DEAD_NETWORK
