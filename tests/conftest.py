@@ -13,6 +13,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
+    "tests.bytecode",
     "tests.folder_times",
     *(f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("services_*.py"))),
 ]
