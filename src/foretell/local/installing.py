@@ -60,7 +60,7 @@ _REASONS = (
 def renew_pip(python: Path, lock: Path, log: Path) -> None:
     """Install the pip of a lock file; where that fails, the one that came with Python goes on, with the same result.
 
-    It needs half of the time of pip 23, which came with Python 3.11.
+    pip 23, which came with Python 3.11, takes 1.6 times as long for the packages of the tests.
     """
     with suppress(InstallFailed):
         _pip(python, [*_INSTALL, "--retries", "0", "--requirement", str(lock)], log, lambda _: None)

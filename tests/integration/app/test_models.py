@@ -8,6 +8,7 @@ import pytest
 
 from foretell.contracts.fields import fields_of, read_fields
 from foretell.kit.database import Database
+from foretell.services.app.api import _methods
 from foretell.services.app.settings import AppSettings
 
 from .conftest import client_of, make_state
@@ -109,3 +110,9 @@ async def test_a_wrong_method_is_told_every_right_one(
     is_problem(response, 405, "method_not_allowed")
     # Where GET is, HEAD is.
     assert set(response.headers["allow"].split(", ")) == allowed | ({"HEAD"} if "GET" in allowed else set())
+
+
+async def test_the_methods_that_are_named_are_those_of_the_document(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    documented = {path: sorted(method.upper() for method in operations) for path, operations in paths.items()}
+    assert {path: sorted(methods) for path, methods in _methods().items()} == documented

@@ -138,6 +138,13 @@ async def test_a_wrong_method_is_told_the_right_ones(api: FastAPI) -> None:
     assert response.json()["code"] == "method_not_allowed"
 
 
+async def test_no_refusal_makes_the_whole_document_first(api: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "openapi", None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+        assert (await client.get("/absent")).status_code == 404
+        assert (await client.delete("/explained")).status_code == 405
+
+
 async def test_without_a_body_every_field_that_is_needed_is_named(api: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
         response = await client.delete("/closed")
