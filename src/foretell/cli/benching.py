@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
@@ -63,7 +63,7 @@ async def _bench(*, clients: int, seconds: float) -> None:
             lone = await measured.latency(clients=1, seconds=seconds / 2)
             remark(f"{clients} clients that do not wait, {seconds:g} s …")
             throughput = await measured.throughput(clients=clients, seconds=seconds)
-            _print(lone, throughput)
+            _print(lone, throughput, sorted(processes.keys() - throughput.processes.keys()))
     finally:
         await database.close()
 
@@ -117,7 +117,7 @@ async def _count(database: Database, user: User) -> int:
         return await history.count_all(connection, user.id)
 
 
-def _print(lone: Latency, throughput: Throughput) -> None:
+def _print(lone: Latency, throughput: Throughput, ended: Sequence[str]) -> None:
     made = table(["what", "a second", "p50 ms", "p95 ms", "p99 ms"], right=["a second", "p50 ms", "p95 ms", "p99 ms"])
     made.add_row(
         "1 client, from the request to its result",
@@ -144,3 +144,5 @@ def _print(lone: Latency, throughput: Throughput) -> None:
     for name, used in throughput.processes.items():
         use.add_row(name, f"{used.cpu_us_per_prediction:.0f}", f"{used.memory_mib:.0f}")
     show(use)
+    if ended:
+        say(f"Ended meanwhile, and so not in the table: {', '.join(ended)}.")

@@ -44,6 +44,7 @@ class Throughput:
     left_over: int
     drained_after_s: float
     refused: dict[int, int]
+    #: Without those that ended meanwhile: what they used is unknown.
     processes: dict[str, ProcessUse]
 
 
@@ -74,7 +75,10 @@ class Measured:
         self._token = token
         self._body = json.dumps(order).encode()
         self._count_queued = count_queued
-        self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
+        self._processes: dict[str, psutil.Process] = {}
+        for name, pid in processes.items():
+            with suppress(psutil.NoSuchProcess):
+                self._processes[name] = psutil.Process(pid)
 
     def _request(self, wait: bool) -> bytes:
         headers = {
@@ -103,7 +107,7 @@ class Measured:
             if time.perf_counter() - finished_at > _DRAIN_S:
                 break
             await asyncio.sleep(0.02)
-        used = self._cpu_s()
+        processes = self._use_since(used_before, accepted)
         return Throughput(
             clients=clients,
             seconds=round(load.duration_s, 1),
@@ -115,10 +119,7 @@ class Measured:
             left_over=left,
             drained_after_s=round(time.perf_counter() - finished_at, 2),
             refused={status: count for status, count in load.statuses.items() if status != 202},
-            processes={
-                name: ProcessUse((used[name] - used_before[name]) / max(accepted, 1) * 1e6, self._memory_mib(name))
-                for name in self._processes
-            },
+            processes=processes,
         )
 
     async def latency(self, *, clients: int, seconds: float, per_second: float | None = None) -> Latency:
@@ -141,10 +142,21 @@ class Measured:
         )
 
     def _cpu_s(self) -> dict[str, float]:
-        return {name: _family_cpu_s(process) for name, process in self._processes.items()}
+        used = {}
+        for name, process in self._processes.items():
+            with suppress(psutil.NoSuchProcess):
+                used[name] = _family_cpu_s(process)
+        return used
 
-    def _memory_mib(self, name: str) -> float:
-        return float(self._processes[name].memory_info().rss) / 2**20
+    def _use_since(self, before: Mapping[str, float], accepted: int) -> dict[str, ProcessUse]:
+        """What each process that was there all the time has used since then, for so many predictions."""
+        use = {}
+        for name, used_s in self._cpu_s().items():
+            with suppress(psutil.NoSuchProcess):
+                if name in before:
+                    memory_mib = self._processes[name].memory_info().rss / 2**20
+                    use[name] = ProcessUse((used_s - before[name]) / max(accepted, 1) * 1e6, memory_mib)
+        return use
 
 
 def _family_cpu_s(process: psutil.Process) -> float:
