@@ -17,8 +17,10 @@ from typing import Any
 
 #: Accepting the waiting connections takes an iteration of the event loop.
 _ACCEPT_S = 0.05
-#: A connection that was idle for so long, while others were used, is probably not about to be used.
+#: If no idle connection was used for so long, none is probably about to be used.
 _REST_S = 0.3
+#: How long connections that are used now and then are waited for.
+_LONGEST_S = 3.0
 _LOOK_EVERY_S = 0.02
 
 # A classic BPF program for the packets of the listener: it drops requests for new connections (SYN without ACK, in
@@ -57,9 +59,15 @@ async def leave(listener: socket.socket, close: Callable[[], None], connections:
     let_nobody_in(listener)
     await asyncio.sleep(_ACCEPT_S)
     close()
-    for _ in range(round(_REST_S / _LOOK_EVERY_S)):
-        if not any(_rests(each) for each in list(connections)):
+    now = asyncio.get_running_loop().time
+    latest, rested_at, resting = now() + _LONGEST_S, now(), sys.maxsize
+    while now() < min(latest, rested_at + _REST_S):
+        before, resting = resting, sum(map(_rests, list(connections)))
+        if not resting:
             return
+        if resting < before:
+            # Somebody still uses them: the others may be next.
+            rested_at = now()
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

@@ -109,6 +109,6 @@ async def test_a_rolling_restart_drops_no_request(new_nginx: NewNginx, tmp_path:
                             system.spawn_at(host)
                             await system.wait_healthy()
                             await people.progress(100)
-            assert set(people.answers) == {"POST 202 ", "GET 200"}
+            assert set(people.answers) == {"POST 202 ", "GET 200"}, nginx.said()
             await system.drain()
             assert await system.audit() == []

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from tests.ports import free_port
 
+from foretell.kit import leaving
 from foretell.kit.asgi import Receive, Scope, Send, respond
 from foretell.kit.leaving import let_nobody_in
 from foretell.kit.lifecycle import serve_http
@@ -88,6 +89,25 @@ async def test_a_connection_that_is_kept_may_ask_once_more_and_is_told_that_it_w
             pytest.fail("nobody said that it was the last answer")
         assert await reader.read() == b""
         writer.close()
+        await asyncio.wait_for(serving, 20)
+
+
+async def test_as_long_as_connections_are_used_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "_REST_S", 2.0)
+    monkeypatch.setattr(leaving, "_LONGEST_S", 60.0)
+    async with _served() as (port, stopping, serving):
+        kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        stopping.set()
+        with suppress(ConnectionRefusedError):
+            while True:
+                _, newcomer = await asyncio.open_connection("127.0.0.1", port)
+                newcomer.close()
+        # The last one asks when all have rested for longer than a single one may.
+        for reader, writer in kept:
+            await asyncio.sleep(0.8)
+            writer.write(_ASK)
+            assert b"connection: close" in await _answer(reader)
+            writer.close()
         await asyncio.wait_for(serving, 20)
 
 
