@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.asides import run_aside
 from tests.browser.conftest import PASSWORD, Visit
 from tests.system import System
@@ -442,6 +442,23 @@ def test_what_if_says_its_price_first_and_draws(visit: Visit) -> None:
     )
     expect(table.get_by_role("row")).to_have_count(9)
     expect(page.locator("header .chip")).to_have_text("68 credits")
+
+
+def test_a_double_click_on_what_if_neither_stops_it_nor_begins_it_again(visit: Visit) -> None:
+    page = visit().signed_up("/ui/models/flight-delay")
+    page.get_by_role("button", name="A clear morning").click()
+    page.get_by_label("Points").select_option("8")
+    # So slow that the button has become the other one before the second click.
+    page.get_by_role("button", name="Draw").dblclick(delay=100)
+    expect(page.get_by_text("Done. It cost 32 credits.")).to_be_visible()
+    expect(page.locator("header .chip")).to_have_text("68 credits")
+    held: list[Route] = []
+    page.route("**/predictions/predict", lambda route: held.append(route))
+    page.get_by_role("button", name="Draw").click()
+    expect(page.get_by_text("0 of 32")).to_be_visible()
+    page.get_by_role("button", name="Stop").dblclick(delay=100)
+    expect(page.get_by_role("button", name="Draw")).to_be_visible()
+    assert len(held) == 4
 
 
 def test_the_same_request_runs_as_a_program(visit: Visit) -> None:

@@ -139,11 +139,11 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
       </div>
       <div class="row">
         {busy ? (
-          <button class="button" type="button" onClick={() => stop.current?.abort()}>
+          <button class="button" type="button" onClick={firstOf(() => stop.current?.abort())}>
             {t("stop")}
           </button>
         ) : (
-          <button class="button main-action" type="button" disabled={short} onClick={() => void begin()}>
+          <button class="button main-action" type="button" disabled={short} onClick={firstOf(() => void begin())}>
             {t("draw")}
           </button>
         )}
@@ -160,6 +160,13 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
       {run && <Drawn run={run} busy={busy} />}
     </section>
   );
+}
+
+/** Acts on the first click of a double click only: its second one meets the button that took the place of this one. */
+function firstOf(act: () => void): (event: MouseEvent) => void {
+  return (event) => {
+    if (event.detail < 2) act();
+  };
 }
 
 function fewChoices(field: Field): boolean {
