@@ -22,34 +22,41 @@ class HttpServer:
 
     async def start(self) -> None:
         """Listen; again on the same port after a `stop`."""
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        # Called as soon as a connection is there: `stop` knows it before anything is read from it.
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Refuse connections, and cut those that are there."""
         if self._server is None:
             return
-        self._server.close()
-        for task, writer in list(self._connections.items()):
-            task.cancel()
+        server, self._server = self._server, None
+        server.close()
+        while self._connections:
+            for task, writer in self._connections.items():
+                task.cancel()
+                writer.transport.abort()
+            await asyncio.wait(list(self._connections))
+        await server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            # Accepted just before the stop.
             writer.transport.abort()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[task] = writer
         try:
             while await self._one(reader, writer):
                 pass
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
-            del self._connections[task]
             writer.close()
-            with suppress(OSError, asyncio.CancelledError):
+            with suppress(OSError):
                 await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
