@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from tests.asides import run_aside
+from tests.asides import Aside, run_aside
 
 #: Whoever changes what is in a database, except for rows, changes one of these: a row of a catalog is never changed in
 #: place but by statistics, which are looked at, too.
@@ -24,7 +24,6 @@ _CATALOGS = (
     "pg_proc",
     "pg_rewrite",
     "pg_sequence",
-    "pg_statistic",
     "pg_statistic_ext",
     "pg_trigger",
     "pg_type",
@@ -33,6 +32,8 @@ _SHAPE = " UNION ALL ".join(
     [
         *(f"SELECT '{name}', count(*), max(xmin::text::bigint) FROM {name}" for name in _CATALOGS),
         "SELECT 'measured', count(*), sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid >= 16384",
+        # Those of the catalogs PostgreSQL may renew at any time, also in the template.
+        "SELECT 'statistics', count(*), max(xmin::text::bigint) FROM pg_statistic WHERE starelid >= 16384",
         "SELECT 'settings', count(*), 0 FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase"
         " WHERE d.datname = current_database()",
     ]
@@ -53,11 +54,11 @@ _GROWTH_BYTES = 8 * 1024**2
 @contextmanager
 def new_postgresql(server_url: str, template: str | None = None) -> Iterator[str]:
     """The URL of a new database, empty or a copy of `template`, that is gone afterwards."""
-    url = _create(server_url, template)
+    url = run_aside(_create(server_url, template))
     try:
         yield url
     finally:
-        _drop(server_url, url)
+        run_aside(_drop(server_url, url))
 
 
 @contextmanager
@@ -82,27 +83,47 @@ class DatabasePool:
     def __init__(self, server_url: str, template: str) -> None:
         self._server_url = server_url
         self._template = template
-        self._free: list[str] = []
+        self._aside = Aside()
+        self._free: list[_Copy] = []
         self._original: _Original | None = None
 
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URL of a database that is as new."""
-        url = self._free.pop() if self._free else _create(self._server_url, self._template)
-        if self._original is None:
-            self._original = run_aside(_look(url))
+        copy = self._free.pop() if self._free else self._aside.run(self._copy())
         try:
-            yield url
+            yield copy.url
         finally:
-            if run_aside(_is_as_new(url, self._original)):
-                self._free.append(url)
+            assert self._original is not None
+            if self._aside.run(_is_as_new(copy.connection, self._original)):
+                self._free.append(copy)
             else:
-                _drop(self._server_url, url)
+                self._drop(copy)
 
     def close(self) -> None:
         """Drop all of them."""
         while self._free:
-            _drop(self._server_url, self._free.pop())
+            self._drop(self._free.pop())
+        self._aside.close()
+
+    async def _copy(self) -> "_Copy":
+        url = await _create(self._server_url, self._template)
+        connection = await asyncpg.connect(url, timeout=30, command_timeout=30)
+        if self._original is None:
+            self._original = await _look(connection)
+        return _Copy(url, connection)
+
+    def _drop(self, copy: "_Copy") -> None:
+        self._aside.run(copy.connection.close(timeout=30))
+        self._aside.run(_drop(self._server_url, copy.url))
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A database, and our connection to it, which stays: it knows the tables already when it empties them again."""
+
+    url: str
+    connection: Any
 
 
 @dataclass(frozen=True)
@@ -117,14 +138,22 @@ class _Original:
     sequences: list[Any]
 
 
-def _create(server_url: str, template: str | None) -> str:
+async def _create(server_url: str, template: str | None) -> str:
     name = f"foretell_test_{secrets.token_hex(6)}"
-    run_aside(_execute(server_url, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))
+    connection = await asyncpg.connect(server_url, timeout=10)
+    try:
+        copied = f"TEMPLATE {template}" if template else ""
+        if template and connection.get_server_version() >= (15,):
+            # The other way, which is usual since then, writes all of it to the log first.
+            copied += " STRATEGY FILE_COPY"
+        await connection.execute(f"CREATE DATABASE {name} {copied}")
+    finally:
+        await connection.close()
     return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
 
-def _drop(server_url: str, url: str) -> None:
-    run_aside(_execute(server_url, f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)"))
+async def _drop(server_url: str, url: str) -> None:
+    await _execute(server_url, f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
 
 
 async def _execute(url: str, statement: str) -> None:
@@ -135,29 +164,21 @@ async def _execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-async def _look(url: str) -> _Original:
-    connection = await asyncpg.connect(url, timeout=30)
-    try:
-        rows: dict[str, str] = {}
-        empty = []
-        for table in [row[0] for row in await connection.fetch(_TABLES)]:
-            digest = await _digest(connection, table)
-            if digest is None:
-                empty.append(table)
-            else:
-                rows[table] = digest
-        sequences = await connection.fetch(_SEQUENCES)
-        return _Original(await connection.fetch(_SHAPE), await _size(connection), rows, empty, sequences)
-    finally:
-        await connection.close()
+async def _look(connection: Any) -> _Original:
+    rows: dict[str, str] = {}
+    empty = []
+    for table in [row[0] for row in await connection.fetch(_TABLES)]:
+        digest = await _digest(connection, table)
+        if digest is None:
+            empty.append(table)
+        else:
+            rows[table] = digest
+    sequences = await connection.fetch(_SEQUENCES)
+    return _Original(await connection.fetch(_SHAPE), await _size(connection), rows, empty, sequences)
 
 
-async def _is_as_new(url: str, original: _Original) -> bool:
+async def _is_as_new(connection: Any, original: _Original) -> bool:
     """Empty it, and return whether it is as it was; not if somebody has changed more than rows in empty tables."""
-    try:
-        connection = await asyncpg.connect(url, timeout=30, command_timeout=30)
-    except (OSError, TimeoutError, asyncpg.PostgresError):
-        return False
     try:
         await connection.fetch(_LET_NOBODY_ELSE_IN)
         if (
@@ -171,10 +192,8 @@ async def _is_as_new(url: str, original: _Original) -> bool:
         await connection.execute("SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence")
         left = {table: await _digest(connection, table) for table in original.rows}
         return left == original.rows and await connection.fetch(_SEQUENCES) == original.sequences
-    except (TimeoutError, asyncpg.PostgresError):
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
-    finally:
-        await connection.close(timeout=30)
 
 
 async def _digest(connection: Any, table: str) -> str | None:
