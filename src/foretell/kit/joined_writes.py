@@ -21,6 +21,11 @@ class JoinedWrites:
 
     def write(self, data: bytes) -> None:
         """Write it, now or soon."""
+        if not data:
+            # The end of an answer without a body. Since Python 3.12 asyncio's own loop would keep it as something that
+            # is still to be sent: it would try for ever, and the connection would never close.
+            self._write_held()
+            return
         held = self._held
         if held is not None:
             self._held = None

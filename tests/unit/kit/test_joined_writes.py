@@ -43,6 +43,32 @@ async def test_head_and_body_leave_together() -> None:
     assert wire.written == [b"head body"]
 
 
+async def test_an_empty_body_is_not_written() -> None:
+    wire = Wire()
+    joined = _joined(wire)
+    joined.write(b"head")
+    joined.write(b"")
+    joined.write(b"")
+    assert wire.written == [b"head"]
+
+
+async def test_a_connection_closes_after_an_answer_without_a_body() -> None:
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            joined = JoinedWrites(cast(asyncio.Transport, transport), asyncio.get_running_loop())
+            joined.write(b"head")
+            joined.write(b"")
+            joined.close()
+
+    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        assert await asyncio.wait_for(reader.read(), 20) == b"head"
+    finally:
+        writer.transport.abort()
+        server.close()
+
+
 async def test_a_head_whose_body_comes_later_does_not_wait_for_it() -> None:
     wire = Wire()
     joined = _joined(wire)
