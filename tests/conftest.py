@@ -13,8 +13,10 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
+    "tests.scratch",
     "tests.bytecode",
     "tests.folder_times",
+    "tests.order",
     *(f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("services_*.py"))),
 ]
 

@@ -213,7 +213,7 @@ def test_cold_start_warm_start_and_a_new_lock_file(checkout: Checkout) -> None:
 def test_the_tests_get_their_own_packages_and_give_their_exit_code_back(checkout: Checkout) -> None:
     tested = checkout.start("--test", "-k", "audit")
     assert tested.returncode == 5, tested.stderr
-    assert tested.stdout.startswith("pytest -n 4 ")
+    assert tested.stdout.startswith("pytest -n 5 ")
     assert tested.stdout.endswith(" -k audit\n")
     # The packages of the tests hold those of the services.
     assert checkout.start("--status").stdout == "foretell status with 1.0\n"

@@ -14,8 +14,8 @@ from foretell.local.virtual_environment import RUNTIME_LOCK, TEST_LOCK, VirtualE
 
 ROOT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
-#: More processes than cores, since tests wait much; each file in one process, in their order: slow ones come first.
-_TESTING = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
+#: More processes than cores, since tests wait much; each file in one process, in the order of `tests/order.py`.
+_TESTING = ("-n", "5", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
 
 #: Runs a command in place of this process, or (in the menu) below it, and returns its exit status.
 Execute = Callable[[list[str]], int]
