@@ -211,7 +211,8 @@ class PrivatePostgresql:
 def _new_server(programs: Path) -> Path:
     """The files of a server as it is when it is new, made once a process: that takes 0.8 s of processor time."""
     folder = Path(tempfile.mkdtemp(prefix="foretell-postgresql-"))
-    atexit.register(shutil.rmtree, folder)
+    # Who had temporary files in memory has removed it with them by then.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     account = unprivileged_account()
     if account:
         shutil.chown(folder, account["user"], account["group"])
