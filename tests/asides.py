@@ -14,7 +14,10 @@ def run_aside(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Aside:
-    """An event loop in a thread of its own: what is opened in one call can be used in the next."""
+    """An event loop in a thread of its own: what is opened in one call can be used in the next.
+
+    Unlike a thread of `run_aside`, this one knows nothing of a network namespace that its caller has entered.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

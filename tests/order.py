@@ -5,13 +5,12 @@ processors; what takes long must not begin when the others end.
 """
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 import pytest
 
-#: Folders of `tests` whose tests mostly wait: for a fault to last and to end, for programs to start.
-_WAITING = ("e2e", "faults")
-#: Begun first: one test of minutes of processor time, and many starts of programs.
+#: Folders whose tests mostly wait: for a fault to last and to end, for programs to start.
+_WAITING = ("tests/e2e/", "tests/faults/")
+#: Begun first, since by name they come last: the check of all types, and many starts of programs.
 _FIRST = ("tests/unit/test_house.py", "tests/unit/local/test_engine.py")
 #: The share of the other files beside which the waiting ones are begun: they take longer, and must have ended, too.
 _BESIDE = 0.75
@@ -20,16 +19,12 @@ _BESIDE = 0.75
 def in_order(files: Sequence[str]) -> list[str]:
     """These test files (paths as in pytest's identifiers) as they are to be begun."""
     first = [file for file in _FIRST if file in files]
-    waiting = [file for file in files if _waits(file)]
-    working = [file for file in files if not _waits(file) and file not in first]
+    waiting = [file for file in files if file.startswith(_WAITING)]
+    working = [file for file in files if file not in waiting and file not in first]
     # What precedes each waiting file: as many of the others, up to `_BESIDE` of them.
     places = [(_BESIDE * number * len(working) / max(1, len(waiting)), 0, file) for number, file in enumerate(waiting)]
     places += [(float(number), 1, file) for number, file in enumerate(working)]
     return first + [file for _, _, file in sorted(places)]
-
-
-def _waits(file: str) -> bool:
-    return PurePosixPath(file).parts[1:2] in [(folder,) for folder in _WAITING]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

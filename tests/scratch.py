@@ -32,7 +32,9 @@ def _has_room(folder: Path) -> bool:
 
 def _remove_forgotten() -> None:
     for folder in _MEMORY.glob(f"{_PREFIX}*"):
-        if not psutil.pid_exists(int(folder.name.removeprefix(_PREFIX))):
+        pid = folder.name.removeprefix(_PREFIX)
+        # One that has our own identifier is of a process that had it before us.
+        if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             shutil.rmtree(folder, ignore_errors=True)
 
 

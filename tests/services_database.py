@@ -35,7 +35,7 @@ _PATIENCE_S = 60.0
 _OF_MANY_TESTS = {
     # A test that wants statistics makes them; others' come at any time, and then a database is not as it was.
     "autovacuum": "off",
-    # Little is written before it, nobody reads it, and no file of it is made that could be used again.
+    # Nobody needs its log: as little is written as can be, to few files, which are not filled with zeros first.
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "64MB",

@@ -49,12 +49,16 @@ def test_without_such_a_folder_too(memory: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_a_killed_run_left_is_removed_and_a_running_one_s_is_not(memory: Path) -> None:
     # As great as Linux has none.
     (memory / f"foretell-tests-{1 << 22}1" / "of_a_test").mkdir(parents=True)
+    (memory / f"foretell-tests-{os.getpid()}" / "of_who_was_called_so_before").mkdir(parents=True)
     (memory / "foretell-tests-1").mkdir()
+    (memory / "foretell-tests-of-somebody").mkdir()
     (memory / "of_somebody_else").mkdir()
     folder = scratch.use_memory()
     assert {each.name for each in memory.iterdir()} == {
         "foretell-tests-1",
+        "foretell-tests-of-somebody",
         "of_somebody_else",
         f"foretell-tests-{os.getpid()}",
     }
     assert folder is not None
+    assert list(folder.iterdir()) == []

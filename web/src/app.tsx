@@ -51,10 +51,10 @@ export function App({ who }: { who: Promise<void> }) {
   useEffect(() => void who.catch(setTrouble), [who]);
   useEffect(() => {
     document.addEventListener("click", followLinks);
-    document.addEventListener("click", pressOnce);
+    document.addEventListener("click", pressOnce, true);
     return () => {
       document.removeEventListener("click", followLinks);
-      document.removeEventListener("click", pressOnce);
+      document.removeEventListener("click", pressOnce, true);
     };
   }, []);
   const whose = useStore(people);

@@ -49,8 +49,13 @@ export function followLinks(event: MouseEvent): void {
   go(link.pathname.slice(BASE.length) + link.search || "/");
 }
 
-/** Makes a double click on the button of a form one press: the answer to the first click may be there before the second. */
+/**
+ * Makes a double click on the button of a form one press: the answer to the first click may be there before the second.
+ * The same for buttons with `data-once`, in whose place another one may be by then. Must hear clicks before the buttons do.
+ */
 export function pressOnce(event: MouseEvent): void {
-  if (event.detail > 1 && event.target instanceof Element && event.target.closest("button[type=submit]"))
-    event.preventDefault();
+  if (event.detail < 2 || !(event.target instanceof Element)) return;
+  if (!event.target.closest("button[type=submit], button[data-once]")) return;
+  event.preventDefault();
+  event.stopPropagation();
 }

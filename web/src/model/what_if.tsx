@@ -139,11 +139,11 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
       </div>
       <div class="row">
         {busy ? (
-          <button class="button" type="button" onClick={firstOf(() => stop.current?.abort())}>
+          <button class="button" type="button" data-once onClick={() => stop.current?.abort()}>
             {t("stop")}
           </button>
         ) : (
-          <button class="button main-action" type="button" disabled={short} onClick={firstOf(() => void begin())}>
+          <button class="button main-action" type="button" data-once disabled={short} onClick={() => void begin()}>
             {t("draw")}
           </button>
         )}
@@ -160,13 +160,6 @@ export function WhatIf({ model, drafts }: { model: Model; drafts: Drafts }) {
       {run && <Drawn run={run} busy={busy} />}
     </section>
   );
-}
-
-/** Acts on the first click of a double click only: its second one meets the button that took the place of this one. */
-function firstOf(act: () => void): (event: MouseEvent) => void {
-  return (event) => {
-    if (event.detail < 2) act();
-  };
 }
 
 function fewChoices(field: Field): boolean {
